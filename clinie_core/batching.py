@@ -1,0 +1,54 @@
+"""Which examples go into which batch: sorted by length, shuffled again each epoch.
+
+Batches of like length waste few computations on padding. The order depends on seed and epoch only,
+so a resumed trial goes on with the batches that it would have had.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+__all__ = ["epoch_batches", "length_sorted_batches"]
+
+POOL_BATCHES = 50
+
+
+def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Indexes of each training batch of one epoch.
+
+    Examples are shuffled, sorted by length within pools of 50 batches, cut into batches, and the
+    batches shuffled: like lengths meet, and still no two epochs are alike.
+
+    Args:
+        lengths: Length of each example in tokens.
+        batch_size: Examples a batch; the last may be smaller.
+        seed: The trial's seed.
+        epoch: Number of the epoch, from 1.
+    """
+    draw = random.Random(f"{seed}/{epoch}")
+    order = list(range(len(lengths)))
+    draw.shuffle(order)
+    pool = batch_size * POOL_BATCHES
+    batches = [
+        batch
+        for at in range(0, len(order), pool)
+        for batch in _cut(sorted(order[at : at + pool], key=lambda i: lengths[i]), batch_size)
+    ]
+    draw.shuffle(batches)
+    return batches
+
+
+def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Indexes of batches for prediction, longest first, each of at most ``batch_tokens`` padded tokens."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= batch_tokens:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def _cut(order: Sequence[int], size: int) -> list[list[int]]:
+    return [list(order[at : at + size]) for at in range(0, len(order), size)]

@@ -1,0 +1,119 @@
+"""A trained model on disk: the weights that training changed, the configuration, the labels.
+
+For a PEFT method that is the adapter and the head; for full fine-tuning it is the whole model. The
+files are safetensors and JSON and hold no text of any document.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from clinie_core.config import TrialConfig
+from clinie_core.errors import fail
+from clinie_core.model import ExtractionModel
+
+__all__ = ["Checkpoint", "load_weights", "replace_folder", "trained_weights"]
+
+WEIGHTS = "model.safetensors"
+CONFIG = "clinie.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint's ``clinie.json`` says: the configuration, the labels, the scores."""
+
+    config: TrialConfig
+    labels: tuple[str, ...]
+    metrics: Mapping[str, float]
+
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write the checkpoint in whole: a reader sees the old one or the new one, never a part."""
+        staging = folder.with_name(folder.name + ".new")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staging / WEIGHTS)
+        content = {
+            "format": FORMAT,
+            "config": self.config.model_dump(mode="json"),
+            "labels": self.labels,
+            "metrics": dict(self.metrics),
+        }
+        (staging / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        replace_folder(staging, folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> Checkpoint:
+        """Read what a checkpoint says of itself.
+
+        Raises:
+            InputError: If the folder holds no checkpoint, or one of another format.
+        """
+        file = folder / CONFIG
+        if not file.is_file() or not (folder / WEIGHTS).is_file():
+            fail(str(folder), "no checkpoint here", f"a folder with {CONFIG} and {WEIGHTS}")
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content.get("format") != FORMAT:
+            fail(
+                str(file),
+                f"checkpoint format {content.get('format')}",
+                f"format {FORMAT}",
+                "use the clinie that wrote it",
+            )
+        config = TrialConfig.model_validate(content["config"])
+        return cls(config, tuple(content["labels"]), content["metrics"])
+
+
+def replace_folder(staging: Path, folder: Path) -> None:
+    """Put a finished folder in the place of an older one."""
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(staging, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def trained_weights(model: ExtractionModel, pristine_names: frozenset[str]) -> dict[str, Tensor]:
+    """The tensors of a model that a pristine backbone does not already hold.
+
+    Trained parameters, the head, and whatever a method added, frozen projections included: all
+    but the frozen weights that carry on from the backbone.
+
+    Args:
+        model: The model.
+        pristine_names: Names of the backbone's own tensors, before a method wrapped them.
+    """
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    kept: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        bare = name.removeprefix("backbone.").removeprefix("base_model.model.").replace(".base_layer.", ".")
+        if name in trainable or bare not in pristine_names:
+            kept[name] = tensor
+    return kept
+
+
+def load_weights(model: ExtractionModel, folder: Path) -> None:
+    """Load a checkpoint's weights into a model of the same configuration.
+
+    Raises:
+        InputError: If the checkpoint's tensors are not those that the model trains.
+    """
+    weights = load_file(folder / WEIGHTS)
+    result = model.load_state_dict(weights, strict=False)
+    missing = {name for name, p in model.named_parameters() if p.requires_grad} & set(result.missing_keys)
+    if missing or result.unexpected_keys:
+        fail(
+            str(folder / WEIGHTS),
+            f"weights do not fit the configuration: {len(missing)} missing, {len(result.unexpected_keys)} unknown",
+            "",
+            "use the versions of transformers and peft that wrote it",
+        )

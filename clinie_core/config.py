@@ -1,0 +1,155 @@
+"""The configuration of one trial: frozen values that go to JSON and back and have a digest.
+
+Nothing here imports torch. Which formulations and fine-tuning methods exist is the business of
+their tables; a :class:`Part` only says which row and with which parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from clinie_core.errors import Problem
+
+__all__ = ["BackboneSource", "Frozen", "Part", "TrialConfig", "problems_from"]
+
+
+class Frozen(BaseModel):
+    """A frozen value that refuses unknown keys and goes to JSON and back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def digest(self) -> str:
+        """A sha256 over the canonical JSON, in hexadecimal; equal values have equal digests."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+Score = Literal["strict_f1", "strict_precision", "strict_recall", "lenient_f1", "lenient_precision", "lenient_recall"]
+
+
+class BackboneSource(Frozen):
+    """Where a pretrained backbone comes from; exactly one of hub, folder, package and scratch.
+
+    Args:
+        name: What the space and the ledger call it.
+        hub: A model name on the Hugging Face hub.
+        folder: A local folder; with ``package``, the folder inside that package.
+        package: An installed Python package that carries the model; it is found, not imported.
+        scratch: Keyword arguments of a transformers configuration, ``model_type`` among them; the
+            weights are drawn from the trial's seed.
+        tokenizer: The source whose tokenizer to use; None for the backbone's own, which a scratch
+            backbone has as a tokenizer of characters that learns nothing from the corpus.
+        sha256: File name to the sha256 that it must have, checked before the first trial.
+    """
+
+    name: str
+    hub: str | None = None
+    folder: str | None = None
+    package: str | None = None
+    scratch: dict[str, JsonValue] | None = None
+    tokenizer: BackboneSource | None = None
+    sha256: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        places = [self.hub, self.package or self.folder, self.scratch]
+        if sum(place is not None for place in places) != 1:
+            raise ValueError("name exactly one of hub, folder, package (with folder) and scratch")
+        if self.scratch is not None and "model_type" not in self.scratch:
+            raise ValueError("scratch needs model_type, for example bert")
+        return self
+
+
+class Part(Frozen):
+    """A row of a table by its name, with parameters for it."""
+
+    name: str
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class TrialConfig(Frozen):
+    """Everything that decides what one trial trains, and so what it scores.
+
+    Args:
+        task: What is extracted.
+        backbone: The pretrained model.
+        formulation: How the task becomes model input and output.
+        finetuning: Which weights move, and at which learning rate.
+        epochs: Passes over the training split, the whole budget of the trial.
+        batch_size: Windows in one optimizer step, over all workers together.
+        window_tokens: Longest window in tokens, special tokens included.
+        window_overlap: Tokens that neighbouring windows of a long document share.
+        weight_decay: AdamW's decay, on matrices only.
+        warmup: Share of all steps, in [0, 1), in which the learning rate rises.
+        schedule: How the learning rate falls after the warm-up: to zero in a line or a cosine.
+        dropout: Dropout inside the backbone; None keeps the backbone's own.
+        averaging: Decay per step of an exponential moving average of the trained weights, which
+            is then what is scored and saved; 0 for none.
+        patience: Epochs without a better dev score after which the trial ends; 0 for never.
+        seed: Seed of everything random in the trial.
+        precision: ``auto`` takes bfloat16 autocast where the processor has it in hardware.
+        selection: The dev score by which the best epoch is chosen.
+        merge_types: New concept type to the corpus types that become it.
+    """
+
+    task: Literal["concepts"] = "concepts"
+    backbone: BackboneSource
+    formulation: Part
+    finetuning: Part
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    window_tokens: int = Field(default=256, ge=8)
+    window_overlap: int = Field(default=32, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    schedule: Literal["linear", "cosine"] = "linear"
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    averaging: float = Field(default=0.0, ge=0, lt=1)
+    patience: int = Field(default=0, ge=0)
+    seed: int = 13
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    selection: Score = "strict_f1"
+    merge_types: dict[str, list[str]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> Self:
+        if self.window_overlap * 2 > self.window_tokens:
+            raise ValueError("window_overlap must be at most half of window_tokens")
+        return self
+
+    def flattened(self) -> dict[str, Any]:
+        """The configuration by path, ``finetuning.lora.rank`` as in the space and the ledger."""
+        flat: dict[str, Any] = {}
+        for key, value in self.model_dump(mode="json").items():
+            if key == "backbone":
+                flat[key] = self.backbone.name
+            elif key in ("formulation", "finetuning"):
+                flat[key] = value["name"]
+                flat.update({f"{key}.{value['name']}.{k}": v for k, v in value["parameters"].items()})
+            elif key == "merge_types":
+                flat[key] = json.dumps(value)
+            else:
+                flat[key] = value
+        return flat
+
+
+def problems_from(error: ValidationError, where: str) -> list[Problem]:
+    """Turn a validation error of pydantic into problems that name the key path.
+
+    Args:
+        error: What pydantic raised.
+        where: The file or key path above the validated value.
+    """
+    problems = []
+    for item in error.errors(include_url=False, include_context=False):
+        path = ".".join(str(part) for part in item["loc"])
+        joint = ": " if where.endswith((".yaml", ".yml")) else "."
+        place = f"{where}{joint}{path}" if path else where
+        found = "" if isinstance(item["input"], (dict, list, BaseModel)) else f" (found {item['input']!r})"
+        message = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
+        problems.append(Problem(place, message + ("" if item["type"] == "extra_forbidden" else found)))
+    return problems

@@ -1,0 +1,133 @@
+"""Documents and what is annotated in them.
+
+Offsets count Unicode code points of the document's text as it was read, half-open. The values are
+frozen and their ``repr`` hides the text, so that a traceback or a log line cannot print a note.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Attribute", "Concept", "Corpus", "Document", "Relation", "Span"]
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Span:
+    """A stretch of text, ``start`` to ``end`` (half-open), in code points.
+
+    Raises:
+        ValueError: Unless ``0 <= start < end``.
+    """
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(f"a span needs 0 <= start < end, found {self.start}:{self.end}")
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A typed mention: one span, or several where it is discontinuous."""
+
+    id: str
+    type: str
+    spans: tuple[Span, ...]
+
+    @property
+    def start(self) -> int:
+        """First code point of the first span."""
+        return min(span.start for span in self.spans)
+
+    @property
+    def end(self) -> int:
+        """One past the last code point of the last span."""
+        return max(span.end for span in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A typed, directed link from one concept (``head``) to another (``tail``), by their ids."""
+
+    id: str
+    type: str
+    head: str
+    tail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A property of a concept or relation (``target``, an id); ``value`` is None for a flag."""
+
+    id: str
+    type: str
+    target: str
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text with its concepts, relations and attributes."""
+
+    id: str
+    text: str = field(repr=False)
+    concepts: tuple[Concept, ...] = field(default=(), repr=False)
+    relations: tuple[Relation, ...] = field(default=(), repr=False)
+    attributes: tuple[Attribute, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents by split; the names of the splits are ``train``, ``dev`` and ``test``."""
+
+    splits: Mapping[str, tuple[Document, ...]] = field(repr=False)
+
+    def __getitem__(self, split: str) -> tuple[Document, ...]:
+        return self.splits.get(split, ())
+
+    def concept_types(self, split: str | None = None) -> tuple[str, ...]:
+        """The types that occur, sorted, so that label numbers never depend on the order of files."""
+        return tuple(sorted(self.type_counts(split)))
+
+    def type_counts(self, split: str | None = None) -> Counter[str]:
+        """How many concepts there are of each type, in one split or in all."""
+        names = self.splits if split is None else (split,)
+        return Counter(c.type for name in names for doc in self[name] for c in doc.concepts)
+
+    def merged(self, types: Mapping[str, Iterable[str]]) -> Corpus:
+        """Rename concept types; types that no entry names are kept.
+
+        Args:
+            types: New type to the types that become it, ``{"Disease": ["Modifier", ...]}``; the
+                single entry ``"*"`` stands for every type.
+        """
+        renamed = {old: new for new, olds in types.items() for old in olds}
+
+        def rename(document: Document) -> Document:
+            concepts = tuple(
+                Concept(c.id, renamed.get(c.type, renamed.get("*", c.type)), c.spans) for c in document.concepts
+            )
+            return Document(document.id, document.text, concepts, document.relations, document.attributes)
+
+        return Corpus({name: tuple(rename(doc) for doc in docs) for name, docs in self.splits.items()})
+
+    def digest(self, split: str | None = None) -> str:
+        """A sha256 over text and annotations: equal corpora have equal digests, and no text shows."""
+        state = hashlib.sha256()
+        for name in sorted(self.splits if split is None else [split]):
+            for doc in sorted(self[name], key=lambda d: d.id):
+                row = [
+                    name,
+                    doc.id,
+                    doc.text,
+                    sorted([c.id, c.type, [[s.start, s.end] for s in c.spans]] for c in doc.concepts),
+                    sorted([r.id, r.type, r.head, r.tail] for r in doc.relations),
+                    sorted([a.id, a.type, a.target, a.value or ""] for a in doc.attributes),
+                ]
+                state.update(json.dumps(row).encode())
+        return state.hexdigest()

@@ -1,0 +1,86 @@
+"""The errors that a user can mend, each one line: where, what was found, what is allowed, what to do.
+
+A message never quotes the text of a document: notes are patient data. Documents are named by their
+file or id, places in them by offset or line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+__all__ = ["ErrorList", "InputError", "Problem", "fail"]
+
+SHOWN_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with an input.
+
+    Args:
+        where: File and line (``notes/a.ann:3``) or key path (``space.finetuning.lora.rank``).
+        found: What stands there, without document text.
+        allowed: What may stand there; empty where ``found`` says it all.
+        remedy: What the user can do; empty where it is plain.
+    """
+
+    where: str
+    found: str
+    allowed: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: " + "; ".join(p for p in (self.found, self.allowed, self.remedy) if p)
+
+
+class InputError(Exception):
+    """The input is wrong and the user can mend it; carries every problem that was found.
+
+    Args:
+        problems: One problem, or all problems of one input.
+    """
+
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        lines = [str(problem) for problem in self.problems[:SHOWN_PROBLEMS]]
+        hidden = len(self.problems) - len(lines)
+        if hidden > 0:
+            lines.append(f"... and {hidden} more problems")
+        return "\n".join(lines)
+
+
+class ErrorList:
+    """Collects problems, so that a user sees all of an input's faults at once."""
+
+    def __init__(self) -> None:
+        self._problems: list[Problem] = []
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def add(self, where: str, found: str, allowed: str = "", remedy: str = "") -> None:
+        """Add one problem; see :class:`Problem` for the arguments."""
+        self._problems.append(Problem(where, found, allowed, remedy))
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Add the problems of a part, for example of one file of a corpus."""
+        self._problems.extend(problems)
+
+    def raise_if_any(self) -> None:
+        """Raise what was collected.
+
+        Raises:
+            InputError: If at least one problem was added.
+        """
+        if self._problems:
+            raise InputError(self._problems)
+
+
+def fail(where: str, found: str, allowed: str = "", remedy: str = "") -> NoReturn:
+    """Raise an :class:`InputError` with one problem."""
+    raise InputError(Problem(where, found, allowed, remedy))

@@ -1,0 +1,48 @@
+"""Full fine-tuning: every weight moves, or those above a number of frozen layers."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from clinie_core.finetuning.method import FineTuning
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+__all__ = ["Full"]
+
+
+class Full(FineTuning):
+    """Train the backbone's own weights.
+
+    Args:
+        frozen_layers: Lowest layers that keep their weights, together with the embeddings; 0 trains all.
+        layer_decay: Factor on the learning rate for each layer further from the top (Howard and
+            Ruder 2018, arXiv 1801.06146); 1 for the same rate everywhere.
+    """
+
+    ranges: ClassVar[dict[str, Any]] = {"learning_rate": {"log": [1.0e-5, 5.0e-4]}}
+
+    frozen_layers: int = Field(default=0, ge=0)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+
+    def apply(self, backbone: PreTrainedModel) -> nn.Module:
+        """Unfreeze everything at or above ``frozen_layers``."""
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(self.frozen_layers == 0 or _layer(name) >= self.frozen_layers)
+        trained: nn.Module = backbone
+        return trained
+
+    def rate_scale(self, name: str, layers: int) -> float:
+        """``layer_decay`` to the power of the distance from the top layer."""
+        return self.layer_decay ** max(0, layers - 1 - _layer(name))
+
+
+def _layer(name: str) -> int:
+    """The layer number in a parameter's name; -1 for the embeddings below the first layer."""
+    match = re.search(r"\.(\d+)\.", f".{name}")
+    return int(match.group(1)) if match else -1

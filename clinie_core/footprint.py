@@ -1,0 +1,63 @@
+"""How large a configuration is: parameters, and a rough guess of the memory that training it takes.
+
+The model is built without data (torch's meta device), so nothing is loaded and nothing computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from clinie_core.backbones import load_config
+from clinie_core.config import BackboneSource, TrialConfig
+from clinie_core.model import build_model, formulation_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Footprint", "footprint"]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Parameters in all and trained, and a rough peak of memory in MiB for training in float32."""
+
+    parameters: int
+    trainable: int
+    memory_mb: float
+
+
+@lru_cache(maxsize=8)
+def _meta_backbone(source_json: str) -> PreTrainedModel:
+    from transformers import AutoModel
+
+    config = load_config(BackboneSource.model_validate_json(source_json))
+    extra = {"add_pooling_layer": False} if config.model_type in {"bert", "roberta", "megatron-bert"} else {}
+    with torch.device("meta"):
+        return AutoModel.from_config(config, **extra)
+
+
+def footprint(config: TrialConfig, types: tuple[str, ...]) -> Footprint:
+    """Measure a configuration.
+
+    Weights, gradients and both AdamW moments are counted exactly. Activations are guessed, from
+    Korthikanti et al. 2022 (arXiv 2205.05198), equation 1, in float32: 68 bytes per token and hidden
+    unit of each layer, and 10 per pair of tokens and attention head.
+
+    Args:
+        config: The configuration.
+        types: Concept types of the corpus.
+    """
+    backbone = _meta_backbone(config.backbone.model_dump_json())
+    with torch.device("meta"):
+        model = build_model(config, formulation_of(config).labels(types), backbone)
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    c = backbone.config
+    layers, heads = int(getattr(c, "num_hidden_layers", 12)), int(getattr(c, "num_attention_heads", 12))
+    tokens = config.batch_size * config.window_tokens
+    activations = layers * tokens * (68 * int(c.hidden_size) + 10 * heads * config.window_tokens)
+    return Footprint(total, trainable, (4 * total + 12 * trainable + activations) / 2**20)

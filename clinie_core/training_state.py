@@ -1,0 +1,91 @@
+"""Everything that a stopped trial needs to go on: weights, optimizer, schedule, average, best so far."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from clinie_core.checkpoint import WEIGHTS, Checkpoint, load_weights, replace_folder, trained_weights
+from clinie_core.model import ExtractionModel
+from clinie_core.optimization import MovingAverage
+
+__all__ = ["Done", "TrainingState"]
+
+STATE = "training_state.pt"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a trial has behind it: its last epoch and its best one, 0 for none."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+
+    def after(self, epoch: int, metrics: dict[str, float], *, improved: bool) -> Done:
+        """One epoch further."""
+        if improved:
+            return Done(epoch, epoch, metrics)
+        return replace(self, epoch=epoch)
+
+
+class TrainingState:
+    """Writes and reads the state of a running trial; see :func:`clinie_core.training.train`."""
+
+    def __init__(
+        self,
+        model: ExtractionModel,
+        optimizer: Optimizer,
+        scheduler: LRScheduler,
+        average: MovingAverage | None,
+        pristine_names: frozenset[str],
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._average = average
+        self._pristine_names = pristine_names
+
+    def fresh(self) -> Done:
+        """The state of a trial that has not begun."""
+        return Done()
+
+    def unchanged(self) -> AbstractContextManager[None]:
+        """A context in which the model keeps its own weights, beside the average's context."""
+        return nullcontext()
+
+    def save(self, folder: Path, checkpoint: Checkpoint, done: Done) -> None:
+        """Write the state in whole: a reader sees the old one or the new one, never a part."""
+        staging = folder.with_name(folder.name + ".staging")
+        shutil.rmtree(staging, ignore_errors=True)
+        checkpoint.save(staging, {})
+        weights = trained_weights(self._model, self._pristine_names)
+        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staging / WEIGHTS)
+        state = {
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+            "average": None if self._average is None else (self._average.steps, self._average.values),
+            "done": (done.epoch, done.best_epoch, done.best_metrics),
+        }
+        torch.save(state, staging / STATE)
+        replace_folder(staging, folder)
+
+    def load(self, folder: Path) -> Done:
+        """Bring model, optimizer, schedule and average to a saved state."""
+        load_weights(self._model, folder)
+        state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scheduler.load_state_dict(state["scheduler"])
+        if self._average is not None:
+            self._average.steps, values = state["average"]
+            for own, saved in zip(self._average.values, values, strict=True):
+                own.copy_(saved)
+        epoch, best_epoch, best_metrics = state["done"]
+        return Done(epoch, best_epoch, best_metrics)

@@ -1,0 +1,145 @@
+"""Text to token windows and back: the one place that knows tokens and offsets.
+
+A document is tokenized once. Its *units* are what gets labelled: whole words (as the tokenizer's
+pre-tokenizer splits them) or single tokens. A long document becomes several windows that overlap;
+each unit is *owned* by the one window in which it stands farthest from an edge, is trained and
+predicted there alone, and serves its neighbours as context. So a document's units carry one label
+sequence, and a concept may cross from one window into the next.
+
+Offsets are code points of the document's own text, whatever the tokenizer normalizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from clinie_core.document import Span
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["TokenizedDocument", "Unit", "Window", "tokenize_document"]
+
+Unit = Literal["word", "token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of a document as model input.
+
+    Args:
+        input_ids: Token numbers with the model's special tokens.
+        positions: For each owned unit the index into ``input_ids`` of its first token.
+        first_unit: The document's number of the first owned unit.
+    """
+
+    input_ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    first_unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedDocument:
+    """A document's units, by their spans, and the windows that own them."""
+
+    units: tuple[Span, ...]
+    windows: tuple[Window, ...]
+
+
+def _trimmed(text: str, start: int, end: int) -> Span | None:
+    """Cut white space off both ends; None where nothing is left."""
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return Span(start, end) if start < end else None
+
+
+def _units(
+    text: str, offsets: Sequence[tuple[int, int]], words: Sequence[int | None], unit: Unit
+) -> tuple[list[Span], list[int]]:
+    """Return the units' spans and for each the number of its first token."""
+    spans: list[Span] = []
+    first: list[int] = []
+    previous: int | None = None
+    for token, (start, end) in enumerate(offsets):
+        span = _trimmed(text, start, end)
+        if span is None:
+            continue
+        same_word = unit == "word" and words[token] is not None and words[token] == previous
+        # Byte-level tokenizers give several tokens the span of one character: they are one unit.
+        if spans and (same_word or span.start < spans[-1].end):
+            spans[-1] = Span(spans[-1].start, max(spans[-1].end, span.end))
+        else:
+            spans.append(span)
+            first.append(token)
+        previous = words[token]
+    return spans, first
+
+
+def _stretches(first: Sequence[int], tokens: int, size: int, overlap: int) -> list[tuple[int, int]]:
+    """Split units into stretches of at most ``size`` tokens (one unit at least) of balanced length."""
+    ends = [*first[1:], tokens]
+    overlap = min(overlap, size // 2)
+    count = max(1, -(-(tokens - overlap) // max(1, size - overlap)))
+    balanced = min(size, -(-(tokens + (count - 1) * overlap) // count) + size // 16)
+    stretches: list[tuple[int, int]] = []
+    begin = 0
+    while True:
+        stop = begin + 1
+        while stop < len(first) and ends[stop] - first[begin] <= balanced:
+            stop += 1
+        stretches.append((begin, stop))
+        if stop == len(first):
+            return stretches
+        next_begin = stop
+        while next_begin > begin + 1 and first[stop] - first[next_begin - 1] <= overlap:
+            next_begin -= 1
+        begin = next_begin
+
+
+def tokenize_document(
+    text: str, tokenizer: PreTrainedTokenizerFast, *, window_tokens: int, overlap: int, unit: Unit = "word"
+) -> TokenizedDocument:
+    """Tokenize a text into units and windows.
+
+    Args:
+        text: The document's text.
+        tokenizer: A fast tokenizer, which alone knows offsets.
+        window_tokens: Longest window, special tokens included.
+        overlap: Tokens that neighbouring windows share, at most half a window.
+        unit: What is labelled.
+
+    Returns:
+        Units in order of the text, and windows that own each unit exactly once. A unit longer than
+        a window keeps its first tokens there.
+    """
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids: list[int] = encoding["input_ids"]
+    units, first = _units(text, encoding["offset_mapping"], encoding.word_ids(0), unit)
+    if not units:
+        return TokenizedDocument((), ())
+    prefix, suffix = _special_tokens(tokenizer)
+    size = window_tokens - len(prefix) - len(suffix)
+    stretches = _stretches(first, len(ids), size, overlap)
+    windows = []
+    for number, (begin, stop) in enumerate(stretches):
+        own_begin = 0 if number == 0 else (begin + stretches[number - 1][1] + 1) // 2
+        own_stop = len(units) if number == len(stretches) - 1 else (stretches[number + 1][0] + stop + 1) // 2
+        last_token = first[stop] if stop < len(first) else len(ids)
+        body = ids[first[begin] : last_token][:size]
+        positions = tuple(len(prefix) + first[u] - first[begin] for u in range(own_begin, own_stop))
+        windows.append(Window((*prefix, *body, *suffix), positions, own_begin))
+    return TokenizedDocument(tuple(units), tuple(windows))
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before and after one sequence."""
+    marked = tokenizer("x", verbose=False)["input_ids"]
+    bare = tokenizer("x", add_special_tokens=False, verbose=False)["input_ids"]
+    for before in range(len(marked) - len(bare) + 1):
+        if marked[before : before + len(bare)] == bare:
+            return marked[:before], marked[before + len(bare) :]
+    return [], []

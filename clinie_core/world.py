@@ -1,0 +1,93 @@
+"""The processes that train one trial together, and the processor that each uses.
+
+One process is a world of its own. Several have a torch.distributed process group that somebody
+else set up (Ray Train, torchrun); this module only asks it.
+"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from clinie_core.config import TrialConfig
+
+__all__ = ["World", "bfloat16_in_hardware"]
+
+
+def bfloat16_in_hardware(device: torch.device) -> bool:
+    """Whether bfloat16 autocast is faster than float32 here: such a GPU, or AVX-512 BF16 or AMX on a CPU."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    flags = Path("/proc/cpuinfo")
+    return flags.is_file() and "avx512_bf16" in flags.read_text(encoding="utf-8", errors="replace")
+
+
+@dataclass(frozen=True)
+class World:
+    """The place of this process among those that train together.
+
+    Args:
+        rank: Number of this process, 0 to ``size - 1``; 0 reports and writes.
+        size: How many processes there are.
+        device: Where this process computes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @classmethod
+    def current(cls) -> World:
+        """The world of the running process group, on CUDA where there is a GPU."""
+        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        if distributed.is_available() and distributed.is_initialized():
+            return cls(distributed.get_rank(), distributed.get_world_size(), device)
+        return cls(device=device)
+
+    def autocast(self, config: TrialConfig) -> torch.autocast:
+        """The autocast context of a configuration's precision on this device."""
+        wanted = config.precision
+        enabled = wanted == "bfloat16" or (wanted == "auto" and bfloat16_in_hardware(self.device))
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def from_rank_zero(self, value: Any) -> Any:
+        """Give every process rank 0's value, which must pickle."""
+        if self.size == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, by rank, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def reset_peak_memory(self) -> None:
+        """Start measuring the peak memory of a new trial."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return
+        try:  # Linux keeps a process's high-water mark and resets it on this write
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:  # elsewhere the mark of the whole process stands in; it is an upper bound
+            return
+
+    def peak_memory_mb(self) -> float:
+        """Most memory held since :meth:`reset_peak_memory`, in MiB: of the GPU, else of the process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        status = Path("/proc/self/status")
+        if status.is_file():
+            for line in status.read_text(encoding="ascii").splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) / 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,171 @@
+"""Commands on models: promote, evaluate, predict, and open the MLflow UI."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import DEFAULT_HOME, AsJson, Command, HomeFolder, StudyName, console, print_json
+
+if TYPE_CHECKING:
+    from clinie_core.extractor import Extractor
+
+__all__ = ["COMMANDS"]
+
+ModelName = Annotated[str, typer.Option("--model", help="A registered model: NAME@champion or NAME/VERSION.")]
+
+
+def promote(
+    study: StudyName,
+    name: Annotated[str, typer.Option("--name", help="The registered model's name.")],
+    trial: Annotated[int | None, typer.Option(help="A trial's number; the best one if left out.")] = None,
+    home: HomeFolder = DEFAULT_HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Register a study's best trial as NAME@champion; the test split is read here, once."""
+    from clinie_core.corpora.loading import load_corpus
+    from clinie_core.errors import fail
+    from search.ledger import Ledger, open_storage
+    from search.promotion import promote_trial
+    from search.settings import Home
+    from search.space_file import SpaceFile
+    from search.tracking import connect
+
+    place = Home.at(home)
+    ledger = Ledger.open(open_storage(place), study)
+    record = ledger.best() if trial is None else next((r for r in ledger.records() if r.number == trial), None)
+    if record is None:
+        fail(
+            "study",
+            f"study {study!r} has no finished trial" if trial is None else f"no trial {trial}",
+            "a finished trial",
+        )
+    attributes = ledger.attributes
+    file = SpaceFile.model_validate(attributes["space"])
+    test = load_corpus(file.corpus, ("test",))
+    promotion = promote_trial(
+        connect(place),
+        record,
+        study=study,
+        parent_run=attributes["parent_run"],
+        name=name,
+        test=test["test"],
+        tags={"clinie.corpus_digest": attributes["corpus_digest"], "clinie.test_digest": test.digest("test")},
+    )
+    if as_json:
+        print_json(promotion.as_json())
+        return
+    out = console()
+    out.print(
+        f"[bold]{name}[/bold] version {promotion.version} is @{promotion.alias}: trial {record.number} of {study}"
+    )
+    out.print(f"  dev strict F1  {promotion.dev['strict_f1']:.4f} (chosen on dev, so optimistic)")
+    out.print(f"  test strict F1 {promotion.test['strict_f1']:.4f}, lenient {promotion.test['lenient_f1']:.4f}")
+
+
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Text files; - for standard input.")],
+    model: ModelName,
+    home: HomeFolder = DEFAULT_HOME,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write brat files to this folder instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Extract the concepts of texts with a registered model.
+
+    Shows the text with its concepts marked; --json gives types and offsets without text.
+    """
+    import dataclasses
+
+    from clinie_core.corpora.brat import write_brat
+    from search.report import marked_text
+
+    texts = [(_document_id(file), _read(file)) for file in files]
+    extractor = _extractor(model, home)
+    predicted = extractor.predict([text for _, text in texts])
+    documents = [dataclasses.replace(d, id=id_) for (id_, _), d in zip(texts, predicted, strict=True)]
+    if as_json:
+        rows = [
+            {"document": d.id, "concepts": [{"type": c.type, "start": c.start, "end": c.end} for c in d.concepts]}
+            for d in documents
+        ]
+        print_json({"model": model, "documents": rows})
+    for document in documents:
+        if output is not None:
+            write_brat(document, output)
+        elif not as_json:
+            console().print(marked_text(document))
+    if output is not None and not as_json:
+        console().print(f"{len(documents)} documents in {output}")
+
+
+def evaluate(
+    corpus: Annotated[Path, typer.Argument(help="Folder of an annotated corpus.")],
+    model: ModelName,
+    split: Annotated[str, typer.Option(help="Its split: train, dev or test.")] = "dev",
+    format_: Annotated[str, typer.Option("--format", help="The corpus's format.")] = "brat",
+    home: HomeFolder = DEFAULT_HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Score a registered model on a split of a corpus."""
+    from clinie_core.corpora.loading import discover_splits, load_corpus
+    from search.promotion import evaluate as score
+    from search.report import scores_table
+
+    loaded = load_corpus(discover_splits(corpus, format_), (split,))
+    extractor = _extractor(model, home)
+    merge = extractor.checkpoint.config.merge_types
+    scores = score(extractor, (loaded.merged(merge) if merge else loaded)[split])
+    if as_json:
+        print_json({"model": model, "split": split, **scores.metrics()})
+    else:
+        console().print(scores_table(f"{model} on {split}, {len(loaded[split])} documents", scores))
+
+
+def ui(
+    home: HomeFolder = DEFAULT_HOME,
+    port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000,
+) -> None:
+    """Open the MLflow UI on a home folder (Ctrl-C ends it)."""
+    from search.settings import Home
+
+    place = Home.at(home)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", place.tracking_uri]
+    command += ["--default-artifact-root", place.artifacts.as_uri(), "--host", "127.0.0.1", "--port", str(port)]
+    console().print(f"http://127.0.0.1:{port}")
+    # The server looks for its own programs beside the interpreter.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.execve(sys.executable, command, {**os.environ, "PATH": path})
+
+
+def _document_id(file: Path) -> str:
+    return "stdin" if str(file) == "-" else file.stem
+
+
+def _read(file: Path) -> str:
+    from clinie_core.corpora.reader import read_text
+    from clinie_core.errors import InputError, Problem
+
+    if str(file) == "-":
+        return sys.stdin.read()
+    text = read_text(file)
+    if isinstance(text, Problem):
+        raise InputError(text)
+    return text
+
+
+def _extractor(model: str, home: Path) -> Extractor:
+    from search.promotion import registered_extractor
+    from search.settings import Home
+    from search.tracking import connect
+
+    connect(Home.at(home))
+    return registered_extractor(model)
+
+
+COMMANDS = tuple(Command(f, "Models") for f in (promote, predict, evaluate, ui))

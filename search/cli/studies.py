@@ -1,0 +1,212 @@
+"""Commands on studies: plan one, run one, go on with one, look at one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from search.cli.options import (
+    DEFAULT_HOME,
+    AsJson,
+    Command,
+    HomeFolder,
+    Overrides,
+    SpaceName,
+    StudyName,
+    console,
+    print_json,
+)
+
+__all__ = ["COMMANDS"]
+
+AllowText = Annotated[
+    bool, typer.Option("--allow-text", help="Let failure reasons quote what failed; they may then hold patients' text.")
+]
+
+
+def spaces(as_json: AsJson = False) -> None:
+    """List the spaces that come with clinie."""
+    from search.space_file import read_space_file, shipped_spaces
+
+    rows = []
+    for name, file in shipped_spaces().items():
+        content = read_space_file(str(file))[0]
+        opening = file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        rows.append({"name": name, "about": opening, "trials": content.budget.trials, "epochs": content.budget.epochs})
+    if as_json:
+        print_json({"spaces": rows})
+        return
+    for row in rows:
+        console().print(
+            f"[bold]{row['name']}[/bold]  {row['about']} ({row['trials']} trials of {row['epochs']} epochs)"
+        )
+
+
+def plan(
+    space: SpaceName,
+    overrides: Overrides = None,
+    samples: Annotated[int, typer.Option(help="Configurations to draw and show.", min=1, max=10_000)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Validate a space, count its configurations and show some with their size, without training."""
+    import math
+
+    from clinie_core.corpora.loading import load_corpus
+    from clinie_core.errors import InputError
+    from search.domains import RandomChooser
+    from search.space import SearchSpace
+    from search.space_file import read_space_file
+
+    file, where = read_space_file(space, overrides or ())
+    searched = SearchSpace(file, where)
+    drawn = [searched.suggest(RandomChooser(file.algorithm.seed + i)) for i in range(samples)]
+    note = ""
+    try:
+        types = load_corpus(file.corpus, ("train",)).concept_types("train")
+    except InputError as error:
+        types, note = (
+            tuple(f"type-{i}" for i in range(10)),
+            f"corpus not read ({error.problems[0]}); sizes are for 10 types",
+        )
+    from clinie_core.footprint import footprint
+
+    sizes = [footprint(config, types) for config in drawn]
+    size = searched.size()
+    if as_json:
+        print_json(
+            {
+                "study": file.study,
+                "dimensions": {path: str(domain) for path, domain in searched.dimensions()},
+                "configurations": None if math.isinf(size) else int(size),
+                "corpus": note or "read",
+                "samples": [
+                    {
+                        "parameters": config.flattened(),
+                        "total_parameters": s.parameters,
+                        "trainable_parameters": s.trainable,
+                        "memory_mb": round(s.memory_mb),
+                    }
+                    for config, s in zip(drawn, sizes, strict=True)
+                ],
+            }
+        )
+        return
+    out = console()
+    out.print(f"[bold]{file.study}[/bold]: {file.budget.trials} trials of at most {file.budget.epochs} epochs")
+    for path, domain in searched.dimensions():
+        out.print(f"  {path}: {domain}")
+    out.print(f"configurations: {'without end (a range of real numbers)' if math.isinf(size) else f'{int(size):,}'}")
+    if note:
+        out.print(f"[yellow]note[/yellow] {note}", soft_wrap=True)
+    from search.report import plan_table
+
+    out.print(plan_table(drawn, sizes))
+
+
+def search(
+    space: SpaceName,
+    overrides: Overrides = None,
+    home: HomeFolder = DEFAULT_HOME,
+    as_json: AsJson = False,
+    allow_text: AllowText = False,
+) -> None:
+    """Search a space: train and score configurations until the budget is spent.
+
+    Ctrl-C stops cleanly; `clinie resume STUDY` then goes on where it stopped.
+    """
+    from search.settings import Home
+    from search.space_file import read_space_file
+    from search.study import Study
+
+    file, where = read_space_file(space, overrides or ())
+    corpus = file.corpus.model_copy(update={"path": str(Path(file.corpus.path).resolve())})
+    file = file.model_copy(update={"corpus": corpus})
+    study = Study(file, where, Home.at(home, create=True))
+    _run(study, resume=False, as_json=as_json, allow_text=allow_text)
+
+
+def resume(
+    study: StudyName, home: HomeFolder = DEFAULT_HOME, as_json: AsJson = False, allow_text: AllowText = False
+) -> None:
+    """Go on with a study that was interrupted; its trials go on from their last epoch."""
+    from search.settings import Home
+    from search.study import Study
+
+    _run(Study.reopen(Home.at(home), study), resume=True, as_json=as_json, allow_text=allow_text)
+
+
+def _run(study: Any, *, resume: bool, as_json: bool, allow_text: bool) -> None:
+    from rich.console import Console
+
+    from search.progress import Progress
+    from search.report import trials_table
+
+    messages = Console(stderr=True, highlight=False)
+    for warning in study.warnings:
+        messages.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+    progress = Progress(messages, study.file.budget.trials, study.file.budget.hours)
+    outcome = study.run(resume=resume, progress=progress, allow_text=allow_text)
+    objective = study.file.objectives[0]
+    if as_json:
+        print_json(outcome.as_json())
+    else:
+        title = f"study {outcome.study}, {objective.metric} on dev"
+        console().print(
+            trials_table(title, outcome.trials, objective.metric, maximized=objective.direction == "maximize")
+        )
+    if outcome.interrupted:
+        messages.print(f"{len(outcome.interrupted)} trials interrupted; go on with: clinie resume {outcome.study}")
+    if outcome.stopped_by_user:
+        raise typer.Exit(1)
+
+
+def status(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study; all of them if left out.")] = None,
+    home: HomeFolder = DEFAULT_HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Show the studies of a home folder, or the trials of one."""
+    from search.ledger import Ledger, open_storage, study_names
+    from search.report import trials_table
+    from search.settings import Home
+    from search.study import is_running, standing
+
+    place = Home.at(home)
+    if study is None:
+        rows = [(name, Ledger.open(open_storage(place), name)) for name in study_names(place)]
+        summary = [
+            {"study": name, "running": is_running(place, name), "trials": len(ledger.records()), "best": _best(ledger)}
+            for name, ledger in rows
+        ]
+        if as_json:
+            print_json({"studies": summary})
+        for row in summary if not as_json else ():
+            state = "running" if row["running"] else "ended"
+            console().print(f"[bold]{row['study']}[/bold]  {state}, {row['trials']} trials, best {row['best']}")
+        return
+    ledger = Ledger.open(open_storage(place), study)
+    running = is_running(place, study)
+    trials = standing(ledger, running=running)
+    best = ledger.best()
+    if as_json:
+        print_json(
+            {
+                "study": study,
+                "running": running,
+                "trials": [record.as_json() for record in trials],
+                "best": best.as_json() if best else None,
+            }
+        )
+        return
+    title = f"study {study} ({'running' if running else 'not running'})"
+    console().print(trials_table(title, trials, ledger.metrics[0], maximized=ledger.maximized))
+
+
+def _best(ledger: Any) -> float | None:
+    best = ledger.best()
+    return round(best.metrics[ledger.metrics[0]], 4) if best else None
+
+
+COMMANDS = tuple(Command(f, "Search") for f in (spaces, plan, search, resume, status))

@@ -1,0 +1,198 @@
+"""The dimensions of a search space: what a YAML value means, and how a value is drawn from it.
+
+A domain knows no sampler. It asks a :class:`Chooser`, which may be an Optuna trial, a random
+number generator or a recorded choice.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from clinie_core.errors import ErrorList
+
+__all__ = ["Chooser", "Domain", "Fixed", "OneOf", "RandomChooser", "Range", "parse_domain"]
+
+Scalar = str | int | float | bool | None
+RANGES = {"uniform": (False, False), "log": (True, False), "int": (False, True), "log_int": (True, True)}
+
+
+class Chooser(Protocol):
+    """Draws one value for a dimension; a dimension's name is its path in the space."""
+
+    def choose(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+        """One of several values."""
+
+    def real(self, name: str, low: float, high: float, *, log: bool) -> float:
+        """A number in [low, high]."""
+
+    def integer(self, name: str, low: int, high: int, *, log: bool) -> int:
+        """A whole number in [low, high]."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A value that is not searched."""
+
+    value: JsonValue
+
+    def draw(self, name: str, chooser: Chooser) -> JsonValue:
+        """The value."""
+        return self.value
+
+    @property
+    def size(self) -> float:
+        """Number of values."""
+        return 1
+
+    @property
+    def corners(self) -> list[JsonValue]:
+        """Values that, when they are legal, make all legal."""
+        return [self.value]
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of a list of scalars."""
+
+    choices: tuple[Scalar, ...]
+
+    def draw(self, name: str, chooser: Chooser) -> JsonValue:
+        """One of the choices."""
+        return chooser.choose(name, self.choices)
+
+    @property
+    def size(self) -> float:
+        """Number of values."""
+        return len(self.choices)
+
+    @property
+    def corners(self) -> list[JsonValue]:
+        """All choices."""
+        return list(self.choices)
+
+    def __str__(self) -> str:
+        return "choose " + ", ".join(map(str, self.choices))
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``, both included; evenly or on a logarithmic scale."""
+
+    low: float
+    high: float
+    log: bool
+    integer: bool
+
+    def draw(self, name: str, chooser: Chooser) -> JsonValue:
+        """A number in the range."""
+        if self.integer:
+            return chooser.integer(name, int(self.low), int(self.high), log=self.log)
+        return chooser.real(name, self.low, self.high, log=self.log)
+
+    @property
+    def size(self) -> float:
+        """Number of values; infinite for real numbers."""
+        return self.high - self.low + 1 if self.integer else math.inf
+
+    @property
+    def corners(self) -> list[JsonValue]:
+        """Both ends."""
+        return [int(self.low), int(self.high)] if self.integer else [self.low, self.high]
+
+    def __str__(self) -> str:
+        kind = next(k for k, v in RANGES.items() if v == (self.log, self.integer))
+        return f"{kind} {self.low:g} to {self.high:g}"
+
+
+Domain = Fixed | OneOf | Range
+
+
+class RandomChooser:
+    """Draws evenly, without a sampler; what ``clinie plan`` shows."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def choose(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+        """See :meth:`Chooser.choose`."""
+        return self._random.choice(list(choices))
+
+    def real(self, name: str, low: float, high: float, *, log: bool) -> float:
+        """See :meth:`Chooser.real`."""
+        if log:
+            return min(high, max(low, math.exp(self._random.uniform(math.log(low), math.log(high)))))
+        return self._random.uniform(low, high)
+
+    def integer(self, name: str, low: int, high: int, *, log: bool) -> int:
+        """See :meth:`Chooser.integer`."""
+        if log:
+            return min(high, max(low, round(math.exp(self._random.uniform(math.log(low), math.log(high))))))
+        return self._random.randint(low, high)
+
+
+def parse_domain(value: JsonValue, where: str, errors: ErrorList) -> Domain:
+    """Read a dimension as a space writes it.
+
+    Args:
+        value: A scalar, ``{choose: [...]}``, or ``{uniform|log|int|log_int: [low, high]}``.
+        where: File and key path, for messages.
+        errors: Takes what is wrong; a fixed value stands in then.
+    """
+    if not isinstance(value, dict):
+        if isinstance(value, list):
+            errors.add(where, "found a list", "a value or {choose: [...]}", "write {choose: [...]} to search over it")
+        return Fixed(value)
+    allowed = "{choose: [...]} or " + " | ".join(f"{{{kind}: [low, high]}}" for kind in RANGES)
+    kind = next(iter(value), "")
+    content = value.get(kind)
+    if len(value) != 1 or kind not in ("choose", *RANGES):
+        errors.add(where, f"found keys {', '.join(map(str, value)) or 'none'}", allowed)
+    elif kind == "choose":
+        return _parse_choices(content, where, errors)
+    elif not isinstance(content, list) or len(content) != 2 or not all(_is_number(v) for v in content):
+        errors.add(
+            where,
+            f"{kind} needs two numbers",
+            f"{{{kind}: [low, high]}}",
+            "write 1.0e-5, not 1e-5: YAML reads that as text",
+        )
+    else:
+        low, high = (float(v) for v in content)  # type: ignore[arg-type]  # _is_number has seen to it
+        log, integer = RANGES[kind]
+        if low >= high:
+            errors.add(where, f"empty range {low:g} to {high:g}", "low < high")
+        elif log and low <= 0:
+            errors.add(where, f"{kind} from {low:g}", "low > 0 on a logarithmic scale")
+        elif integer and (low != int(low) or high != int(high)):
+            errors.add(where, f"{kind} from {low:g} to {high:g}", "whole numbers")
+        else:
+            return Range(low, high, log, integer)
+    return Fixed(None)
+
+
+def _parse_choices(content: JsonValue, where: str, errors: ErrorList) -> Domain:
+    if not isinstance(content, list) or not content:
+        errors.add(where, "empty choice", "{choose: [at least one value]}")
+        return Fixed(None)
+    choices: list[Scalar] = []
+    for choice in content:
+        if isinstance(choice, (dict, list)):
+            errors.add(where, "a choice is a list or a mapping", "scalars")
+        elif choice in choices:
+            errors.add(where, f"choice {choice!r} stands twice", "each value once")
+        else:
+            choices.append(choice)
+    return OneOf(tuple(choices)) if choices else Fixed(None)
+
+
+def _is_number(value: JsonValue) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,50 @@
+"""The connection to Ray: a local one that this process starts, or a cluster that runs already."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Read by Ray when it is imported: no second output engine, no loggers beside ours, quick health checks.
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+
+__all__ = ["ray_session"]
+
+
+@contextmanager
+def ray_session(folder: Path, *, cpus: int | None = None) -> Iterator[None]:
+    """Connect to Ray for the length of a search.
+
+    A cluster is joined if ``RAY_ADDRESS`` names one; a connection that this process already has is
+    used and left as it is; otherwise a local Ray is started, and ended with the search.
+
+    Args:
+        folder: Becomes the working folder while Ray starts: Ray's workers import from it, and a
+            user's own ``search.py`` in the current folder would shadow ours there.
+        cpus: Cores of a local Ray; all if left out.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        yield
+    finally:
+        ray.shutdown()
+        os.chdir(before)

@@ -1,0 +1,158 @@
+"""The job board: where trial clients leave jobs and warm worker groups take them.
+
+It is one asynchronous Ray actor that only passes messages. A trial runs in lockstep with Tune: the
+worker reports an epoch and waits until the trial's client asks for the next one, so that a stopped
+trial computes nothing further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+
+__all__ = ["Ended", "Job", "JobBoard", "JobBoardHandle", "Report"]
+
+CLOSED = "the worker pool has closed"
+JobBoardHandle = Any  # Ray's actor handles have no static type
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one trial, from the start or from its last checkpoint.
+
+    Args:
+        id: Unlike any other job's; a retried trial is a new job.
+        number: The trial's number.
+        config: The trial's configuration as JSON.
+        folder: Where its checkpoints go.
+        backbone: What the worker should already hold, to prefer that worker.
+    """
+
+    id: str
+    number: int
+    config: str
+    folder: Path | None = None
+    backbone: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial reports after an epoch, as a Tune result."""
+
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job is over: by itself (``reason`` None), or because of a failure that ``reason`` names."""
+
+    reason: str | None
+
+
+@dataclass
+class _Desk:
+    """What the board knows of one job."""
+
+    job: Job
+    reports: asyncio.Queue[Report | Ended] = field(default_factory=asyncio.Queue)
+    go_on: asyncio.Queue[bool] = field(default_factory=asyncio.Queue)
+    asked: bool = False
+
+
+class _JobBoard:
+    """See the module; workers call the first four methods, trial clients the other three."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, Job] = OrderedDict()
+        self._desks: dict[str, _Desk] = {}
+        self._changed = asyncio.Condition()
+        self._held: dict[int, str] = {}  # group to the job it works on
+        self._followers: defaultdict[tuple[int, int], asyncio.Queue[Job | None]] = defaultdict(asyncio.Queue)
+        self._backbones: defaultdict[int, set[str]] = defaultdict(set)
+        self._closed = False
+
+    async def join(self, group: int, workers: int) -> None:
+        """A group's rank 0 starts; a job that an earlier life of the group held is lost with it."""
+        lost = self._held.pop(group, None)
+        self._backbones.pop(group, None)
+        for rank in range(1, workers):
+            self._followers.pop((group, rank), None)
+        if lost is not None and lost in self._desks:
+            self._desks[lost].reports.put_nowait(Ended("a worker process died"))
+
+    async def take(self, group: int, workers: int) -> Job | None:
+        """Wait for a job, for rank 0 of a group; None when the board closes."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed or self._waiting)
+            job = None
+            if not self._closed:
+                held = self._backbones[group]
+                id_ = next((i for i, j in self._waiting.items() if j.backbone in held), next(iter(self._waiting)))
+                job = self._waiting.pop(id_)
+                held.add(job.backbone)
+                self._held[group] = job.id
+        for rank in range(1, workers):
+            self._followers[group, rank].put_nowait(job)
+        return job
+
+    async def follow(self, group: int, rank: int) -> Job | None:
+        """Wait for the job that the group's rank 0 took, for its other ranks."""
+        return await self._followers[group, rank].get()
+
+    async def report(self, job_id: str, result: dict[str, Any]) -> bool:
+        """Hand in an epoch and wait; True to go on, False to stop."""
+        desk = self._desks.get(job_id)
+        if desk is None:  # cancelled in the middle of an epoch
+            return False
+        desk.reports.put_nowait(Report(result))
+        return await desk.go_on.get()
+
+    async def end(self, group: int, job_id: str, reason: str | None) -> None:
+        """A worker is done with a job."""
+        if self._held.get(group) == job_id:
+            del self._held[group]
+        if job_id in self._desks:
+            self._desks[job_id].reports.put_nowait(Ended(reason))
+
+    async def submit(self, job: Job) -> None:
+        """Leave a job for the next free group."""
+        async with self._changed:
+            self._desks[job.id] = _Desk(job)
+            if self._closed:
+                self._desks[job.id].reports.put_nowait(Ended(CLOSED))
+            self._waiting[job.id] = job
+            self._changed.notify_all()
+
+    async def next_report(self, job_id: str) -> Report | Ended:
+        """Wait for a job's next epoch; asking for one more lets the worker go on."""
+        desk = self._desks[job_id]
+        if desk.asked:
+            desk.go_on.put_nowait(True)
+        desk.asked = True
+        message = await desk.reports.get()
+        if isinstance(message, Ended):
+            self._desks.pop(job_id, None)
+        return message
+
+    async def cancel(self, job_id: str) -> None:
+        """Stop a job: a waiting one is taken down, a running one ends at its next report."""
+        self._waiting.pop(job_id, None)
+        desk = self._desks.pop(job_id, None)
+        if desk is not None:
+            desk.go_on.put_nowait(False)
+
+    async def close(self) -> None:
+        """Send all groups home."""
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for desk in self._desks.values():
+            desk.reports.put_nowait(Ended(CLOSED))
+
+
+JobBoard = ray.remote(num_cpus=0, max_concurrency=10_000)(_JobBoard)

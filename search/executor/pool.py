@@ -1,0 +1,133 @@
+"""The warm pool: a number of Ray Train worker groups that live as long as the search.
+
+Starting a TorchTrainer costs seconds, a job on a running one milliseconds. Each group is one
+TorchTrainer whose training function takes jobs from the board. A dead worker fails its job only:
+Ray Train restarts the group, which goes on taking jobs. All trainers run in the threads of one host
+actor, which owns them: ending it ends every process of the pool, even in the middle of an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from clinie_core.errors import fail
+from search.executor.job_board import JobBoard, JobBoardHandle
+from search.executor.worker import Program, WorkerSetup, work
+from search.settings import source_digest
+from search.space_file import Resources
+
+__all__ = ["CLIENT_CPUS", "Pool"]
+
+CLIENT_CPUS = 0.01
+"""What a trial client asks for; each group leaves room for it beside its own share."""
+GROUP_RESTARTS = 20
+GOODBYE_SECONDS = 5.0
+
+
+class Pool:
+    """Worker groups and their job board; a context manager that starts and ends them.
+
+    Args:
+        resources: Processes, cores and GPUs of a group, and how many groups.
+        make_program: Makes what runs the jobs, once in each worker process.
+        folder: Where Ray Train keeps its own files.
+        allow_text: Whether failure reasons may carry an error's own words.
+    """
+
+    def __init__(
+        self, resources: Resources, make_program: Callable[[], Program], folder: Path, *, allow_text: bool = False
+    ) -> None:
+        self._resources = resources
+        self._make_program = make_program
+        self._folder = folder
+        self._allow_text = allow_text
+        self._runs: list[ray.ObjectRef[None]] = []
+        self._host: Any = None
+        self.groups = resources.concurrent_trials or groups_that_fit(resources)
+        self.board: JobBoardHandle = None
+
+    def __enter__(self) -> Self:
+        self.board = JobBoard.remote()
+        self._host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1)(_PoolHost).remote()
+        for group in range(self.groups):
+            setup = WorkerSetup(
+                group=group,
+                workers=self._resources.workers_per_trial,
+                board=self.board,
+                make_program=self._make_program,
+                threads=max(1, int(self._resources.cpus_per_worker)),
+                sources=source_digest(),
+                allow_text=self._allow_text,
+            )
+            self._runs.append(self._host.run.remote(setup, self._resources, self._folder))
+        return self
+
+    def failure(self) -> str | None:
+        """Why a group has ended for good; None while all are well."""
+        for run in ray.wait(self._runs, num_returns=len(self._runs), timeout=0)[0]:
+            try:
+                ray.get(run)
+            except ray.exceptions.RayError as error:
+                cause = getattr(error, "cause", None) or error
+                return f"a worker group ended for good: {type(cause).__name__}"
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ray.get(self.board.close.remote())
+        # An idle worker goes by itself; one in the middle of an epoch ends with the host that owns it.
+        ray.wait(self._runs, num_returns=len(self._runs), timeout=GOODBYE_SECONDS)
+        ray.kill(self._host)
+        ray.kill(self.board)
+
+
+class _PoolHost:
+    """The actor in whose threads the groups' trainers run."""
+
+    def run(self, setup: WorkerSetup, resources: Resources, folder: Path) -> None:
+        """Run one group until the board closes."""
+        gpus = resources.gpus_per_worker
+        share: dict[str, float] = {"CPU": max(CLIENT_CPUS, resources.cpus_per_worker - 2 * CLIENT_CPUS)}
+        if gpus:
+            share["GPU"] = gpus
+        TorchTrainer(
+            work,
+            train_loop_config=setup,
+            scaling_config=ScalingConfig(num_workers=setup.workers, use_gpu=gpus > 0, resources_per_worker=share),
+            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+            run_config=RunConfig(
+                name=f"group-{setup.group}",
+                storage_path=str(folder),
+                failure_config=FailureConfig(max_failures=GROUP_RESTARTS),
+            ),
+        ).fit()
+
+
+def groups_that_fit(resources: Resources) -> int:
+    """How many groups the cluster has room for.
+
+    Raises:
+        InputError: If it has no room for one.
+    """
+    total: dict[str, Any] = ray.cluster_resources()
+    cpus, gpus = float(total.get("CPU", 0)), float(total.get("GPU", 0))
+    groups = int(cpus // (resources.cpus_per_worker * resources.workers_per_trial))
+    if resources.gpus_per_worker:
+        groups = min(groups, int(gpus // (resources.gpus_per_worker * resources.workers_per_trial)))
+    if groups < 1:
+        fail(
+            "resources",
+            f"a trial needs {resources.workers_per_trial} x {resources.cpus_per_worker:g} CPU"
+            f" and {resources.gpus_per_worker:g} GPU",
+            f"at most the cluster's {cpus:g} CPU and {gpus:g} GPU",
+            "lower workers_per_trial, cpus_per_worker or gpus_per_worker",
+        )
+    return groups

@@ -1,0 +1,62 @@
+"""What a warm worker runs for a job: train a configuration with clinie_core."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from clinie_core.config import TrialConfig
+from clinie_core.document import Corpus
+from search.executor.job_board import Job
+from search.executor.worker import OnReport, Program
+from search.schedulers import EPOCH
+from search.suggest import METRIC_NAMES
+
+__all__ = ["TrainingProgram"]
+
+
+@dataclass(frozen=True)
+class TrainingProgram:
+    """Makes, in each worker process, the program that trains.
+
+    Args:
+        corpus: Reference of the train and dev splits in Ray's object store, in a list so that Ray
+            does not fetch it for every call.
+    """
+
+    corpus: tuple[ray.ObjectRef[Corpus], ...]
+
+    def __call__(self) -> Program:
+        """Fetch the corpus and make the shelf, once for the life of the process."""
+        from clinie_core.shelf import Shelf
+        from clinie_core.training import EpochReport, train
+        from clinie_core.world import World
+
+        corpus: Corpus = ray.get(self.corpus[0])
+        shelf = Shelf()
+
+        def run(job: Job, on_report: OnReport) -> None:
+            def on_epoch(report: EpochReport) -> bool:
+                return on_report(as_result(report))
+
+            folder = Path(job.folder) if job.folder else None
+            train(
+                TrialConfig.model_validate_json(job.config),
+                corpus,
+                shelf=shelf,
+                world=World.current(),
+                folder=folder,
+                on_epoch=on_epoch,
+            )
+
+        return run
+
+
+def as_result(report: Any) -> dict[str, Any]:
+    """An epoch's report as a Tune result."""
+    content = asdict(report)
+    metrics = content.pop("metrics")
+    return {**metrics, METRIC_NAMES: ",".join(metrics), EPOCH: content.pop("epoch"), **content}

@@ -1,0 +1,102 @@
+"""Runs a study's trials with Ray Tune on a warm pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.stopper import Stopper
+
+from search.executor.pool import CLIENT_CPUS, Pool
+from search.executor.stop_signal import StopSignal
+from search.executor.trial import TrialClient, TrialFailed
+from search.ledger import Ledger
+from search.schedulers import make_scheduler
+from search.space import SearchSpace
+from search.suggest import LedgerSearcher, Listener, StudyRecorder
+
+__all__ = ["run_trials", "trial_failure"]
+
+TRIES = 3
+
+
+class _SearchStopper(Stopper):
+    """Ends the search when the user asks for it or the pool cannot go on."""
+
+    def __init__(self, pool: Pool, stop: StopSignal) -> None:
+        self._pool = pool
+        self._stop = stop
+
+    def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stop.given or self._pool.failure() is not None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+
+def trial_failure(trial: Trial) -> str:
+    """Why a trial failed, in one line without document text."""
+    error: BaseException | None = trial.get_pickled_error()
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, TrialFailed):
+        return str(cause)
+    return f"the trial's own process failed: {type(cause).__name__}"
+
+
+def run_trials(
+    pool: Pool,
+    ledger: Ledger,
+    space: SearchSpace,
+    listeners: list[Listener],
+    *,
+    stop: StopSignal,
+    trials: int,
+    hours: float | None,
+    trials_folder: Path | None,
+    tune_folder: Path,
+) -> None:
+    """Run trials until the budget is spent; what is still under way then stays as it is in the ledger.
+
+    Args:
+        pool: Started; runs the jobs.
+        ledger: Suggests and records.
+        space: What to draw from.
+        listeners: Who is told after the ledger.
+        stop: Asked at every step whether to end.
+        trials: How many to run, interrupted ones that go on among them.
+        hours: After so long no trial goes on; None for no limit.
+        trials_folder: Where each trial's checkpoints go; None keeps none.
+        tune_folder: Where Tune keeps its own files.
+    """
+    file = space.file
+    config = {"board": pool.board, "folder": str(trials_folder) if trials_folder else None}
+    tune.Tuner(
+        tune.with_resources(TrialClient, {"cpu": CLIENT_CPUS}),
+        param_space=config,
+        tune_config=tune.TuneConfig(
+            search_alg=LedgerSearcher(ledger, space),
+            scheduler=make_scheduler(file.algorithm, file.objectives[0], file.budget.epochs),
+            num_samples=trials,
+            max_concurrent_trials=pool.groups,
+            time_budget_s=hours * 3600 if hours else None,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=ledger.name,
+            storage_path=str(tune_folder),
+            callbacks=[StudyRecorder(ledger, listeners, trial_failure)],
+            failure_config=tune.FailureConfig(max_failures=TRIES - 1),
+            stop=_SearchStopper(pool, stop),
+            verbose=0,
+        ),
+    ).fit()
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"trial-{trial.config['number']:05d}-{trial.trial_id}"

@@ -1,0 +1,108 @@
+"""The warm worker: a Ray Train worker that takes job after job and keeps what trials share.
+
+It runs inside a TorchTrainer, so Ray Train owns the process, its GPU and its process group. What it
+does with a job is a function that the pool is given; this module only takes jobs and answers for
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+
+import clinie_core
+from clinie_core.errors import InputError
+from search.executor.job_board import Job, JobBoardHandle
+from search.settings import source_digest
+
+__all__ = ["OnReport", "Program", "WorkerSetup", "failure_reason", "work"]
+
+OnReport = Callable[[dict[str, Any]], bool]
+Program = Callable[[Job, OnReport], None]
+"""Runs a job; hands each epoch's result to the second argument and ends when that says False."""
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What a worker group is told when it starts.
+
+    Args:
+        group: Number of the group.
+        workers: Processes in it.
+        board: Where it takes jobs.
+        make_program: Called once in each process; makes what runs the jobs.
+        threads: Threads a process computes with.
+        sources: Digest of the driver's clinie sources.
+        allow_text: Whether failure reasons may carry an error's own words.
+    """
+
+    group: int
+    workers: int
+    board: JobBoardHandle
+    make_program: Callable[[], Program]
+    threads: int
+    sources: str
+    allow_text: bool
+
+
+def failure_reason(error: BaseException, *, allow_text: bool) -> str:
+    """Say what went wrong in one line that holds no document text.
+
+    An error's own words may quote what it choked on, so only those of errors that clinie words
+    itself are kept; of others stay the type and the place.
+    """
+    if isinstance(error, InputError) or allow_text:
+        return f"{type(error).__name__}: {error}".replace("\n", " | ")[:500]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f for f in frames if Path(f.filename).parent.name in _package_folders()] or frames
+    place = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno} ({ours[-1].name})" if ours else ""
+    return f"{type(error).__name__}{place}"
+
+
+def _package_folders() -> set[str]:
+    root = Path(clinie_core.__file__).parent
+    return {root.name, *(folder.name for folder in root.iterdir() if folder.is_dir()), "executor"}
+
+
+def work(setup: WorkerSetup) -> None:
+    """Take jobs until the board closes; the training function of a group's TorchTrainer.
+
+    Raises:
+        RuntimeError: If this process runs other sources than the driver.
+        Exception: In a group of several processes whatever a job raised, since a process group in
+            which one process has left a collective cannot be trusted; Ray Train then restarts it.
+    """
+    if source_digest() != setup.sources:
+        raise RuntimeError(
+            "this worker has other clinie sources than the driver; install the same version on every node"
+        )
+    import torch
+
+    torch.set_num_threads(setup.threads)
+    rank = ray.train.get_context().get_world_rank()
+    board = setup.board
+    program = setup.make_program()
+    if rank == 0:
+        ray.get(board.join.remote(setup.group, setup.workers))
+    while True:
+        call = board.take.remote(setup.group, setup.workers) if rank == 0 else board.follow.remote(setup.group, rank)
+        job: Job | None = ray.get(call)
+        if job is None:
+            return
+        reason = None
+        try:
+            program(job, lambda result, id_=job.id: bool(ray.get(board.report.remote(id_, result))))  # type: ignore[misc]
+        except Exception as error:
+            reason = failure_reason(error, allow_text=setup.allow_text)
+            if setup.workers > 1:
+                ray.get(board.end.remote(setup.group, job.id, reason))
+                os._exit(1)  # Ray Train restarts the group; a traceback in its logs could quote a note
+        if rank == 0:
+            ray.get(board.end.remote(setup.group, job.id, reason))

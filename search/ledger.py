@@ -1,0 +1,342 @@
+"""The ledger: the one record of which trials exist, what they scored, and how they ended.
+
+It is an Optuna storage (a journal file by default, a database by URL) and the only module, beside
+the samplers, that imports Optuna. A trial that was stopped early stands as PRUNED with every
+epoch's value, a finished one as COMPLETE with its best epoch's, a crashed one as FAIL with its reason.
+A trial that was under way when its driver ended stays RUNNING and is taken up again by a resume.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from clinie_core.config import TrialConfig
+from clinie_core.errors import fail
+from search.algorithms import make_sampler
+from search.domains import Scalar
+from search.objectives import Objective
+from search.settings import Home
+from search.space import SearchSpace
+from search.space_file import Algorithm
+
+__all__ = ["Ledger", "State", "TrialRecord", "open_storage", "study_names"]
+
+State = Literal["running", "interrupted", "complete", "pruned", "failed"]
+FINISHED: Mapping[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+ENDS = {state: end for end, state in FINISHED.items()}
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=ExperimentalWarning, module=r"optuna|search")
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as the ledger has it.
+
+    Args:
+        number: Its number in the study, from 0.
+        state: How it stands.
+        config: Its configuration; None if it was never drawn in whole.
+        parameters: The searched dimensions, by path.
+        epochs: Metrics by epoch.
+        reason: Why it failed or was interrupted.
+        run_id: Its MLflow run.
+        checkpoint: URI of its best checkpoint.
+    """
+
+    number: int
+    state: State
+    config: TrialConfig | None
+    parameters: dict[str, Any]
+    epochs: dict[int, dict[str, float]] = field(default_factory=dict)
+    reason: str | None = None
+    run_id: str | None = None
+    checkpoint: str | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch whose checkpoint is kept: the first with the highest selection score."""
+        if self.config is None or not self.epochs:
+            return None
+        metric = self.config.selection
+        return max(sorted(self.epochs), key=lambda e: self.epochs[e].get(metric, -math.inf))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the best epoch; empty before the first epoch."""
+        return dict(self.epochs[self.best_epoch]) if self.best_epoch is not None else {}
+
+    def as_json(self) -> dict[str, Any]:
+        """The record for ``--json``."""
+        return {
+            "number": self.number,
+            "state": self.state,
+            "parameters": self.parameters,
+            "metrics": self.metrics,
+            "best_epoch": self.best_epoch,
+            "epochs": len(self.epochs),
+            "reason": self.reason,
+            "run_id": self.run_id,
+            "checkpoint": self.checkpoint,
+            "started": self.started.isoformat() if self.started else None,
+            "ended": self.ended.isoformat() if self.ended else None,
+        }
+
+
+class _TrialChooser:
+    """Lets an Optuna trial draw the dimensions of a space."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+
+    def choose(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+        return self._trial.suggest_categorical(name, list(choices))
+
+    def real(self, name: str, low: float, high: float, *, log: bool) -> float:
+        return self._trial.suggest_float(name, low, high, log=log)
+
+    def integer(self, name: str, low: int, high: int, *, log: bool) -> int:
+        return self._trial.suggest_int(name, low, high, log=log)
+
+
+def open_storage(home: Home) -> BaseStorage:
+    """The ledger's storage in a home folder."""
+    return JournalStorage(JournalFileBackend(str(home.ledger_file)))
+
+
+def study_names(home: Home) -> list[str]:
+    """The studies in a home folder's ledger."""
+    return sorted(optuna.get_all_study_names(open_storage(home))) if home.ledger_file.exists() else []
+
+
+class Ledger:
+    """One study's trials.
+
+    Args:
+        study: The Optuna study behind it; see :meth:`create` and :meth:`open`.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._trials: dict[int, Trial] = {}
+
+    @classmethod
+    def create(
+        cls,
+        storage: BaseStorage,
+        name: str,
+        objectives: Sequence[Objective],
+        algorithm: Algorithm,
+        attributes: Mapping[str, Any],
+    ) -> Ledger:
+        """Begin a study.
+
+        Args:
+            storage: Where it is kept.
+            name: Its name.
+            objectives: What it optimizes.
+            algorithm: Its sampler, and the points to try first.
+            attributes: What belongs to the study as a whole, as JSON values.
+
+        Raises:
+            InputError: If there is a study of that name.
+        """
+        if name in optuna.get_all_study_names(storage):
+            fail("study", f"study {name!r} exists", "a new name", f"go on with it: clinie resume {name}")
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=[objective.direction for objective in objectives],
+            sampler=make_sampler(algorithm),
+        )
+        study.set_user_attr("objectives", [o.metric for o in objectives])
+        for key, value in attributes.items():
+            study.set_user_attr(key, value)
+        for point in algorithm.points_to_evaluate:
+            study.enqueue_trial(dict(point))
+        return cls(study)
+
+    @classmethod
+    def open(cls, storage: BaseStorage, name: str, algorithm: Algorithm | None = None) -> Ledger:
+        """Open a study that exists.
+
+        Args:
+            storage: Where it is kept.
+            name: Its name.
+            algorithm: The sampler to go on with; none is needed to read.
+
+        Raises:
+            InputError: If there is no study of that name.
+        """
+        names = optuna.get_all_study_names(storage)
+        if name not in names:
+            fail("study", f"no study {name!r} in this home", "one of " + (", ".join(sorted(names)) or "none yet"))
+        # The seed moves with the trials that exist, or a resumed sampler would draw the same ones again.
+        sampler = None
+        if algorithm is not None:
+            done = len(optuna.load_study(storage=storage, study_name=name).get_trials(deepcopy=False))
+            sampler = make_sampler(algorithm.model_copy(update={"seed": algorithm.seed + done}))
+        return cls(optuna.load_study(storage=storage, study_name=name, sampler=sampler))
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self._study.study_name
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What belongs to the study as a whole."""
+        return dict(self._study.user_attrs)
+
+    def set_attribute(self, key: str, value: object) -> None:
+        """Keep something that belongs to the study as a whole, as a JSON value."""
+        self._study.set_user_attr(key, value)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The objectives' metrics, the first one first."""
+        return list(self._study.user_attrs["objectives"])
+
+    @property
+    def maximized(self) -> bool:
+        """Whether more of the first objective is better."""
+        return self._study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
+
+    def ask(self, space: SearchSpace) -> tuple[int, TrialConfig]:
+        """Take up a new trial.
+
+        Args:
+            space: The space to draw from.
+
+        Returns:
+            The trial's number and configuration.
+        """
+        trial = self._study.ask()
+        self._trials[trial.number] = trial
+        config = space.suggest(_TrialChooser(trial))
+        trial.set_user_attr("config", config.model_dump(mode="json"))
+        return trial.number, config
+
+    def interrupted(self) -> list[TrialRecord]:
+        """Trials whose driver ended before them, in order of number."""
+        return [record for record in self.records() if record.state in ("running", "interrupted") and record.config]
+
+    def take_up(self, number: int) -> None:
+        """Go on with an interrupted trial."""
+        self._handle(number).set_user_attr("interrupted", None)
+
+    def _handle(self, number: int) -> Trial:
+        if number not in self._trials:
+            frozen = self._study.get_trials(deepcopy=False)[number]
+            self._trials[number] = Trial(self._study, frozen._trial_id)
+        return self._trials[number]
+
+    def set_trial(self, number: int, **attributes: object) -> None:
+        """Keep something of a running trial, as JSON values: ``run_id``, ``checkpoint``."""
+        for key, value in attributes.items():
+            self._handle(number).set_user_attr(key, value)
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Record one epoch of a running trial; an epoch that is recorded already stays as it is."""
+        trial = self._handle(number)
+        if f"epoch.{epoch}" in trial.user_attrs:
+            return
+        trial.set_user_attr(f"epoch.{epoch}", dict(metrics))
+        if len(self.metrics) == 1:  # Optuna keeps no curve under several objectives; the attribute does
+            trial.report(metrics[self.metrics[0]], epoch)
+
+    def outcome(self, number: int, *, finished: bool) -> tuple[State, str | None]:
+        """How a trial that ended without an error stands, and the reason if that is a failure.
+
+        A value that is not a finite number is a failure: Optuna refuses it, and no sampler can use it.
+
+        Args:
+            number: The trial.
+            finished: Whether it ended by itself, by its budget or its own patience.
+        """
+        if not finished:
+            return "pruned", None
+        metrics = self.record(number).metrics
+        bad = [name for name in self.metrics if not math.isfinite(metrics.get(name, math.nan))]
+        return ("failed", f"{', '.join(bad)} is not a finite number") if bad else ("complete", None)
+
+    def end(self, number: int, state: State, reason: str | None = None) -> None:
+        """Record how a trial ended.
+
+        Args:
+            number: The trial.
+            state: ``complete`` with the values of its best epoch, ``pruned`` if it was stopped before
+                its budget, or ``failed``.
+            reason: Why it failed, without document text.
+        """
+        if reason is not None:
+            self._handle(number).set_user_attr("reason", reason)
+        if state == "complete":
+            metrics = self.record(number).metrics
+            self._study.tell(number, [metrics[name] for name in self.metrics])
+        else:
+            self._study.tell(number, state=ENDS[state])
+
+    def interrupt(self, reason: str) -> list[int]:
+        """Mark every trial that is under way as interrupted; a resume goes on with it.
+
+        Returns:
+            Their numbers.
+        """
+        numbers = [record.number for record in self.records() if record.state == "running"]
+        for number in numbers:
+            self._handle(number).set_user_attr("interrupted", reason)
+        return numbers
+
+    def record(self, number: int) -> TrialRecord:
+        """One trial."""
+        return _record(self._study.get_trials(deepcopy=False)[number])
+
+    def records(self) -> list[TrialRecord]:
+        """All trials that were taken up, in order of number."""
+        return list(self._records())
+
+    def _records(self) -> Iterator[TrialRecord]:
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state != TrialState.WAITING:
+                yield _record(trial)
+
+    def best(self) -> TrialRecord | None:
+        """The finished trial that is best on the first objective; None before the first one finishes."""
+        metric, sign = self.metrics[0], 1 if self.maximized else -1
+        complete = [r for r in self._records() if r.state == "complete"]
+        return max(complete, key=lambda r: (sign * r.metrics[metric], -r.number), default=None)
+
+
+def _record(trial: FrozenTrial) -> TrialRecord:
+    attributes = trial.user_attrs
+    interrupted = attributes.get("interrupted")
+    config = attributes.get("config")
+    return TrialRecord(
+        number=trial.number,
+        state=FINISHED.get(trial.state, "interrupted" if interrupted else "running"),
+        config=TrialConfig.model_validate(config) if config else None,
+        parameters=dict(trial.params),
+        epochs={int(k.removeprefix("epoch.")): dict(v) for k, v in attributes.items() if k.startswith("epoch.")},
+        reason=attributes.get("reason") or interrupted,
+        run_id=attributes.get("run_id"),
+        checkpoint=attributes.get("checkpoint"),
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )

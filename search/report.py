@@ -1,0 +1,106 @@
+"""Tables of a study for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from clinie_core.config import TrialConfig
+from clinie_core.document import Document
+from clinie_core.scoring import ConceptScores
+from search.ledger import TrialRecord
+from search.progress import describe_config
+
+if TYPE_CHECKING:
+    from clinie_core.footprint import Footprint
+
+__all__ = ["marked_text", "plan_table", "scores_table", "trials_table"]
+
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
+
+
+def trials_table(title: str, records: Sequence[TrialRecord], metric: str, *, maximized: bool) -> RenderableType:
+    """Trials, best first, the finished ones before the others."""
+    order = ("complete", "pruned", "running", "interrupted", "failed")
+    sign = -1 if maximized else 1
+
+    def key(record: TrialRecord) -> tuple[int, float, int]:
+        return order.index(record.state), sign * record.metrics.get(metric, 0.0), record.number
+
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2))
+    for column, justify in (("trial", "right"), ("state", "left"), (metric, "right"), ("epochs", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's literal type
+    table.add_column("trained", justify="right")
+    table.add_column("configuration", overflow="fold")
+    for record in sorted(records, key=key):
+        metrics = record.metrics
+        table.add_row(
+            str(record.number),
+            record.state,
+            f"{metrics[metric]:.4f}" if metric in metrics else "-",
+            str(len(record.epochs)),
+            f"{metrics['trainable_parameters']:,.0f}" if "trainable_parameters" in metrics else "-",
+            escape(describe_config(record.config) if record.config else "")
+            + (f" [dim]({escape(record.reason)})[/dim]" if record.reason else ""),
+        )
+    return table
+
+
+def plan_table(configs: Sequence[TrialConfig], sizes: Sequence[Footprint]) -> RenderableType:
+    """Configurations with their parameters and rough memory."""
+    table = Table(header_style="bold", box=None, padding=(0, 2))
+    table.add_column("configuration", overflow="fold")
+    for column in ("batch", "parameters", "trained", "memory"):
+        table.add_column(column, justify="right")
+    for config, size in zip(configs, sizes, strict=True):
+        table.add_row(
+            escape(describe_config(config)),
+            str(config.batch_size),
+            f"{size.parameters:,}",
+            f"{size.trainable:,}",
+            f"{size.memory_mb:,.0f} MiB",
+        )
+    return table
+
+
+def scores_table(title: str, scores: ConceptScores) -> RenderableType:
+    """Strict scores by type and strict and lenient ones in all."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2))
+    table.add_column("type")
+    for column in ("F1", "precision", "recall", "gold"):
+        table.add_column(column, justify="right")
+    rows = [
+        *sorted(scores.strict.items()),
+        ("all, strict", scores.strict_micro),
+        ("all, lenient", scores.lenient_micro),
+    ]
+    for name, counts in rows:
+        table.add_row(
+            escape(name),
+            f"{counts.f1:.4f}",
+            f"{counts.precision:.4f}",
+            f"{counts.recall:.4f}",
+            str(counts.tp + counts.fn),
+        )
+    return table
+
+
+def marked_text(document: Document) -> Text:
+    """A document's text with each concept marked and followed by its type."""
+    types = sorted({concept.type for concept in document.concepts})
+    colour = {type_: COLOURS[i % len(COLOURS)] for i, type_ in enumerate(types)}
+    text, at = Text(), 0
+    for concept in sorted(document.concepts, key=lambda c: (c.start, c.end)):
+        if concept.start < at:  # overlaps the one before: it has its own line in --json
+            continue
+        text.append(document.text[at : concept.start])
+        text.append(f"[{document.text[concept.start : concept.end]}", style=f"bold {colour[concept.type]}")
+        text.append(f" {concept.type}]", style=colour[concept.type])
+        at = concept.end
+    text.append(document.text[at:])
+    return text

@@ -1,0 +1,70 @@
+"""Schedulers: which trials stop early. One table; each row makes a Ray Tune scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from clinie_core.errors import fail
+from search.objectives import Objective
+from search.space_file import Algorithm
+
+__all__ = ["EPOCH", "SCHEDULERS", "make_scheduler"]
+
+EPOCH = "epoch"
+"""The time attribute: Tune's own `training_iteration` restarts with a trial's driver, an epoch does not."""
+
+
+def _mode(objective: Objective) -> str:
+    return "max" if objective.direction == "maximize" else "min"
+
+
+def _asha(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
+    # Source: Li et al. 2020, arXiv 1810.05934.
+    return AsyncHyperBandScheduler(
+        time_attr=EPOCH,
+        metric=objective.metric,
+        mode=_mode(objective),
+        max_t=max(epochs, algorithm.grace_epochs + 1),
+        grace_period=algorithm.grace_epochs,
+        reduction_factor=algorithm.reduction_factor,
+        stop_last_trials=False,
+    )
+
+
+def _median(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
+    return MedianStoppingRule(
+        time_attr=EPOCH,
+        metric=objective.metric,
+        mode=_mode(objective),
+        grace_period=algorithm.grace_epochs,
+        min_samples_required=algorithm.startup_trials,
+    )
+
+
+def _none(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
+    return FIFOScheduler()
+
+
+SCHEDULERS: dict[str, Callable[[Algorithm, Objective, int], TrialScheduler]] = {
+    "asha": _asha,
+    "median": _median,
+    "none": _none,
+}
+
+
+def make_scheduler(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
+    """Make the scheduler that an algorithm block names.
+
+    Args:
+        algorithm: Names the row, with grace period and reduction factor.
+        objective: What weak means; of several objectives the first.
+        epochs: The budget of one trial.
+
+    Raises:
+        InputError: If the table has no such row.
+    """
+    if algorithm.scheduler not in SCHEDULERS:
+        fail("algorithm.scheduler", f"unknown scheduler {algorithm.scheduler!r}", "allowed: " + ", ".join(SCHEDULERS))
+    return SCHEDULERS[algorithm.scheduler](algorithm, objective, epochs)

@@ -1,0 +1,182 @@
+"""The file of a search space: its blocks, overrides from the command line, shipped spaces."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, JsonValue, ValidationError
+
+from clinie_core.config import BackboneSource, Frozen, Score, problems_from
+from clinie_core.corpora.loading import CorpusSource
+from clinie_core.errors import ErrorList, InputError, Problem, fail
+from search.objectives import Objective
+
+__all__ = ["Algorithm", "Budget", "Resources", "SpaceFile", "read_space_file", "shipped_spaces"]
+
+
+class Budget(Frozen):
+    """How much a study may spend: trials, epochs a trial, hours in all (None for no limit)."""
+
+    trials: int = Field(default=20, ge=1)
+    epochs: int = Field(default=4, ge=1)
+    hours: float | None = Field(default=None, gt=0)
+
+
+class Algorithm(Frozen):
+    """How configurations are chosen and weak trials stopped.
+
+    Args:
+        sampler: A row of ``SAMPLERS``.
+        scheduler: A row of ``SCHEDULERS``.
+        seed: Seed of the sampler, and of the trials where the space does not search over seeds.
+        startup_trials: Random trials before the sampler learns.
+        grace_epochs: Epochs that every trial may run before it can be stopped.
+        reduction_factor: One of so many trials goes on at each rung.
+        points_to_evaluate: Configurations to try first, each by paths as the ledger names them;
+            what a point leaves open is sampled.
+    """
+
+    sampler: str = "tpe"
+    scheduler: str = "asha"
+    seed: int = 13
+    startup_trials: int = Field(default=8, ge=1)
+    grace_epochs: int = Field(default=1, ge=1)
+    reduction_factor: float = Field(default=3, gt=1)
+    points_to_evaluate: tuple[dict[str, JsonValue], ...] = ()
+
+
+class Resources(Frozen):
+    """What one trial uses.
+
+    Args:
+        workers_per_trial: Processes that train one trial together (DDP).
+        cpus_per_worker: CPU cores a worker.
+        gpus_per_worker: GPUs a worker, fractions allowed; 0 trains on CPUs.
+        concurrent_trials: Trials at once; None for as many as the cluster has room for.
+    """
+
+    workers_per_trial: int = Field(default=1, ge=1)
+    cpus_per_worker: float = Field(default=1, gt=0)
+    gpus_per_worker: float = Field(default=0, ge=0)
+    concurrent_trials: int | None = Field(default=None, ge=1)
+
+
+class SpaceFile(Frozen):
+    """A space file as it stands on disk, blocks validated, the ``space`` block still raw."""
+
+    version: Literal[1]
+    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+    corpus: CorpusSource
+    task: Literal["concepts"] = "concepts"
+    objective: Objective | tuple[Objective, ...] = Objective(maximize="strict_f1")
+    budget: Budget = Budget()
+    algorithm: Algorithm = Algorithm()
+    resources: Resources = Resources()
+    backbones: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    space: dict[str, JsonValue]
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """One objective or several."""
+        return self.objective if isinstance(self.objective, tuple) else (self.objective,)
+
+    @property
+    def selection(self) -> Score:
+        """The dev score that chooses a trial's best epoch: the first objective that is a score."""
+        scores = [objective.metric for objective in self.objectives if objective.is_score]
+        return scores[0] if scores else "strict_f1"  # type: ignore[return-value]  # is_score says so
+
+    def backbone(self, name: str, where: str, errors: ErrorList) -> BackboneSource:
+        """What a backbone's name in the space stands for: an entry of ``backbones``, a folder, a hub name."""
+        if name not in self.backbones:
+            if Path(name).is_dir():
+                return BackboneSource(name=Path(name).name, folder=str(Path(name).resolve()))
+            return BackboneSource(name=name, hub=name)
+        entry: dict[str, Any] = dict(self.backbones[name])
+        if isinstance(entry.get("tokenizer"), str):
+            entry["tokenizer"] = self.backbone(entry["tokenizer"], where, errors)
+        try:
+            return BackboneSource.model_validate({"name": name, **entry})
+        except ValidationError as error:
+            errors.extend(problems_from(error, f"{where}: backbones.{name}"))
+            return BackboneSource(name=name, hub=name)
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """The spaces that come with clinie, by name: in the installed package, else beside the checkout."""
+    spec = importlib.util.find_spec("search")
+    places = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+    for folder in (*(p / "spaces" for p in places), *(p.parent / "spaces" for p in places)):
+        if folder.is_dir():
+            return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def read_space_file(name: str, overrides: Iterable[str] = ()) -> tuple[SpaceFile, str]:
+    """Read a space by file or shipped name.
+
+    Args:
+        name: A path, or the name of a shipped space.
+        overrides: ``key.path=value`` each, the value as YAML.
+
+    Returns:
+        The validated file, and the name to use for it in messages.
+
+    Raises:
+        InputError: If it is not there, is not YAML, or a block is wrong.
+    """
+    shipped = shipped_spaces()
+    file = Path(name)
+    if not file.is_file() and name in shipped:
+        file = shipped[name]
+    where = file.name
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError:
+        fail(name, "no such space", "a YAML file, or one of " + ", ".join(shipped))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        fail(f"{where}{line}", f"not YAML: {getattr(error, 'problem', error)}", "", "check indentation and brackets")
+    if not isinstance(content, dict):
+        fail(where, "not a mapping", "version, study, corpus, space ...", "see `clinie spaces`")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return SpaceFile.model_validate(content), where
+    except ValidationError as error:
+        raise InputError(_without_union_members(problems_from(error, where))) from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        fail(override, "not an override", "key.path=value, for example budget.trials=4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        fail(override, "the value is not YAML", "a number, a word, or {choose: [...]}")
+    inner: Any = content
+    for at, key in enumerate(keys[:-1]):
+        if not isinstance(inner, dict):
+            fail(override, f"{'.'.join(keys[:at])} is not a mapping", "a path of keys")
+        if not isinstance(inner.get(key), dict):
+            inner[key] = {}
+        inner = inner[key]
+    inner[keys[-1]] = value
+
+
+def _without_union_members(problems: list[Problem]) -> list[Problem]:
+    """Pydantic names each member of `objective`'s union; users know only the key."""
+    seen: dict[str, Problem] = {}
+    for p in problems:
+        where = p.where.replace(".Objective", "").replace(".tuple[Objective, ...]", "")
+        if "tuple" in p.found and "objective" in where:
+            continue
+        seen.setdefault(f"{where}{p.found}", Problem(where, p.found, p.allowed, p.remedy))
+    return list(seen.values())

@@ -1,0 +1,288 @@
+"""A study from start to end: the one room that puts space, corpus, ledger, tracking and pool together."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from clinie_core.config import TrialConfig
+from clinie_core.corpora.loading import corpus_warnings, load_corpus
+from clinie_core.document import Corpus
+from clinie_core.errors import ErrorList, Problem, fail
+from search.ledger import Ledger, TrialRecord, open_storage
+from search.settings import Home
+from search.space import SearchSpace
+from search.space_file import SpaceFile
+
+__all__ = ["Study", "StudyFailed", "StudyOutcome", "is_running", "standing"]
+
+SEARCHED = ("train", "dev")
+"""The splits that a search reads; test belongs to promotion."""
+
+
+class StudyFailed(RuntimeError):
+    """No trial of a study could finish an epoch; the message says why."""
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """How a search ended.
+
+    Args:
+        study: The study's name.
+        trials: All its trials.
+        best: The best finished trial.
+        interrupted: Numbers of trials that a resume goes on with.
+        stopped_by_user: A signal ended the search before its budget was spent.
+    """
+
+    study: str
+    trials: list[TrialRecord]
+    best: TrialRecord | None
+    interrupted: list[int]
+    stopped_by_user: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The outcome for ``--json``."""
+        return {
+            "study": self.study,
+            "trials": [record.as_json() for record in self.trials],
+            "best": self.best.as_json() if self.best else None,
+            "interrupted": self.interrupted,
+        }
+
+
+class Study:
+    """One search over one corpus: everything that is checked before the first trial, and the run.
+
+    Args:
+        file: The space file; its corpus path is absolute.
+        where: The file's name, for messages.
+        home: Where everything is kept.
+
+    Raises:
+        InputError: With what is wrong with the space or its corpus.
+    """
+
+    def __init__(self, file: SpaceFile, where: str, home: Home) -> None:
+        self.file = file
+        self.home = home
+        self.where = where
+        self.space = SearchSpace(file, where)
+        self._check_algorithm()
+        self.corpus: Corpus = load_corpus(file.corpus, SEARCHED)
+        self._stopped = False
+        self.warnings: list[Problem] = corpus_warnings(self.corpus)
+
+    @classmethod
+    def reopen(cls, home: Home, name: str) -> Study:
+        """A study that exists, as its ledger has it.
+
+        Raises:
+            InputError: If there is none of that name, or its corpus has changed since.
+        """
+        attributes = Ledger.open(open_storage(home), name).attributes
+        study = cls(SpaceFile.model_validate(attributes["space"]), str(attributes["where"]), home)
+        if study.corpus.digest() != attributes["corpus_digest"]:
+            fail("corpus.path", f"the corpus of study {name!r} has changed since it began", "", "start a new study")
+        return study
+
+    def _check_algorithm(self) -> None:
+        from search.algorithms import make_sampler
+        from search.schedulers import make_scheduler
+
+        algorithm = self.file.algorithm
+        make_sampler(algorithm)
+        make_scheduler(algorithm, self.file.objectives[0], self.file.budget.epochs)
+        errors, known = ErrorList(), dict(self.space.dimensions())
+        for at, point in enumerate(algorithm.points_to_evaluate):
+            for path in point:
+                if path not in known:
+                    errors.add(
+                        f"{self.where}: algorithm.points_to_evaluate.{at}.{path}",
+                        "not a dimension of the space",
+                        "allowed: " + ", ".join(known),
+                    )
+        errors.raise_if_any()
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.file.study
+
+    def run(self, *, resume: bool = False, progress: Any = None, allow_text: bool = False) -> StudyOutcome:
+        """Run the search, or go on with it, until its budget is spent or it is interrupted.
+
+        Args:
+            resume: Go on with the study of this name in the home folder.
+            progress: A listener with a ``watch(ledger)`` context, told of every trial; None for none.
+            allow_text: Whether failure reasons may carry an error's own words.
+
+        Raises:
+            InputError: If a study of that name exists (without ``resume``), or runs already.
+            StudyFailed: If no trial finished an epoch.
+        """
+        from search.executor.cluster import ray_session
+        from search.tracking import Tracker, connect
+
+        folder = self.home.study_folder(self.name)
+        storage = open_storage(self.home)
+        with _locked(self.home, self.name):
+            ledger = self._open_ledger(resume=resume)
+            ledger = Ledger.open(storage, self.name, self.file.algorithm)
+            tracker = Tracker(
+                connect(self.home),
+                self.home,
+                self.name,
+                tags={"clinie.space_digest": self.file.digest(), "clinie.corpus": Path(self.file.corpus.path).name},
+                corpus_digest=self.corpus.digest(),
+            )
+            ledger.set_attribute("parent_run", tracker.parent)
+            listeners = [_TrackingListener(ledger, tracker, self.home, self.name), *([progress] if progress else [])]
+            with ray_session(self.home.root):
+                self._run_trials(ledger, listeners, folder, progress, allow_text=allow_text)
+            return self._conclude(ledger, tracker)
+
+    def _open_ledger(self, *, resume: bool) -> Ledger:
+        storage = open_storage(self.home)
+        if resume:
+            return Ledger.open(storage, self.name)
+        return Ledger.create(
+            storage,
+            self.name,
+            self.file.objectives,
+            self.file.algorithm,
+            {
+                "space": self.file.model_dump(mode="json"),
+                "where": self.where,
+                "corpus_digest": self.corpus.digest(),
+            },
+        )
+
+    def _run_trials(
+        self, ledger: Ledger, listeners: list[Any], folder: Path, progress: Any, *, allow_text: bool
+    ) -> None:
+        import ray
+
+        from search.executor.pool import Pool
+        from search.executor.programs import TrainingProgram
+        from search.executor.stop_signal import StopSignal
+        from search.executor.tuning import run_trials
+
+        ended = sum(record.state not in ("running", "interrupted") for record in ledger.records())
+        remaining = self.file.budget.trials - ended
+        if remaining <= 0:
+            return
+        program, stop = TrainingProgram((ray.put(self.corpus),)), StopSignal()
+        with Pool(self.file.resources, program, folder / "ray", allow_text=allow_text) as pool:
+            watch = progress.watch(ledger, pool.groups) if progress else _unwatched()
+            with watch, stop.listening():
+                run_trials(
+                    pool,
+                    ledger,
+                    self.space,
+                    listeners,
+                    stop=stop,
+                    trials=remaining,
+                    hours=self.file.budget.hours,
+                    trials_folder=folder / "trials",
+                    tune_folder=folder / "tune",
+                )
+            broken = pool.failure()
+        self._stopped = stop.given
+        if broken and not any(record.epochs for record in ledger.records()):
+            ledger.interrupt(broken)
+            raise StudyFailed(broken)
+
+    def _conclude(self, ledger: Ledger, tracker: Any) -> StudyOutcome:
+        for number in ledger.interrupt("the search ended before the trial"):
+            if number in tracker.runs:
+                tracker.end(number, "interrupted", reason=None, best={}, checkpoint=None)
+        records, best = ledger.records(), ledger.best()
+        interrupted = [record.number for record in records if record.state == "interrupted"]
+        summary: dict[str, Any] = {
+            f"trials_{s}": sum(r.state == s for r in records) for s in ("complete", "pruned", "failed")
+        }
+        if best is not None:
+            summary |= {f"best_{k}": v for k, v in best.metrics.items()} | {"clinie.best_trial": str(best.number)}
+        failed = [record for record in records if record.state == "failed"]
+        all_failed = bool(records) and len(failed) == len(records)
+        tracker.close("FAILED" if all_failed else "SCHEDULED" if interrupted else "FINISHED", summary)
+        if all_failed:
+            raise StudyFailed(f"all {len(failed)} trials failed; the last one: {failed[-1].reason}")
+        return StudyOutcome(self.name, records, best, interrupted, self._stopped)
+
+
+class _TrackingListener:
+    """Keeps MLflow and a trial's checkpoint in step with the ledger."""
+
+    def __init__(self, ledger: Ledger, tracker: Any, home: Home, study: str) -> None:
+        self._ledger = ledger
+        self._tracker = tracker
+        self._home = home
+        self._study = study
+
+    def trial_started(self, number: int, config: TrialConfig) -> None:
+        run_id = self._tracker.begin(number, config, self._ledger.record(number).run_id)
+        self._ledger.set_trial(number, run_id=run_id)
+
+    def trial_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._tracker.epoch(number, epoch, metrics)
+
+    def trial_ended(self, number: int, state: str, reason: str | None) -> None:
+        folder = self._home.trial_folder(self._study, number)
+        best = folder / "best"
+        uri = self._tracker.end(
+            number,
+            state,
+            reason=reason,
+            best=self._ledger.record(number).metrics,
+            checkpoint=best if best.is_dir() else None,
+        )
+        if uri is not None:
+            self._ledger.set_trial(number, checkpoint=uri)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _unwatched() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _locked(home: Home, study: str) -> Iterator[None]:
+    """Hold a study's lock, so that two searches do not write one study."""
+    folder = home.study_folder(study)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            fail("study", f"a search of {study!r} is running in this home", "", "wait for it, or stop it by Ctrl-C")
+        yield
+
+
+def standing(ledger: Ledger, *, running: bool) -> list[TrialRecord]:
+    """A study's trials as they stand: without a search under way, what was running is interrupted."""
+    records = ledger.records()
+    if running:
+        return records
+    return [replace(r, state="interrupted") if r.state == "running" else r for r in records]
+
+
+def is_running(home: Home, study: str) -> bool:
+    """Whether a search of the study is under way on this machine."""
+    file = home.study_folder(study) / "lock"
+    if not file.exists():
+        return False
+    with file.open("r+", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False

@@ -1,0 +1,141 @@
+"""Ray Tune's way to the ledger: a searcher that asks it, a callback that tells it.
+
+Ray's OptunaSearch tells Optuna that a stopped trial is complete, with the value of its first rung;
+here every epoch is reported and a trial ends as what it was. The searcher only suggests. The
+callback records, since Tune tells a callback of every result and of every reason, and a searcher
+not of the last result of a stopped trial, nor why one failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+
+from clinie_core.config import TrialConfig
+from search.ledger import Ledger, State
+from search.schedulers import EPOCH
+from search.space import SearchSpace
+
+__all__ = ["METRIC_NAMES", "LedgerSearcher", "Listener", "StudyRecorder", "epoch_metrics"]
+
+METRIC_NAMES = "metric_names"
+"""Key of a result that lists the trial's own metrics, beside Tune's bookkeeping."""
+
+
+class Listener(Protocol):
+    """Somebody who is told what happens to trials, after the ledger: tracking, the progress display."""
+
+    def trial_started(self, number: int, config: TrialConfig) -> None:
+        """A trial begins or goes on."""
+
+    def trial_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """A trial has done an epoch."""
+
+    def trial_ended(self, number: int, state: State, reason: str | None) -> None:
+        """A trial has ended so; the ledger is told right after."""
+
+
+class LedgerSearcher(Searcher):
+    """Suggests what the ledger's sampler asks for, interrupted trials first.
+
+    Args:
+        ledger: The study.
+        space: What to draw from.
+    """
+
+    def __init__(self, ledger: Ledger, space: SearchSpace) -> None:
+        super().__init__(metric=ledger.metrics[0], mode="max" if ledger.maximized else "min")
+        self._ledger = ledger
+        self._space = space
+        self._again = [record.number for record in ledger.interrupted()]
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """Take up a trial; Tune's configuration of it is its number and its configuration as JSON."""
+        if self._again:
+            number = self._again.pop(0)
+            self._ledger.take_up(number)
+            config = self._ledger.record(number).config
+            assert config is not None
+        else:
+            number, config = self._ledger.ask(self._space)
+        return {"number": number, "trial_config": config.model_dump_json()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the callback records how a trial ended."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the record, and Tune's snapshots lag behind it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as in :meth:`save`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher; the ledger stays out of that."""
+        return {}
+
+
+class StudyRecorder(Callback):
+    """Writes what Tune sees into the ledger and passes it on.
+
+    Args:
+        ledger: The study.
+        listeners: Who is told after the ledger.
+        describe: Turns the error of a failed trial into its reason, without document text.
+    """
+
+    def __init__(self, ledger: Ledger, listeners: list[Listener], describe: Callable[[Trial], str]) -> None:
+        self._ledger = ledger
+        self._listeners = listeners
+        self._describe = describe
+        self._started: set[int] = set()
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial begins."""
+        self._start(trial)
+
+    def _start(self, trial: Trial) -> int:
+        number = int(trial.config["number"])
+        if number not in self._started:
+            self._started.add(number)
+            config = TrialConfig.model_validate_json(trial.config["trial_config"])
+            for listener in self._listeners:
+                listener.trial_started(number, config)
+        return number
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Record an epoch, whatever the scheduler decides on it."""
+        number = self._start(trial)
+        epoch, metrics = int(result[EPOCH]), epoch_metrics(result)
+        self._ledger.report(number, epoch, metrics)
+        for listener in self._listeners:
+            listener.trial_epoch(number, epoch, metrics)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Record a trial that ended by itself as complete, one that was stopped as pruned."""
+        finished = bool((trial.last_result or {}).get("finished"))
+        number = self._start(trial)
+        self._end(number, *self._ledger.outcome(number, finished=finished))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Record a trial that failed for good, with its reason."""
+        self._end(self._start(trial), "failed", self._describe(trial))
+
+    def _end(self, number: int, state: State, reason: str | None) -> None:
+        for listener in self._listeners:  # first, since a trial that has ended takes no further attributes
+            listener.trial_ended(number, state, reason)
+        self._ledger.end(number, state, reason)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks; the ledger stays out of that."""
+        return {}
+
+
+def epoch_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+    """The trial's own metrics in a Tune result, without Tune's bookkeeping."""
+    return {name: float(result[name]) for name in str(result[METRIC_NAMES]).split(",")}
