@@ -10,6 +10,8 @@ import hashlib
 import importlib.util
 import json
 import string
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +29,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "locate",
+    "quiet_transformers",
     "read_config",
 ]
 
@@ -185,7 +188,6 @@ def load_model(source: BackboneSource, *, dropout: float | None = None, seed: in
     """
     import torch
     from transformers import AutoModel
-    from transformers.utils import logging
 
     config = load_config(source)
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
@@ -197,19 +199,27 @@ def load_model(source: BackboneSource, *, dropout: float | None = None, seed: in
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return AutoModel.from_config(config, **extra)
-    # transformers reports each weight of the pooler that is left out; nothing there is for the user.
+    with quiet_transformers():
+        model: PreTrainedModel = AutoModel.from_pretrained(
+            place, config=config, use_safetensors=True, dtype=torch.float32, **extra
+        )
+    return model
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from printing: progress bars, and a report of each pooler weight left out."""
+    from transformers.utils import logging
+
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model: PreTrainedModel = AutoModel.from_pretrained(
-            place, config=config, use_safetensors=True, dtype=torch.float32, **extra
-        )
+        yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-    return model
 
 
 def _character_tokenizer() -> PreTrainedTokenizerFast:

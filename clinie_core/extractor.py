@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clinie_core.backbones import load_model, load_tokenizer
+from clinie_core.backbones import load_model, load_tokenizer, quiet_transformers
 from clinie_core.checkpoint import Checkpoint, load_weights, trained_weights
 from clinie_core.config import BackboneSource
 from clinie_core.document import Document
@@ -70,7 +70,8 @@ class Extractor:
         """Write checkpoint, tokenizer and backbone weights, all that :meth:`load` needs."""
         names = frozenset(self._pristine.state_dict())
         self.checkpoint.save(folder, trained_weights(self._model, names))
-        self._pristine.save_pretrained(folder / BACKBONE)
+        with quiet_transformers():
+            self._pristine.save_pretrained(folder / BACKBONE)
         self._tokenizer.save_pretrained(folder / BACKBONE)
 
     def predict(self, texts: Sequence[str]) -> list[Document]:

@@ -18,11 +18,16 @@ from search.ledger import Ledger
 
 __all__ = ["Progress", "describe_config"]
 
+SHORT = {"learning_rate": "lr", "alpha_over_rank": "alpha/r"}
+
 
 def describe_config(config: TrialConfig) -> str:
     """A configuration in a few words: backbone, method and what is searched of it."""
     parameters = {**config.formulation.parameters, **config.finetuning.parameters}
-    words = [f"{k}={v:.2g}" if isinstance(v, float) else f"{k}={v}" for k, v in parameters.items()]
+    words = [
+        f"{SHORT.get(k, k)}={v:.2g}" if isinstance(v, float) else f"{SHORT.get(k, k)}={v}"
+        for k, v in parameters.items()
+    ]
     return " ".join([config.backbone.name, config.finetuning.name, *words])
 
 

@@ -7,7 +7,6 @@ adapter and head, so it loads in a process that has MLflow and torch and nothing
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -102,8 +101,7 @@ def promote_trial(
         scores = evaluate(extractor, test)
         whole = Path(scratch) / "extractor"
         extractor.save(whole)
-        info = _log_model(whole, parent_run, name)
-        version = str(info.registered_model_version)
+        version = _register(client, whole, parent_run, name)
         _compare(extractor, f"models:/{name}/{version}", [document.text for document in test[:PROBES]])
     metrics = scores.metrics()
     version_tags = {
@@ -132,22 +130,22 @@ def promote_trial(
     return Promotion(name, version, CHAMPION, study, record.number, record.metrics, metrics, by_type, record.parameters)
 
 
-def _log_model(folder: Path, run_id: str, name: str) -> Any:
-    """Log a whole extractor as a pyfunc model from code and register it."""
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+def _register(client: MlflowClient, folder: Path, run_id: str, name: str) -> str:
+    """Log a whole extractor as a pyfunc model from code, and make it a version of a registered model."""
+    with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
         # MLflow suggests type hints and an input example; an example would be text, which stays out.
         warnings.simplefilter("ignore")
-        with mlflow.start_run(run_id=run_id):
-            return mlflow.pyfunc.log_model(
-                name=name,
-                python_model=str(Path(__file__).with_name("served_model.py")),
-                artifacts={"extractor": str(folder)},
-                code_paths=[str(Path(clinie_core.__file__).parent)],
-                signature=SIGNATURE,
-                registered_model_name=name,
-                pip_requirements=_requirements(),
-            )
+        info = mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"extractor": str(folder)},
+            code_paths=[str(Path(clinie_core.__file__).parent)],
+            signature=SIGNATURE,
+            pip_requirements=_requirements(),
+        )
+    if not client.search_registered_models(f"name = '{name}'", max_results=1):
+        client.create_registered_model(name)
+    return str(client.create_model_version(name, info.model_uri, run_id, model_id=info.model_id).version)
 
 
 def _requirements() -> list[str]:

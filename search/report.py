@@ -35,7 +35,6 @@ def trials_table(title: str, records: Sequence[TrialRecord], metric: str, *, max
     table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2))
     for column, justify in (("trial", "right"), ("state", "left"), (metric, "right"), ("epochs", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's literal type
-    table.add_column("trained", justify="right")
     table.add_column("configuration", overflow="fold")
     for record in sorted(records, key=key):
         metrics = record.metrics
@@ -44,7 +43,6 @@ def trials_table(title: str, records: Sequence[TrialRecord], metric: str, *, max
             record.state,
             f"{metrics[metric]:.4f}" if metric in metrics else "-",
             str(len(record.epochs)),
-            f"{metrics['trainable_parameters']:,.0f}" if "trainable_parameters" in metrics else "-",
             escape(describe_config(record.config) if record.config else "")
             + (f" [dim]({escape(record.reason)})[/dim]" if record.reason else ""),
         )

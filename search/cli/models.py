@@ -99,7 +99,7 @@ def predict(
         if output is not None:
             write_brat(document, output)
         elif not as_json:
-            console().print(marked_text(document))
+            console().print(marked_text(document), soft_wrap=True)
     if output is not None and not as_json:
         console().print(f"{len(documents)} documents in {output}")
 
