@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from clinie_core.errors import fail
@@ -18,7 +18,7 @@ __all__ = ["Table"]
 Row = TypeVar("Row")
 
 
-class Table(Generic[Row]):
+class Table(Collection[str], Generic[Row]):
     """Looks names up and loads what they stand for.
 
     Args:
@@ -32,6 +32,9 @@ class Table(Generic[Row]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def __contains__(self, name: object) -> bool:
         return name in self._rows

@@ -81,8 +81,8 @@ def train(
         corpus: Its ``train`` split is trained on, its ``dev`` split scored after every epoch.
         shelf: What is kept between trials; a fresh one if left out.
         world: This process's place among those that train together.
-        folder: Where ``best`` and ``last`` checkpoints go; a ``last`` there is gone on from. None
-            writes nothing.
+        folder: Where ``best`` and ``last`` checkpoints go; a ``last`` there is gone on from, and the
+            epochs before it are reported again without being trained again. None writes nothing.
         on_epoch: Called in rank 0 after every epoch; False ends the trial.
 
     Returns:
@@ -116,6 +116,11 @@ def train(
     trainable = float(sum(p.numel() for p in model.parameters() if p.requires_grad))
     autocast = world.autocast(config)
 
+    for epoch, metrics in enumerate(done.history, start=1):
+        # Whoever listens may have gone down between an epoch's checkpoint and its report.
+        report = EpochReport(epoch, config.epochs, metrics, finished=False)
+        if not world.from_rank_zero(on_epoch(report) if world.rank == 0 else None):
+            return TrainingResult(done.best_epoch, done.best_metrics, done.epoch)
     for epoch in range(done.epoch + 1, config.epochs + 1):
         torch.manual_seed(config.seed * 100_003 + epoch * 101 + world.rank)
         started = time.perf_counter()
@@ -155,7 +160,7 @@ def train(
                 "trainable_parameters": trainable,
             }
             improved = done.best_epoch == 0 or metrics[config.selection] > done.best_metrics[config.selection]
-            done = done.after(epoch, metrics, improved=improved)
+            done = done.after(metrics, improved=improved)
             if folder is not None and world.rank == 0 and improved:
                 weights = trained_weights(model, pristine_names)
                 Checkpoint(config, labels, metrics).save(folder / BEST, weights)

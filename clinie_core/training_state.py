@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,17 +23,24 @@ STATE = "training_state.pt"
 
 @dataclass(frozen=True)
 class Done:
-    """What a trial has behind it: its last epoch and its best one, 0 for none."""
+    """What a trial has behind it: the metrics of each epoch, and its best one, 0 for none."""
 
-    epoch: int = 0
+    history: tuple[dict[str, float], ...] = ()
     best_epoch: int = 0
-    best_metrics: dict[str, float] = field(default_factory=dict)
 
-    def after(self, epoch: int, metrics: dict[str, float], *, improved: bool) -> Done:
+    @property
+    def epoch(self) -> int:
+        """The last epoch that is done."""
+        return len(self.history)
+
+    @property
+    def best_metrics(self) -> dict[str, float]:
+        """The metrics of the best epoch."""
+        return self.history[self.best_epoch - 1] if self.best_epoch else {}
+
+    def after(self, metrics: dict[str, float], *, improved: bool) -> Done:
         """One epoch further."""
-        if improved:
-            return Done(epoch, epoch, metrics)
-        return replace(self, epoch=epoch)
+        return Done((*self.history, metrics), self.epoch + 1 if improved else self.best_epoch)
 
 
 class TrainingState:
@@ -72,7 +79,7 @@ class TrainingState:
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict(),
             "average": None if self._average is None else (self._average.steps, self._average.values),
-            "done": (done.epoch, done.best_epoch, done.best_metrics),
+            "done": (done.history, done.best_epoch),
         }
         torch.save(state, staging / STATE)
         replace_folder(staging, folder)
@@ -87,5 +94,5 @@ class TrainingState:
             self._average.steps, values = state["average"]
             for own, saved in zip(self._average.values, values, strict=True):
                 own.copy_(saved)
-        epoch, best_epoch, best_metrics = state["done"]
-        return Done(epoch, best_epoch, best_metrics)
+        history, best_epoch = state["done"]
+        return Done(tuple(history), best_epoch)

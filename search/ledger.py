@@ -252,14 +252,19 @@ class Ledger:
         for key, value in attributes.items():
             self._handle(number).set_user_attr(key, value)
 
-    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record one epoch of a running trial; an epoch that is recorded already stays as it is."""
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Record one epoch of a running trial; an epoch that is recorded already stays as it is.
+
+        Returns:
+            Whether the epoch is new.
+        """
         trial = self._handle(number)
         if f"epoch.{epoch}" in trial.user_attrs:
-            return
+            return False
         trial.set_user_attr(f"epoch.{epoch}", dict(metrics))
         if len(self.metrics) == 1:  # Optuna keeps no curve under several objectives; the attribute does
             trial.report(metrics[self.metrics[0]], epoch)
+        return True
 
     def outcome(self, number: int, *, finished: bool) -> tuple[State, str | None]:
         """How a trial that ended without an error stands, and the reason if that is a failure.

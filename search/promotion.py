@@ -16,10 +16,7 @@ from typing import Any
 
 import mlflow
 import mlflow.pyfunc
-import pandas as pd
-from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
-from mlflow.types.schema import ColSpec, Schema
 
 import clinie_core
 from clinie_core.document import Document
@@ -32,7 +29,6 @@ from search.tracking import fetch_artifacts
 __all__ = ["PredictionsDiffer", "Promotion", "evaluate", "load_registered", "promote_trial", "registered_extractor"]
 
 CHAMPION = "champion"
-SIGNATURE = ModelSignature(Schema([ColSpec("string", "text")]), Schema([ColSpec("string")]))
 PROBES = 8
 
 
@@ -133,14 +129,14 @@ def promote_trial(
 def _register(client: MlflowClient, folder: Path, run_id: str, name: str) -> str:
     """Log a whole extractor as a pyfunc model from code, and make it a version of a registered model."""
     with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
-        # MLflow suggests type hints and an input example; an example would be text, which stays out.
+        # MLflow suggests an input example; that would be text, which stays out. The signature comes
+        # from the type hints of the served model.
         warnings.simplefilter("ignore")
         info = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(Path(__file__).with_name("served_model.py")),
             artifacts={"extractor": str(folder)},
             code_paths=[str(Path(clinie_core.__file__).parent)],
-            signature=SIGNATURE,
             pip_requirements=_requirements(),
         )
     if not client.search_registered_models(f"name = '{name}'", max_results=1):
@@ -162,7 +158,7 @@ def _compare(extractor: Extractor, uri: str, texts: list[str]) -> None:
         [{"type": c.type, "start": c.start, "end": c.end} for c in document.concepts]
         for document in extractor.predict(texts)
     ]
-    found = [json.loads(row)["concepts"] for row in load_registered(uri).predict(pd.DataFrame({"text": texts}))]
+    found = [json.loads(row)["concepts"] for row in load_registered(uri).predict(texts)]
     if found != expected:
         raise PredictionsDiffer(f"{uri} does not predict what the trained model predicts; it was not made champion")
 

@@ -19,7 +19,7 @@ __all__ = ["ServedExtractor"]
 
 
 class ServedExtractor(PythonModel):
-    """Extracts concepts from the column ``text``."""
+    """Extracts concepts from a list of texts, or from a table of one column of them."""
 
     def load_context(self, context: Any) -> None:
         """Load the extractor from the model's own artifacts."""

@@ -54,6 +54,9 @@ class SearchSpace:
         self._errors.raise_if_any()
         self._check_corners()
         self._errors.raise_if_any()
+        for source in self._backbones.values():
+            self._check_backbone(source)
+        self._errors.raise_if_any()
 
     def _parse(self, key: str, value: JsonValue) -> None:
         where = f"{self._where}: space.{key}"
@@ -106,7 +109,7 @@ class SearchSpace:
         return domains
 
     def _check_corners(self) -> None:
-        """Each end of each range and each choice must be a legal value, and every backbone carry every part."""
+        """Each end of each range and each choice must be a legal value."""
         for key, branches in self._parts.items():
             for name, domains in branches.items():
                 self._check_branch(key, name, domains)
@@ -117,8 +120,6 @@ class SearchSpace:
                     self._config(next(iter(self._backbones.values())), first | {key: corner}, self._first_parts())
                 except ValidationError as error:
                     self._errors.extend(problems_from(error, f"{self._where}: space"))
-        for source in self._backbones.values():
-            self._check_backbone(source)
 
     def _check_branch(self, key: str, name: str, domains: Mapping[str, Domain]) -> None:
         row = PARTS[key].load(name)
@@ -133,6 +134,7 @@ class SearchSpace:
                     self._errors.extend(own)
 
     def _check_backbone(self, source: BackboneSource) -> None:
+        """The backbone must be there and carry every part that it may meet."""
         where = f"{self._where}: space.backbone"
         try:
             check_backbone(source, where)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError, field_validator
 
 from clinie_core.config import BackboneSource, Frozen, Score, problems_from
 from clinie_core.corpora.loading import CorpusSource
-from clinie_core.errors import ErrorList, InputError, Problem, fail
+from clinie_core.errors import ErrorList, InputError, fail
 from search.objectives import Objective
 
 __all__ = ["Algorithm", "Budget", "Resources", "SpaceFile", "read_space_file", "shipped_spaces"]
@@ -72,22 +72,22 @@ class SpaceFile(Frozen):
     study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
     corpus: CorpusSource
     task: Literal["concepts"] = "concepts"
-    objective: Objective | tuple[Objective, ...] = Objective(maximize="strict_f1")
+    objective: tuple[Objective, ...] = Field(default=(Objective(maximize="strict_f1"),), min_length=1)
     budget: Budget = Budget()
     algorithm: Algorithm = Algorithm()
     resources: Resources = Resources()
     backbones: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     space: dict[str, JsonValue]
 
-    @property
-    def objectives(self) -> tuple[Objective, ...]:
-        """One objective or several."""
-        return self.objective if isinstance(self.objective, tuple) else (self.objective,)
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: object) -> object:
+        return [value] if isinstance(value, dict) else value
 
     @property
     def selection(self) -> Score:
         """The dev score that chooses a trial's best epoch: the first objective that is a score."""
-        scores = [objective.metric for objective in self.objectives if objective.is_score]
+        scores = [objective.metric for objective in self.objective if objective.is_score]
         return scores[0] if scores else "strict_f1"  # type: ignore[return-value]  # is_score says so
 
     def backbone(self, name: str, where: str, errors: ErrorList) -> BackboneSource:
@@ -149,7 +149,7 @@ def read_space_file(name: str, overrides: Iterable[str] = ()) -> tuple[SpaceFile
     try:
         return SpaceFile.model_validate(content), where
     except ValidationError as error:
-        raise InputError(_without_union_members(problems_from(error, where))) from None
+        raise InputError(problems_from(error, where)) from None
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -169,14 +169,3 @@ def _override(content: dict[str, Any], override: str) -> None:
             inner[key] = {}
         inner = inner[key]
     inner[keys[-1]] = value
-
-
-def _without_union_members(problems: list[Problem]) -> list[Problem]:
-    """Pydantic names each member of `objective`'s union; users know only the key."""
-    seen: dict[str, Problem] = {}
-    for p in problems:
-        where = p.where.replace(".Objective", "").replace(".tuple[Objective, ...]", "")
-        if "tuple" in p.found and "objective" in where:
-            continue
-        seen.setdefault(f"{where}{p.found}", Problem(where, p.found, p.allowed, p.remedy))
-    return list(seen.values())

@@ -98,7 +98,7 @@ class Study:
 
         algorithm = self.file.algorithm
         make_sampler(algorithm)
-        make_scheduler(algorithm, self.file.objectives[0], self.file.budget.epochs)
+        make_scheduler(algorithm, self.file.objective[0], self.file.budget.epochs)
         errors, known = ErrorList(), dict(self.space.dimensions())
         for at, point in enumerate(algorithm.points_to_evaluate):
             for path in point:
@@ -155,7 +155,7 @@ class Study:
         return Ledger.create(
             storage,
             self.name,
-            self.file.objectives,
+            self.file.objective,
             self.file.algorithm,
             {
                 "space": self.file.model_dump(mode="json"),

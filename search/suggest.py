@@ -112,7 +112,8 @@ class StudyRecorder(Callback):
         """Record an epoch, whatever the scheduler decides on it."""
         number = self._start(trial)
         epoch, metrics = int(result[EPOCH]), epoch_metrics(result)
-        self._ledger.report(number, epoch, metrics)
+        if not self._ledger.report(number, epoch, metrics):
+            return  # a trial that goes on reports what it has behind it
         for listener in self._listeners:
             listener.trial_epoch(number, epoch, metrics)
 

@@ -148,7 +148,7 @@ def _run(study: Any, *, resume: bool, as_json: bool, allow_text: bool) -> None:
         messages.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
     progress = Progress(messages, study.file.budget.trials, study.file.budget.hours)
     outcome = study.run(resume=resume, progress=progress, allow_text=allow_text)
-    objective = study.file.objectives[0]
+    objective = study.file.objective[0]
     if as_json:
         print_json(outcome.as_json())
     else:

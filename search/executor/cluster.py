@@ -44,7 +44,9 @@ def ray_session(folder: Path, *, cpus: int | None = None) -> Iterator[None]:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        # Why a trial failed stands in the ledger and in the progress display, in one line.
         logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         yield
     finally:
         ray.shutdown()

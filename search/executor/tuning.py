@@ -79,7 +79,7 @@ def run_trials(
         param_space=config,
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(ledger, space),
-            scheduler=make_scheduler(file.algorithm, file.objectives[0], file.budget.epochs),
+            scheduler=make_scheduler(file.algorithm, file.objective[0], file.budget.epochs),
             num_samples=trials,
             max_concurrent_trials=pool.groups,
             time_budget_s=hours * 3600 if hours else None,

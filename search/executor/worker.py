@@ -24,6 +24,9 @@ from search.settings import source_digest
 
 __all__ = ["OnReport", "Program", "WorkerSetup", "failure_reason", "work"]
 
+CORE = Path(clinie_core.__file__).parent
+
+
 OnReport = Callable[[dict[str, Any]], bool]
 Program = Callable[[Job, OnReport], None]
 """Runs a job; hands each epoch's result to the second argument and ends when that says False."""
@@ -61,14 +64,9 @@ def failure_reason(error: BaseException, *, allow_text: bool) -> str:
     if isinstance(error, InputError) or allow_text:
         return f"{type(error).__name__}: {error}".replace("\n", " | ")[:500]
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [f for f in frames if Path(f.filename).parent.name in _package_folders()] or frames
-    place = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno} ({ours[-1].name})" if ours else ""
-    return f"{type(error).__name__}{place}"
-
-
-def _package_folders() -> set[str]:
-    root = Path(clinie_core.__file__).parent
-    return {root.name, *(folder.name for folder in root.iterdir() if folder.is_dir()), "executor"}
+    ours = [f for f in frames if Path(f.filename).is_relative_to(CORE)]
+    places = [f"{Path(f.filename).name}:{f.lineno} ({f.name})" for f in (*frames[-1:], *ours[-1:])]
+    return f"{type(error).__name__} at " + ", from ".join(dict.fromkeys(places))
 
 
 def work(setup: WorkerSetup) -> None:

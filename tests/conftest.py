@@ -1,0 +1,144 @@
+"""What the tests share: a tiny backbone, a small synthetic corpus on disk, a local Ray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.corpora.brat import write_brat
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Corpus
+
+TINY: dict[str, Any] = {
+    "model_type": "bert",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 160,
+}
+RunClinie = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone() -> BackboneSource:
+    return BackboneSource(name="tiny", scratch=TINY)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Corpus:
+    return Corpus({split: tuple(notes) for split, notes in synthetic_splits(20, seed=3).items()})
+
+
+@pytest.fixture(scope="session")
+def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    for split, notes in synthetic_splits(20, seed=3).items():
+        for note in notes:
+            write_brat(note, folder / split)
+    return folder
+
+
+@pytest.fixture
+def make_config(tiny_backbone: BackboneSource) -> Callable[..., TrialConfig]:
+    def make(**changes: Any) -> TrialConfig:
+        values: dict[str, Any] = {
+            "backbone": tiny_backbone,
+            "formulation": Part(name="token_classification"),
+            "finetuning": Part(name="full", parameters={"learning_rate": 3e-3}),
+            "epochs": 2,
+            "batch_size": 8,
+            "window_tokens": 96,
+            "window_overlap": 16,
+            "precision": "float32",
+            "dropout": 0.0,
+        }
+        return TrialConfig(**(values | changes))
+
+    return make
+
+
+@pytest.fixture
+def space_content(corpus_folder: Path) -> dict[str, Any]:
+    """A small valid space; tests change what they are about."""
+    return {
+        "version": 1,
+        "study": "small",
+        "corpus": {"path": str(corpus_folder)},
+        "budget": {"trials": 3, "epochs": 2},
+        "algorithm": {"startup_trials": 2},
+        "resources": {"cpus_per_worker": 1, "concurrent_trials": 1},
+        "backbones": {"tiny": {"scratch": dict(TINY)}},
+        "space": {
+            "backbone": "tiny",
+            "formulation": {"choose": {"token_classification": {"head": {"choose": ["linear", "crf"]}}}},
+            "finetuning": {
+                "choose": {
+                    "full": {"learning_rate": {"log": [1.0e-3, 1.0e-2]}},
+                    "lora": {"rank": {"log_int": [2, 8]}, "learning_rate": {"log": [1.0e-3, 1.0e-2]}},
+                    "ia3": {},
+                }
+            },
+            "batch_size": {"choose": [8, 16]},
+            "window_tokens": 96,
+            "window_overlap": 16,
+        },
+    }
+
+
+@pytest.fixture
+def write_space(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
+    def write(content: Mapping[str, Any]) -> Path:
+        file = tmp_path / "space.yaml"
+        file.write_text(yaml.safe_dump(dict(content), sort_keys=False), encoding="utf-8")
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def clinie() -> RunClinie:
+    """Runs the command line in a process of its own, as a user does."""
+
+    def run(*arguments: str | Path, input_text: str = "", timeout: float = 300, **env: str) -> Any:
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("clinie")), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            input=input_text,
+            timeout=timeout,
+            env={**os.environ, "COLUMNS": "140", **env},
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    from search.executor.cluster import ray_session
+
+    with ray_session(tmp_path_factory.mktemp("ray"), cpus=2):
+        yield
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], bool]], None]:
+    """Waits for a condition, at most three minutes."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 180
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true"
+            time.sleep(0.2)
+
+    return wait

@@ -1,0 +1,125 @@
+"""The brat reader: what it reads, and the one clear line for each thing that can be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinie_core.corpora.brat import BratReader, write_brat
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Attribute, Concept, Document, Relation, Span
+from clinie_core.errors import InputError
+
+
+def folder_with(tmp_path: Path, text: str, annotations: str, name: str = "a") -> Path:
+    (tmp_path / f"{name}.txt").write_bytes(text.encode())
+    (tmp_path / f"{name}.ann").write_bytes(annotations.encode())
+    return tmp_path
+
+
+def read_one(folder: Path) -> Document:
+    (document,) = BratReader().read_all(folder)
+    return document
+
+
+def problem_of(folder: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        BratReader().read_all(folder)
+    return str(caught.value)
+
+
+def test_offsets_count_code_points_of_the_file_as_it_is(tmp_path: Path) -> None:
+    text = "Größe 😀\r\nfever\r\n"
+    document = read_one(folder_with(tmp_path, text, "T1\tProblem 9 14\tfever\n"))
+    assert document.text == text
+    assert document.concepts == (Concept("T1", "Problem", (Span(9, 14),)),)
+
+
+def test_a_discontinuous_concept_keeps_its_spans(tmp_path: Path) -> None:
+    document = read_one(folder_with(tmp_path, "left and right knee", "T1\tSite 0 4;15 19\tleft knee\n"))
+    assert document.concepts[0].spans == (Span(0, 4), Span(15, 19))
+
+
+def test_a_mention_over_a_line_break_and_a_trailing_blank_are_read(tmp_path: Path) -> None:
+    document = read_one(folder_with(tmp_path, "chest\npain", "T1\tProblem 0 10\tchest pain \n\n"))
+    assert document.concepts[0].end == 10
+
+
+def test_relations_events_and_attributes_resolve_to_concepts(tmp_path: Path) -> None:
+    annotations = (
+        "T1\tDrug 0 7\taspirin\nT2\tADE 8 12\trash\nE1\tADE:T2 Cause1:T1\n"
+        "R1\tADE-Drug Arg1:T2 Arg2:T1\nA1\tNegation E1\nM1\tSeverity T2 mild\n"
+        "N1\tReference T1 RxNorm:1191\taspirin\n#1\tAnnotatorNotes T1\tseen\n*\tEquiv T1 T2\n"
+    )
+    document = read_one(folder_with(tmp_path, "aspirin rash", annotations))
+    assert document.relations == (Relation("E1.1", "Cause", "T2", "T1"), Relation("R1", "ADE-Drug", "T2", "T1")) or set(
+        document.relations
+    ) == {Relation("E1.1", "Cause", "T2", "T1"), Relation("R1", "ADE-Drug", "T2", "T1")}
+    assert document.attributes == (Attribute("A1", "Negation", "T2"), Attribute("M1", "Severity", "T2", "mild"))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "line", "expected"),
+    [
+        ("T1\tDrug 0 70\taspirin\n", 1, "offsets 0:70 lie outside the text of 12 characters"),
+        ("T1\tDrug 8 12\taspirin\n", 1, "the mention differs from the text at 8 12"),
+        ("T1\tDrug 0 7\taspirin\nT1\tADE 8 12\trash\n", 2, "duplicate id T1, first on line 1"),
+        ("T1\tDrug 0 7\taspirin\nR1\tX Arg1:T1 Arg2:T9\n", 2, "R1 refers to T9, which is not there"),
+        ("T1\tDrug 0 7\taspirin\nA1\tNegation T5\n", 2, "A1 refers to T5, which is not there"),
+        ("T1\tDrug zero 7\taspirin\n", 1, "offsets do not parse"),
+        ("T1\tDrug 7 7\t\n", 1, "offsets 7:7 lie outside"),
+        ("R1\tX Arg1:T1\n", 1, "a relation needs two arguments"),
+        ("E1\tADE\n", 1, "an event needs a trigger"),
+        ("something else\n", 1, "not a brat annotation"),
+    ],
+)
+def test_each_fault_is_one_line_with_file_and_line(tmp_path: Path, annotations: str, line: int, expected: str) -> None:
+    message = problem_of(folder_with(tmp_path, "aspirin rash", annotations))
+    assert message.count("\n") == 0
+    assert message.startswith(f"{tmp_path / 'a.ann'}:{line}: ")
+    assert expected in message
+
+
+def test_messages_quote_no_text(tmp_path: Path) -> None:
+    message = problem_of(folder_with(tmp_path, "aspirin rash", "T1\tDrug 8 12\taspirin\n"))
+    assert "aspirin" not in message
+    assert "rash" not in message
+
+
+def test_annotations_without_text_and_broken_utf8_are_named(tmp_path: Path) -> None:
+    (tmp_path / "b.ann").write_text("T1\tDrug 0 1\tx\n")
+    (tmp_path / "c.txt").write_bytes(b"caf\xe9")
+    message = problem_of(tmp_path)
+    assert "b.ann: no b.txt beside it" in message
+    assert "c.txt: broken UTF-8 at byte 3" in message
+
+
+def test_all_faults_of_all_files_come_at_once(tmp_path: Path) -> None:
+    folder_with(tmp_path, "aspirin", "T1\tDrug 0 70\tx\nT2\tDrug 5 90\ty\n", "a")
+    folder_with(tmp_path, "aspirin", "T1\tDrug 0 70\tx\n", "b")
+    assert len(problem_of(tmp_path).splitlines()) == 3
+
+
+def test_writing_and_reading_gives_the_same_documents(tmp_path: Path) -> None:
+    for split, notes in synthetic_splits(20, seed=1).items():
+        for note in notes:
+            write_brat(note, tmp_path / split)
+        read = {document.id: document for document in BratReader().read_all(tmp_path / split)}
+        assert {note.id: (note.text, set(note.concepts), set(note.relations)) for note in notes} == {
+            id_: (d.text, set(d.concepts), set(d.relations)) for id_, d in read.items()
+        }
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), data=st.data())
+def test_any_text_and_span_survive_a_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, text: str, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    document = Document("x", text, (Concept("T1", "Problem", (Span(start, end),)),))
+    folder = tmp_path_factory.mktemp("trip")
+    write_brat(document, folder)
+    assert read_one(folder) == document

@@ -1,0 +1,65 @@
+"""Documents and corpora hide their text, have stable digests, and merge types."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from clinie_core.document import Concept, Corpus, Document, Span
+from clinie_core.errors import ErrorList, InputError
+from clinie_core.table import Table
+
+
+def test_repr_hides_text_and_mentions(corpus: Corpus) -> None:
+    document = corpus["train"][0]
+    shown = repr(document) + repr(corpus)
+    assert document.id in shown
+    assert document.text[:12] not in shown
+
+
+def test_digest_depends_on_content_and_not_on_order(corpus: Corpus) -> None:
+    notes = list(corpus["train"])
+    random.Random(0).shuffle(notes)
+    shuffled = Corpus({**corpus.splits, "train": tuple(notes)})
+    assert shuffled.digest() == corpus.digest()
+    changed = Document(notes[0].id, notes[0].text + " ", notes[0].concepts)
+    assert Corpus({**corpus.splits, "train": (changed, *notes[1:])}).digest() != corpus.digest()
+
+
+def test_merging_types_keeps_the_others(corpus: Corpus) -> None:
+    merged = corpus.merged({"Medication": ["Drug", "Dosage"]})
+    assert set(merged.concept_types()) == set(corpus.concept_types()) - {"Drug", "Dosage"} | {"Medication"}
+    assert corpus.merged({"Any": ["*"]}).concept_types() == ("Any",)
+
+
+@pytest.mark.parametrize(("start", "end"), [(3, 3), (5, 2), (-1, 4)])
+def test_a_span_needs_room(start: int, end: int) -> None:
+    with pytest.raises(ValueError, match="0 <= start < end"):
+        Span(start, end)
+
+
+def test_concept_reaches_from_first_to_last_span() -> None:
+    concept = Concept("T1", "X", (Span(8, 9), Span(2, 4)))
+    assert (concept.start, concept.end) == (2, 9)
+
+
+def test_an_unknown_row_names_the_rows_and_the_nearest() -> None:
+    table: Table[type] = Table("reader", {"brat": "builtins:int", "bioc": "builtins:str"})
+    assert table.load("brat") is int
+    with pytest.raises(
+        InputError, match=r"corpus.format: unknown reader 'brta'; allowed: brat, bioc; did you mean 'brat'"
+    ):
+        table.load("brta", "corpus.format")
+
+
+def test_errors_come_together_and_a_flood_is_cut() -> None:
+    errors = ErrorList()
+    errors.raise_if_any()
+    for i in range(30):
+        errors.add(f"a.ann:{i}", "wrong", "right", "mend it")
+    with pytest.raises(InputError) as caught:
+        errors.raise_if_any()
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "a.ann:0: wrong; right; mend it"
+    assert lines[-1] == "... and 10 more problems"

@@ -1,0 +1,69 @@
+"""The CRF against a sum over all paths, and Viterbi against all label sequences."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinie_core.heads import IGNORED, CrfHead, LinearHead
+from clinie_core.tagging import FORBIDDEN, bio_labels, legal_transitions, viterbi
+
+LABELS = bio_labels(("A",))
+
+
+def all_paths(length: int) -> list[tuple[int, ...]]:
+    return list(itertools.product(range(len(LABELS)), repeat=length))
+
+
+def path_score(head: CrfHead, scores: torch.Tensor, path: tuple[int, ...]) -> torch.Tensor:
+    legal = torch.from_numpy(legal_transitions(LABELS)[1])
+    total = head.start[path[0]] + head.end[path[-1]] + sum(scores[i, label] for i, label in enumerate(path))
+    for a, b in itertools.pairwise(path):
+        total = total + head.transitions[a, b] + legal[a, b]
+    return total
+
+
+def test_crf_loss_is_the_share_of_the_gold_path_among_all_paths() -> None:
+    torch.manual_seed(0)
+    head = CrfHead(6, LABELS, 0.0)
+    for parameter in (head.start, head.transitions, head.end):
+        torch.nn.init.normal_(parameter)
+    hidden = torch.randn(2, 4, 6)
+    targets = torch.tensor([[1, 2, 0, 1], [0, 1, IGNORED, IGNORED]])
+    expected = torch.zeros(())
+    for row, length in ((0, 4), (1, 2)):
+        scores = head.scores(hidden)[row]
+        paths = torch.stack([path_score(head, scores, path) for path in all_paths(length)])
+        gold = path_score(head, scores, tuple(targets[row, :length].tolist()))
+        expected = expected + torch.logsumexp(paths, 0) - gold
+    assert torch.allclose(head.loss(hidden, targets), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("head_class", [LinearHead, CrfHead])
+def test_padding_changes_no_loss(head_class: type[LinearHead]) -> None:
+    torch.manual_seed(0)
+    head = head_class(6, LABELS, 0.0)
+    hidden, targets = torch.randn(1, 3, 6), torch.tensor([[1, 2, 0]])
+    padded = torch.cat([hidden, torch.randn(1, 2, 6)], dim=1)
+    more = torch.cat([targets, torch.full((1, 2), IGNORED)], dim=1)
+    assert torch.allclose(head.loss(hidden, targets), head.loss(padded, more), atol=1e-5)
+
+
+@given(st.lists(st.tuples(*[st.integers(-9, 9)] * 3), min_size=1, max_size=5))
+def test_viterbi_finds_the_best_legal_sequence(rows: list[tuple[int, int, int]]) -> None:
+    emissions = np.array(rows, dtype=np.float32)
+    start, transitions = legal_transitions(LABELS)
+
+    def score(path: tuple[int, ...]) -> float:
+        steps = sum(float(transitions[a, b]) for a, b in itertools.pairwise(path))
+        return float(start[path[0]]) + steps + sum(float(emissions[i, label]) for i, label in enumerate(path))
+
+    best = max(score(path) for path in all_paths(len(rows)))
+    found = tuple(viterbi(emissions, start, transitions))
+    assert score(found) == pytest.approx(best)
+    assert best > FORBIDDEN / 2

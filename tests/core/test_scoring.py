@@ -1,0 +1,85 @@
+"""Scores: worked cases, and what must hold of any."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinie_core.document import Concept, Span
+from clinie_core.scoring import Counts, score_concepts
+
+
+def concept(start: int, end: int, type_: str = "Drug") -> Concept:
+    return Concept("T", type_, (Span(start, end),))
+
+
+spans = st.builds(lambda s, n, t: concept(s, s + n, t), st.integers(0, 30), st.integers(1, 6), st.sampled_from("AB"))
+documents = st.lists(st.tuples(st.lists(spans, max_size=6), st.lists(spans, max_size=6)), max_size=4)
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "strict", "lenient"),
+    [
+        ([(0, 5)], [(0, 5)], (1, 0, 0), (1, 0, 0)),
+        ([(0, 5)], [(0, 4)], (0, 1, 1), (1, 0, 0)),
+        ([(0, 5)], [(5, 9)], (0, 1, 1), (0, 1, 1)),  # touching is not overlapping
+        ([(0, 5)], [(0, 2), (3, 5)], (0, 2, 1), (1, 0, 0)),  # a second prediction on one gold is dropped
+        ([(0, 3), (4, 8)], [(0, 8)], (0, 1, 2), (1, 0, 1)),  # one prediction finds one gold concept
+        ([(0, 9)], [(0, 4), (0, 9)], (1, 1, 0), (1, 0, 0)),
+        ([], [(0, 4)], (0, 1, 0), (0, 1, 0)),
+        ([(0, 4)], [], (0, 0, 1), (0, 0, 1)),
+    ],
+)
+def test_worked_cases(
+    gold: list[tuple[int, int]],
+    predicted: list[tuple[int, int]],
+    strict: tuple[int, int, int],
+    lenient: tuple[int, int, int],
+) -> None:
+    scores = score_concepts([([concept(*g) for g in gold], [concept(*p) for p in predicted])])
+    assert scores.strict_micro == Counts(*strict)
+    assert scores.lenient_micro == Counts(*lenient)
+
+
+def test_a_discontinuous_concept_counts_as_its_whole_stretch() -> None:
+    gold = Concept("T1", "Drug", (Span(0, 4), Span(8, 12)))
+    assert score_concepts([([gold], [concept(0, 12)])]).strict_micro == Counts(1, 0, 0)
+
+
+def test_a_wrong_type_is_one_false_and_one_missed() -> None:
+    scores = score_concepts([([concept(0, 5, "Drug")], [concept(0, 5, "ADE")])])
+    assert (scores.strict["ADE"], scores.strict["Drug"]) == (Counts(0, 1, 0), Counts(0, 0, 1))
+
+
+@given(documents)
+def test_a_copy_scores_one(pairs: list[tuple[list[Concept], list[Concept]]]) -> None:
+    scores = score_concepts([(gold, gold) for gold, _ in pairs])
+    for micro in (scores.strict_micro, scores.lenient_micro):
+        assert (micro.fp, micro.fn) == (0, 0)
+
+
+@given(documents)
+def test_swapping_gold_and_prediction_swaps_strict_precision_and_recall(
+    pairs: list[tuple[list[Concept], list[Concept]]],
+) -> None:
+    one, other = (score_concepts(p).strict_micro for p in (pairs, [(b, a) for a, b in pairs]))
+    assert (one.tp, one.fp, one.fn) == (other.tp, other.fn, other.fp)
+
+
+@given(documents)
+def test_lenient_is_never_below_strict_and_types_sum_to_all(
+    pairs: list[tuple[list[Concept], list[Concept]]],
+) -> None:
+    scores = score_concepts(pairs)
+    assert scores.lenient_micro.f1 >= scores.strict_micro.f1
+    assert sum((c.tp for c in scores.strict.values()), 0) == scores.strict_micro.tp
+
+
+@given(documents, st.integers())
+def test_order_never_matters(pairs: list[tuple[list[Concept], list[Concept]]], seed: int) -> None:
+    draw = random.Random(seed)
+    shuffled = [(draw.sample(g, len(g)), draw.sample(p, len(p))) for g, p in draw.sample(pairs, len(pairs))]
+    assert score_concepts(pairs) == score_concepts(shuffled)

@@ -1,0 +1,61 @@
+"""The synthetic corpus: seeded, consistent, and not solved by looking words up."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+
+import pytest
+
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Concept, Document, Span
+from clinie_core.scoring import score_concepts
+
+
+def test_equal_seeds_give_equal_notes_and_others_do_not() -> None:
+    assert synthetic_splits(20, seed=1) == synthetic_splits(20, seed=1)
+    assert synthetic_splits(20, seed=1) != synthetic_splits(20, seed=2)
+
+
+def test_every_type_relation_and_attribute_occurs_and_refers_to_what_is_there() -> None:
+    notes = [note for split in synthetic_splits(120, seed=5).values() for note in split]
+    assert {c.type for n in notes for c in n.concepts} == {
+        "ADE", "Dosage", "Drug", "Frequency", "Problem", "Test", "Tobacco",
+    }  # fmt: skip
+    assert {r.type for n in notes for r in n.relations} == {
+        "ADE-Drug", "Dosage-Drug", "Frequency-Drug", "Test-Problem",
+    }  # fmt: skip
+    assert {a.type for n in notes for a in n.attributes} == {"Negation", "Status"}
+    for note in notes:
+        ids = {c.id for c in note.concepts}
+        assert all(r.head in ids and r.tail in ids for r in note.relations)
+        assert all(a.target in ids for a in note.attributes)
+        assert all(note.text[c.start : c.end].strip() == note.text[c.start : c.end] for c in note.concepts)
+
+
+def look_up(table: dict[str, str], note: Document) -> list[Concept]:
+    """Longest match of known mentions, the strongest system without context."""
+    found: list[Concept] = []
+    taken = [False] * len(note.text)
+    for mention in sorted(table, key=len, reverse=True):
+        for match in re.finditer(rf"(?<!\w){re.escape(mention)}(?!\w)", note.text):
+            if not any(taken[match.start() : match.end()]):
+                taken[match.start() : match.end()] = [True] * len(mention)
+                found.append(Concept("T", table[mention], (Span(match.start(), match.end()),)))
+    return found
+
+
+def test_a_lookup_table_does_not_solve_it() -> None:
+    splits = synthetic_splits(240, seed=13)
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for note in splits["train"]:
+        for concept in note.concepts:
+            counts[note.text[concept.start : concept.end]][concept.type] += 1
+    table = {mention: types.most_common(1)[0][0] for mention, types in counts.items()}
+    scores = score_concepts([(note.concepts, look_up(table, note)) for note in splits["dev"]])
+    assert scores.strict_micro.f1 < 0.75
+
+
+def test_too_few_documents_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 10"):
+        synthetic_splits(9, seed=1)

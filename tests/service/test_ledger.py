@@ -1,0 +1,171 @@
+"""The ledger tells the truth: known curves under ASHA, crashes, several objectives, going on."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import ray.cloudpickle
+from optuna.trial import TrialState
+
+from clinie_core.errors import InputError
+from search.executor.job_board import Job
+from search.executor.pool import Pool
+from search.executor.stop_signal import StopSignal
+from search.executor.tuning import run_trials
+from search.executor.worker import OnReport, Program
+from search.ledger import Ledger, open_storage
+from search.objectives import Objective
+from search.settings import Home
+from search.space import SearchSpace
+from search.space_file import SpaceFile, read_space_file
+from search.suggest import METRIC_NAMES
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module
+
+WriteSpace = Callable[[Mapping[str, Any]], Path]
+EPOCHS = 9
+
+
+def known_value(decay: float, epoch: int) -> float:
+    """A trial's score: a straight line whose slope is the trial's weight decay."""
+    return decay * epoch / EPOCHS
+
+
+def make_known_program() -> Program:
+    def run(job: Job, on_report: OnReport) -> None:
+        config = json.loads(job.config)
+        decay = float(config["weight_decay"])
+        if decay > 0.95:
+            raise ValueError("a note says: aspirin for Mr Smith")
+        for epoch in range(1, EPOCHS + 1):
+            score = math.nan if 0.9 < decay <= 0.95 else known_value(decay, epoch)
+            metrics = {"strict_f1": score, "trainable_parameters": 1000 * decay}
+            result = {**metrics, METRIC_NAMES: ",".join(metrics), "epoch": epoch, "finished": epoch == EPOCHS}
+            if not on_report(result):
+                return
+
+    return run
+
+
+@pytest.fixture
+def known_space(space_content: dict[str, Any], write_space: WriteSpace) -> Callable[..., SearchSpace]:
+    def make(objective: Any, points: list[float]) -> SearchSpace:
+        content = space_content | {
+            "objective": objective,
+            "budget": {"trials": len(points), "epochs": EPOCHS},
+            "algorithm": {
+                "sampler": "random",
+                "reduction_factor": 3,
+                "points_to_evaluate": [{"weight_decay": point} for point in points],
+            },
+        }
+        content["space"] = content["space"] | {"weight_decay": {"uniform": [0.0, 1.0]}}
+        return SearchSpace(*read_space_file(str(write_space(content))))
+
+    return make
+
+
+def run_known(space: SearchSpace, home: Home) -> tuple[Ledger, optuna.Study]:
+    file: SpaceFile = space.file
+    storage = open_storage(home)
+    ledger = Ledger.create(storage, "known", file.objective, file.algorithm, {})
+    with Pool(file.resources, make_known_program, home.root / "ray") as pool:
+        run_trials(
+            pool,
+            ledger,
+            space,
+            [],
+            stop=StopSignal(),
+            trials=file.budget.trials,
+            hours=None,
+            trials_folder=None,
+            tune_folder=home.root / "tune",
+        )
+    return ledger, optuna.load_study(storage=storage, study_name="known")
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_stopped_finished_and_crashed_trials_stand_as_what_they_are(
+    known_space: Callable[..., SearchSpace], tmp_path: Path
+) -> None:
+    points = [0.8, 0.1, 0.2, 0.3, 0.97, 0.85, 0.92]
+    ledger, study = run_known(known_space({"maximize": "strict_f1"}, points), Home.at(tmp_path / "home", create=True))
+    by_point = {round(t.params["weight_decay"], 2): t for t in study.trials}
+    assert set(by_point) == set(points)
+
+    # The best two run to the end and stand with their last, best value.
+    for point in (0.8, 0.85):
+        trial = by_point[point]
+        assert trial.state == TrialState.COMPLETE
+        assert trial.value == pytest.approx(point)
+        assert trial.intermediate_values == {e: pytest.approx(known_value(point, e)) for e in range(1, EPOCHS + 1)}
+    # ASHA's rungs are 1 and 3 epochs: the weak ones stop there, with every epoch up to the last one.
+    for point in (0.1, 0.2, 0.3):
+        trial = by_point[point]
+        assert trial.state == TrialState.PRUNED
+        last = trial.last_step
+        assert last in (1, 3)
+        assert trial.intermediate_values == {e: pytest.approx(known_value(point, e)) for e in range(1, last + 1)}
+    # A crash names its type and place, and not what the exception quotes.
+    crashed = by_point[0.97]
+    assert crashed.state == TrialState.FAIL
+    assert crashed.user_attrs["reason"].startswith("ValueError at test_ledger.py:")
+    assert "Smith" not in crashed.user_attrs["reason"]
+    assert by_point[0.92].state == TrialState.FAIL
+    assert by_point[0.92].user_attrs["reason"] == "strict_f1 is not a finite number"
+
+    best = ledger.best()
+    assert best is not None
+    assert best.parameters["weight_decay"] == pytest.approx(0.85)
+    assert best.best_epoch == EPOCHS
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_several_objectives_keep_their_curves(known_space: Callable[..., SearchSpace], tmp_path: Path) -> None:
+    objectives = [{"maximize": "strict_f1"}, {"minimize": "trainable_parameters"}]
+    ledger, study = run_known(known_space(objectives, [0.8, 0.1, 0.5]), Home.at(tmp_path / "home", create=True))
+    states = {round(t.params["weight_decay"], 2): t.state for t in study.trials}
+    assert states[0.8] == TrialState.COMPLETE
+    assert states[0.1] == TrialState.PRUNED
+    for record in ledger.records():
+        decay = record.parameters["weight_decay"]
+        assert sorted(record.epochs) == list(range(1, len(record.epochs) + 1))
+        assert all(m["strict_f1"] == pytest.approx(known_value(decay, e)) for e, m in record.epochs.items())
+    complete = next(t for t in study.trials if t.state == TrialState.COMPLETE)
+    assert complete.values == [pytest.approx(0.8), pytest.approx(800)]
+
+
+def test_a_trial_goes_on_as_the_same_trial(known_space: Callable[..., SearchSpace], tmp_path: Path) -> None:
+    space = known_space({"maximize": "strict_f1"}, [0.4, 0.6])
+    storage = open_storage(Home.at(tmp_path, create=True))
+    ledger = Ledger.create(storage, "known", (Objective(maximize="strict_f1"),), space.file.algorithm, {})
+    number, config = ledger.ask(space)
+    ledger.report(number, 1, {"strict_f1": 0.1})
+    assert ledger.interrupt("power cut") == [number]
+
+    again = Ledger.open(storage, "known", space.file.algorithm)
+    (record,) = again.interrupted()
+    assert (record.number, record.config, record.state, record.reason) == (number, config, "interrupted", "power cut")
+    again.take_up(number)
+    again.report(number, 1, {"strict_f1": 0.9})  # an epoch that is recorded stays as it is
+    again.report(number, 2, {"strict_f1": 0.2})
+    again.end(number, *again.outcome(number, finished=True))
+    (done,) = again.records()
+    assert (done.state, done.epochs) == ("complete", {1: {"strict_f1": 0.1}, 2: {"strict_f1": 0.2}})
+
+
+def test_a_study_is_not_begun_twice_nor_opened_unseen(tmp_path: Path, known_space: Callable[..., SearchSpace]) -> None:
+    algorithm = known_space({"maximize": "strict_f1"}, [0.5]).file.algorithm
+    storage = open_storage(Home.at(tmp_path, create=True))
+    Ledger.create(storage, "one", (Objective(maximize="strict_f1"),), algorithm, {})
+    with pytest.raises(InputError, match="study 'one' exists"):
+        Ledger.create(storage, "one", (Objective(maximize="strict_f1"),), algorithm, {})
+    with pytest.raises(InputError, match="no study 'two' in this home; one of one"):
+        Ledger.open(storage, "two")

@@ -1,0 +1,118 @@
+"""The warm pool: processes stay between jobs, two train as one, a killed worker costs only its job."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import ray.cloudpickle
+
+from clinie_core.config import Part, TrialConfig
+from clinie_core.document import Corpus
+from search.executor.job_board import Ended, Job, Report
+from search.executor.pool import Pool
+from search.executor.programs import TrainingProgram
+from search.executor.worker import OnReport, Program
+from search.space_file import Resources
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.usefixtures("local_ray")
+MakeConfig = Callable[..., TrialConfig]
+
+
+def make_pid_program() -> Program:
+    def run(job: Job, on_report: OnReport) -> None:
+        for epoch in range(1, 1 + int(json.loads(job.config))):
+            if not on_report({"epoch": epoch, "pid": os.getpid()}):
+                return
+
+    return run
+
+
+def submit(pool: Pool, config: str, number: int = 0, folder: Path | None = None) -> str:
+    job = Job(uuid.uuid4().hex, number, config, folder)
+    ray.get(pool.board.submit.remote(job))
+    return job.id
+
+
+def reports_of(pool: Pool, job_id: str) -> tuple[list[dict[str, Any]], str | None]:
+    """All reports of a job and why it ended."""
+    reports: list[dict[str, Any]] = []
+    while True:
+        message = ray.get(pool.board.next_report.remote(job_id))
+        if isinstance(message, Ended):
+            return reports, message.reason
+        reports.append(message.result)
+
+
+def test_one_process_serves_all_jobs_and_a_stopped_job_does_no_further_epoch(tmp_path: Path) -> None:
+    with Pool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
+        first, _ = reports_of(pool, submit(pool, "2"))
+        assert [r["epoch"] for r in first] == [1, 2]
+        stopped = submit(pool, "5")
+        assert isinstance(ray.get(pool.board.next_report.remote(stopped)), Report)
+        ray.get(pool.board.cancel.remote(stopped))
+        second, reason = reports_of(pool, submit(pool, "1"))
+        assert reason is None
+        assert {r["pid"] for r in first + second} == {first[0]["pid"]}
+
+
+def test_a_killed_worker_fails_its_job_only_and_the_group_comes_back(tmp_path: Path) -> None:
+    with Pool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
+        job = submit(pool, "5")
+        message = ray.get(pool.board.next_report.remote(job))
+        os.kill(message.result["pid"], signal.SIGKILL)
+        assert ray.get(pool.board.next_report.remote(job)) == Ended("a worker process died")
+        again, reason = reports_of(pool, submit(pool, "1"))
+        assert reason is None
+        assert again[0]["pid"] != message.result["pid"]
+        assert pool.failure() is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_train_together_to_the_curve_of_one_process(
+    make_config: MakeConfig, corpus: Corpus, tmp_path: Path, workers: int
+) -> None:
+    from clinie_core.training import EpochReport, train
+
+    undropped = Part(name="token_classification", parameters={"dropout": 0.0})  # ranks draw dropout apart
+    config = make_config(epochs=2, batch_size=4, formulation=undropped)
+    alone: list[EpochReport] = []
+
+    def on_epoch(report: EpochReport) -> bool:
+        alone.append(report)
+        return True
+
+    train(config, corpus, on_epoch=on_epoch)
+    resources = Resources(workers_per_trial=workers, cpus_per_worker=1, concurrent_trials=1)
+    with Pool(resources, TrainingProgram((ray.put(corpus),)), tmp_path / "ray") as pool:
+        for folder in (tmp_path / "a", tmp_path / "b"):  # the second job finds everything warm
+            reports, reason = reports_of(pool, submit(pool, config.model_dump_json(), folder=folder))
+            assert reason is None
+            assert [r["epoch"] for r in reports] == [1, 2]
+            for report, own in zip(reports, alone, strict=True):
+                assert report["train_loss"] == pytest.approx(own.metrics["train_loss"], rel=1e-3)
+            assert (folder / "best" / "model.safetensors").is_file()
+    assert reports[-1]["finished"]
+
+
+def test_an_error_in_a_group_of_two_fails_the_job_and_the_group_comes_back(
+    make_config: MakeConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    resources = Resources(workers_per_trial=2, concurrent_trials=1)
+    with Pool(resources, TrainingProgram((ray.put(corpus),)), tmp_path / "ray") as pool:
+        broken = json.dumps({"epochs": "many"})
+        reports, reason = reports_of(pool, submit(pool, broken))
+        assert reports == []
+        assert reason is not None
+        assert reason.startswith("ValidationError at ")
+        _, reason = reports_of(pool, submit(pool, make_config(epochs=1).model_dump_json()))
+        assert reason is None

