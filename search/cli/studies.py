@@ -123,7 +123,8 @@ def search(
     file, where = read_space_file(space, overrides or ())
     corpus = file.corpus.model_copy(update={"path": str(Path(file.corpus.path).resolve())})
     file = file.model_copy(update={"corpus": corpus})
-    study = Study(file, where, Home.at(home, create=True))
+    study = Study(file, where, Home(home.expanduser().resolve()))
+    Home.at(home, create=True)  # only now, so that wrong input leaves nothing behind
     _run(study, resume=False, as_json=as_json, allow_text=allow_text)
 
 

