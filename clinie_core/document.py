@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 __all__ = ["Attribute", "Concept", "Corpus", "Document", "Relation", "Span"]
 
@@ -107,6 +108,8 @@ class Corpus:
                 single entry ``"*"`` stands for every type.
         """
         renamed = {old: new for new, olds in types.items() for old in olds}
+        if all(renamed.get(t, renamed.get("*", t)) == t for t in self.type_counts()):
+            return self
 
         def rename(document: Document) -> Document:
             concepts = tuple(
@@ -116,18 +119,26 @@ class Corpus:
 
         return Corpus({name: tuple(rename(doc) for doc in docs) for name, docs in self.splits.items()})
 
+    @cached_property
+    def _split_digests(self) -> dict[str, str]:
+        return {name: _digest(documents) for name, documents in self.splits.items()}
+
     def digest(self, split: str | None = None) -> str:
         """A sha256 over text and annotations: equal corpora have equal digests, and no text shows."""
-        state = hashlib.sha256()
-        for name in sorted(self.splits if split is None else [split]):
-            for doc in sorted(self[name], key=lambda d: d.id):
-                row = [
-                    name,
-                    doc.id,
-                    doc.text,
-                    sorted([c.id, c.type, [[s.start, s.end] for s in c.spans]] for c in doc.concepts),
-                    sorted([r.id, r.type, r.head, r.tail] for r in doc.relations),
-                    sorted([a.id, a.type, a.target, a.value or ""] for a in doc.attributes),
-                ]
-                state.update(json.dumps(row).encode())
-        return state.hexdigest()
+        if split is not None:
+            return self._split_digests[split]
+        return hashlib.sha256(json.dumps(self._split_digests, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(documents: Iterable[Document]) -> str:
+    state = hashlib.sha256()
+    for doc in sorted(documents, key=lambda d: d.id):
+        row = [
+            doc.id,
+            doc.text,
+            sorted([c.id, c.type, [[s.start, s.end] for s in c.spans]] for c in doc.concepts),
+            sorted([r.id, r.type, r.head, r.tail] for r in doc.relations),
+            sorted([a.id, a.type, a.target, a.value or ""] for a in doc.attributes),
+        ]
+        state.update(json.dumps(row).encode())
+    return state.hexdigest()

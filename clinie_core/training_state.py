@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +43,7 @@ class Done:
 
 
 class TrainingState:
-    """Writes and reads the state of a running trial; see :func:`clinie_core.training.train`."""
+    """Writes and reads the state of a running trial; see :class:`clinie_core.trainer.Trainer`."""
 
     def __init__(
         self,
@@ -59,14 +58,6 @@ class TrainingState:
         self._scheduler = scheduler
         self._average = average
         self._pristine_names = pristine_names
-
-    def fresh(self) -> Done:
-        """The state of a trial that has not begun."""
-        return Done()
-
-    def unchanged(self) -> AbstractContextManager[None]:
-        """A context in which the model keeps its own weights, beside the average's context."""
-        return nullcontext()
 
     def save(self, folder: Path, checkpoint: Checkpoint, done: Done) -> None:
         """Write the state in whole: a reader sees the old one or the new one, never a part."""

@@ -6,6 +6,8 @@ else set up (Ray Train, torchrun); this module only asks it.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +82,15 @@ class World:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         except OSError:  # elsewhere the mark of the whole process stands in; it is an upper bound
             return
+
+    def release_memory(self) -> None:
+        """Give what a trial has freed back to the system: batches of many sizes leave holes in the heap."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, others do not
+        if trim is not None:
+            trim(0)
 
     def peak_memory_mb(self) -> float:
         """Most memory held since :meth:`reset_peak_memory`, in MiB: of the GPU, else of the process."""

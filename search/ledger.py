@@ -297,6 +297,7 @@ class Ledger:
             self._study.tell(number, [metrics[name] for name in self.metrics])
         else:
             self._study.tell(number, state=ENDS[state])
+        self._trials.pop(number, None)
 
     def interrupt(self, reason: str) -> list[int]:
         """Mark every trial that is under way as interrupted; a resume goes on with it.

@@ -20,6 +20,7 @@ def synth(
     folder: Annotated[Path, typer.Argument(help="Folder to write to; it must not exist or be empty.")],
     documents: Annotated[int, typer.Option(help="Notes in all; 70 % train, 15 % dev, 15 % test.", min=10)] = 300,
     seed: Annotated[int, typer.Option(help="Equal seeds write equal corpora.")] = 13,
+    as_json: AsJson = False,
 ) -> None:
     """Write a synthetic corpus of discharge summaries, radiology reports and social histories (brat)."""
     from clinie_core.corpora.brat import write_brat
@@ -32,6 +33,9 @@ def synth(
     for split, notes in splits.items():
         for note in notes:
             write_brat(note, folder / split)
+    if as_json:
+        print_json({"folder": str(folder), "documents": {split: len(notes) for split, notes in splits.items()}})
+        return
     console().print(f"{documents} notes in {folder}: " + ", ".join(f"{len(n)} {s}" for s, n in splits.items()))
 
 

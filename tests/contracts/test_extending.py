@@ -33,14 +33,9 @@ def test_the_examples_of_the_page_pass_the_contracts_and_their_own_tests(tmp_pat
     assert names == ["bitfit", "json_files"]
     assert tests == 2
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", "-k", "page or bitfit or json_files", "-p", "no:cacheprovider", "tests"]
-        + [
-            "--ignore",
-            "tests/contracts/test_extending.py",
-            "--ignore",
-            "tests/end_to_end",
-            "--ignore",
-            "tests/service",
+        [
+            *(sys.executable, "-m", "pytest", "-v", "-k", "page or bitfit or json_files", "-p", "no:cacheprovider"),
+            *("tests/contracts", "--ignore", "tests/contracts/test_extending.py"),
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},

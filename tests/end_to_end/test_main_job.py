@@ -286,6 +286,23 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
         assert client.get_run(trial["run_id"]).info.status == "FINISHED"
 
 
+def test_a_search_whose_every_trial_fails_says_why(tmp_path: Path, corpus_folder: Path, clinie: RunClinie) -> None:
+    space = write_space(tmp_path, corpus_folder, budget={"trials": 2, "epochs": 2})
+    # The tiny backbone knows 160 positions; its windows here are longer than that.
+    longer = ["space.backbone=tiny", "space.window_tokens=400", "space.batch_size=8"]
+    done = clinie("search", space, *longer, "--home", tmp_path / "home")
+    assert done.returncode == 1
+    assert "failed all 2 trials failed; the last one: " in done.stderr
+    assert "modeling_bert.py" in done.stderr
+    trials = json.loads(clinie("status", "small", "--home", tmp_path / "home", "--json").stdout)["trials"]
+    assert {t["state"] for t in trials} == {"failed"}
+    client = MlflowClient(Home.at(tmp_path / "home").tracking_uri)
+    for trial in trials:
+        run = client.get_run(trial["run_id"])
+        assert run.info.status == "FAILED"
+        assert run.data.tags["clinie.reason"] == trial["reason"]
+
+
 def test_two_processes_a_trial(tmp_path: Path, corpus_folder: Path, clinie: RunClinie) -> None:
     space = write_space(tmp_path, corpus_folder, budget={"trials": 2, "epochs": 2})
     done = clinie(
