@@ -30,8 +30,9 @@ from search.settings import Home
 from search.space import SearchSpace
 from search.space_file import Algorithm
 
-__all__ = ["Ledger", "State", "TrialRecord", "open_storage", "study_names"]
+__all__ = ["Ledger", "State", "Storage", "TrialRecord", "open_storage", "study_names"]
 
+Storage = BaseStorage
 State = Literal["running", "interrupted", "complete", "pruned", "failed"]
 FINISHED: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "complete",

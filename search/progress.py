@@ -61,8 +61,14 @@ class Progress:
     _began: float = 0.0
     _ended_here: int = 0
 
+    def prepare(self, study: str, home: str) -> None:
+        """Say what begins, since Ray and its workers take a while to start."""
+        self.console.print(
+            f"study {study} in {home}: {self.trials} trials; starting Ray and the workers", soft_wrap=True
+        )
+
     @contextmanager
-    def watch(self, ledger: Ledger, concurrent: int) -> Iterator[None]:
+    def watch(self, ledger: Ledger) -> Iterator[None]:
         """Show the search within this context."""
         self._metric, self._maximized = ledger.metrics[0], ledger.maximized
         self._began = time.monotonic()
@@ -72,7 +78,6 @@ class Progress:
             if record.config and record.state == "complete":
                 self._consider(record.number, record.config, record.metrics[self._metric])
         if not self.console.is_terminal:
-            self.console.print(f"starting {concurrent} worker group(s)")
             yield
             return
         with Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True):

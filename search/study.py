@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from clinie_core.config import TrialConfig
 from clinie_core.corpora.loading import corpus_warnings, load_corpus
 from clinie_core.document import Corpus
 from clinie_core.errors import ErrorList, Problem, fail
-from search.ledger import Ledger, TrialRecord, open_storage
+from search.ledger import Ledger, Storage, TrialRecord, open_storage
+from search.progress import Progress
 from search.settings import Home
 from search.space import SearchSpace
 from search.space_file import SpaceFile
@@ -115,12 +116,12 @@ class Study:
         """The study's name."""
         return self.file.study
 
-    def run(self, *, resume: bool = False, progress: Any = None, allow_text: bool = False) -> StudyOutcome:
+    def run(self, *, resume: bool = False, progress: Progress | None = None, allow_text: bool = False) -> StudyOutcome:
         """Run the search, or go on with it, until its budget is spent or it is interrupted.
 
         Args:
             resume: Go on with the study of this name in the home folder.
-            progress: A listener with a ``watch(ledger)`` context, told of every trial; None for none.
+            progress: Shows the search; None for none.
             allow_text: Whether failure reasons may carry an error's own words.
 
         Raises:
@@ -132,8 +133,11 @@ class Study:
 
         folder = self.home.study_folder(self.name)
         storage = open_storage(self.home)
+        if progress:
+            progress.prepare(self.name, str(self.home.root))
         with _locked(self.home, self.name):
-            ledger = self._open_ledger(resume=resume)
+            if not resume:
+                self._begin(storage)
             ledger = Ledger.open(storage, self.name, self.file.algorithm)
             tracker = Tracker(
                 connect(self.home),
@@ -148,24 +152,16 @@ class Study:
                 self._run_trials(ledger, listeners, folder, progress, allow_text=allow_text)
             return self._conclude(ledger, tracker)
 
-    def _open_ledger(self, *, resume: bool) -> Ledger:
-        storage = open_storage(self.home)
-        if resume:
-            return Ledger.open(storage, self.name)
-        return Ledger.create(
-            storage,
-            self.name,
-            self.file.objective,
-            self.file.algorithm,
-            {
-                "space": self.file.model_dump(mode="json"),
-                "where": self.where,
-                "corpus_digest": self.corpus.digest(),
-            },
-        )
+    def _begin(self, storage: Storage) -> None:
+        attributes = {
+            "space": self.file.model_dump(mode="json"),
+            "where": self.where,
+            "corpus_digest": self.corpus.digest(),
+        }
+        Ledger.create(storage, self.name, self.file.objective, self.file.algorithm, attributes)
 
     def _run_trials(
-        self, ledger: Ledger, listeners: list[Any], folder: Path, progress: Any, *, allow_text: bool
+        self, ledger: Ledger, listeners: list[Any], folder: Path, progress: Progress | None, *, allow_text: bool
     ) -> None:
         import ray
 
@@ -180,8 +176,7 @@ class Study:
             return
         program, stop = TrainingProgram((ray.put(self.corpus),)), StopSignal()
         with Pool(self.file.resources, program, folder / "ray", allow_text=allow_text) as pool:
-            watch = progress.watch(ledger, pool.groups) if progress else _unwatched()
-            with watch, stop.listening():
+            with progress.watch(ledger) if progress else nullcontext(), stop.listening():
                 run_trials(
                     pool,
                     ledger,
@@ -247,11 +242,6 @@ class _TrackingListener:
         if uri is not None:
             self._ledger.set_trial(number, checkpoint=uri)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _unwatched() -> Iterator[None]:
-    yield
 
 
 @contextmanager

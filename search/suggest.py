@@ -8,6 +8,9 @@ not of the last result of a stopped trial, nor why one failed.
 
 from __future__ import annotations
 
+import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
+
+# isort: split
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 

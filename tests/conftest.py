@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
+
+# isort: split
 import os
 import subprocess
 import sys

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
+
+# isort: split
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-# Read by Ray when it is imported: no second output engine, no loggers beside ours, quick health checks.
-os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 

@@ -7,6 +7,9 @@ trial computes nothing further.
 
 from __future__ import annotations
 
+import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
+
+# isort: split
 import asyncio
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field

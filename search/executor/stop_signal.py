@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,8 +11,6 @@ from types import FrameType
 __all__ = ["StopSignal"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Tune's own handler would end the loop without asking its stopper.
-os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
 
 
 class StopSignal:

@@ -1,0 +1,31 @@
+"""Ray's environment, which it reads when it is imported: every module that imports Ray imports this first.
+
+No second output engine, no result files beside the ledger, quick health checks; and a token for a
+local Ray, which listens on all interfaces and would otherwise let anybody in.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+__all__ = ["SETTINGS"]
+
+SETTINGS = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_maximum_startup_concurrency": "16",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Tune's own handler would end its loop without asking the search's stopper.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+
+for name, value in SETTINGS.items():
+    os.environ.setdefault(name, value)
+if not os.environ.get("RAY_ADDRESS"):
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
