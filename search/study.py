@@ -131,7 +131,6 @@ class Study:
         from search.executor.cluster import ray_session
         from search.tracking import Tracker, connect
 
-        folder = self.home.study_folder(self.name)
         storage = open_storage(self.home)
         if progress:
             progress.prepare(self.name, str(self.home.root))
@@ -148,8 +147,11 @@ class Study:
             )
             ledger.set_attribute("parent_run", tracker.parent)
             listeners = [_TrackingListener(ledger, tracker, self.home, self.name), *([progress] if progress else [])]
-            with ray_session(self.home.root):
-                self._run_trials(ledger, listeners, folder, progress, allow_text=allow_text)
+            ended = sum(record.state not in ("running", "interrupted") for record in ledger.records())
+            remaining = self.file.budget.trials - ended
+            if remaining > 0:
+                with ray_session(self.home.root):
+                    self._run_trials(ledger, listeners, remaining, progress, allow_text=allow_text)
             return self._conclude(ledger, tracker)
 
     def _begin(self, storage: Storage) -> None:
@@ -161,7 +163,7 @@ class Study:
         Ledger.create(storage, self.name, self.file.objective, self.file.algorithm, attributes)
 
     def _run_trials(
-        self, ledger: Ledger, listeners: list[Any], folder: Path, progress: Progress | None, *, allow_text: bool
+        self, ledger: Ledger, listeners: list[Any], trials: int, progress: Progress | None, *, allow_text: bool
     ) -> None:
         import ray
 
@@ -170,10 +172,7 @@ class Study:
         from search.executor.stop_signal import StopSignal
         from search.executor.tuning import run_trials
 
-        ended = sum(record.state not in ("running", "interrupted") for record in ledger.records())
-        remaining = self.file.budget.trials - ended
-        if remaining <= 0:
-            return
+        folder = self.home.study_folder(self.name)
         program, stop = TrainingProgram((ray.put(self.corpus),)), StopSignal()
         with Pool(self.file.resources, program, folder / "ray", allow_text=allow_text) as pool:
             with progress.watch(ledger) if progress else nullcontext(), stop.listening():
@@ -183,7 +182,7 @@ class Study:
                     self.space,
                     listeners,
                     stop=stop,
-                    trials=remaining,
+                    trials=trials,
                     hours=self.file.budget.hours,
                     trials_folder=folder / "trials",
                     tune_folder=folder / "tune",

@@ -75,23 +75,33 @@ class _JobBoard:
         self._desks: dict[str, _Desk] = {}
         self._changed = asyncio.Condition()
         self._held: dict[int, str] = {}  # group to the job it works on
-        self._followers: defaultdict[tuple[int, int], asyncio.Queue[Job | None]] = defaultdict(asyncio.Queue)
+        self._lives: defaultdict[int, int] = defaultdict(int)  # how often a group has started
+        self._followers: defaultdict[tuple[int, int, int], asyncio.Queue[Job | None]] = defaultdict(asyncio.Queue)
         self._backbones: defaultdict[int, set[str]] = defaultdict(set)
         self._closed = False
 
-    async def join(self, group: int, workers: int) -> None:
-        """A group's rank 0 starts; a job that an earlier life of the group held is lost with it."""
+    async def join(self, group: int) -> int:
+        """A group's rank 0 starts; a job that an earlier life of the group held is lost with it.
+
+        Returns:
+            Which life of the group this is. A call that a dead process left waiting belongs to an
+            earlier one and gets nothing any more.
+        """
         lost = self._held.pop(group, None)
         self._backbones.pop(group, None)
-        for rank in range(1, workers):
-            self._followers.pop((group, rank), None)
         if lost is not None and lost in self._desks:
             self._desks[lost].reports.put_nowait(Ended("a worker process died"))
+        async with self._changed:
+            self._lives[group] += 1
+            self._changed.notify_all()
+        return self._lives[group]
 
-    async def take(self, group: int, workers: int) -> Job | None:
+    async def take(self, group: int, life: int, workers: int) -> Job | None:
         """Wait for a job, for rank 0 of a group; None when the board closes."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or self._waiting)
+            await self._changed.wait_for(lambda: self._closed or self._waiting or self._lives[group] != life)
+            if self._lives[group] != life:
+                return None
             job = None
             if not self._closed:
                 held = self._backbones[group]
@@ -100,12 +110,12 @@ class _JobBoard:
                 held.add(job.backbone)
                 self._held[group] = job.id
         for rank in range(1, workers):
-            self._followers[group, rank].put_nowait(job)
+            self._followers[group, life, rank].put_nowait(job)
         return job
 
-    async def follow(self, group: int, rank: int) -> Job | None:
+    async def follow(self, group: int, life: int, rank: int) -> Job | None:
         """Wait for the job that the group's rank 0 took, for its other ranks."""
-        return await self._followers[group, rank].get()
+        return await self._followers[group, life, rank].get()
 
     async def report(self, job_id: str, result: dict[str, Any]) -> bool:
         """Hand in an epoch and wait; True to go on, False to stop."""

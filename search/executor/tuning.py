@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
@@ -40,7 +40,10 @@ class _SearchStopper(Stopper):
 
 def trial_failure(trial: Trial) -> str:
     """Why a trial failed, in one line without document text."""
-    error: BaseException | None = trial.get_pickled_error()
+    file = trial.pickled_error_file  # as this process wrote it: get_pickled_error reads a copy that may lag behind
+    if file is None:
+        return "the trial's own process did not start"
+    error: BaseException = cloudpickle.loads(Path(file).read_bytes())
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, TrialFailed):
         return str(cause)

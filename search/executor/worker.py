@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 import ray.train
+from ray.train.collective import broadcast_from_rank_zero
 
 import clinie_core
 from clinie_core.errors import InputError
@@ -87,10 +88,10 @@ def work(setup: WorkerSetup) -> None:
     rank = ray.train.get_context().get_world_rank()
     board = setup.board
     program = setup.make_program()
-    if rank == 0:
-        ray.get(board.join.remote(setup.group, setup.workers))
+    group = setup.group
+    life: int = broadcast_from_rank_zero(ray.get(board.join.remote(group)) if rank == 0 else 0)
     while True:
-        call = board.take.remote(setup.group, setup.workers) if rank == 0 else board.follow.remote(setup.group, rank)
+        call = board.take.remote(group, life, setup.workers) if rank == 0 else board.follow.remote(group, life, rank)
         job: Job | None = ray.get(call)
         if job is None:
             return
@@ -100,7 +101,7 @@ def work(setup: WorkerSetup) -> None:
         except Exception as error:
             reason = failure_reason(error, allow_text=setup.allow_text)
             if setup.workers > 1:
-                ray.get(board.end.remote(setup.group, job.id, reason))
+                ray.get(board.end.remote(group, job.id, reason))
                 os._exit(1)  # Ray Train restarts the group; a traceback in its logs could quote a note
         if rank == 0:
-            ray.get(board.end.remote(setup.group, job.id, reason))
+            ray.get(board.end.remote(group, job.id, reason))

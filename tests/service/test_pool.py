@@ -77,6 +77,17 @@ def test_a_killed_worker_fails_its_job_only_and_the_group_comes_back(tmp_path: P
         assert pool.failure() is None
 
 
+def test_a_worker_killed_while_it_waits_takes_no_job_with_it(tmp_path: Path) -> None:
+    with Pool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
+        before, _ = reports_of(pool, submit(pool, "1"))
+        os.kill(before[0]["pid"], signal.SIGKILL)
+        # Whether the board gives this job to the dead worker's open call or not, the next one is safe.
+        reports_of(pool, submit(pool, "1"))
+        after, reason = reports_of(pool, submit(pool, "1"))
+        assert reason is None
+        assert after[0]["pid"] != before[0]["pid"]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_train_together_to_the_curve_of_one_process(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path, workers: int
