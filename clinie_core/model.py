@@ -110,10 +110,23 @@ def build_model(config: TrialConfig, labels: Sequence[str], pristine: PreTrained
     Args:
         config: The trial's configuration; its seed draws every new weight.
         labels: The formulation's label names.
-        pristine: The backbone's weights; they are copied, never changed.
+        pristine: The backbone's weights; they are never changed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone = copy.deepcopy(pristine)
+        method = finetuning_of(config)
+        backbone = _copy(pristine, share_weights=method.freezes_backbone)
         head = formulation_of(config).build_head(int(backbone.config.hidden_size), labels)
-        return ExtractionModel(finetuning_of(config).apply(backbone), head)
+        return ExtractionModel(method.apply(backbone), head)
+
+
+def _copy(pristine: PreTrainedModel, *, share_weights: bool) -> PreTrainedModel:
+    """Copy a model's modules and either its weights too or only references to them.
+
+    A shared weight is a parameter of its own on the same memory: moving it to a GPU, unfreezing or
+    replacing it leaves the pristine one alone, and only writing into it in place would not.
+    """
+    memo: dict[int, object] = {}
+    if share_weights:
+        memo |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in pristine.parameters()}
+    return copy.deepcopy(pristine, memo)

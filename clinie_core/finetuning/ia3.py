@@ -24,6 +24,7 @@ class Ia3(FineTuning):
         "targets": {"choose": ["attention", "all_linear"]},
         "learning_rate": {"log": [2.0e-3, 3.0e-2]},
     }
+    freezes_backbone: ClassVar[bool] = True
 
     targets: Targets = "all_linear"
 

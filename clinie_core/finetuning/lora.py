@@ -31,6 +31,7 @@ class Lora(FineTuning):
         "targets": {"choose": ["attention", "all_linear"]},
         "learning_rate": {"log": [2.0e-4, 3.0e-3]},
     }
+    freezes_backbone: ClassVar[bool] = True
 
     rank: int = Field(default=16, ge=1)
     alpha_over_rank: float = Field(default=2.0, gt=0)

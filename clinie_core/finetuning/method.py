@@ -36,6 +36,8 @@ class FineTuning(Frozen, ABC):
     """Shipped search ranges, as a space writes them, for a space that says ``{}``."""
     architectures: ClassVar[frozenset[str]] = frozenset({"encoder", "decoder"})
     """Which kinds of backbone can carry the method."""
+    freezes_backbone: ClassVar[bool] = False
+    """Whether the backbone's own weights are never written to, so that trials share one copy of them."""
 
     learning_rate: float = Field(gt=0, le=1)
     head_rate_factor: float = Field(default=1.0, gt=0)

@@ -9,6 +9,7 @@ actor, which owns them: ending it ends every process of the pool, even in the mi
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -49,6 +50,7 @@ class Pool:
         self._folder = folder
         self._allow_text = allow_text
         self._runs: list[ray.ObjectRef[None]] = []
+        self._ends: list[Future[None]] = []
         self._host: Any = None
         self.groups = resources.concurrent_trials or groups_that_fit(resources)
         self.board: JobBoardHandle = None
@@ -67,16 +69,15 @@ class Pool:
                 allow_text=self._allow_text,
             )
             self._runs.append(self._host.run.remote(setup, self._resources, self._folder))
+        self._ends = [run.future() for run in self._runs]
         return self
 
     def failure(self) -> str | None:
         """Why a group has ended for good; None while all are well."""
-        for run in ray.wait(self._runs, num_returns=len(self._runs), timeout=0)[0]:
-            try:
-                ray.get(run)
-            except ray.exceptions.RayError as error:
-                cause = getattr(error, "cause", None) or error
-                return f"a worker group ended for good: {type(cause).__name__}"
+        for end in self._ends:  # asked at every step of the search, so without a call to Ray
+            error = end.exception() if end.done() else None
+            if error is not None:
+                return f"a worker group ended for good: {type(getattr(error, 'cause', None) or error).__name__}"
         return None
 
     def __exit__(

@@ -10,7 +10,7 @@ import ray
 from ray.tune import Trainable
 
 from clinie_core.config import TrialConfig
-from search.executor.job_board import Ended, Job, JobBoardHandle
+from search.executor.job_board import Ended, Job, JobBoardHandle, Report
 
 __all__ = ["TrialClient", "TrialFailed", "trial_folder"]
 
@@ -46,15 +46,18 @@ class TrialClient(Trainable):
         """
         if self._job is None:
             self._job = self._new_job()
-            ray.get(self._board.submit.remote(self._job))
-        message = ray.get(self._board.next_report.remote(self._job.id))
-        if isinstance(message, Ended):
+            call = self._board.submit.remote(self._job)
+        else:
+            call = self._board.next_report.remote(self._job.id)
+        message = ray.get(call)
+        if isinstance(message, Ended) or message.last:
             self._job = None
-            if message.reason is not None:
-                raise TrialFailed(message.reason)
-            return {**self._last, "finished": True, "done": True}
-        self._last = message.result
-        return {**message.result, "done": bool(message.result["finished"])}
+        if isinstance(message, Report):
+            self._last = message.result
+            return {**message.result, "done": message.last}
+        if message.reason is not None:
+            raise TrialFailed(message.reason)
+        return {**self._last, "finished": True, "done": True}
 
     def _new_job(self) -> Job:
         config = self.config

@@ -37,41 +37,41 @@ def make_pid_program() -> Program:
     return run
 
 
-def submit(pool: Pool, config: str, number: int = 0, folder: Path | None = None) -> str:
-    job = Job(uuid.uuid4().hex, number, config, folder)
-    ray.get(pool.board.submit.remote(job))
-    return job.id
+def new_job(config: str, folder: Path | None = None) -> Job:
+    return Job(uuid.uuid4().hex, 0, config, folder)
 
 
-def reports_of(pool: Pool, job_id: str) -> tuple[list[dict[str, Any]], str | None]:
-    """All reports of a job and why it ended."""
+def reports_of(pool: Pool, job: Job) -> tuple[list[dict[str, Any]], str | None]:
+    """Run a job; all its reports and why it ended."""
     reports: list[dict[str, Any]] = []
-    while True:
-        message = ray.get(pool.board.next_report.remote(job_id))
-        if isinstance(message, Ended):
-            return reports, message.reason
+    message = ray.get(pool.board.submit.remote(job))
+    while isinstance(message, Report):
         reports.append(message.result)
+        if message.last:
+            return reports, None
+        message = ray.get(pool.board.next_report.remote(job.id))
+    return reports, message.reason
 
 
 def test_one_process_serves_all_jobs_and_a_stopped_job_does_no_further_epoch(tmp_path: Path) -> None:
     with Pool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
-        first, _ = reports_of(pool, submit(pool, "2"))
+        first, _ = reports_of(pool, new_job("2"))
         assert [r["epoch"] for r in first] == [1, 2]
-        stopped = submit(pool, "5")
-        assert isinstance(ray.get(pool.board.next_report.remote(stopped)), Report)
-        ray.get(pool.board.cancel.remote(stopped))
-        second, reason = reports_of(pool, submit(pool, "1"))
+        stopped = new_job("5")
+        assert isinstance(ray.get(pool.board.submit.remote(stopped)), Report)
+        ray.get(pool.board.cancel.remote(stopped.id))
+        second, reason = reports_of(pool, new_job("1"))
         assert reason is None
         assert {r["pid"] for r in first + second} == {first[0]["pid"]}
 
 
 def test_a_killed_worker_fails_its_job_only_and_the_group_comes_back(tmp_path: Path) -> None:
     with Pool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
-        job = submit(pool, "5")
-        message = ray.get(pool.board.next_report.remote(job))
+        job = new_job("5")
+        message = ray.get(pool.board.submit.remote(job))
         os.kill(message.result["pid"], signal.SIGKILL)
-        assert ray.get(pool.board.next_report.remote(job)) == Ended("a worker process died")
-        again, reason = reports_of(pool, submit(pool, "1"))
+        assert ray.get(pool.board.next_report.remote(job.id)) == Ended("a worker process died")
+        again, reason = reports_of(pool, new_job("1"))
         assert reason is None
         assert again[0]["pid"] != message.result["pid"]
         assert pool.failure() is None
@@ -79,11 +79,11 @@ def test_a_killed_worker_fails_its_job_only_and_the_group_comes_back(tmp_path: P
 
 def test_a_worker_killed_while_it_waits_takes_no_job_with_it(tmp_path: Path) -> None:
     with Pool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
-        before, _ = reports_of(pool, submit(pool, "1"))
+        before, _ = reports_of(pool, new_job("1"))
         os.kill(before[0]["pid"], signal.SIGKILL)
         # Whether the board gives this job to the dead worker's open call or not, the next one is safe.
-        reports_of(pool, submit(pool, "1"))
-        after, reason = reports_of(pool, submit(pool, "1"))
+        reports_of(pool, new_job("1"))
+        after, reason = reports_of(pool, new_job("1"))
         assert reason is None
         assert after[0]["pid"] != before[0]["pid"]
 
@@ -106,7 +106,7 @@ def test_workers_train_together_to_the_curve_of_one_process(
     resources = Resources(workers_per_trial=workers, cpus_per_worker=1, concurrent_trials=1)
     with Pool(resources, TrainingProgram((ray.put(corpus),)), tmp_path / "ray") as pool:
         for folder in (tmp_path / "a", tmp_path / "b"):  # the second job finds everything warm
-            reports, reason = reports_of(pool, submit(pool, config.model_dump_json(), folder=folder))
+            reports, reason = reports_of(pool, new_job(config.model_dump_json(), folder=folder))
             assert reason is None
             assert [r["epoch"] for r in reports] == [1, 2]
             for report, own in zip(reports, alone, strict=True):
@@ -121,9 +121,9 @@ def test_an_error_in_a_group_of_two_fails_the_job_and_the_group_comes_back(
     resources = Resources(workers_per_trial=2, concurrent_trials=1)
     with Pool(resources, TrainingProgram((ray.put(corpus),)), tmp_path / "ray") as pool:
         broken = json.dumps({"epochs": "many"})
-        reports, reason = reports_of(pool, submit(pool, broken))
+        reports, reason = reports_of(pool, new_job(broken))
         assert reports == []
         assert reason is not None
         assert reason.startswith("ValidationError at ")
-        _, reason = reports_of(pool, submit(pool, make_config(epochs=1).model_dump_json()))
+        _, reason = reports_of(pool, new_job(make_config(epochs=1).model_dump_json()))
         assert reason is None
