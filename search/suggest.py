@@ -124,16 +124,20 @@ class StudyRecorder(Callback):
         """Record a trial that ended by itself as complete, one that was stopped as pruned."""
         finished = bool((trial.last_result or {}).get("finished"))
         number = self._start(trial)
-        self._end(number, *self._ledger.outcome(number, finished=finished))
+        self._end(trial, *self._ledger.outcome(number, finished=finished))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record a trial that failed for good, with its reason."""
-        self._end(self._start(trial), "failed", self._describe(trial))
+        self._end(trial, "failed", self._describe(trial))
 
-    def _end(self, number: int, state: State, reason: str | None) -> None:
+    def _end(self, trial: Trial, state: State, reason: str | None) -> None:
+        number = self._start(trial)
         for listener in self._listeners:  # first, since a trial that has ended takes no further attributes
             listener.trial_ended(number, state, reason)
         self._ledger.end(number, state, reason)
+        # Tune keeps every trial that was, and with it statistics of each metric that nobody reads here.
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks; the ledger stays out of that."""

@@ -8,6 +8,7 @@ actor, which owns them: ending it ends every process of the pool, even in the mi
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -54,9 +55,10 @@ class Pool:
         self._host: Any = None
         self.groups = resources.concurrent_trials or groups_that_fit(resources)
         self.board: JobBoardHandle = None
+        self.board_name = f"clinie-board-{uuid.uuid4().hex}"
 
     def __enter__(self) -> Self:
-        self.board = JobBoard.remote()
+        self.board = JobBoard.options(name=self.board_name).remote()
         self._host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1)(_PoolHost).remote()
         for group in range(self.groups):
             setup = WorkerSetup(

@@ -22,13 +22,16 @@ class TrialFailed(RuntimeError):
 class TrialClient(Trainable):
     """A thin Tune trainable, reused from trial to trial.
 
-    Its configuration: ``number`` and ``trial_config`` (JSON) from the searcher, ``board`` and
+    Its configuration: ``number`` and ``trial_config`` (JSON) from the searcher, ``board`` (the
+    actor's name; Tune keeps the configuration with every result, and handles are large) and
     ``folder`` (of all trials; None keeps no checkpoints) from the study.
     """
 
+    _board: JobBoardHandle = None
+
     def setup(self, config: dict[str, Any]) -> None:
         """Take a configuration; the job is left when Tune asks for the first epoch."""
-        self._board: JobBoardHandle = config["board"]
+        self._board = self._board or ray.get_actor(config["board"])
         self._job: Job | None = None
         self._last: dict[str, Any] = {}
 

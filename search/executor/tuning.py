@@ -76,7 +76,7 @@ def run_trials(
         tune_folder: Where Tune keeps its own files.
     """
     file = space.file
-    config = {"board": pool.board, "folder": str(trials_folder) if trials_folder else None}
+    config = {"board": pool.board_name, "folder": str(trials_folder) if trials_folder else None}
     tune.Tuner(
         tune.with_resources(TrialClient, {"cpu": CLIENT_CPUS}),
         param_space=config,
