@@ -137,19 +137,21 @@ class TrialConfig(Frozen):
         return flat
 
 
-def problems_from(error: ValidationError, where: str) -> list[Problem]:
+def problems_from(error: ValidationError, where: str, *, quote: bool = True) -> list[Problem]:
     """Turn a validation error of pydantic into problems that name the key path.
 
     Args:
         error: What pydantic raised.
         where: The file or key path above the validated value.
+        quote: Whether a problem says what was found; not where that may be a document's text.
     """
     problems = []
     for item in error.errors(include_url=False, include_context=False):
         path = ".".join(str(part) for part in item["loc"])
-        joint = ": " if where.endswith((".yaml", ".yml")) else "."
+        joint = ": " if where.endswith((".yaml", ".yml")) or not quote else "."
         place = f"{where}{joint}{path}" if path else where
-        found = "" if isinstance(item["input"], (dict, list, BaseModel)) else f" (found {item['input']!r})"
+        quoted = quote and not isinstance(item["input"], (dict, list, BaseModel))
+        found = f" (found {item['input']!r})" if quoted else ""
         message = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
         problems.append(Problem(place, message + ("" if item["type"] == "extra_forbidden" else found)))
     return problems

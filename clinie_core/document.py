@@ -2,6 +2,7 @@
 
 Offsets count Unicode code points of the document's text as it was read, half-open. The values are
 frozen and their ``repr`` hides the text, so that a traceback or a log line cannot print a note.
+They are also what a line of clinie's own JSONL format holds, hence the strict pydantic settings.
 """
 
 from __future__ import annotations
@@ -9,11 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, ClassVar
 
-__all__ = ["Attribute", "Concept", "Corpus", "Document", "Relation", "Span"]
+__all__ = [
+    "Annotation",
+    "Attribute",
+    "Concept",
+    "Corpus",
+    "Document",
+    "EntityRelation",
+    "Equivalence",
+    "Normalization",
+    "Note",
+    "Relation",
+    "Section",
+    "Span",
+]
+
+STRICT = {"extra": "forbid"}
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -23,6 +40,8 @@ class Span:
     Raises:
         ValueError: Unless ``0 <= start < end``.
     """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     start: int
     end: int
@@ -35,6 +54,8 @@ class Span:
 @dataclass(frozen=True, slots=True)
 class Concept:
     """A typed mention: one span, or several where it is discontinuous."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     id: str
     type: str
@@ -55,6 +76,8 @@ class Concept:
 class Relation:
     """A typed, directed link from one concept (``head``) to another (``tail``), by their ids."""
 
+    __pydantic_config__: ClassVar[Any] = STRICT
+
     id: str
     type: str
     head: str
@@ -65,6 +88,8 @@ class Relation:
 class Attribute:
     """A property of a concept or relation (``target``, an id); ``value`` is None for a flag."""
 
+    __pydantic_config__: ClassVar[Any] = STRICT
+
     id: str
     type: str
     target: str
@@ -72,14 +97,100 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True)
+class Normalization:
+    """A concept's (``target``, an id) entry in a terminology: ``MeSH`` and ``D008094``."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    id: str
+    target: str
+    database: str
+    reference: str
+    name: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Equivalence:
+    """Concepts, by their ids, that are one under a relation without direction."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    type: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What an annotator wrote about a concept, relation or attribute (``target``, an id)."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    id: str
+    type: str
+    target: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EntityRelation:
+    """A typed, directed link between two terminology entries, stated by the document as a whole."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    id: str
+    type: str
+    head: str
+    tail: str
+
+
+Annotation = Concept | Relation | Attribute | Normalization | Note | EntityRelation
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A named stretch of the text, such as a title."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    type: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
-    """A text with its concepts, relations and attributes."""
+    """A text with what is annotated in it; ``metadata`` is what else its file says of it."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     id: str
     text: str = field(repr=False)
     concepts: tuple[Concept, ...] = field(default=(), repr=False)
     relations: tuple[Relation, ...] = field(default=(), repr=False)
     attributes: tuple[Attribute, ...] = field(default=(), repr=False)
+    normalizations: tuple[Normalization, ...] = field(default=(), repr=False)
+    equivalences: tuple[Equivalence, ...] = field(default=(), repr=False)
+    notes: tuple[Note, ...] = field(default=(), repr=False)
+    entity_relations: tuple[EntityRelation, ...] = field(default=(), repr=False)
+    sections: tuple[Section, ...] = field(default=(), repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+
+    @property
+    def annotations(self) -> Iterator[Annotation]:
+        """Everything in the document that has an id."""
+        kinds: tuple[tuple[Annotation, ...], ...] = (
+            self.concepts,
+            self.relations,
+            self.attributes,
+            self.normalizations,
+            self.notes,
+            self.entity_relations,
+        )
+        for kind in kinds:
+            yield from kind
+
+    def mention(self, concept: Concept) -> str:
+        """The concept's text, a blank between its spans."""
+        return " ".join(self.text[s.start : s.end] for s in concept.spans)
 
 
 @dataclass(frozen=True)
@@ -115,7 +226,7 @@ class Corpus:
             concepts = tuple(
                 Concept(c.id, renamed.get(c.type, renamed.get("*", c.type)), c.spans) for c in document.concepts
             )
-            return Document(document.id, document.text, concepts, document.relations, document.attributes)
+            return replace(document, concepts=concepts)
 
         return Corpus({name: tuple(rename(doc) for doc in docs) for name, docs in self.splits.items()})
 

@@ -13,6 +13,7 @@ from typing import NoReturn
 __all__ = ["ErrorList", "InputError", "Problem", "fail"]
 
 SHOWN_PROBLEMS = 20
+MAX_PART = 400
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,13 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: " + "; ".join(p for p in (self.found, self.allowed, self.remedy) if p)
+        return f"{_line(self.where)}: " + "; ".join(_line(p) for p in (self.found, self.allowed, self.remedy) if p)
+
+
+def _line(part: str) -> str:
+    """One line of bounded length: a broken file's ids and keys can be anything."""
+    line = " ".join(part.split())
+    return line if len(line) <= MAX_PART else f"{line[:MAX_PART]}..."
 
 
 class InputError(Exception):

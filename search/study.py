@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from clinie_core.config import TrialConfig
-from clinie_core.corpora.loading import corpus_warnings, load_corpus
+from clinie_core.corpora.loading import load_corpus
+from clinie_core.corpora.summary import summarize
 from clinie_core.document import Corpus
 from clinie_core.errors import ErrorList, Problem, fail
 from search.ledger import Ledger, Storage, TrialRecord, open_storage
@@ -78,7 +79,7 @@ class Study:
         self._check_algorithm()
         self.corpus: Corpus = load_corpus(file.corpus, SEARCHED)
         self._stopped = False
-        self.warnings: list[Problem] = corpus_warnings(self.corpus)
+        self.warnings: list[Problem] = summarize(self.corpus).warnings()
 
     @classmethod
     def reopen(cls, home: Home, name: str) -> Study:

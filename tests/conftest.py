@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
+# Models of the tests are tiny: threads that wait for each other cost more than they bring. Torch reads it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
 
 # isort: split
-import os
 import subprocess
 import sys
 import time
@@ -17,7 +21,7 @@ import pytest
 import yaml
 
 from clinie_core.config import BackboneSource, Part, TrialConfig
-from clinie_core.corpora.brat import write_brat
+from clinie_core.corpora.brat import Brat
 from clinie_core.corpora.synthetic import synthetic_splits
 from clinie_core.document import Corpus
 
@@ -46,8 +50,7 @@ def corpus() -> Corpus:
 def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     for split, notes in synthetic_splits(20, seed=3).items():
-        for note in notes:
-            write_brat(note, folder / split)
+        Brat().write(notes, folder / split)
     return folder
 
 

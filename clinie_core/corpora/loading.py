@@ -1,30 +1,23 @@
-"""A corpus from its folders: splits, merged types, and what a user should know before training."""
+"""A corpus from its folders or files: which documents belong to which split."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
 from clinie_core.config import Frozen
-from clinie_core.corpora import READERS
-from clinie_core.document import Corpus
+from clinie_core.corpora import FORMATS
+from clinie_core.corpora.corpus_format import CorpusFormat, StreamFormat, read_text
+from clinie_core.document import Corpus, Document
 from clinie_core.errors import ErrorList, InputError, Problem
 
-__all__ = [
-    "CorpusSource",
-    "corpus_stats",
-    "corpus_warnings",
-    "discover_splits",
-    "load_corpus",
-    "representation_counts",
-]
+__all__ = ["LIST_SUFFIX", "CorpusSource", "discover_splits", "load_corpus", "read_split"]
 
 SPLITS = ("train", "dev", "test")
 USUAL_NAMES = {"train": ("train",), "dev": ("dev", "devel", "valid", "validation"), "test": ("test",)}
+LIST_SUFFIX = ".list"
 
 
 class CorpusSource(Frozen):
@@ -32,8 +25,9 @@ class CorpusSource(Frozen):
 
     Args:
         path: Folder of the corpus.
-        format: A row of ``READERS``.
-        splits: Split name (train, dev, test) to the subfolder that holds it.
+        format: A row of ``FORMATS``.
+        splits: Split name (train, dev, test) to what holds it: a subfolder, one file of a format
+            with many documents a file, or a ``.list`` file of document ids, one a line.
         merge_types: New concept type to the types that become it; ``"*"`` stands for all.
     """
 
@@ -43,8 +37,52 @@ class CorpusSource(Frozen):
     merge_types: dict[str, list[str]] = Field(default_factory=dict)
 
 
+def read_split(source: CorpusSource, split: str) -> Iterator[Document | Problem]:
+    """Read one split, one document at a time.
+
+    Args:
+        source: Where the corpus is.
+        split: One of ``source.splits``.
+
+    Yields:
+        A document, or a problem that names file and line; a split without documents is one.
+    """
+    format_: CorpusFormat = FORMATS.load(source.format, "corpus.format")()
+    root, place = Path(source.path), Path(source.path, source.splits[split])
+    where = f"corpus.splits.{split}"
+    if place.suffix == LIST_SUFFIX:
+        items = _listed(format_, root, place)
+    elif place.is_dir() or (place.is_file() and isinstance(format_, StreamFormat)):
+        items = format_.read(place)
+    else:
+        items = iter(())
+    empty = True
+    for item in items:
+        empty = False
+        yield item
+    if empty:
+        yield Problem(where, f"no documents in {place}", format_.example)
+
+
+def _listed(format_: CorpusFormat, root: Path, file: Path) -> Iterator[Document | Problem]:
+    try:
+        wanted = [line.strip() for line in read_text(file).splitlines()]
+    except InputError as error:
+        yield from error.problems
+        return
+    missing = dict.fromkeys(id_ for id_ in wanted if id_)
+    for item in format_.read(root):
+        if isinstance(item, Problem):
+            yield item
+        elif item.id in missing:
+            del missing[item.id]
+            yield item
+    for id_ in missing:
+        yield Problem(str(file), f"there is no document {id_}", f"ids of documents in {root}")
+
+
 def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, merge: bool = True) -> Corpus:
-    """Read splits of a corpus.
+    """Read splits of a corpus into memory.
 
     Args:
         source: Where it is.
@@ -53,105 +91,67 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
 
     Raises:
         InputError: With all problems of all files: a missing folder, a split without documents, one
-            document id in two splits, and whatever the reader found.
+            document id in two splits, and whatever the format found.
     """
     errors = ErrorList()
-    reader = READERS.load(source.format, "corpus.format")()
-    root = Path(source.path)
-    if not root.is_dir():
-        errors.add("corpus.path", f"no folder {source.path}", "a folder", "check the path, or pass corpus.path=FOLDER")
-        errors.raise_if_any()
-    for split in source.splits:
-        if split not in SPLITS:
-            errors.add(f"corpus.splits.{split}", "unknown split", "train, dev and test")
-    read = {}
+    errors.extend(source_problems(source))
+    errors.raise_if_any()
+    read: dict[str, tuple[Document, ...]] = {}
     for split in source.splits if splits is None else splits:
         if split not in source.splits:
             errors.add("corpus.splits", f"no {split} split is named", "", f"add {split}: FOLDER")
             continue
-        folder = root / source.splits[split]
-        try:
-            read[split] = reader.read_all(folder) if folder.is_dir() else ()
-        except InputError as error:
-            errors.extend(error.problems)
-            continue
-        if not read[split]:
-            errors.add(f"corpus.splits.{split}", f"no documents in {folder}", reader.example)
+        items = list(read_split(source, split))
+        errors.extend(item for item in items if isinstance(item, Problem))
+        read[split] = tuple(item for item in items if isinstance(item, Document))
     errors.extend(_shared_ids(read))
     errors.raise_if_any()
     corpus = Corpus(read)
     return corpus.merged(source.merge_types) if merge and source.merge_types else corpus
 
 
-def _shared_ids(splits: Mapping[str, tuple[object, ...]]) -> list[Problem]:
+def source_problems(source: CorpusSource) -> list[Problem]:
+    """What is wrong with a source before any document is read."""
+    FORMATS.load(source.format, "corpus.format")
+    problems = []
+    if not Path(source.path).exists():
+        remedy = "check the path, or pass corpus.path=FOLDER"
+        problems.append(Problem("corpus.path", f"no folder {source.path}", "a folder", remedy))
+    for split in source.splits:
+        if split not in SPLITS:
+            problems.append(Problem(f"corpus.splits.{split}", "unknown split", "train, dev and test"))
+    return problems
+
+
+def _shared_ids(splits: Mapping[str, tuple[Document, ...]]) -> list[Problem]:
     """A document in two splits would be trained on and scored on."""
     seen: dict[str, str] = {}
     problems = []
     for split, documents in splits.items():
         for document in documents:
-            id_ = str(getattr(document, "id", ""))
-            if seen.setdefault(id_, split) != split:
-                problems.append(
-                    Problem(
-                        f"corpus.splits.{split}", f"document {id_} is also in {seen[id_]}", "", "keep it in one split"
-                    )
-                )
+            if seen.setdefault(document.id, split) != split:
+                found = f"document {document.id} is also in {seen[document.id]}"
+                problems.append(Problem(f"corpus.splits.{split}", found, "", "keep it in one split"))
     return problems
 
 
-def corpus_warnings(corpus: Corpus) -> list[Problem]:
-    """What does not stop a search but spoils its scores: types that training never sees."""
-    trained = corpus.type_counts("train")
-    return [
-        Problem(
-            f"corpus.splits.{split}",
-            f"type {type_} occurs {count} times here and never in train",
-            "",
-            "it can never be predicted; merge it or move documents",
-        )
-        for split in ("dev", "test")
-        for type_, count in sorted(corpus.type_counts(split).items())
-        if type_ not in trained
-    ]
-
-
-def discover_splits(folder: Path, format_: str = "brat") -> CorpusSource:
-    """A corpus by its folder alone: subfolders with a split's usual name, else all of it as train.
+def discover_splits(path: Path, format_: str = "brat") -> CorpusSource:
+    """A corpus by its place alone: subfolders, lists or files with a split's usual name, else all of it as train.
 
     Args:
-        folder: Folder of the corpus.
-        format_: A row of ``READERS``.
+        path: Folder of the corpus, or one file of it.
+        format_: A row of ``FORMATS``.
     """
-    found = {split: name for split, names in USUAL_NAMES.items() for name in names if (folder / name).is_dir()}
-    return CorpusSource(path=str(folder), format=format_, splits=found or {"train": "."})
-
-
-def representation_counts(corpus: Corpus) -> dict[str, int]:
-    """How many concepts there are, and how many a model of flat, continuous concepts cannot represent."""
-    concepts = [(doc, c) for docs in corpus.splits.values() for doc in docs for c in doc.concepts]
-    shared = 0
-    for docs in corpus.splits.values():
-        for doc in docs:
-            reach = 0
-            for concept in sorted(doc.concepts, key=lambda c: (c.start, -c.end)):
-                shared += concept.start < reach
-                reach = max(reach, concept.end)
-    return {
-        "in all": len(concepts),
-        "discontinuous": sum(len(c.spans) > 1 for _, c in concepts),
-        "overlapping an earlier one": shared,
-    }
-
-
-def corpus_stats(corpus: Corpus) -> dict[str, dict[str, Any]]:
-    """Counts by split: documents, characters, and concepts, relations and attributes by type."""
-    return {
-        split: {
-            "documents": len(documents),
-            "characters": sum(len(document.text) for document in documents),
-            "concepts": dict(sorted(corpus.type_counts(split).items())),
-            "relations": dict(sorted(Counter(r.type for d in documents for r in d.relations).items())),
-            "attributes": dict(sorted(Counter(a.type for d in documents for a in d.attributes).items())),
-        }
-        for split, documents in corpus.splits.items()
-    }
+    kind = FORMATS.load(format_, "corpus.format")
+    found: dict[str, str] = {}
+    for split, names in USUAL_NAMES.items():
+        folders = [name for name in names if (path / name).is_dir()]
+        lists = [f"{name}{LIST_SUFFIX}" for name in names if (path / f"{name}{LIST_SUFFIX}").is_file()]
+        files = []
+        if issubclass(kind, StreamFormat):
+            candidates = sorted(path.glob(f"*{kind.suffix}"))
+            files = [file.name for file in candidates if any(name in file.name.casefold() for name in names)]
+        places = folders or lists or files
+        if len(places) == 1:
+            found[split] = places[0]
+    return CorpusSource(path=str(path), format=format_, splits=found or {"train": "."})

@@ -1,18 +1,24 @@
-"""Commands on corpora: write a synthetic one, check one, count one."""
+"""Commands on corpora: write a synthetic one, check, count, convert and split one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from search.cli.options import AsJson, console, print_json
 
-app = typer.Typer(help="Write, check and count corpora.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from clinie_core.corpora.loading import CorpusSource
+    from clinie_core.corpora.summary import CorpusSummary
 
-CorpusFolder = Annotated[Path, typer.Argument(help="Folder of the corpus.")]
-Format = Annotated[str, typer.Option("--format", help="Its format; `brat` is NAME.txt with NAME.ann beside it.")]
+app = typer.Typer(help="Write, check, count, convert and split corpora.", no_args_is_help=True)
+
+CorpusPath = Annotated[Path, typer.Argument(help="Folder, file, zip or tar of the corpus.")]
+Format = Annotated[str, typer.Option("--format", help="Its format, one of those that `clinie data formats` lists.")]
 
 
 @app.command()
@@ -23,7 +29,7 @@ def synth(
     as_json: AsJson = False,
 ) -> None:
     """Write a synthetic corpus of discharge summaries, radiology reports and social histories (brat)."""
-    from clinie_core.corpora.brat import write_brat
+    from clinie_core.corpora.brat import Brat
     from clinie_core.corpora.synthetic import synthetic_splits
     from clinie_core.errors import fail
 
@@ -31,8 +37,7 @@ def synth(
         fail(str(folder), "is there and not empty", "a new or empty folder", "remove it or name another")
     splits = synthetic_splits(documents, seed)
     for split, notes in splits.items():
-        for note in notes:
-            write_brat(note, folder / split)
+        Brat().write(notes, folder / split)
     if as_json:
         print_json({"folder": str(folder), "documents": {split: len(notes) for split, notes in splits.items()}})
         return
@@ -40,35 +45,95 @@ def synth(
 
 
 @app.command()
-def check(folder: CorpusFolder, format_: Format = "brat", as_json: AsJson = False) -> None:
+def formats(as_json: AsJson = False) -> None:
+    """List the corpus formats and what a folder of each holds."""
+    from clinie_core.corpora import FORMATS
+
+    rows = {name: FORMATS.load(name).example for name in FORMATS}
+    if as_json:
+        print_json(rows)
+        return
+    for name, example in rows.items():
+        console().print(f"[bold]{name:<12}[/bold]{example}".replace("[{", r"\[{"), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _source(path: Path, format_: str) -> Iterator[CorpusSource]:
+    """The corpus at a path, an archive unpacked for as long as it is read."""
+    from clinie_core.corpora.archive import unpacked
+    from clinie_core.corpora.loading import discover_splits
+
+    with unpacked(path) as folder:
+        yield discover_splits(folder, format_)
+
+
+def _summary(source: CorpusSource) -> CorpusSummary:
+    """Read a corpus once, keeping counts alone.
+
+    Raises:
+        InputError: With all its problems.
+    """
+    from clinie_core.corpora.loading import read_split, source_problems
+    from clinie_core.corpora.summary import CorpusSummary
+    from clinie_core.errors import ErrorList, Problem
+
+    errors, summary = ErrorList(), CorpusSummary()
+    errors.extend(source_problems(source))
+    errors.raise_if_any()
+    for split in source.splits:
+        for item in read_split(source, split):
+            problem = item if isinstance(item, Problem) else summary.add(split, item)
+            errors.extend([problem] if problem else [])
+    errors.raise_if_any()
+    return summary
+
+
+@app.command()
+def check(path: CorpusPath, format_: Format = "brat", as_json: AsJson = False) -> None:
     """Check a corpus: everything that is wrong, and what a model of flat concepts cannot represent.
 
     Exits with 2 if something is wrong; warnings alone exit with 0.
     """
-    from clinie_core.corpora.loading import corpus_warnings, discover_splits, load_corpus, representation_counts
-
-    corpus = load_corpus(discover_splits(folder, format_))
-    warnings = corpus_warnings(corpus)
-    counts = representation_counts(corpus)
-    documents = {split: len(corpus[split]) for split in corpus.splits}
+    with _source(path, format_) as source:
+        summary = _summary(source)
+        warnings = summary.warnings() + _undeclared(source, summary)
     if as_json:
-        print_json({"documents": documents, "warnings": [str(w) for w in warnings], "concepts": counts})
+        counts = dict(summary.representation)
+        print_json({"documents": dict(summary.documents), "warnings": [str(w) for w in warnings], "concepts": counts})
         return
     out = console()
-    out.print(f"{sum(documents.values())} documents read, nothing wrong")
+    out.print(f"{summary.documents.total()} documents read, nothing wrong")
     for warning in warnings:
         out.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
-    out.print("concepts: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+    out.print("concepts: " + ", ".join(f"{count:,} {name}" for name, count in summary.representation.items()))
+
+
+def _undeclared(source: CorpusSource, summary: CorpusSummary) -> list[Any]:
+    """Types that a brat corpus uses and its annotation.conf does not name."""
+    from clinie_core.corpora.brat import legal_types
+    from clinie_core.errors import Problem
+
+    legal = None
+    if source.format == "brat":
+        folders = [Path(source.path, place) for place in source.splits.values()]
+        legal = next((types for types in map(legal_types, folders) if types is not None), None)
+    if legal is None:
+        return []
+    declared = legal.get("entities", frozenset()) | legal.get("events", frozenset())
+    used = set().union(*summary.items["concepts"].values())
+    return [
+        Problem("annotation.conf", f"type {type_} is used and not declared", "", "declare it, or mend the annotations")
+        for type_ in sorted(used - declared)
+    ]
 
 
 @app.command()
-def stats(folder: CorpusFolder, format_: Format = "brat", as_json: AsJson = False) -> None:
+def stats(path: CorpusPath, format_: Format = "brat", as_json: AsJson = False) -> None:
     """Count a corpus: documents, characters, concepts, relations and attributes by type and split."""
     from rich.table import Table
 
-    from clinie_core.corpora.loading import corpus_stats, discover_splits, load_corpus
-
-    counts: dict[str, dict[str, Any]] = corpus_stats(load_corpus(discover_splits(folder, format_)))
+    with _source(path, format_) as source:
+        counts = _summary(source).as_json()
     if as_json:
         print_json(counts)
         return
@@ -88,3 +153,74 @@ def _names(counts: dict[str, dict[str, Any]], group: str) -> list[str]:
     if any(not isinstance(split[group], dict) for split in counts.values()):
         return [""]
     return sorted({name for split in counts.values() for name in split[group]})
+
+
+@app.command()
+def convert(
+    path: CorpusPath,
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; it must not exist or be empty.")],
+    to: Annotated[str, typer.Option(help="The format to write.")] = "jsonl",
+    format_: Format = "brat",
+    as_json: AsJson = False,
+) -> None:
+    """Write a corpus in another format, and say what that format cannot carry.
+
+    Each document is read back from what was written and compared with what it was.
+    """
+    from clinie_core.corpora.conversion import convert as convert_corpus
+
+    with _source(path, format_) as source:
+        report = convert_corpus(source, to, folder)
+    if as_json:
+        print_json(
+            {"documents": report.documents, "lost": dict(report.lost), "lossy_documents": report.lossy_documents}
+        )
+        return
+    out = console()
+    written = ", ".join(f"{count:,} {split}" for split, count in report.documents.items())
+    out.print(f"documents in {folder}: {written}", soft_wrap=True)
+    if not report.lost:
+        out.print("nothing was lost")
+    for kind, count in sorted(report.lost.items()):
+        out.print(f"[yellow]lost[/yellow] {count:,} {kind}: {to} cannot carry them", soft_wrap=True)
+
+
+@app.command()
+def split(
+    path: CorpusPath,
+    folder: Annotated[Path, typer.Argument(help="Folder for the lists, one document id a line.")],
+    format_: Format = "brat",
+    dev: Annotated[float, typer.Option(help="Share of documents in dev.", min=0, max=0.9)] = 0.15,
+    test: Annotated[float, typer.Option(help="Share of documents in test.", min=0, max=0.9)] = 0.15,
+    folds: Annotated[int, typer.Option(help="Folds of a cross-validation in place of one split.", min=0)] = 0,
+    shots: Annotated[str, typer.Option(help="Also few-shot training lists of so many documents: 5,10,20.")] = "",
+    group: Annotated[
+        str | None, typer.Option(help="What names a patient: a pattern over document ids, or metadata:KEY.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal splits.")] = 13,
+    as_json: AsJson = False,
+) -> None:
+    """Split a corpus by document: seeded, stratified by concept type, a patient's documents together.
+
+    The lists are what a space names: `splits: {train: lists/train.list, ...}`.
+    """
+    from clinie_core.corpora.loading import read_split
+    from clinie_core.corpora.split_lists import write_lists
+    from clinie_core.corpora.splitting import Member
+    from clinie_core.errors import ErrorList, Problem
+
+    errors, members = ErrorList(), []
+    with _source(path, format_) as source:
+        for name in source.splits:
+            for item in read_split(source, name):
+                if isinstance(item, Problem):
+                    errors.extend([item])
+                else:
+                    members.append(Member.of(item, group))
+    errors.raise_if_any()
+    counts = write_lists(members, folder, dev=dev, test=test, folds=folds, shots=shots, seed=seed)
+    if as_json:
+        print_json({"folder": str(folder), "documents": counts})
+        return
+    for name, count in counts.items():
+        console().print(f"{count:>8,}  {folder / name}", soft_wrap=True, highlight=False)

@@ -82,7 +82,7 @@ def predict(
     """
     import dataclasses
 
-    from clinie_core.corpora.brat import write_brat
+    from clinie_core.corpora.brat import Brat
     from search.report import marked_text
 
     texts = [(_document_id(file), _read(file)) for file in files]
@@ -95,10 +95,10 @@ def predict(
             for d in documents
         ]
         print_json({"model": model, "documents": rows})
-    for document in documents:
-        if output is not None:
-            write_brat(document, output)
-        elif not as_json:
+    if output is not None:
+        Brat().write(documents, output)
+    elif not as_json:
+        for document in documents:
             console().print(marked_text(document), soft_wrap=True)
     if output is not None and not as_json:
         console().print(f"{len(documents)} documents in {output}")
@@ -148,15 +148,9 @@ def _document_id(file: Path) -> str:
 
 
 def _read(file: Path) -> str:
-    from clinie_core.corpora.reader import read_text
-    from clinie_core.errors import InputError, Problem
+    from clinie_core.corpora.corpus_format import read_text
 
-    if str(file) == "-":
-        return sys.stdin.read()
-    text = read_text(file)
-    if isinstance(text, Problem):
-        raise InputError(text)
-    return text
+    return sys.stdin.read() if str(file) == "-" else read_text(file)
 
 
 def _extractor(model: str, home: Path) -> Extractor:

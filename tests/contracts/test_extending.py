@@ -48,4 +48,4 @@ def test_the_examples_of_the_page_pass_the_contracts_and_their_own_tests(tmp_pat
     assert "test_bitfit_moves_biases_only PASSED" in done.stdout
     assert "test_json_files_are_read PASSED" in done.stdout
     assert len([line for line in done.stdout.splitlines() if "[bitfit] PASSED" in line]) == 4
-    assert len([line for line in done.stdout.splitlines() if "[json_files] PASSED" in line]) == 3
+    assert len([line for line in done.stdout.splitlines() if "[json_files] PASSED" in line]) == 6

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clinie_core.corpora.brat import BratReader
+from clinie_core.corpora.brat import Brat
 
 CORPORA = os.environ.get("CLINIE_CORPORA")
 pytestmark = pytest.mark.skipif(CORPORA is None, reason="CLINIE_CORPORA is not set: no real corpora on this machine")
@@ -28,6 +28,6 @@ COUNTS = {
 
 @pytest.mark.parametrize(("folder", "documents"), COUNTS.items())
 def test_every_document_is_read(folder: str, documents: int) -> None:
-    read = BratReader().read_all(Path(CORPORA or "") / folder)
+    read = Brat().read_all(Path(CORPORA or "") / folder)
     assert len(read) == documents
     assert all(c.end <= len(d.text) for d in read for c in d.concepts)

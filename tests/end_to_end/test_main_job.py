@@ -16,7 +16,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from clinie_core.corpora.brat import BratReader
+from clinie_core.corpora.brat import Brat
 from search.settings import Home
 
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
@@ -183,7 +183,7 @@ print(model.metadata.signature, file=sys.stderr)
 
 @pytest.mark.usefixtures("promoted")
 def test_the_registered_model_runs_without_the_search(home: Path, corpus_folder: Path, clinie: RunClinie) -> None:
-    documents = BratReader().read_all(corpus_folder / "test")
+    documents = Brat().read_all(corpus_folder / "test")
     fresh = subprocess.run(
         [sys.executable, "-c", FRESH, Home.at(home).tracking_uri],
         input=json.dumps([d.text for d in documents]),
@@ -212,7 +212,7 @@ def test_prediction_marks_the_text_and_writes_brat(home: Path, tmp_path: Path, c
         "predict", tmp_path / "note.txt", "--model", "tiny-model/1", "--home", home, "--output", tmp_path / "out"
     )
     assert written.returncode == 0, written.stderr
-    assert BratReader().read_all(tmp_path / "out")[0].text == text
+    assert Brat().read_all(tmp_path / "out")[0].text == text
 
 
 def test_evaluation_agrees_with_promotion(

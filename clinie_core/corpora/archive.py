@@ -1,0 +1,109 @@
+"""Corpora in zip and tar files, unpacked into a folder of their own and never outside it."""
+
+from __future__ import annotations
+
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from clinie_core.errors import fail
+
+__all__ = ["unpacked"]
+
+MAX_BYTES = 8 * 2**30
+MAX_FILES = 1_000_000
+MAX_RATIO = 200
+"""Bytes unpacked for each byte of the archive; text packs about 4:1, a bomb 1000:1."""
+FREE_BYTES = 64 * 2**20
+"""What may be unpacked whatever the ratio, since small archives of repetitive text pack well."""
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """A folder with a corpus: the path itself, or a temporary one if the path is an archive.
+
+    Raises:
+        InputError: If the archive is broken, would write outside the folder, or unpacks to too much.
+    """
+    if not path.is_file() or not (zipfile.is_zipfile(path) or _is_tar(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="clinie-") as folder:
+        target = Path(folder)
+        try:
+            if zipfile.is_zipfile(path):
+                _unzip(path, target)
+            else:
+                _untar(path, target)
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+            fail(str(path), f"the archive cannot be unpacked ({type(error).__name__})", "a zip or tar file")
+        inner = list(target.iterdir())
+        yield inner[0] if len(inner) == 1 and inner[0].is_dir() else target
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except OSError:
+        return False
+
+
+class _Budget:
+    """Counts what an archive unpacks to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._most = min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * path.stat().st_size))
+        self._bytes = 0
+        self._files = 0
+
+    def copy(self, source: IO[bytes], target: Path) -> None:
+        """Write one member, counting what really comes out of it."""
+        self._files += 1
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as stream:
+            while block := source.read(2**20):
+                self._bytes += len(block)
+                if self._bytes > self._most or self._files > MAX_FILES:
+                    found = f"unpacks to more than {self._most:,} bytes or {MAX_FILES:,} files"
+                    fail(str(self._path), found, "", "unpack it yourself if you trust it, and name the folder")
+                stream.write(block)
+
+
+def _inside(path: Path, folder: Path, name: str) -> Path:
+    """Where a member goes."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0] or "\0" in name:
+        fail(str(path), "a member's name leads out of the folder", "", "do not trust this archive")
+    return folder.joinpath(*parts)
+
+
+def _unzip(path: Path, folder: Path) -> None:
+    budget = _Budget(path)
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            target = _inside(path, folder, member.filename)
+            if stat.S_ISLNK(member.external_attr >> 16):
+                fail(str(path), "a member is a link", "files and folders")
+            if not member.is_dir():
+                with archive.open(member) as source:
+                    budget.copy(source, target)
+
+
+def _untar(path: Path, folder: Path) -> None:
+    budget = _Budget(path)
+    with tarfile.open(path) as archive:
+        for member in archive:
+            target = _inside(path, folder, member.name)
+            if member.isdir():
+                continue
+            source = archive.extractfile(member) if member.isreg() else None
+            if source is None:
+                fail(str(path), "a member is a link or a device", "files and folders")
+            with source:
+                budget.copy(source, target)

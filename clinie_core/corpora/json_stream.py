@@ -1,0 +1,53 @@
+"""Large JSON files one value at a time, by ijson, with errors that name a line and quote nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import ijson
+
+from clinie_core.errors import fail
+
+__all__ = ["items", "pairs"]
+
+
+def items(stream: BinaryIO, where: str, path: str) -> Iterator[Any]:
+    """The values under a path, in ijson's notation (``documents.item``).
+
+    Raises:
+        InputError: If the file is not valid JSON.
+    """
+    yield from _guarded(ijson.items(stream, path, use_float=True), stream, where)
+
+
+def pairs(stream: BinaryIO, where: str) -> Iterator[tuple[str, Any]]:
+    """The keys and values of the one object that the file is.
+
+    Raises:
+        InputError: If the file is not valid JSON.
+    """
+    yield from _guarded(ijson.kvitems(stream, "", use_float=True), stream, where)
+
+
+def _guarded(values: Iterator[Any], stream: BinaryIO, where: str) -> Iterator[Any]:
+    try:
+        yield from values
+    except (ijson.JSONError, UnicodeDecodeError, RecursionError):
+        fail(_place(stream, where), "not valid JSON in UTF-8", "", "write the file again, or cut what is broken")
+
+
+def _place(stream: BinaryIO, where: str) -> str:
+    """Where a broken file breaks, by reading it again as a whole."""
+    stream.seek(0)
+    try:
+        json.loads(stream.read())
+    except json.JSONDecodeError as error:
+        return f"{where}:{error.lineno}"
+    except UnicodeDecodeError as error:
+        stream.seek(0)
+        return f"{where}:{stream.read(error.start).count(10) + 1}"
+    except (RecursionError, ValueError):  # valid to the grammar, and still nothing that can be read
+        return f"{where}:1"
+    return f"{where}:1"

@@ -1,0 +1,63 @@
+"""What every corpus format keeps; a new row of the table is tested without a new test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clinie_core.corpora import FORMATS
+from clinie_core.corpora.checking import document_problems
+from clinie_core.corpora.losses import differences
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Document
+from clinie_core.errors import Problem
+
+
+def notes() -> list[Document]:
+    """A few notes in the order of their ids, as a folder of files is read."""
+    return sorted((note for split in synthetic_splits(12, seed=5).values() for note in split), key=lambda d: d.id)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+class TestCorpusFormat:
+    def test_it_says_what_a_folder_holds(self, name: str) -> None:
+        assert FORMATS.load(name).example
+
+    def test_an_empty_folder_has_no_documents(self, name: str, tmp_path: Path) -> None:
+        assert FORMATS.load(name)().read_all(tmp_path) == ()
+
+    def test_what_was_written_is_read_as_rewriting_says(self, name: str, tmp_path: Path) -> None:
+        format_ = FORMATS.load(name)()
+        written = notes()
+        format_.write(written, tmp_path / "corpus")
+        read = format_.read_all(tmp_path / "corpus")
+        assert [d.id for d in read] == [d.id for d in written]
+        assert list(read) == [format_.rewritten(note) for note in written]
+        for document in read:
+            assert not document_problems(document, name)
+
+    def test_what_it_has_carried_once_it_carries_again_without_loss(self, name: str) -> None:
+        format_ = FORMATS.load(name)()
+        for note in notes():
+            once = format_.rewritten(note)
+            assert not differences(once, format_.rewritten(once))
+
+    def test_every_word_and_every_whole_word_concept_is_carried(self, name: str) -> None:
+        format_ = FORMATS.load(name)()
+        for note in notes():
+            lost = differences(replace(note, relations=(), attributes=()), format_.rewritten(note))
+            assert lost["text"] == 0
+            # Formats of tokens widen or drop a concept; no format of offsets may.
+            if name in {"brat", "jsonl", "bioc_xml", "bioc_json", "pubtator"}:
+                assert lost["concepts"] == 0
+
+    def test_broken_utf_8_is_one_problem_that_names_the_file(self, name: str, tmp_path: Path) -> None:
+        format_ = FORMATS.load(name)()
+        format_.write(notes()[:1], tmp_path)
+        file = max((f for f in tmp_path.iterdir() if f.is_file()), key=lambda f: f.stat().st_size)
+        file.write_bytes(file.read_bytes()[:40] + b"\xff\xfe" + file.read_bytes()[40:])
+        problems = [item for item in format_.read(tmp_path) if isinstance(item, Problem)]
+        assert problems
+        assert all(str(tmp_path) in problem.where for problem in problems)

@@ -1,0 +1,114 @@
+"""Corpora from the command line: formats, check, stats, convert and split, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+RunClinie = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_formats_are_listed_with_what_they_hold(clinie: RunClinie) -> None:
+    rows = json.loads(clinie("data", "formats", "--json").stdout)
+    assert rows["brat"] == "NAME.txt with NAME.ann beside it"
+    assert set(rows) >= {"i2b2", "radgraph", "bioc_xml", "bioc_json", "pubtator", "conll", "jsonl", "hf_dataset"}
+    shown = clinie("data", "formats").stdout
+    assert all(name in shown for name in rows)
+
+
+def test_a_conversion_says_what_it_loses_and_back_again_nothing(
+    corpus_folder: Path, tmp_path: Path, clinie: RunClinie
+) -> None:
+    done = clinie("data", "convert", corpus_folder, tmp_path / "lines", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["lost"] == {}
+    back = clinie("data", "convert", tmp_path / "lines", tmp_path / "brat", "--format", "jsonl", "--to", "brat")
+    assert "nothing was lost" in back.stdout
+    stats = [clinie("data", "stats", folder, "--json").stdout for folder in (corpus_folder, tmp_path / "brat")]
+    assert stats[0] == stats[1]
+    columns = clinie("data", "convert", corpus_folder, tmp_path / "columns", "--to", "conll")
+    assert columns.returncode == 0
+    assert "relations: conll cannot carry them" in columns.stdout
+
+
+def test_a_broken_corpus_is_not_half_converted(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    shutil.copytree(corpus_folder, tmp_path / "corpus")
+    victim = sorted((tmp_path / "corpus" / "dev").glob("*.ann"))[0]
+    victim.write_text(victim.read_text() + "T99\tDrug 0 999999\tx\n")
+    done = clinie("data", "convert", tmp_path / "corpus", tmp_path / "out")
+    assert done.returncode == 2
+    assert str(victim) in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
+
+
+def test_an_archive_is_checked_as_a_folder_is(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    archive = shutil.make_archive(str(tmp_path / "notes"), "zip", corpus_folder)
+    done = clinie("data", "check", archive, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == clinie("data", "check", corpus_folder, "--json").stdout
+
+
+def test_types_that_annotation_conf_does_not_declare(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    shutil.copytree(corpus_folder, tmp_path / "corpus")
+    (tmp_path / "corpus" / "annotation.conf").write_text(
+        "[entities]\nProblem\n\tTest # a comment\nDrug\nDosage\nFrequency\nTobacco\n[relations]\n"
+    )
+    done = clinie("data", "check", tmp_path / "corpus", "--json")
+    assert done.returncode == 0
+    assert [w for w in json.loads(done.stdout)["warnings"] if "not declared" in w] == [
+        "annotation.conf: type ADE is used and not declared; declare it, or mend the annotations"
+    ]
+
+
+def test_split_lists_are_what_a_corpus_can_name(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    arguments = ("data", "split", corpus_folder, tmp_path / "lists", "--shots", "2,5", "--group", r"(\d)$", "--json")
+    counts = json.loads(clinie(*arguments).stdout)["documents"]
+    assert set(counts) == {"train.list", "dev.list", "test.list", "train-2.list", "train-5.list"}
+    lists = {name: (tmp_path / "lists" / name).read_text().split() for name in counts}
+    parts = [lists[f"{split}.list"] for split in ("train", "dev", "test")]
+    assert sum(map(len, parts)) == 20
+    patients = [{id_[-1] for id_ in part} for part in parts]
+    assert not patients[0] & patients[1] | patients[0] & patients[2] | patients[1] & patients[2]
+    assert lists["train-2.list"] == lists["train-5.list"][:2]
+    folds = json.loads(clinie("data", "split", corpus_folder, tmp_path / "f", "--folds", "4", "--json").stdout)
+    sizes = [folds["documents"][f"fold-{i}/dev.list"] for i in range(4)]
+    assert sum(sizes) == 20
+    assert max(sizes) - min(sizes) <= 2  # types are shared out before sizes are
+
+    clinie("data", "convert", corpus_folder, tmp_path / "all", "--to", "brat")
+    for part in ("train", "dev", "test"):
+        for file in (tmp_path / "all" / part).iterdir():
+            file.rename(tmp_path / "all" / file.name)
+        (tmp_path / "all" / part).rmdir()
+        shutil.copy(tmp_path / "lists" / f"{part}.list", tmp_path / "all")
+    stats = json.loads(clinie("data", "stats", tmp_path / "all", "--json").stdout)
+    assert {split: counts["documents"] for split, counts in stats.items()} == {
+        split: len(lists[f"{split}.list"]) for split in ("train", "dev", "test")
+    }
+    (tmp_path / "all" / "dev.list").write_text("nobody\n")
+    assert "there is no document nobody" in clinie("data", "check", tmp_path / "all").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--format", "brta"), "unknown corpus format 'brta'"),
+        (("--dev", "0.6", "--test", "0.6"), "less than 1"),
+        (("--folds", "99"), "the number of patients"),
+        (("--shots", "5,x"), "not a list of numbers"),
+        (("--shots", "500"), "at most the"),
+        (("--group", "metadata:patient"), "has no metadata 'patient'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_writes_nothing(
+    corpus_folder: Path, tmp_path: Path, clinie: RunClinie, arguments: tuple[str, ...], expected: str
+) -> None:
+    done = clinie("data", "split", corpus_folder, tmp_path / "lists", *arguments)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert not (tmp_path / "lists").exists()
