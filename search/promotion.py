@@ -22,7 +22,7 @@ import clinie_core
 from clinie_core.document import Document
 from clinie_core.errors import fail
 from clinie_core.extractor import Extractor
-from clinie_core.scoring import ConceptScores, score_concepts
+from clinie_core.scoring import Scores, score_concepts
 from search.ledger import TrialRecord
 from search.tracking import fetch_artifacts
 
@@ -55,7 +55,7 @@ class Promotion:
         return asdict(self)
 
 
-def evaluate(extractor: Extractor, documents: tuple[Document, ...]) -> ConceptScores:
+def evaluate(extractor: Extractor, documents: tuple[Document, ...]) -> Scores:
     """Score an extractor on annotated documents."""
     predicted = extractor.annotate(documents)
     return score_concepts((gold.concepts, found.concepts) for gold, found in zip(documents, predicted, strict=True))
@@ -121,7 +121,7 @@ def promote_trial(
             "recall": counts.recall,
             "support": counts.tp + counts.fn,
         }
-        for type_, counts in sorted(scores.strict.items())
+        for type_, counts in sorted(scores.by_type("strict").items())
     }
     return Promotion(name, version, CHAMPION, study, record.number, record.metrics, metrics, by_type, record.parameters)
 

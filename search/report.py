@@ -12,7 +12,7 @@ from rich.text import Text
 
 from clinie_core.config import TrialConfig
 from clinie_core.document import Document
-from clinie_core.scoring import ConceptScores
+from clinie_core.scoring import Scores
 from search.ledger import TrialRecord
 from search.progress import describe_config
 
@@ -66,16 +66,16 @@ def plan_table(configs: Sequence[TrialConfig], sizes: Sequence[Footprint]) -> Re
     return table
 
 
-def scores_table(title: str, scores: ConceptScores) -> RenderableType:
+def scores_table(title: str, scores: Scores) -> RenderableType:
     """Strict scores by type and strict and lenient ones in all."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2))
     table.add_column("type")
     for column in ("F1", "precision", "recall", "gold"):
         table.add_column(column, justify="right")
     rows = [
-        *sorted(scores.strict.items()),
-        ("all, strict", scores.strict_micro),
-        ("all, lenient", scores.lenient_micro),
+        *sorted(scores.by_type("strict").items()),
+        ("all, strict", scores.micro("strict")),
+        ("all, lenient", scores.micro("lenient")),
     ]
     for name, counts in rows:
         table.add_row(
@@ -83,7 +83,7 @@ def scores_table(title: str, scores: ConceptScores) -> RenderableType:
             f"{counts.f1:.4f}",
             f"{counts.precision:.4f}",
             f"{counts.recall:.4f}",
-            str(counts.tp + counts.fn),
+            f"{counts.tp + counts.fn:g}",
         )
     return table
 

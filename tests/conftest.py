@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
@@ -33,6 +34,8 @@ TINY: dict[str, Any] = {
     "intermediate_size": 64,
     "max_position_embeddings": 160,
 }
+hypothesis.settings.register_profile("clinie", deadline=None)  # a slow machine is not a failure
+hypothesis.settings.load_profile("clinie")
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 
 

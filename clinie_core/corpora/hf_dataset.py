@@ -44,8 +44,11 @@ class HfDataset(CorpusFormat):
             yield from error.problems
             return
         seen: set[str] = set()
-        for number, row in enumerate(dataset):
-            yield from _read_row(row, f"{path}: row {number}", str(row.get(ID, number)), tags, names, seen)
+        try:
+            for number, row in enumerate(_rows(dataset, path)):
+                yield from _read_row(row, f"{path}: row {number}", str(row.get(ID, number)), tags, names, seen)
+        except InputError as error:
+            yield from error.problems
 
     def write(self, documents: Iterable[Document], folder: Path) -> None:
         """See :meth:`CorpusFormat.write`; a sentence's end is not kept."""
@@ -85,6 +88,18 @@ def _load(path: Path) -> Any:
         raise
     except Exception as error:  # whatever the library, Arrow or JSON make of broken files
         fail(str(path), f"not a dataset that can be loaded ({type(error).__name__})", "what save_to_disk writes")
+
+
+def _rows(dataset: Any, path: Path) -> Iterator[dict[str, Any]]:
+    rows = iter(dataset)
+    while True:
+        try:
+            row = next(rows, None)
+        except Exception as error:  # as in _load: Arrow files are read when a row is asked for
+            fail(str(path), f"a row cannot be read ({type(error).__name__})", "what save_to_disk writes")
+        if row is None:
+            return
+        yield row
 
 
 def _row(document: Document) -> dict[str, Any]:

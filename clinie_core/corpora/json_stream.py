@@ -12,6 +12,8 @@ from clinie_core.errors import fail
 
 __all__ = ["items", "pairs"]
 
+MAX_DEPTH = 100
+
 
 def items(stream: BinaryIO, where: str, path: str) -> Iterator[Any]:
     """The values under a path, in ijson's notation (``documents.item``).
@@ -19,7 +21,7 @@ def items(stream: BinaryIO, where: str, path: str) -> Iterator[Any]:
     Raises:
         InputError: If the file is not valid JSON.
     """
-    yield from _guarded(ijson.items(stream, path, use_float=True), stream, where)
+    yield from _guarded(ijson.items(_events(stream, where), path), stream, where)
 
 
 def pairs(stream: BinaryIO, where: str) -> Iterator[tuple[str, Any]]:
@@ -28,7 +30,25 @@ def pairs(stream: BinaryIO, where: str) -> Iterator[tuple[str, Any]]:
     Raises:
         InputError: If the file is not valid JSON.
     """
-    yield from _guarded(ijson.kvitems(stream, "", use_float=True), stream, where)
+    yield from _guarded(ijson.kvitems(_events(stream, where), ""), stream, where)
+
+
+def _events(stream: BinaryIO, where: str) -> Iterator[Any]:
+    """Ijson's events; what nests without end would take memory in the square of its depth."""
+    events: Iterator[Any] = ijson.parse(_shallow(ijson.basic_parse(stream, use_float=True), where))
+    return events
+
+
+def _shallow(events: Iterator[tuple[str, Any]], where: str) -> Iterator[tuple[str, Any]]:
+    depth = 0
+    for event in events:
+        if event[0].startswith("start_"):
+            depth += 1
+            if depth > MAX_DEPTH:
+                fail(f"{where}:1", f"JSON nested deeper than {MAX_DEPTH}", "", "write the file again")
+        elif event[0].startswith("end_"):
+            depth -= 1
+        yield event
 
 
 def _guarded(values: Iterator[Any], stream: BinaryIO, where: str) -> Iterator[Any]:

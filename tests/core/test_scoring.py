@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from clinie_core.document import Concept, Span
 from clinie_core.scoring import Counts, score_concepts
+from clinie_core.scoring.items import MODES as MODE_TABLE
+
+MODES = tuple(MODE_TABLE)
 
 
 def concept(start: int, end: int, type_: str = "Drug") -> Concept:
@@ -40,24 +43,24 @@ def test_worked_cases(
     lenient: tuple[int, int, int],
 ) -> None:
     scores = score_concepts([([concept(*g) for g in gold], [concept(*p) for p in predicted])])
-    assert scores.strict_micro == Counts(*strict)
-    assert scores.lenient_micro == Counts(*lenient)
+    assert scores.micro("strict") == Counts(*strict)
+    assert scores.micro("lenient") == Counts(*lenient)
 
 
 def test_a_discontinuous_concept_counts_as_its_whole_stretch() -> None:
     gold = Concept("T1", "Drug", (Span(0, 4), Span(8, 12)))
-    assert score_concepts([([gold], [concept(0, 12)])]).strict_micro == Counts(1, 0, 0)
+    assert score_concepts([([gold], [concept(0, 12)])]).micro("strict") == Counts(1, 0, 0)
 
 
 def test_a_wrong_type_is_one_false_and_one_missed() -> None:
     scores = score_concepts([([concept(0, 5, "Drug")], [concept(0, 5, "ADE")])])
-    assert (scores.strict["ADE"], scores.strict["Drug"]) == (Counts(0, 1, 0), Counts(0, 0, 1))
+    assert (scores.by_type("strict")["ADE"], scores.by_type("strict")["Drug"]) == (Counts(0, 1, 0), Counts(0, 0, 1))
 
 
 @given(documents)
 def test_a_copy_scores_one(pairs: list[tuple[list[Concept], list[Concept]]]) -> None:
     scores = score_concepts([(gold, gold) for gold, _ in pairs])
-    for micro in (scores.strict_micro, scores.lenient_micro):
+    for micro in (scores.micro("strict"), scores.micro("lenient")):
         assert (micro.fp, micro.fn) == (0, 0)
 
 
@@ -65,7 +68,7 @@ def test_a_copy_scores_one(pairs: list[tuple[list[Concept], list[Concept]]]) -> 
 def test_swapping_gold_and_prediction_swaps_strict_precision_and_recall(
     pairs: list[tuple[list[Concept], list[Concept]]],
 ) -> None:
-    one, other = (score_concepts(p).strict_micro for p in (pairs, [(b, a) for a, b in pairs]))
+    one, other = (score_concepts(p).micro("strict") for p in (pairs, [(b, a) for a, b in pairs]))
     assert (one.tp, one.fp, one.fn) == (other.tp, other.fn, other.fp)
 
 
@@ -74,12 +77,15 @@ def test_lenient_is_never_below_strict_and_types_sum_to_all(
     pairs: list[tuple[list[Concept], list[Concept]]],
 ) -> None:
     scores = score_concepts(pairs)
-    assert scores.lenient_micro.f1 >= scores.strict_micro.f1
-    assert sum((c.tp for c in scores.strict.values()), 0) == scores.strict_micro.tp
+    assert scores.micro("lenient").f1 >= scores.micro("strict").f1
+    assert sum((c.tp for c in scores.by_type("strict").values()), 0) == scores.micro("strict").tp
 
 
 @given(documents, st.integers())
 def test_order_never_matters(pairs: list[tuple[list[Concept], list[Concept]]], seed: int) -> None:
     draw = random.Random(seed)
     shuffled = [(draw.sample(g, len(g)), draw.sample(p, len(p))) for g, p in draw.sample(pairs, len(pairs))]
-    assert score_concepts(pairs) == score_concepts(shuffled)
+    one, other = score_concepts(pairs, MODES), score_concepts(shuffled, MODES)
+    for mode in MODES:
+        assert one.by_type(mode) == other.by_type(mode)
+        assert sorted(one.documents(mode).tolist()) == sorted(other.documents(mode).tolist())

@@ -1,0 +1,125 @@
+"""Reading and scoring corpora: clinie beside the bioc package's brat reader and nervaluate.
+
+Reading needs real documents: ``leaf-clinical-trials`` under ``CLINIE_CORPORA``, or else synthetic
+notes are read. Each way reads and scores the same documents, in turns; the medians are compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import bioc.brat
+from nervaluate import Evaluator
+
+from clinie_core.corpora.brat import Brat
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Concept, Document, Span
+from clinie_core.scoring import score_concepts
+from clinie_core.scoring.significance import compare
+
+TURNS, DOCUMENTS, RESAMPLES = 5, 1_000, 10_000
+
+
+def seconds(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median seconds of each way over several turns."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(TURNS):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def folders(scratch: Path) -> list[Path]:
+    """Folders of brat documents."""
+    corpora = os.environ.get("CLINIE_CORPORA")
+    real = Path(corpora, "leaf-clinical-trials") if corpora else None
+    if real is not None and real.is_dir():
+        return sorted(folder for folder in real.iterdir() if folder.is_dir())
+    Brat().write(synthetic_splits(DOCUMENTS, seed=1)["train"], scratch)
+    return [scratch]
+
+
+def read_by_bioc(places: Sequence[Path]) -> None:
+    """Read every document by the bioc package."""
+    for folder in places:
+        for file in folder.glob("*.ann"):
+            text = file.with_suffix(".txt")
+            with text.open(encoding="utf-8", newline="") as note, file.open(encoding="utf-8") as annotations:
+                bioc.brat.load(note, annotations)
+
+
+def moved(documents: Sequence[Document], seed: int) -> list[tuple[Concept, ...]]:
+    """Predictions: gold concepts, some with an end moved, some left out."""
+    draw = random.Random(seed)
+    predictions = []
+    for document in documents:
+        kept = [c for c in document.concepts if draw.random() > 0.1]
+        shift = [draw.choice((0, 0, 0, 1)) for _ in kept]
+        spans = [Span(c.start, min(len(document.text), c.end + s)) for c, s in zip(kept, shift, strict=True)]
+        predictions.append(tuple(Concept(c.id, c.type, (s,)) for c, s in zip(kept, spans, strict=True)))
+    return predictions
+
+
+def score_by_nervaluate(documents: Sequence[Document], predicted: Sequence[tuple[Concept, ...]]) -> None:
+    """Strict and the other three schemes, as the package always counts them."""
+    types = sorted({c.type for d in documents for c in d.concepts})
+
+    def spans(rows: Sequence[tuple[Concept, ...]]) -> list[list[dict[str, Any]]]:
+        return [[{"label": c.type, "start": c.start, "end": c.end - 1} for c in row] for row in rows]
+
+    Evaluator(spans([d.concepts for d in documents]), spans(predicted), tags=types, loader="dict").evaluate()
+
+
+def main() -> None:
+    """Measure and print a table and one JSON object."""
+    with tempfile.TemporaryDirectory() as scratch:
+        places = folders(Path(scratch))
+        count = sum(len(list(folder.glob("*.txt"))) for folder in places)
+        reading = seconds(
+            {
+                "clinie": lambda: [item for folder in places for item in Brat().read(folder)],
+                "bioc": lambda: read_by_bioc(places),
+            }
+        )
+    notes = synthetic_splits(DOCUMENTS, seed=2)
+    documents = [note for split in notes.values() for note in split]
+    predicted = moved(documents, seed=3)
+    pairs = [(d.concepts, p) for d, p in zip(documents, predicted, strict=True)]
+    modes = ("strict", "lenient", "partial", "type")
+    scoring = seconds(
+        {
+            "clinie": lambda: score_concepts(pairs, modes),
+            "nervaluate": lambda: score_by_nervaluate(documents, predicted),
+        }
+    )
+    first = score_concepts(pairs).documents("strict")
+    other = [(d.concepts, p) for d, p in zip(documents, moved(documents, seed=4), strict=True)]
+    second = score_concepts(other).documents("strict")
+    tests = seconds({"compare": lambda: compare(first, second, resamples=RESAMPLES)})
+    print(f"reading {count:,} documents of brat")
+    for name, value in reading.items():
+        print(f"  {name:<12}{count / value:>10,.0f} documents/s")
+    print(f"scoring {DOCUMENTS:,} documents in {len(modes)} modes")
+    for name, value in scoring.items():
+        print(f"  {name:<12}{value:>10.3f} s")
+    print(f"two paired tests of {RESAMPLES:,} resamples each over {DOCUMENTS:,} documents: {tests['compare']:.2f} s")
+    result = {
+        "reading_ratio": round(reading["bioc"] / reading["clinie"], 2),
+        "scoring_ratio": round(scoring["nervaluate"] / scoring["clinie"], 2),
+        "paired_tests_seconds": round(tests["compare"], 3),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

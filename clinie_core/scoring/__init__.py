@@ -1,0 +1,20 @@
+"""Scores of what was predicted against what was annotated, and how far they can be trusted."""
+
+from __future__ import annotations
+
+from clinie_core.scoring.annotations import (
+    score_attributes,
+    score_concepts,
+    score_entity_relations,
+    score_relations,
+)
+from clinie_core.scoring.scores import Counts, Scores
+
+__all__ = [
+    "Counts",
+    "Scores",
+    "score_attributes",
+    "score_concepts",
+    "score_entity_relations",
+    "score_relations",
+]

@@ -1,0 +1,87 @@
+"""Scores of concepts, relations, attributes and document-level relations.
+
+Under every mode a discontinuous concept counts as the stretch from its first start to its last end,
+as in 2018 n2c2 track 2. Neither the order of documents nor that of annotations matters, and an
+annotation that is given twice counts once. See :mod:`clinie_core.scoring.items` for the modes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from clinie_core.document import Concept, Document
+from clinie_core.scoring.items import MODES, Item
+from clinie_core.scoring.scores import Counts, Scores
+
+__all__ = ["score_attributes", "score_concepts", "score_entity_relations", "score_relations"]
+
+Kind = TypeVar("Kind")
+USUAL = ("strict", "lenient")
+
+
+def score_concepts(
+    pairs: Iterable[tuple[Sequence[Concept], Sequence[Concept]]], modes: Sequence[str] = USUAL
+) -> Scores:
+    """Score the concepts of documents.
+
+    Args:
+        pairs: For each document its gold and its predicted concepts.
+        modes: ``strict``, ``lenient``, ``overlap``, ``partial``, ``type``.
+    """
+    return _scored(pairs, modes, lambda concepts: [Item(((c.start, c.end),), c.type) for c in concepts])
+
+
+def score_relations(pairs: Iterable[tuple[Document, Document]], modes: Sequence[str] = USUAL) -> Scores:
+    """Score the relations of documents: type, direction, and both ends with their types.
+
+    With gold concepts, let the predicted document hold them; end to end, let it hold the predicted
+    ones: a relation whose end was not found cannot be right then.
+
+    Args:
+        pairs: For each document its gold and its predicted version.
+        modes: ``strict``, ``lenient``, ``overlap``: how both ends must match.
+    """
+    return _scored(pairs, modes, _relation_items)
+
+
+def score_attributes(pairs: Iterable[tuple[Document, Document]], modes: Sequence[str] = USUAL) -> Scores:
+    """Score the attributes of concepts: type, value, and the concept with its type.
+
+    Args:
+        pairs: For each document its gold and its predicted version.
+        modes: ``strict``, ``lenient``, ``overlap``: how the concept must match.
+    """
+    return _scored(pairs, modes, _attribute_items)
+
+
+def score_entity_relations(pairs: Iterable[tuple[Document, Document]]) -> Scores:
+    """Score relations between terminology entries that a document states as a whole, as BioCreative V CDR does.
+
+    Args:
+        pairs: For each document its gold and its predicted version.
+    """
+    return _scored(
+        pairs, ("strict",), lambda document: [Item((), r.type, (r.head, r.tail)) for r in document.entity_relations]
+    )
+
+
+def _relation_items(document: Document) -> list[Item]:
+    concepts = {c.id: c for c in document.concepts}
+    ends = ((r.type, concepts[r.head], concepts[r.tail]) for r in document.relations)
+    return [Item(((h.start, h.end), (t.start, t.end)), type_, (h.type, t.type)) for type_, h, t in ends]
+
+
+def _attribute_items(document: Document) -> list[Item]:
+    concepts = {c.id: c for c in document.concepts}
+    owned = ((a, concepts[a.target]) for a in document.attributes if a.target in concepts)
+    return [Item(((c.start, c.end),), a.type, (c.type, a.value or "")) for a, c in owned]
+
+
+def _scored(pairs: Iterable[tuple[Kind, Kind]], modes: Sequence[str], items: Callable[[Kind], list[Item]]) -> Scores:
+    def rows() -> Iterator[dict[str, dict[str, Counts]]]:
+        for gold, predicted in pairs:
+            ours, theirs = list(dict.fromkeys(items(gold))), list(dict.fromkeys(items(predicted)))
+            yield {mode: MODES[mode](ours, theirs) for mode in modes}
+
+    return Scores(modes, rows())

@@ -1,0 +1,105 @@
+"""Counts and the rates that follow from them, by type, over all types, and by document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["ALL", "Counts", "Scores"]
+
+ALL = ""
+"""The type under which a mode that looks across types keeps its counts."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """True positives, false positives and false negatives, and the rates that follow from them.
+
+    Partial scores count a half where a boundary is wrong.
+    """
+
+    tp: float = 0
+    fp: float = 0
+    fn: float = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+    @property
+    def precision(self) -> float:
+        """Tp / (tp + fp), in [0, 1]; 0 if nothing was predicted."""
+        return self.tp / (self.tp + self.fp) if self.tp + self.fp else 0.0
+
+    @property
+    def recall(self) -> float:
+        """Tp / (tp + fn), in [0, 1]; 0 if there was nothing to find."""
+        return self.tp / (self.tp + self.fn) if self.tp + self.fn else 0.0
+
+    @property
+    def f1(self) -> float:
+        """2 tp / (2 tp + fp + fn), in [0, 1]; 0 if all three are 0."""
+        total = 2 * self.tp + self.fp + self.fn
+        return 2 * self.tp / total if total else 0.0
+
+
+class Scores:
+    """Counts of every document, by mode and type.
+
+    Args:
+        modes: The ways of counting.
+        documents: For each document and mode its counts by type.
+    """
+
+    def __init__(self, modes: Sequence[str], documents: Iterable[Mapping[str, Mapping[str, Counts]]]) -> None:
+        rows = list(documents)
+        self.modes = tuple(modes)
+        self.types = tuple(sorted({type_ for row in rows for counts in row.values() for type_ in counts}))
+        column = {type_: i for i, type_ in enumerate(self.types)}
+        self._table = {mode: np.zeros((len(rows), len(self.types), 3)) for mode in modes}  # [documents, types, 3]
+        for number, row in enumerate(rows):
+            for mode, by_type in row.items():
+                for type_, counts in by_type.items():
+                    self._table[mode][number, column[type_]] = (counts.tp, counts.fp, counts.fn)
+
+    def by_type(self, mode: str) -> dict[str, Counts]:
+        """Counts of each type over all documents."""
+        sums = self._table[mode].sum(axis=0)  # [types, 3]
+        return {type_: _counts(row) for type_, row in zip(self.types, sums, strict=True)}
+
+    def micro(self, mode: str) -> Counts:
+        """The counts of all types together."""
+        return _counts(self._table[mode].sum(axis=(0, 1)))
+
+    def macro_f1(self, mode: str) -> float:
+        """The mean of the types' F1; 0 without types."""
+        rates = [counts.f1 for counts in self.by_type(mode).values()]
+        return sum(rates) / len(rates) if rates else 0.0
+
+    def document_macro(self, mode: str) -> dict[str, float]:
+        """What the scorer of 2018 n2c2 track 2 calls macro: the means of the documents' rates."""
+        rows = [_counts(row) for row in self.documents(mode)]
+        names = ("precision", "recall", "f1")
+        return {name: sum(float(getattr(r, name)) for r in rows) / len(rows) if rows else 0.0 for name in names}
+
+    def documents(self, mode: str) -> NDArray[np.float64]:
+        """Counts of each document over all types, ``[documents, 3]``: true and false positives, false negatives."""
+        total: NDArray[np.float64] = self._table[mode].sum(axis=1)
+        return total
+
+    def metrics(self) -> dict[str, float]:
+        """The micro rates as flat metrics, ``strict_f1`` and so on, each in [0, 1]."""
+        return {
+            f"{mode}_{rate}": float(getattr(self.micro(mode), rate))
+            for mode in self.modes
+            for rate in ("f1", "precision", "recall")
+        }
+
+
+def _counts(row: NDArray[np.float64]) -> Counts:
+    return Counts(*(float(value) for value in row))
