@@ -60,6 +60,7 @@ class Progress:
     _best: tuple[float, int, str] | None = None
     _began: float = 0.0
     _ended_here: int = 0
+    _so_far: dict[int, float] = field(default_factory=dict)
 
     def prepare(self, study: str, home: str) -> None:
         """Say what begins, since Ray and its workers take a while to start."""
@@ -75,6 +76,8 @@ class Progress:
         for record in ledger.records():
             if record.state in self._ended:
                 self._ended[record.state] += 1
+            if record.epochs:  # what is interrupted now and goes on is not worse for it
+                self._so_far[record.number] = record.metrics[self._metric]
             if record.config and record.state == "complete":
                 self._consider(record.number, record.config, record.metrics[self._metric])
         if not self.console.is_terminal:
@@ -85,7 +88,7 @@ class Progress:
 
     def trial_started(self, number: int, config: TrialConfig) -> None:
         """A trial begins or goes on."""
-        self._running[number] = _Row(config)
+        self._running[number] = _Row(config, score=self._so_far.get(number))
 
     def trial_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """A trial has done an epoch."""
