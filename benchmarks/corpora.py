@@ -23,9 +23,12 @@ from clinie_core.corpora.brat import Brat
 from clinie_core.corpora.synthetic import synthetic_splits
 from clinie_core.document import Concept, Document, Span
 from clinie_core.scoring import score_concepts
+from clinie_core.scoring.items import MODES
 from clinie_core.scoring.significance import compare
 
 TURNS, DOCUMENTS, RESAMPLES = 5, 1_000, 10_000
+NOTES_EACH = 10
+"""With ten synthetic notes a document has about as many concepts as a case report of MACCROBAT (126)."""
 
 
 def seconds(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
@@ -58,6 +61,19 @@ def read_by_bioc(places: Sequence[Path]) -> None:
                 bioc.brat.load(note, annotations)
 
 
+def joined(notes: Sequence[Document], each: int) -> list[Document]:
+    """Documents of several notes one after another, as long as a discharge summary."""
+    documents = []
+    for begin in range(0, len(notes), each):
+        text, concepts = "", []
+        for note in notes[begin : begin + each]:
+            spans = [Span(len(text) + c.start, len(text) + c.end) for c in note.concepts]
+            concepts += [Concept("", c.type, (span,)) for c, span in zip(note.concepts, spans, strict=True)]
+            text += note.text
+        documents.append(Document(str(begin), text, tuple(concepts)))
+    return documents
+
+
 def moved(documents: Sequence[Document], seed: int) -> list[tuple[Concept, ...]]:
     """Predictions: gold concepts, some with an end moved, some left out."""
     draw = random.Random(seed)
@@ -87,18 +103,18 @@ def main() -> None:
         count = sum(len(list(folder.glob("*.txt"))) for folder in places)
         reading = seconds(
             {
-                "clinie": lambda: [item for folder in places for item in Brat().read(folder)],
+                "clinie": lambda: sum(1 for folder in places for _ in Brat().read(folder)),
                 "bioc": lambda: read_by_bioc(places),
             }
         )
-    notes = synthetic_splits(DOCUMENTS, seed=2)
-    documents = [note for split in notes.values() for note in split]
+    notes = [note for split in synthetic_splits(DOCUMENTS * NOTES_EACH, seed=2).values() for note in split]
+    documents = joined(notes, NOTES_EACH)
     predicted = moved(documents, seed=3)
     pairs = [(d.concepts, p) for d, p in zip(documents, predicted, strict=True)]
-    modes = ("strict", "lenient", "partial", "type")
     scoring = seconds(
         {
-            "clinie": lambda: score_concepts(pairs, modes),
+            "strict, lenient": lambda: score_concepts(pairs),
+            "all five modes": lambda: score_concepts(pairs, tuple(MODES)),
             "nervaluate": lambda: score_by_nervaluate(documents, predicted),
         }
     )
@@ -109,13 +125,15 @@ def main() -> None:
     print(f"reading {count:,} documents of brat")
     for name, value in reading.items():
         print(f"  {name:<12}{count / value:>10,.0f} documents/s")
-    print(f"scoring {DOCUMENTS:,} documents in {len(modes)} modes")
+    mean = sum(len(d.concepts) for d in documents) / len(documents)
+    print(f"scoring {len(documents):,} documents of {mean:.0f} concepts")
     for name, value in scoring.items():
-        print(f"  {name:<12}{value:>10.3f} s")
+        print(f"  {name:<16}{value:>10.3f} s")
     print(f"two paired tests of {RESAMPLES:,} resamples each over {DOCUMENTS:,} documents: {tests['compare']:.2f} s")
     result = {
         "reading_ratio": round(reading["bioc"] / reading["clinie"], 2),
-        "scoring_ratio": round(scoring["nervaluate"] / scoring["clinie"], 2),
+        "scoring_ratio": round(scoring["nervaluate"] / scoring["strict, lenient"], 2),
+        "scoring_ratio_all_modes": round(scoring["nervaluate"] / scoring["all five modes"], 2),
         "paired_tests_seconds": round(tests["compare"], 3),
     }
     print(json.dumps(result))

@@ -64,12 +64,20 @@ class Concept:
     @property
     def start(self) -> int:
         """First code point of the first span."""
-        return min(span.start for span in self.spans)
+        return self.stretch[0]
 
     @property
     def end(self) -> int:
         """One past the last code point of the last span."""
-        return max(span.end for span in self.spans)
+        return self.stretch[1]
+
+    @property
+    def stretch(self) -> tuple[int, int]:
+        """First start and last end."""
+        spans = self.spans
+        if len(spans) == 1:
+            return spans[0].start, spans[0].end
+        return min(span.start for span in spans), max(span.end for span in spans)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ backbone included, so that a registered model needs nothing else to run.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,17 +89,14 @@ class Extractor:
         """Give documents the predicted concepts in place of their own."""
         config, labels = self.checkpoint.config, self.checkpoint.labels
         formulation = formulation_of(config)
-        encoded = [
-            formulation.encode(
-                document,
-                self._tokenizer,
-                labels,
-                window_tokens=config.window_tokens,
-                overlap=config.window_overlap,
-                targets=False,
-            )
-            for document in documents
-        ]
+        encoded = formulation.encode(
+            documents,
+            self._tokenizer,
+            labels,
+            window_tokens=config.window_tokens,
+            overlap=config.window_overlap,
+            targets=False,
+        )
         predicted = predict_concepts(
             self._model,
             formulation,
@@ -110,6 +106,6 @@ class Extractor:
             autocast=self._world.autocast(config),
         )
         return [
-            dataclasses.replace(document, concepts=concepts, relations=(), attributes=())
+            Document(document.id, document.text, concepts, sections=document.sections, metadata=document.metadata)
             for document, concepts in zip(documents, predicted, strict=True)
         ]

@@ -80,10 +80,7 @@ class Shelf:
         return self._get(
             "encoded",
             key,
-            lambda: tuple(
-                formulation.encode(
-                    doc, tokenizer, labels, window_tokens=windows[0], overlap=windows[1], targets=targets
-                )
-                for doc in documents
+            lambda: formulation.encode(
+                documents, tokenizer, labels, window_tokens=windows[0], overlap=windows[1], targets=targets
             ),
         )

@@ -11,7 +11,8 @@ Offsets are code points of the document's own text, whatever the tokenizer norma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -20,9 +21,10 @@ from clinie_core.document import Span
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["TokenizedDocument", "Unit", "Window", "tokenize_document"]
+__all__ = ["TokenizedDocument", "Unit", "Window", "tokenize_documents"]
 
 Unit = Literal["word", "token"]
+BATCH_TEXTS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,39 +102,47 @@ def _stretches(first: Sequence[int], tokens: int, size: int, overlap: int) -> li
         begin = next_begin
 
 
-def tokenize_document(
-    text: str, tokenizer: PreTrainedTokenizerFast, *, window_tokens: int, overlap: int, unit: Unit = "word"
-) -> TokenizedDocument:
-    """Tokenize a text into units and windows.
+def tokenize_documents(
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, *, window_tokens: int, overlap: int, unit: Unit = "word"
+) -> Iterator[TokenizedDocument]:
+    """Tokenize texts into units and windows, many texts a call, which a fast tokenizer spreads over all cores.
 
     Args:
-        text: The document's text.
+        texts: The documents' texts.
         tokenizer: A fast tokenizer, which alone knows offsets.
         window_tokens: Longest window, special tokens included.
         overlap: Tokens that neighbouring windows share, at most half a window.
         unit: What is labelled.
 
-    Returns:
-        Units in order of the text, and windows that own each unit exactly once. A unit longer than
-        a window keeps its first tokens there.
+    Yields:
+        For each text its units in order, and windows that own each unit exactly once. A unit longer
+        than a window keeps its first tokens there.
     """
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ids: list[int] = encoding["input_ids"]
-    units, first = _units(text, encoding["offset_mapping"], encoding.word_ids(0), unit)
-    if not units:
-        return TokenizedDocument((), ())
-    prefix, suffix = _special_tokens(tokenizer)
+    special = _special_tokens(tokenizer)
+    remaining = iter(texts)
+    while batch := list(itertools.islice(remaining, BATCH_TEXTS)):
+        encoding = tokenizer(batch, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        for number, text in enumerate(batch):
+            ids: list[int] = encoding["input_ids"][number]
+            units, first = _units(text, encoding["offset_mapping"][number], encoding.word_ids(number), unit)
+            yield TokenizedDocument(tuple(units), tuple(_windows(ids, first, special, window_tokens, overlap)))
+
+
+def _windows(
+    ids: Sequence[int], first: Sequence[int], special: tuple[list[int], list[int]], window_tokens: int, overlap: int
+) -> Iterator[Window]:
+    if not first:
+        return
+    prefix, suffix = special
     size = window_tokens - len(prefix) - len(suffix)
     stretches = _stretches(first, len(ids), size, overlap)
-    windows = []
     for number, (begin, stop) in enumerate(stretches):
         own_begin = 0 if number == 0 else (begin + stretches[number - 1][1] + 1) // 2
-        own_stop = len(units) if number == len(stretches) - 1 else (stretches[number + 1][0] + stop + 1) // 2
+        own_stop = len(first) if number == len(stretches) - 1 else (stretches[number + 1][0] + stop + 1) // 2
         last_token = first[stop] if stop < len(first) else len(ids)
         body = ids[first[begin] : last_token][:size]
         positions = tuple(len(prefix) + first[u] - first[begin] for u in range(own_begin, own_stop))
-        windows.append(Window((*prefix, *body, *suffix), positions, own_begin))
-    return TokenizedDocument(tuple(units), tuple(windows))
+        yield Window((*prefix, *body, *suffix), positions, own_begin)
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:

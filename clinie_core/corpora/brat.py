@@ -32,6 +32,7 @@ from clinie_core.errors import ErrorList
 __all__ = ["Brat", "legal_types"]
 
 OFFSETS = re.compile(r"[0-9]{1,12} [0-9]{1,12}(?:;[0-9]{1,12} [0-9]{1,12})*")
+PLAIN_CONCEPT = re.compile(r"(T[0-9]+)\t([^\s]+) ([0-9]{1,12}) ([0-9]{1,12})\t(.+)")
 ROLE_NUMBER = re.compile(r"[0-9]+$")
 CONFIGURATION = "annotation.conf"
 
@@ -114,8 +115,8 @@ class _Annotations:
         """
         for number, raw in enumerate(content.split("\n"), start=1):
             line = raw.rstrip("\r")
-            if line and not line.isspace():
-                self._line = number
+            self._line = number
+            if not self._plain(line) and line and not line.isspace():
                 self._parse(line)
         self._check_references()
         self._errors.raise_if_any()
@@ -123,7 +124,7 @@ class _Annotations:
         return Document(
             name,
             self._text,
-            tuple(sorted(self._concepts.values(), key=lambda c: (c.start, c.end, c.id))),
+            tuple(sorted(self._concepts.values(), key=lambda c: (c.stretch, c.id))),
             tuple(Relation(r.id, r.type, resolved(r.head), resolved(r.tail)) for r in self._relations),
             tuple(Attribute(a.id, a.type, resolved(a.target), a.value) for a in self._attributes),
             tuple(self._normalizations),
@@ -131,10 +132,23 @@ class _Annotations:
             tuple(Note(n.id, n.type, resolved(n.target), n.text) for n in self._notes),
         )
 
+    def _plain(self, line: str) -> bool:
+        """Take the common line, a continuous concept with nothing wrong, by one match; three lines of four are such."""
+        match = PLAIN_CONCEPT.fullmatch(line)
+        if match is None or match[1] in self._lines:
+            return False
+        id_, type_, first, last, mention = match.groups()
+        start, end = int(first), int(last)
+        if start >= end or self._text[start:end] != mention:
+            return False
+        self._lines[id_] = self._line
+        self._concepts[id_] = Concept(id_, type_, (Span(start, end),))
+        return True
+
     def _parse(self, line: str) -> None:
         id_, tab, rest = line.partition("\t")
-        if id_ == "*" and rest:
-            parts = rest.split()
+        parts = rest.split() if id_ == "*" else []
+        if len(parts) > 1:
             self._equivalences.append((self._line, Equivalence(parts[0], tuple(parts[1:]))))
         elif id_ in self._lines:
             found = f"duplicate id {id_}, first on line {self._lines[id_]}"
@@ -230,7 +244,8 @@ class _Annotations:
             self._known(event, trigger, concepts, noun)
         for relation in self._relations:
             for target in (relation.head, relation.tail):
-                self._known(relation.id, target, concepts, noun)
+                if target not in concepts:
+                    self._known(relation.id, target, concepts, noun)
         for attribute in self._attributes:
             self._known(attribute.id, attribute.target, concepts | relations, noun)
         for normalization in self._normalizations:

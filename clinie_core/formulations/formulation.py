@@ -62,15 +62,15 @@ class Formulation(Frozen, ABC):
     @abstractmethod
     def encode(
         self,
-        document: Document,
+        documents: Sequence[Document],
         tokenizer: PreTrainedTokenizerFast,
         labels: Sequence[str],
         *,
         window_tokens: int,
         overlap: int,
         targets: bool,
-    ) -> EncodedDocument:
-        """Turn a document into examples, with gold targets or without."""
+    ) -> tuple[EncodedDocument, ...]:
+        """Turn documents into examples, with gold targets or without."""
 
     @abstractmethod
     def build_head(self, hidden_size: int, labels: Sequence[str]) -> TaskHead:

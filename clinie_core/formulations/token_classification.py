@@ -14,7 +14,7 @@ from pydantic import Field
 from clinie_core.document import Concept, Document
 from clinie_core.formulations.formulation import EncodedDocument, Example, Formulation
 from clinie_core.tagging import bio_labels, legal_transitions, tag_units, tagged_concepts, viterbi
-from clinie_core.windows import Unit, tokenize_document
+from clinie_core.windows import Unit, tokenize_documents
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -45,24 +45,26 @@ class TokenClassification(Formulation):
 
     def encode(
         self,
-        document: Document,
+        documents: Sequence[Document],
         tokenizer: PreTrainedTokenizerFast,
         labels: Sequence[str],
         *,
         window_tokens: int,
         overlap: int,
         targets: bool,
-    ) -> EncodedDocument:
+    ) -> tuple[EncodedDocument, ...]:
         """One example a window, with the labels of the units that the window owns."""
-        tokenized = tokenize_document(
-            document.text, tokenizer, window_tokens=window_tokens, overlap=overlap, unit=self.unit
-        )
-        tags = tag_units(tokenized.units, document.concepts, labels)[0] if targets else ()
-        examples = tuple(
-            Example(w.input_ids, w.positions, tags[w.first_unit : w.first_unit + len(w.positions)])
-            for w in tokenized.windows
-        )
-        return EncodedDocument(examples, tokenized.units)
+        texts = (document.text for document in documents)
+        tokenized = tokenize_documents(texts, tokenizer, window_tokens=window_tokens, overlap=overlap, unit=self.unit)
+        encoded = []
+        for document, tokens in zip(documents, tokenized, strict=True):
+            tags = tag_units(tokens.units, document.concepts, labels)[0] if targets else ()
+            examples = tuple(
+                Example(w.input_ids, w.positions, tags[w.first_unit : w.first_unit + len(w.positions)])
+                for w in tokens.windows
+            )
+            encoded.append(EncodedDocument(examples, tokens.units))
+        return tuple(encoded)
 
     def build_head(self, hidden_size: int, labels: Sequence[str]) -> TaskHead:
         """A linear or CRF head over ``[batch, positions, hidden_size]``."""

