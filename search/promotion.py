@@ -119,7 +119,7 @@ def promote_trial(
             "f1": counts.f1,
             "precision": counts.precision,
             "recall": counts.recall,
-            "support": counts.tp + counts.fn,
+            "support": int(counts.tp + counts.fn),
         }
         for type_, counts in sorted(scores.by_type("strict").items())
     }

@@ -13,6 +13,7 @@ from rich.text import Text
 from clinie_core.config import TrialConfig
 from clinie_core.document import Document
 from clinie_core.scoring import Scores
+from clinie_core.scoring.significance import interval
 from search.ledger import TrialRecord
 from search.progress import describe_config
 
@@ -67,8 +68,18 @@ def plan_table(configs: Sequence[TrialConfig], sizes: Sequence[Footprint]) -> Re
 
 
 def scores_table(title: str, scores: Scores) -> RenderableType:
-    """Strict scores by type and strict and lenient ones in all."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2))
+    """Strict scores by type, strict and lenient ones in all, and how sure the strict one is."""
+    low, high = interval(scores.documents("strict"))
+    caption = f"strict F1: 95 % interval {low:.4f} to {high:.4f}, by bootstrap over documents"
+    table = Table(
+        title=title,
+        caption=caption,
+        caption_justify="left",
+        title_justify="left",
+        header_style="bold",
+        box=None,
+        padding=(0, 2),
+    )
     table.add_column("type")
     for column in ("F1", "precision", "recall", "gold"):
         table.add_column(column, justify="right")

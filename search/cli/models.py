@@ -114,6 +114,7 @@ def evaluate(
 ) -> None:
     """Score a registered model on a split of a corpus."""
     from clinie_core.corpora.loading import discover_splits, load_corpus
+    from clinie_core.scoring.significance import interval
     from search.promotion import evaluate as score
     from search.report import scores_table
 
@@ -122,7 +123,8 @@ def evaluate(
     merge = extractor.checkpoint.config.merge_types
     scores = score(extractor, (loaded.merged(merge) if merge else loaded)[split])
     if as_json:
-        print_json({"model": model, "split": split, **scores.metrics()})
+        low, high = interval(scores.documents("strict"))
+        print_json({"model": model, "split": split, **scores.metrics(), "strict_f1_interval": [low, high]})
     else:
         console().print(scores_table(f"{model} on {split}, {len(loaded[split])} documents", scores))
 

@@ -223,6 +223,8 @@ def test_evaluation_agrees_with_promotion(
     )
     scores = json.loads(done.stdout)
     assert {k: scores[k] for k in promoted["test"]} == promoted["test"]
+    low, high = scores["strict_f1_interval"]
+    assert low <= scores["strict_f1"] <= high
 
 
 def test_an_unknown_model_is_one_line(home: Path, clinie: RunClinie) -> None:

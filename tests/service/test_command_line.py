@@ -114,7 +114,7 @@ def test_wrong_input_leaves_nothing_behind(
         ("corpus.path=/no/such/folder",): "corpus.path: no folder /no/such/folder",
         ("corpus.splits.dev=missing",): "corpus.splits.dev: no documents in",
         ("corpus.splits={train: train}",): "corpus.splits: no dev split is named",
-        ("corpus.format=bart",): "corpus.format: unknown corpus format 'bart'; allowed: brat; did you mean 'brat'?",
+        ("corpus.format=bart",): "corpus.format: unknown corpus format 'bart'; allowed: brat, jsonl, i2b2",
         ("corpus.splits={train: train, dev: train}",): "is also in train; keep it in one split",
         ("algorithm.sampler=tep",): "algorithm.sampler: unknown sampler 'tep'; allowed: tpe",
         ("algorithm.scheduler=ashes",): "algorithm.scheduler: unknown scheduler 'ashes'",
