@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from clinie_core.document import Concept, Document
-from clinie_core.scoring.items import MODES, Item
-from clinie_core.scoring.scores import Counts, Scores
+from clinie_core.scoring.items import MODES, ByType, Item
+from clinie_core.scoring.scores import Scores
 
 __all__ = ["score_attributes", "score_concepts", "score_entity_relations", "score_relations"]
 
@@ -29,7 +29,7 @@ def score_concepts(
         pairs: For each document its gold and its predicted concepts.
         modes: ``strict``, ``lenient``, ``overlap``, ``partial``, ``type``.
     """
-    return _scored(pairs, modes, lambda concepts: [((c.stretch,), c.type, ()) for c in concepts])
+    return _scored(pairs, modes, lambda concepts: [(c.stretch, c.type, ()) for c in concepts])
 
 
 def score_relations(pairs: Iterable[tuple[Document, Document]], modes: Sequence[str] = USUAL) -> Scores:
@@ -69,17 +69,17 @@ def score_entity_relations(pairs: Iterable[tuple[Document, Document]]) -> Scores
 def _relation_items(document: Document) -> list[Item]:
     concepts = {c.id: c for c in document.concepts}
     ends = ((r.type, concepts[r.head], concepts[r.tail]) for r in document.relations)
-    return [((h.stretch, t.stretch), type_, (h.type, t.type)) for type_, h, t in ends]
+    return [((*h.stretch, *t.stretch), type_, (h.type, t.type)) for type_, h, t in ends]
 
 
 def _attribute_items(document: Document) -> list[Item]:
     concepts = {c.id: c for c in document.concepts}
     owned = ((a, concepts[a.target]) for a in document.attributes if a.target in concepts)
-    return [((c.stretch,), a.type, (c.type, a.value or "")) for a, c in owned]
+    return [(c.stretch, a.type, (c.type, a.value or "")) for a, c in owned]
 
 
 def _scored(pairs: Iterable[tuple[Kind, Kind]], modes: Sequence[str], items: Callable[[Kind], list[Item]]) -> Scores:
-    def rows() -> Iterator[dict[str, dict[str, Counts]]]:
+    def rows() -> Iterator[dict[str, ByType]]:
         for gold, predicted in pairs:
             ours, theirs = frozenset(items(gold)), frozenset(items(predicted))
             yield {mode: MODES[mode](ours, theirs) for mode in modes}

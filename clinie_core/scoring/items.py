@@ -20,15 +20,14 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
-from clinie_core.scoring.scores import ALL, Counts
+from clinie_core.scoring.scores import ALL, Triple
 
-__all__ = ["MODES", "Item", "ItemCounter"]
+__all__ = ["MODES", "ByType", "Item", "ItemCounter"]
 
-Stretch = tuple[int, int]
-Item = tuple[tuple[Stretch, ...], str, tuple[str, ...]]
-"""Stretches that must match, first to last character; the type it is counted under; what else must be
-equal (the types of a relation's ends, an attribute's value). A plain tuple: there are many of them."""
-ByType = dict[str, Counts]
+Item = tuple[tuple[int, ...], str, tuple[str, ...]]
+"""Start and end of each stretch that must match; the type it is counted under; what else must be equal
+(the types of a relation's ends, an attribute's value). A plain tuple: there are many of them."""
+ByType = dict[str, Triple]
 ItemCounter = Callable[[frozenset[Item], frozenset[Item]], ByType]
 
 
@@ -37,7 +36,7 @@ class _Places:
 
     def __init__(self, items: Iterable[Item]) -> None:
         self.items = sorted(items)
-        first = [stretches[0] if stretches else (0, 1) for stretches, _, _ in self.items]
+        first = [stretches[:2] or (0, 1) for stretches, _, _ in self.items]
         self._starts = [start for start, _ in first]
         self._longest = max((end - start for start, end in first), default=1)
 
@@ -46,14 +45,12 @@ class _Places:
         stretches = item[0]
         if not stretches:
             return self.items
-        start, end = stretches[0]
-        begin = bisect_right(self._starts, start - self._longest)
-        stop = bisect_left(self._starts, end)
-        return [
-            other
-            for other in self.items[begin:stop]
-            if all(a[0] < b[1] and b[0] < a[1] for a, b in zip(other[0], stretches, strict=True))
-        ]
+        begin = bisect_right(self._starts, stretches[0] - self._longest)
+        stop = bisect_left(self._starts, stretches[1])
+        near = [other for other in self.items[begin:stop] if other[0][1] > stretches[0]]
+        for i in range(2, len(stretches), 2):
+            near = [o for o in near if o[0][i] < stretches[i + 1] and stretches[i] < o[0][i + 1]]
+        return near
 
 
 def _types(items: Iterable[Item]) -> Counter[str]:
@@ -61,7 +58,7 @@ def _types(items: Iterable[Item]) -> Counter[str]:
 
 
 def _counts(tp: Counter[str], fp: Counter[str], gold: Counter[str]) -> ByType:
-    return {t: Counts(tp[t], fp[t], gold[t] - tp[t]) for t in gold | fp | tp}
+    return {t: (tp[t], fp[t], gold[t] - tp[t]) for t in {*gold, *fp}}
 
 
 def _strict(gold: frozenset[Item], predicted: frozenset[Item]) -> ByType:
@@ -80,15 +77,18 @@ def _official(gold: frozenset[Item], predicted: frozenset[Item]) -> ByType:
     # Exact predictions take their own annotation first; a lenient score is then never below a strict one.
     exact = gold & predicted
     others = predicted - exact
-    found, fp = set(exact), Counter[str]()
-    places = {key: _Places(items) for key, items in _grouped(gold).items()} if others else {}
+    tp, fp, found = _types(exact), Counter[str](), set[Item]()
+    types = {type_ for _, type_, _ in others}
+    places = {key: _Places(items) for key, items in _grouped(g for g in gold if g[1] in types).items()}
     for item in sorted(others):
         over = places[item[1:]].overlapping(item) if item[1:] in places else []
-        free = next((g for g in over if g not in found), None)
+        free = next((g for g in over if g not in exact and g not in found), None)
         if free is not None:
             found.add(free)
-        fp[item[1]] += not over
-    return _counts(_types(found), fp, _types(gold))
+            tp[item[1]] += 1
+        elif not over:
+            fp[item[1]] += 1
+    return _counts(tp, fp, _types(gold))
 
 
 def _overlap(gold: frozenset[Item], predicted: frozenset[Item]) -> ByType:
@@ -131,11 +131,11 @@ def _semeval(gold: frozenset[Item], predicted: frozenset[Item], *, by_type: bool
             best = next((g for g in over if g[0] == item[0]), None)
             points += 1 if best is not None else 0.5
         taken.add(best or over[0])
-    return {ALL: Counts(points, len(predicted) - points, len(gold) - points)} if gold or predicted else {}
+    return {ALL: (points, len(predicted) - points, len(gold) - points)} if gold or predicted else {}
 
 
 def _distance(a: Item, b: Item) -> int:
-    return sum(abs(x[0] - y[0]) + abs(x[1] - y[1]) for x, y in zip(a[0], b[0], strict=True))
+    return sum(abs(x - y) for x, y in zip(a[0], b[0], strict=True))
 
 
 MODES: dict[str, ItemCounter] = {

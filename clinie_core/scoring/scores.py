@@ -11,7 +11,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ALL", "Counts", "Scores"]
+__all__ = ["ALL", "Counts", "Scores", "Triple"]
+
+Triple = tuple[float, float, float]
 
 ALL = ""
 """The type under which a mode that looks across types keeps its counts."""
@@ -53,10 +55,10 @@ class Scores:
 
     Args:
         modes: The ways of counting.
-        documents: For each document and mode its counts by type.
+        documents: For each document and mode its counts by type: true and false positives, false negatives.
     """
 
-    def __init__(self, modes: Sequence[str], documents: Iterable[Mapping[str, Mapping[str, Counts]]]) -> None:
+    def __init__(self, modes: Sequence[str], documents: Iterable[Mapping[str, Mapping[str, Triple]]]) -> None:
         rows = list(documents)
         self.modes = tuple(modes)
         self.types = tuple(sorted({type_ for row in rows for counts in row.values() for type_ in counts}))
@@ -65,7 +67,7 @@ class Scores:
         for number, row in enumerate(rows):
             for mode, by_type in row.items():
                 for type_, counts in by_type.items():
-                    self._table[mode][number, column[type_]] = (counts.tp, counts.fp, counts.fn)
+                    self._table[mode][number, column[type_]] = counts
 
     def by_type(self, mode: str) -> dict[str, Counts]:
         """Counts of each type over all documents."""
