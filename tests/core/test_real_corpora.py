@@ -6,11 +6,14 @@ They may not be redistributed; the environment variable CLINIE_CORPORA names the
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from clinie_core.corpora import FORMATS
 from clinie_core.corpora.brat import Brat
+from clinie_core.corpora.losses import differences
 
 CORPORA = os.environ.get("CLINIE_CORPORA")
 pytestmark = pytest.mark.skipif(CORPORA is None, reason="CLINIE_CORPORA is not set: no real corpora on this machine")
@@ -31,3 +34,28 @@ def test_every_document_is_read(folder: str, documents: int) -> None:
     read = Brat().read_all(Path(CORPORA or "") / folder)
     assert len(read) == documents
     assert all(c.end <= len(d.text) for d in read for c in d.concepts)
+
+
+def test_bc5cdr_is_the_same_in_pubtator_and_in_bioc() -> None:
+    folder = Path(CORPORA or "") / "bc5cdr"
+    read = {
+        name: {d.id: d for d in FORMATS.load(name)().read_all(folder / f"CDR_TestSet.{suffix}")}
+        for name, suffix in (("pubtator", "PubTator.txt"), ("bioc_xml", "BioC.xml"))
+    }
+    assert len(read["pubtator"]) == len(read["bioc_xml"]) == 500
+    for id_, document in read["pubtator"].items():
+        other = read["bioc_xml"][id_]
+        assert other.text == document.text
+        assert {(r.type, r.head, r.tail) for r in document.entity_relations} == {
+            (r.type, r.head, r.tail) for r in other.entity_relations
+        }
+        # BioC also gives the parts of composite mentions, such as each of two diseases that share a word.
+        assert {(c.type, c.stretch) for c in document.concepts} <= {(c.type, c.stretch) for c in other.concepts}
+
+
+@pytest.mark.parametrize("name", ["jsonl", "brat"])
+def test_a_case_report_comes_back_whole(name: str) -> None:
+    format_ = FORMATS.load(name)()
+    documents = Brat().read_all(Path(CORPORA or "") / "maccrobat-2020")[:40]
+    assert sum(len(d.equivalences) + len(d.notes) for d in documents)
+    assert sum((differences(d, format_.rewritten(d)) for d in documents), Counter[str]()) == {}
