@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from clinie_core.document import Concept, Document
-from clinie_core.scoring.items import MODES, ByType, Item
+from clinie_core.scoring.items import MODES, ByType, Item, Sides
 from clinie_core.scoring.scores import Scores
 
 __all__ = ["score_attributes", "score_concepts", "score_entity_relations", "score_relations"]
@@ -81,7 +81,7 @@ def _attribute_items(document: Document) -> list[Item]:
 def _scored(pairs: Iterable[tuple[Kind, Kind]], modes: Sequence[str], items: Callable[[Kind], list[Item]]) -> Scores:
     def rows() -> Iterator[dict[str, ByType]]:
         for gold, predicted in pairs:
-            ours, theirs = frozenset(items(gold)), frozenset(items(predicted))
-            yield {mode: MODES[mode](ours, theirs) for mode in modes}
+            sides = Sides(items(gold), items(predicted))
+            yield {mode: MODES[mode](sides) for mode in modes}
 
     return Scores(modes, rows())

@@ -19,16 +19,52 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from functools import cached_property
 
 from clinie_core.scoring.scores import ALL, Triple
 
-__all__ = ["MODES", "ByType", "Item", "ItemCounter"]
+__all__ = ["MODES", "ByType", "Item", "ItemCounter", "Sides"]
 
 Item = tuple[tuple[int, ...], str, tuple[str, ...]]
 """Start and end of each stretch that must match; the type it is counted under; what else must be equal
 (the types of a relation's ends, an attribute's value). A plain tuple: there are many of them."""
 ByType = dict[str, Triple]
-ItemCounter = Callable[[frozenset[Item], frozenset[Item]], ByType]
+
+
+class Sides:
+    """One document's gold and predicted items, with what several modes ask of them.
+
+    Args:
+        gold: What was annotated.
+        predicted: What was predicted.
+    """
+
+    def __init__(self, gold: Iterable[Item], predicted: Iterable[Item]) -> None:
+        self.gold = frozenset(gold)
+        self.predicted = frozenset(predicted)
+
+    @cached_property
+    def exact(self) -> frozenset[Item]:
+        """What is the same on both sides."""
+        return self.gold & self.predicted
+
+    @cached_property
+    def others(self) -> frozenset[Item]:
+        """Predictions that are not."""
+        return self.predicted - self.exact
+
+    @cached_property
+    def exact_types(self) -> Counter[str]:
+        """How many of each type are the same on both sides."""
+        return _types(self.exact)
+
+    @cached_property
+    def gold_types(self) -> Counter[str]:
+        """How many of each type were annotated."""
+        return _types(self.gold)
+
+
+ItemCounter = Callable[[Sides], ByType]
 
 
 class _Places:
@@ -61,8 +97,8 @@ def _counts(tp: Counter[str], fp: Counter[str], gold: Counter[str]) -> ByType:
     return {t: (tp[t], fp[t], gold[t] - tp[t]) for t in {*gold, *fp}}
 
 
-def _strict(gold: frozenset[Item], predicted: frozenset[Item]) -> ByType:
-    return _counts(_types(gold & predicted), _types(predicted - gold), _types(gold))
+def _strict(sides: Sides) -> ByType:
+    return _counts(sides.exact_types, _types(sides.others), sides.gold_types)
 
 
 def _grouped(items: Iterable[Item]) -> defaultdict[tuple[str, tuple[str, ...]], list[Item]]:
@@ -73,11 +109,10 @@ def _grouped(items: Iterable[Item]) -> defaultdict[tuple[str, tuple[str, ...]], 
     return groups
 
 
-def _official(gold: frozenset[Item], predicted: frozenset[Item]) -> ByType:
+def _official(sides: Sides) -> ByType:
     # Exact predictions take their own annotation first; a lenient score is then never below a strict one.
-    exact = gold & predicted
-    others = predicted - exact
-    tp, fp, found = _types(exact), Counter[str](), set[Item]()
+    gold, exact, others = sides.gold, sides.exact, sides.others
+    tp, fp, found = Counter(sides.exact_types), Counter[str](), set[Item]()
     types = {type_ for _, type_, _ in others}
     places = {key: _Places(items) for key, items in _grouped(g for g in gold if g[1] in types).items()}
     for item in sorted(others):
@@ -88,15 +123,15 @@ def _official(gold: frozenset[Item], predicted: frozenset[Item]) -> ByType:
             tp[item[1]] += 1
         elif not over:
             fp[item[1]] += 1
-    return _counts(tp, fp, _types(gold))
+    return _counts(tp, fp, sides.gold_types)
 
 
-def _overlap(gold: frozenset[Item], predicted: frozenset[Item]) -> ByType:
-    ours, theirs = _grouped(gold), _grouped(predicted)
+def _overlap(sides: Sides) -> ByType:
+    ours, theirs = _grouped(sides.gold), _grouped(sides.predicted)
     tp = Counter[str]()
     for key in ours.keys() & theirs.keys():
         tp[key[0]] += _matching(_Places(ours[key]), theirs[key])
-    return _counts(tp, _types(predicted) - tp, _types(gold))
+    return _counts(tp, _types(sides.predicted) - tp, sides.gold_types)
 
 
 def _matching(gold: _Places, predicted: list[Item]) -> int:
@@ -114,8 +149,9 @@ def _matching(gold: _Places, predicted: list[Item]) -> int:
     return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
 
 
-def _semeval(gold: frozenset[Item], predicted: frozenset[Item], *, by_type: bool) -> ByType:
+def _semeval(sides: Sides, *, by_type: bool) -> ByType:
     """Each prediction in order takes the best annotation that is free, or else the first it overlaps."""
+    gold, predicted = sides.gold, sides.predicted
     places, taken, points = _Places(gold), set[Item](), 0.0
     for item in sorted(predicted):
         over = [g for g in places.overlapping(item) if g not in taken]
@@ -142,6 +178,6 @@ MODES: dict[str, ItemCounter] = {
     "strict": _strict,
     "lenient": _official,
     "overlap": _overlap,
-    "partial": lambda gold, predicted: _semeval(gold, predicted, by_type=False),
-    "type": lambda gold, predicted: _semeval(gold, predicted, by_type=True),
+    "partial": lambda sides: _semeval(sides, by_type=False),
+    "type": lambda sides: _semeval(sides, by_type=True),
 }
