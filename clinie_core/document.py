@@ -30,18 +30,21 @@ __all__ = [
     "Span",
 ]
 
-STRICT = {"extra": "forbid"}
+
+class _Strict:
+    """A value that pydantic reads without unknown keys."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Span:
+class Span(_Strict):
     """A stretch of text, ``start`` to ``end`` (half-open), in code points.
 
     Raises:
         ValueError: Unless ``0 <= start < end``.
     """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
 
     start: int
     end: int
@@ -52,10 +55,8 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Concept:
+class Concept(_Strict):
     """A typed mention: one span, or several where it is discontinuous."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
 
     id: str
     type: str
@@ -81,10 +82,8 @@ class Concept:
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
+class Relation(_Strict):
     """A typed, directed link from one concept (``head``) to another (``tail``), by their ids."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
 
     id: str
     type: str
@@ -93,10 +92,8 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
-class Attribute:
+class Attribute(_Strict):
     """A property of a concept or relation (``target``, an id); ``value`` is None for a flag."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
 
     id: str
     type: str
@@ -105,10 +102,8 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True)
-class Normalization:
+class Normalization(_Strict):
     """A concept's (``target``, an id) entry in a terminology: ``MeSH`` and ``D008094``."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
 
     id: str
     target: str
@@ -118,20 +113,16 @@ class Normalization:
 
 
 @dataclass(frozen=True, slots=True)
-class Equivalence:
+class Equivalence(_Strict):
     """Concepts, by their ids, that are one under a relation without direction."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
 
     type: str
     members: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class Note(_Strict):
     """What an annotator wrote about a concept, relation or attribute (``target``, an id)."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
 
     id: str
     type: str
@@ -140,10 +131,8 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class EntityRelation:
+class EntityRelation(_Strict):
     """A typed, directed link between two terminology entries, stated by the document as a whole."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
 
     id: str
     type: str
@@ -155,20 +144,16 @@ Annotation = Concept | Relation | Attribute | Normalization | Note | EntityRelat
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class Section(_Strict):
     """A named stretch of the text, such as a title."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
 
     type: str
     span: Span
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class Document(_Strict):
     """A text with what is annotated in it; ``metadata`` is what else its file says of it."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
 
     id: str
     text: str = field(repr=False)

@@ -30,16 +30,14 @@ def unpacked(path: Path) -> Iterator[Path]:
     Raises:
         InputError: If the archive is broken, would write outside the folder, or unpacks to too much.
     """
-    if not path.is_file() or not (zipfile.is_zipfile(path) or _is_tar(path)):
+    unpack = _unzip if zipfile.is_zipfile(path) else _untar if path.is_file() and _is_tar(path) else None
+    if unpack is None:
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="clinie-") as folder:
         target = Path(folder)
         try:
-            if zipfile.is_zipfile(path):
-                _unzip(path, target)
-            else:
-                _untar(path, target)
+            unpack(path, target)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
             fail(str(path), f"the archive cannot be unpacked ({type(error).__name__})", "a zip or tar file")
         inner = list(target.iterdir())

@@ -145,20 +145,22 @@ class _Builder:
     def _attribute(self, key: str, target: str, value: str) -> None:
         self.attributes.append(Attribute(f"A{len(self.attributes) + 1}", key, target, value or None))
 
+    def _relation_id(self) -> str:
+        return f"R{len(self.relations) + len(self.entity_relations) + 1}"
+
     def relate(self, relation: BiocRelation) -> None:
         """Keep one relation."""
         infons = dict(relation.infons)
         type_ = infons.pop("relation", "") or infons.pop("type", "") or "relation"
-        id_ = f"R{len(self.relations) + len(self.entity_relations) + 1}"
         nodes, ends = relation.nodes, list(infons.values())
         if len(nodes) >= 2:
             for node in nodes[1:]:
-                id_ = f"R{len(self.relations) + len(self.entity_relations) + 1}"
+                id_ = self._relation_id()
                 self.relations.append(Relation(id_, type_, nodes[0].refid, node.refid))
                 for key, value in infons.items():
                     self._attribute(key, id_, value)
         elif not nodes and len(ends) == 2:
-            self.entity_relations.append(EntityRelation(id_, type_, ends[0], ends[1]))
+            self.entity_relations.append(EntityRelation(self._relation_id(), type_, ends[0], ends[1]))
         else:
             self.errors.add(
                 self._where, f"a relation with {len(nodes)} nodes", "two nodes, or two infons beside its type"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from clinie_core.document import Document
 from clinie_core.errors import Problem
 
-__all__ = ["checked", "document_problems", "mention_problem", "squeezed"]
+__all__ = ["checked", "document_problems", "in_another_split", "mention_problem", "squeezed"]
 
 
 def squeezed(text: str) -> str:
@@ -39,6 +39,21 @@ def checked(document: Document, where: str) -> Iterator[Document | Problem]:
         yield from problems
     else:
         yield document
+
+
+def in_another_split(document: Document, split: str, split_of: dict[str, str]) -> Problem | None:
+    """What is wrong if another split has a document of this id: it would be trained on and scored on.
+
+    Args:
+        document: The document.
+        split: Its split.
+        split_of: The splits of the documents before it, by id; this one is added.
+    """
+    first = split_of.setdefault(document.id, split)
+    if first == split:
+        return None
+    found = f"document {document.id} is also in {first}"
+    return Problem(f"corpus.splits.{split}", found, "", "keep it in one split")
 
 
 def document_problems(document: Document, where: str) -> list[Problem]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clinie_core.corpora import FORMATS
-from clinie_core.corpora.corpus_format import CorpusFormat
+from clinie_core.corpora.corpus_format import CorpusFormat, require_new
 from clinie_core.corpora.loading import CorpusSource, read_split, source_problems
 from clinie_core.corpora.losses import differences
 from clinie_core.document import Document
@@ -51,8 +51,7 @@ def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionRepor
     errors.extend(source_problems(source))
     errors.raise_if_any()
     target: CorpusFormat = FORMATS.load(format_, "--to")()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        fail(str(folder), "is there and not empty", "a new or empty folder", "remove it or name another")
+    require_new(folder)
     report = ConversionReport()
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)

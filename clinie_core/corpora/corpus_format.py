@@ -21,7 +21,7 @@ from clinie_core.corpora.checking import checked
 from clinie_core.document import Document
 from clinie_core.errors import ErrorList, InputError, Problem, fail
 
-__all__ = ["CorpusFormat", "LineFormat", "Piece", "StandoffFormat", "StreamFormat", "read_text"]
+__all__ = ["CorpusFormat", "LineFormat", "Piece", "StandoffFormat", "StreamFormat", "read_text", "require_new"]
 
 MAX_LINE_BYTES = 64 * 2**20
 """The longest line that is read: a file without line ends must not fill the memory."""
@@ -63,6 +63,16 @@ class CorpusFormat(ABC):
                 documents.append(item)
         errors.raise_if_any()
         return tuple(documents)
+
+
+def require_new(folder: Path) -> None:
+    """Nothing is written over.
+
+    Raises:
+        InputError: If the folder is there and not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        fail(str(folder), "is there and not empty", "a new or empty folder", "remove it or name another")
 
 
 def read_text(file: Path) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
 
 from clinie_core.config import Frozen
 from clinie_core.corpora import FORMATS
+from clinie_core.corpora.checking import in_another_split
 from clinie_core.corpora.corpus_format import CorpusFormat, StreamFormat, read_text
 from clinie_core.document import Corpus, Document
 from clinie_core.errors import ErrorList, InputError, Problem
@@ -104,7 +105,9 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
         items = list(read_split(source, split))
         errors.extend(item for item in items if isinstance(item, Problem))
         read[split] = tuple(item for item in items if isinstance(item, Document))
-    errors.extend(_shared_ids(read))
+    split_of: dict[str, str] = {}
+    shared = (in_another_split(d, split, split_of) for split, documents in read.items() for d in documents)
+    errors.extend(problem for problem in shared if problem)
     errors.raise_if_any()
     corpus = Corpus(read)
     return corpus.merged(source.merge_types) if merge and source.merge_types else corpus
@@ -120,18 +123,6 @@ def source_problems(source: CorpusSource) -> list[Problem]:
     for split in source.splits:
         if split not in SPLITS:
             problems.append(Problem(f"corpus.splits.{split}", "unknown split", "train, dev and test"))
-    return problems
-
-
-def _shared_ids(splits: Mapping[str, tuple[Document, ...]]) -> list[Problem]:
-    """A document in two splits would be trained on and scored on."""
-    seen: dict[str, str] = {}
-    problems = []
-    for split, documents in splits.items():
-        for document in documents:
-            if seen.setdefault(document.id, split) != split:
-                found = f"document {document.id} is also in {seen[document.id]}"
-                problems.append(Problem(f"corpus.splits.{split}", found, "", "keep it in one split"))
     return problems
 
 

@@ -6,7 +6,7 @@ A loss is found by reading back what was written, not by what a format is said t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from itertools import accumulate
 
 from clinie_core.document import Document
@@ -71,12 +71,8 @@ def _items(document: Document, *, exact: bool) -> dict[str, Counter[Hashable]]:
         "notes": Counter((n.type, known.get(n.target), " ".join(n.text.split())) for n in document.notes),
         "document-level relations": Counter((r.type, r.head, r.tail) for r in document.entity_relations),
         "sections": Counter((s.type, place(((s.span.start, s.span.end),))) for s in document.sections),
-        "metadata": Counter(_facts(document)),
+        "metadata": Counter(document.metadata.items()),
     }
-
-
-def _facts(document: Document) -> Iterator[Hashable]:
-    yield from document.metadata.items()
 
 
 def _exact_place(spans: Place) -> Place:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from typing import Any
 
+from clinie_core.corpora.checking import in_another_split
 from clinie_core.document import Corpus, Document
 from clinie_core.errors import Problem
 
@@ -37,11 +37,7 @@ class CorpusSummary:
         ):
             self.items[kind][split].update(_kind(item) for item in items)
         self._represent(document)
-        first = self._split_of.setdefault(document.id, split)
-        if first != split:
-            found = f"document {document.id} is also in {first}"
-            return Problem(f"corpus.splits.{split}", found, "", "keep it in one split")
-        return None
+        return in_another_split(document, split, self._split_of)
 
     def _represent(self, document: Document) -> None:
         """Count what flat, continuous concepts that begin and end with a word cannot represent."""
@@ -88,11 +84,10 @@ def _kind(item: object) -> str:
     return str(getattr(item, "database", None) or getattr(item, "type", ""))
 
 
-def summarize(corpus: Corpus | Mapping[str, tuple[Document, ...]]) -> CorpusSummary:
+def summarize(corpus: Corpus) -> CorpusSummary:
     """Count a corpus that is in memory."""
     summary = CorpusSummary()
-    splits = corpus.splits if isinstance(corpus, Corpus) else corpus
-    for split, documents in splits.items():
+    for split, documents in corpus.splits.items():
         for document in documents:
             summary.add(split, document)
     return summary

@@ -7,6 +7,7 @@ said, since each label sequence means the same concepts under all of them that a
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ __all__ = ["Token", "covering_tokens", "sentences_of", "tagged_stretches", "toke
 BY_WHITE_SPACE = {"tokens": "white space"}
 """Metadata of a document that was built from tokens: white space, and nothing else, parts them."""
 WORD = re.compile(r"\w+|[^\w\s]")
+DARK = re.compile(r"\S+")
 MAX_GAP = 1_000_000
 PREFIX = re.compile(r"([BIESLUM])-(.+)")
 OUTSIDE = ("O", "", "_")
@@ -99,14 +101,14 @@ def tokenized_document(id_: str, sentences: Iterable[Sequence[Token]], where: st
 
 def token_spans(text: str, *, words: bool) -> list[Span]:
     """Tokens by white space or, with ``words``, words and single marks of punctuation."""
-    pattern = WORD if words else re.compile(r"\S+")
-    return [Span(match.start(), match.end()) for match in pattern.finditer(text)]
+    return [Span(match.start(), match.end()) for match in (WORD if words else DARK).finditer(text)]
 
 
 def covering_tokens(spans: Sequence[Span], start: int, end: int) -> tuple[int, int] | None:
     """The first and the last token that a stretch of text touches; None if it touches none."""
-    touched = [i for i, span in enumerate(spans) if span.start < end and start < span.end]
-    return (touched[0], touched[-1]) if touched else None
+    first = bisect_right(spans, start, key=lambda span: span.end)
+    stop = bisect_left(spans, end, key=lambda span: span.start)
+    return (first, stop - 1) if first < stop else None
 
 
 def sentences_of(document: Document) -> list[list[tuple[Span, str]]]:

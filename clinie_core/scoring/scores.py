@@ -97,8 +97,8 @@ class Scores:
     def metrics(self) -> dict[str, float]:
         """The micro rates as flat metrics, ``strict_f1`` and so on, each in [0, 1]."""
         return {
-            f"{mode}_{rate}": float(getattr(self.micro(mode), rate))
-            for mode in self.modes
+            f"{mode}_{rate}": float(getattr(counts, rate))
+            for mode, counts in ((mode, self.micro(mode)) for mode in self.modes)
             for rate in ("f1", "precision", "recall")
         }
 

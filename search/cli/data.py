@@ -14,6 +14,8 @@ from search.cli.options import AsJson, console, print_json
 if TYPE_CHECKING:
     from clinie_core.corpora.loading import CorpusSource
     from clinie_core.corpora.summary import CorpusSummary
+    from clinie_core.document import Document
+    from clinie_core.errors import Problem
 
 app = typer.Typer(help="Write, check, count, convert and split corpora.", no_args_is_help=True)
 
@@ -30,11 +32,10 @@ def synth(
 ) -> None:
     """Write a synthetic corpus of discharge summaries, radiology reports and social histories (brat)."""
     from clinie_core.corpora.brat import Brat
+    from clinie_core.corpora.corpus_format import require_new
     from clinie_core.corpora.synthetic import synthetic_splits
-    from clinie_core.errors import fail
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        fail(str(folder), "is there and not empty", "a new or empty folder", "remove it or name another")
+    require_new(folder)
     splits = synthetic_splits(documents, seed)
     for split, notes in splits.items():
         Brat().write(notes, folder / split)
@@ -73,19 +74,27 @@ def _summary(source: CorpusSource) -> CorpusSummary:
     Raises:
         InputError: With all its problems.
     """
-    from clinie_core.corpora.loading import read_split, source_problems
+    from clinie_core.corpora.loading import source_problems
     from clinie_core.corpora.summary import CorpusSummary
     from clinie_core.errors import ErrorList, Problem
 
     errors, summary = ErrorList(), CorpusSummary()
     errors.extend(source_problems(source))
     errors.raise_if_any()
-    for split in source.splits:
-        for item in read_split(source, split):
-            problem = item if isinstance(item, Problem) else summary.add(split, item)
-            errors.extend([problem] if problem else [])
+    for split, item in _items(source):
+        problem = item if isinstance(item, Problem) else summary.add(split, item)
+        errors.extend([problem] if problem else [])
     errors.raise_if_any()
     return summary
+
+
+def _items(source: CorpusSource) -> Iterator[tuple[str, Document | Problem]]:
+    """Every document and problem of a corpus, with its split."""
+    from clinie_core.corpora.loading import read_split
+
+    for split in source.splits:
+        for item in read_split(source, split):
+            yield split, item
 
 
 @app.command()
@@ -204,19 +213,17 @@ def split(
 
     The lists are what a space names: `splits: {train: lists/train.list, ...}`.
     """
-    from clinie_core.corpora.loading import read_split
     from clinie_core.corpora.split_lists import write_lists
     from clinie_core.corpora.splitting import Member
     from clinie_core.errors import ErrorList, Problem
 
     errors, members = ErrorList(), []
     with _source(path, format_) as source:
-        for name in source.splits:
-            for item in read_split(source, name):
-                if isinstance(item, Problem):
-                    errors.extend([item])
-                else:
-                    members.append(Member.of(item, group))
+        for _, item in _items(source):
+            if isinstance(item, Problem):
+                errors.extend([item])
+            else:
+                members.append(Member.of(item, group))
     errors.raise_if_any()
     counts = write_lists(members, folder, dev=dev, test=test, folds=folds, shots=shots, seed=seed)
     if as_json:
