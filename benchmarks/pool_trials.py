@@ -41,13 +41,14 @@ def make_empty_program() -> Program:
 def make_loaded_program() -> Program:
     """A program that builds a LoRA model on MiniLM for each trial, from weights that the worker keeps."""
     from clinie_core.model import build_model
+    from clinie_core.schema import Schema
     from clinie_core.shelf import Shelf
 
     shelf, empty = Shelf(), make_empty_program()
 
     def run(job: Job, on_report: OnReport) -> None:
         config = TrialConfig.model_validate_json(job.config)
-        build_model(config, ("O", "B-Disease", "I-Disease"), shelf.backbone(config))
+        build_model(config, Schema(concept_types=("Disease",)), shelf.backbone(config))
         empty(job, on_report)
 
     return run

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 
+from clinie_core.batch import IGNORED
 from clinie_core.config import BackboneSource, Part, TrialConfig
 from clinie_core.corpora.synthetic import synthetic_splits
 from clinie_core.document import Corpus
-from clinie_core.formulations.formulation import Example
-from clinie_core.heads import IGNORED
-from clinie_core.model import formulation_of
+from clinie_core.examples import Example
+from clinie_core.schema import Schema
 from clinie_core.shelf import Shelf
+from clinie_core.tagging import bio_labels
 from clinie_core.training import EpochReport, train
 
 ROUNDS, DOCUMENTS, BATCH = 3, 300, 16
@@ -100,8 +101,9 @@ def main() -> None:
     notes = synthetic_splits(DOCUMENTS, seed=13)
     corpus = Corpus({"train": tuple(notes["train"]), "dev": tuple(notes["dev"][:1])})
     shelf = Shelf()
-    labels = formulation_of(CONFIG).labels(corpus.concept_types("train"))
-    encoded = shelf.encoded(CONFIG, corpus["train"], corpus.digest("train"), labels, targets=True)
+    schema = Schema.of(corpus["train"])
+    labels = bio_labels(schema.concept_types)
+    encoded = shelf.encoded(CONFIG, "concepts", corpus["train"], corpus.digest("train"), schema, targets=True)
     examples = [example for document in encoded for example in document.examples]
     speeds: dict[str, list[float]] = {"clinie": [], "trainer": [], "trainer_by_length": []}
     for _ in range(ROUNDS):

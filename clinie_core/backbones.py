@@ -10,8 +10,9 @@ import hashlib
 import importlib.util
 import json
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 __all__ = [
-    "architecture",
+    "Architecture",
+    "BackboneFacts",
+    "backbone_facts",
     "check_backbone",
-    "hidden_size",
+    "empty_model",
     "load_config",
     "load_model",
     "load_tokenizer",
@@ -34,7 +37,17 @@ __all__ = [
 ]
 
 Architecture = Literal["encoder", "decoder"]
-WIDTH_NAMES = ("hidden_size", "n_embd", "d_model", "dim")
+WITH_POOLER = {"bert", "roberta", "megatron-bert", "xlm-roberta", "camembert"}
+DROPOUT_NAMES = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT and its kin
+    *("attn_pdrop", "resid_pdrop", "embd_pdrop"),  # GPT-2
+    *("attention_dropout", "hidden_dropout", "embedding_dropout", "mlp_dropout"),  # Llama, GPT-NeoX, ModernBERT
+)
+ROBERTA_KIN = {"roberta", "xlm-roberta", "camembert", "longformer"}
+CAUSAL_TYPES = {
+    *("gpt2", "gpt_neox", "gptj", "opt", "bloom", "llama", "mistral", "mixtral", "qwen2", "qwen3", "phi", "phi3"),
+    *("gemma", "gemma2", "gemma3_text", "olmo", "olmo2", "granite", "smollm3", "stablelm", "falcon"),
+}
 
 
 def locate(source: BackboneSource, where: str = "backbone") -> str | None:
@@ -89,30 +102,58 @@ def read_config(source: BackboneSource, where: str) -> dict[str, Any]:
     return config
 
 
-def architecture(source: BackboneSource, where: str = "backbone") -> Architecture:
-    """Say whether a backbone is an encoder or a decoder, from its config file alone.
+@dataclass(frozen=True)
+class BackboneFacts:
+    """What a backbone's configuration file says of it.
+
+    Args:
+        name: What the space calls it.
+        architecture: Encoder or decoder.
+        hidden_size: Width of its hidden states.
+        intermediate_size: Width inside its MLP; None where it does not say.
+        layers: How many it has; None where it does not say.
+        positions: Longest input in tokens; None for no limit of its own.
+    """
+
+    name: str
+    architecture: Architecture
+    hidden_size: int
+    intermediate_size: int | None = None
+    layers: int | None = None
+    positions: int | None = None
+
+
+def backbone_facts(source: BackboneSource, where: str = "backbone") -> BackboneFacts:
+    """Read a backbone's configuration file; neither weights nor torch are needed.
 
     Raises:
-        InputError: If the backbone is not there.
+        InputError: If the backbone is not there or its configuration names no width.
     """
     config = read_config(source, where)
-    names = " ".join(config.get("architectures") or [])
-    causal_types = {"gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3"}
-    causal = config.get("is_decoder") or "CausalLM" in names or "LMHeadModel" in names
-    return "decoder" if causal or config.get("model_type") in causal_types else "encoder"
 
+    def first(*names: str) -> int | None:
+        return next((int(config[name]) for name in names if config.get(name)), None)
 
-def hidden_size(source: BackboneSource, where: str = "backbone") -> int:
-    """The width of a backbone's hidden states, from its config file alone.
-
-    Raises:
-        InputError: If the backbone is not there or its config names no width.
-    """
-    config = read_config(source, where)
-    width = next((config[name] for name in WIDTH_NAMES if name in config), None)
+    width = first("hidden_size", "n_embd", "d_model", "dim")
     if width is None:
-        fail(where, f"backbone {source.name!r}: its config names no hidden size", "one of " + ", ".join(WIDTH_NAMES))
-    return int(width)
+        fail(where, f"backbone {source.name!r}: its config names no hidden size")
+    positions = first("max_position_embeddings", "n_positions")
+    if positions is not None and config.get("model_type") in ROBERTA_KIN:
+        positions -= int(config.get("pad_token_id") or 1) + 1  # they count from one past the padding token's number
+    return BackboneFacts(
+        source.name,
+        _architecture(config),
+        width,
+        first("intermediate_size", "n_inner", "ffn_dim") or (4 * width if "n_embd" in config else None),
+        first("num_hidden_layers", "n_layer"),
+        positions,
+    )
+
+
+def _architecture(config: Mapping[str, Any]) -> Architecture:
+    names = " ".join(config.get("architectures") or [])
+    causal = config.get("is_decoder") or "CausalLM" in names or "LMHeadModel" in names
+    return "decoder" if causal or config.get("model_type") in CAUSAL_TYPES else "encoder"
 
 
 def check_backbone(source: BackboneSource, where: str = "backbone") -> None:
@@ -152,7 +193,11 @@ def load_config(source: BackboneSource) -> PretrainedConfig:
     if place is None:
         arguments = dict(source.scratch or {})
         model_type = str(arguments.pop("model_type"))
-        arguments.setdefault("vocab_size", len(load_tokenizer(source)))
+        tokenizer = load_tokenizer(source)
+        arguments.setdefault("vocab_size", len(tokenizer))
+        if model_type in CAUSAL_TYPES:
+            for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+                arguments.setdefault(name, getattr(tokenizer, name))
         return AutoConfig.for_model(model_type, **arguments)
     config: PretrainedConfig = AutoConfig.from_pretrained(place)
     return config
@@ -168,42 +213,65 @@ def load_tokenizer(source: BackboneSource) -> PreTrainedTokenizerFast:
         return load_tokenizer(source.tokenizer)
     place = locate(source)
     if place is None:
-        return _character_tokenizer()
+        causal = (source.scratch or {}).get("model_type") in CAUSAL_TYPES
+        return _byte_tokenizer() if causal else _character_tokenizer()
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(place)
     if not tokenizer.is_fast:
         fail("backbone", f"backbone {source.name!r} has no fast tokenizer", "a tokenizer that gives offsets")
+    if tokenizer.pad_token is None:  # Llama and GPT-2 have none; attention masks keep it from being read
+        if tokenizer.eos_token is None:
+            fail("backbone", f"the tokenizer of {source.name!r} has no token to pad with", "a pad_token or eos_token")
+        tokenizer.pad_token = tokenizer.eos_token
     fast: PreTrainedTokenizerFast = tokenizer
     return fast
 
 
-def load_model(source: BackboneSource, *, dropout: float | None = None, seed: int = 0) -> PreTrainedModel:
+def load_model(
+    source: BackboneSource, *, dropout: float | None = None, seed: int = 0, generates: bool = False
+) -> PreTrainedModel:
     """Load a backbone without a pooler, in float32, on the CPU.
 
     Args:
         source: Where it comes from.
         dropout: Dropout of hidden states and attention; None keeps the backbone's own.
         seed: Draws the weights of a backbone from scratch.
+        generates: Whether its language-model head comes along.
     """
     import torch
-    from transformers import AutoModel
 
     config = load_config(source)
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+    for name in DROPOUT_NAMES:
         if dropout is not None and hasattr(config, name):
             setattr(config, name, dropout)
-    extra = {"add_pooling_layer": False} if config.model_type in {"bert", "roberta", "megatron-bert"} else {}
     place = locate(source)
     if place is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return AutoModel.from_config(config, **extra)
+            return empty_model(config, generates=generates)
+    kind, extra = _model_class(config, generates=generates)
     with quiet_transformers():
-        model: PreTrainedModel = AutoModel.from_pretrained(
+        model: PreTrainedModel = kind.from_pretrained(
             place, config=config, use_safetensors=True, dtype=torch.float32, **extra
         )
     return model
+
+
+def empty_model(config: PretrainedConfig, *, generates: bool) -> PreTrainedModel:
+    """A backbone with weights that nothing was learned into; see :func:`load_model`."""
+    kind, extra = _model_class(config, generates=generates)
+    model: PreTrainedModel = kind.from_config(config, **extra)
+    return model
+
+
+def _model_class(config: PretrainedConfig, *, generates: bool) -> tuple[Any, dict[str, Any]]:
+    """Which of transformers' classes builds a backbone, with its further arguments."""
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    if generates:
+        return AutoModelForCausalLM, {}
+    return AutoModel, {"add_pooling_layer": False} if config.model_type in WITH_POOLER else {}
 
 
 @contextmanager
@@ -222,6 +290,25 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _byte_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of single bytes, which writes any text exactly and comes from no corpus either."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<s>", "</s>"]
+    pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
 def _character_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer of single characters within words.
 
@@ -237,7 +324,7 @@ def _character_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -1,4 +1,4 @@
-"""A trained model on disk: the weights that training changed, the configuration, the labels.
+"""A trained model on disk: the weights that training changed, the configuration, the schema.
 
 For a PEFT method that is the adapter and the head; for full fine-tuning it is the whole model. The
 files are safetensors and JSON and hold no text of any document.
@@ -19,20 +19,21 @@ from torch import Tensor
 from clinie_core.config import TrialConfig
 from clinie_core.errors import fail
 from clinie_core.model import ExtractionModel
+from clinie_core.schema import Schema
 
 __all__ = ["Checkpoint", "load_weights", "replace_folder", "trained_weights"]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "clinie.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint's ``clinie.json`` says: the configuration, the labels, the scores."""
+    """What a checkpoint's ``clinie.json`` says: the configuration, the schema, the scores."""
 
     config: TrialConfig
-    labels: tuple[str, ...]
+    schema: Schema
     metrics: Mapping[str, float]
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
@@ -44,7 +45,7 @@ class Checkpoint:
         content = {
             "format": FORMAT,
             "config": self.config.model_dump(mode="json"),
-            "labels": self.labels,
+            "schema": self.schema.model_dump(mode="json"),
             "metrics": dict(self.metrics),
         }
         (staging / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -69,7 +70,7 @@ class Checkpoint:
                 "use the clinie that wrote it",
             )
         config = TrialConfig.model_validate(content["config"])
-        return cls(config, tuple(content["labels"]), content["metrics"])
+        return cls(config, Schema.model_validate(content["schema"]), content["metrics"])
 
 
 def replace_folder(staging: Path, folder: Path) -> None:
@@ -82,23 +83,19 @@ def replace_folder(staging: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def trained_weights(model: ExtractionModel, pristine_names: frozenset[str]) -> dict[str, Tensor]:
+def trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
     """The tensors of a model that a pristine backbone does not already hold.
 
-    Trained parameters, the head, and whatever a method added, frozen projections included: all
-    but the frozen weights that carry on from the backbone.
-
-    Args:
-        model: The model.
-        pristine_names: Names of the backbone's own tensors, before a method wrapped them.
+    Trained parameters, the heads, and whatever a method added or replaced, frozen projections
+    included: all but the frozen weights that carry on from the backbone.
     """
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    kept: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        bare = name.removeprefix("backbone.").removeprefix("base_model.model.").replace(".base_layer.", ".")
-        if name in trainable or bare not in pristine_names:
-            kept[name] = tensor
-    return kept
+    state = model.state_dict()
+    kept: dict[int, tuple[str, Tensor]] = {}  # VeRA's projections are in every layer, and are one tensor
+    for name, tensor in state.items():
+        if name in trainable or name not in model.pristine_names:
+            kept.setdefault(tensor.data_ptr() or id(tensor), (name, tensor))
+    return dict(kept.values())
 
 
 def load_weights(model: ExtractionModel, folder: Path) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from clinie_core.errors import Problem
 
-__all__ = ["BackboneSource", "Frozen", "Part", "TrialConfig", "problems_from"]
+__all__ = ["BackboneSource", "CorpusView", "Frozen", "Part", "Score", "Task", "TrialConfig", "problems_from"]
 
 
 class Frozen(BaseModel):
@@ -28,7 +28,20 @@ class Frozen(BaseModel):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-Score = Literal["strict_f1", "strict_precision", "strict_recall", "lenient_f1", "lenient_precision", "lenient_recall"]
+Task = Literal["concepts", "relations", "joint"]
+Score = Literal[
+    "strict_f1",
+    "strict_precision",
+    "strict_recall",
+    "lenient_f1",
+    "lenient_precision",
+    "lenient_recall",
+    "concept_strict_f1",
+    "relation_strict_f1",
+    "gold_relation_strict_f1",
+]
+"""A dev score. The first six are of the task's own kind (in ``joint``: concepts and relations counted
+together); the others are reported by ``joint`` alone."""
 
 
 class BackboneSource(Frozen):
@@ -64,6 +77,22 @@ class BackboneSource(Frozen):
         return self
 
 
+class CorpusView(Frozen):
+    """How the annotations of a corpus are looked at; kept with a model, so that it is scored as it was trained.
+
+    Args:
+        merge_types: New concept type to the corpus types that become it; ``"*"`` stands for all.
+        concept_types: The concept types to keep, after merging; all if empty.
+        relation_types: The relation types to keep; all if empty.
+        descriptions: A type in words, for questions and instructions.
+    """
+
+    merge_types: dict[str, list[str]] = Field(default_factory=dict)
+    concept_types: list[str] = Field(default_factory=list)
+    relation_types: list[str] = Field(default_factory=list)
+    descriptions: dict[str, str] = Field(default_factory=dict)
+
+
 class Part(Frozen):
     """A row of a table by its name, with parameters for it."""
 
@@ -77,7 +106,10 @@ class TrialConfig(Frozen):
     Args:
         task: What is extracted.
         backbone: The pretrained model.
-        formulation: How the task becomes model input and output.
+        formulation: How the task becomes model input and output; in ``joint`` how the concepts do, or
+            both where the formulation can.
+        relation_formulation: In ``joint``, how the relations between predicted concepts are found, by
+            a head of its own on the same backbone.
         finetuning: Which weights move, and at which learning rate.
         epochs: Passes over the training split, the whole budget of the trial.
         batch_size: Windows in one optimizer step, over all workers together.
@@ -93,12 +125,16 @@ class TrialConfig(Frozen):
         seed: Seed of everything random in the trial.
         precision: ``auto`` takes bfloat16 autocast where the processor has it in hardware.
         selection: The dev score by which the best epoch is chosen.
-        merge_types: New concept type to the corpus types that become it.
+        depth: Share of the backbone's layers that are kept, in (0, 1].
+        depth_scheme: Which go: the topmost ones, or every so many.
+        hard_prompt: Whether each window of an encoder begins with the task in words.
+        view: How the corpus's annotations are looked at.
     """
 
-    task: Literal["concepts"] = "concepts"
+    task: Task = "concepts"
     backbone: BackboneSource
     formulation: Part
+    relation_formulation: Part | None = None
     finetuning: Part
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=16, ge=1)
@@ -113,7 +149,10 @@ class TrialConfig(Frozen):
     seed: int = 13
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     selection: Score = "strict_f1"
-    merge_types: dict[str, list[str]] = Field(default_factory=dict)
+    depth: float = Field(default=1.0, gt=0, le=1)
+    depth_scheme: Literal["top", "alternate"] = "top"
+    hard_prompt: bool = False
+    view: CorpusView = CorpusView()
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> Self:
@@ -127,11 +166,12 @@ class TrialConfig(Frozen):
         for key, value in self.model_dump(mode="json").items():
             if key == "backbone":
                 flat[key] = self.backbone.name
-            elif key in ("formulation", "finetuning"):
-                flat[key] = value["name"]
-                flat.update({f"{key}.{value['name']}.{k}": v for k, v in value["parameters"].items()})
-            elif key == "merge_types":
-                flat[key] = json.dumps(value)
+            elif key in ("formulation", "relation_formulation", "finetuning"):
+                if value is not None:
+                    flat[key] = value["name"]
+                    flat.update({f"{key}.{value['name']}.{k}": v for k, v in value["parameters"].items()})
+            elif key == "view":
+                flat[key] = json.dumps({k: v for k, v in value.items() if v})
             else:
                 flat[key] = value
         return flat

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -221,7 +221,39 @@ class Corpus:
             )
             return replace(document, concepts=concepts)
 
-        return Corpus({name: tuple(rename(doc) for doc in docs) for name, docs in self.splits.items()})
+        return self._mapped(rename)
+
+    def restricted(self, concept_types: Collection[str], relation_types: Collection[str]) -> Corpus:
+        """Keep some types alone, and what refers to concepts only where those are kept.
+
+        Args:
+            concept_types: Concept types to keep; all if empty.
+            relation_types: Types of relations, between concepts or entries, to keep; all if empty.
+        """
+
+        def restrict(document: Document) -> Document:
+            concepts = tuple(c for c in document.concepts if not concept_types or c.type in concept_types)
+            kept = {c.id for c in concepts}
+            wanted = [r for r in document.relations if not relation_types or r.type in relation_types]
+            relations = tuple(r for r in wanted if {r.head, r.tail} <= kept)
+            targets = kept | {r.id for r in relations}
+            return replace(
+                document,
+                concepts=concepts,
+                relations=relations,
+                attributes=tuple(a for a in document.attributes if a.target in targets),
+                normalizations=tuple(n for n in document.normalizations if n.target in kept),
+                equivalences=tuple(e for e in document.equivalences if kept.issuperset(e.members)),
+                notes=tuple(n for n in document.notes if n.target in targets),
+                entity_relations=tuple(
+                    r for r in document.entity_relations if not relation_types or r.type in relation_types
+                ),
+            )
+
+        return self._mapped(restrict) if concept_types or relation_types else self
+
+    def _mapped(self, change: Callable[[Document], Document]) -> Corpus:
+        return Corpus({name: tuple(change(doc) for doc in docs) for name, docs in self.splits.items()})
 
     @cached_property
     def _split_digests(self) -> dict[str, str]:
@@ -243,6 +275,8 @@ def _digest(documents: Iterable[Document]) -> str:
             sorted([c.id, c.type, [[s.start, s.end] for s in c.spans]] for c in doc.concepts),
             sorted([r.id, r.type, r.head, r.tail] for r in doc.relations),
             sorted([a.id, a.type, a.target, a.value or ""] for a in doc.attributes),
+            sorted([n.id, n.target, n.database, n.reference] for n in doc.normalizations),
+            sorted([r.id, r.type, r.head, r.tail] for r in doc.entity_relations),
         ]
         state.update(json.dumps(row).encode())
     return state.hexdigest()

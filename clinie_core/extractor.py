@@ -1,4 +1,4 @@
-"""A trained model in use: text in, concepts out.
+"""A trained model in use: text in, annotations out.
 
 An extractor is loaded from a checkpoint together with its backbone, and can write itself out whole,
 backbone included, so that a registered model needs nothing else to run.
@@ -8,26 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from clinie_core.backbones import load_model, load_tokenizer, quiet_transformers
+from clinie_core.backbones import load_tokenizer, quiet_transformers
 from clinie_core.checkpoint import Checkpoint, load_weights, trained_weights
-from clinie_core.config import BackboneSource
-from clinie_core.document import Document
-from clinie_core.model import ExtractionModel, build_model, formulation_of
-from clinie_core.prediction import predict_concepts
+from clinie_core.config import BackboneSource, Task
+from clinie_core.corpora.loading import viewed
+from clinie_core.document import Corpus, Document
+from clinie_core.formulations import components_of
+from clinie_core.model import ExtractionModel, build_model
+from clinie_core.prediction import Predictor
+from clinie_core.scoring import TaskScores, score_task
+from clinie_core.shelf import input_context, load_backbone
 from clinie_core.world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-__all__ = ["Extractor"]
+__all__ = ["Extractor", "found_json"]
 
 BACKBONE = "backbone"
 
 
+def found_json(document: Document) -> dict[str, list[dict[str, Any]]]:
+    """What was found in a document as JSON without text.
+
+    Returns:
+        ``concepts`` with id, type and offsets (code points, half-open), and ``relations`` between them by
+        their ids; ``entity_relations`` between terminology entries where there are any.
+    """
+    concepts = [{"id": c.id, "type": c.type, "start": c.start, "end": c.end} for c in document.concepts]
+    relations = [{"type": r.type, "head": r.head, "tail": r.tail} for r in document.relations]
+    stated = [{"type": r.type, "head": r.head, "tail": r.tail} for r in document.entity_relations]
+    found: dict[str, list[dict[str, Any]]] = {"concepts": concepts, "relations": relations}
+    if stated:
+        found["entity_relations"] = stated
+    return found
+
+
 class Extractor:
-    """Predicts concepts; see :meth:`load`."""
+    """Predicts what its task is; see :meth:`load`."""
 
     def __init__(
         self,
@@ -60,52 +80,54 @@ class Extractor:
         if (folder / BACKBONE).is_dir():
             source = BackboneSource(name=source.name, folder=str((folder / BACKBONE).resolve()))
         config = checkpoint.config
-        pristine = load_model(source, dropout=config.dropout, seed=config.seed)
-        model = build_model(config, checkpoint.labels, pristine)
+        pristine = load_backbone(config.model_copy(update={"backbone": source}))
+        model = build_model(config, checkpoint.schema, pristine)
         load_weights(model, folder)
         return cls(checkpoint, model.to(world.device).eval(), load_tokenizer(source), pristine, world)
 
     def save(self, folder: Path) -> None:
         """Write checkpoint, tokenizer and backbone weights, all that :meth:`load` needs."""
-        names = frozenset(self._pristine.state_dict())
-        self.checkpoint.save(folder, trained_weights(self._model, names))
+        self.checkpoint.save(folder, trained_weights(self._model))
         with quiet_transformers():
             self._pristine.save_pretrained(folder / BACKBONE)
         self._tokenizer.save_pretrained(folder / BACKBONE)
 
+    @property
+    def task(self) -> Task:
+        """What it extracts; ``relations`` needs documents that have their concepts."""
+        return self.checkpoint.config.task
+
     def predict(self, texts: Sequence[str]) -> list[Document]:
-        """Extract the concepts of texts.
+        """Extract what there is in texts.
 
         Args:
             texts: Texts of any length.
 
         Returns:
-            For each text a document with concepts; offsets are code points of the text.
+            For each text a document with what was found; offsets are code points of the text.
         """
         documents = [Document(f"text-{i + 1}", text) for i, text in enumerate(texts)]
         return self.annotate(documents)
 
     def annotate(self, documents: Sequence[Document]) -> list[Document]:
-        """Give documents the predicted concepts in place of their own."""
-        config, labels = self.checkpoint.config, self.checkpoint.labels
-        formulation = formulation_of(config)
-        encoded = formulation.encode(
-            documents,
-            self._tokenizer,
-            labels,
-            window_tokens=config.window_tokens,
-            overlap=config.window_overlap,
-            targets=False,
-        )
-        predicted = predict_concepts(
-            self._model,
-            formulation,
-            labels,
-            encoded,
-            pad_id=int(self._tokenizer.pad_token_id or 0),
-            autocast=self._world.autocast(config),
-        )
-        return [
-            Document(document.id, document.text, concepts, sections=document.sections, metadata=document.metadata)
-            for document, concepts in zip(documents, predicted, strict=True)
-        ]
+        """Give documents what is predicted in place of their own annotations.
+
+        A model of relations alone predicts them between the concepts that the documents have.
+        """
+        return self._predictor().annotate(documents)
+
+    def scores(self, documents: Sequence[Document]) -> TaskScores:
+        """Score predictions on annotated documents, which are looked at as the model's corpus was."""
+        config = self.checkpoint.config
+        (gold,) = viewed(Corpus({"all": tuple(documents)}), config.view).splits.values()
+        predictor = self._predictor()
+        found = predictor.annotate(gold)
+        given = None
+        if config.relation_formulation is not None:
+            given = list(zip(gold, predictor.annotate_by("relations", gold), strict=True))
+        return score_task(config.task, list(zip(gold, found, strict=True)), given)
+
+    def _predictor(self) -> Predictor:
+        config = self.checkpoint.config
+        context = input_context(config, self._tokenizer, self.checkpoint.schema)
+        return Predictor(self._model, components_of(config), context, self._world.autocast(config))

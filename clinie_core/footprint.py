@@ -5,15 +5,18 @@ The model is built without data (torch's meta device), so nothing is loaded and 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 
-from clinie_core.backbones import load_config
+from clinie_core.backbones import empty_model, load_config
 from clinie_core.config import BackboneSource, TrialConfig
-from clinie_core.model import build_model, formulation_of
+from clinie_core.formulations import components_of
+from clinie_core.model import build_model
+from clinie_core.schema import Schema
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,16 +34,13 @@ class Footprint:
 
 
 @lru_cache(maxsize=8)
-def _meta_backbone(source_json: str) -> PreTrainedModel:
-    from transformers import AutoModel
-
+def _meta_backbone(source_json: str, *, generates: bool) -> PreTrainedModel:
     config = load_config(BackboneSource.model_validate_json(source_json))
-    extra = {"add_pooling_layer": False} if config.model_type in {"bert", "roberta", "megatron-bert"} else {}
     with torch.device("meta"):
-        return AutoModel.from_config(config, **extra)
+        return empty_model(config, generates=generates)
 
 
-def footprint(config: TrialConfig, types: tuple[str, ...]) -> Footprint:
+def footprint(config: TrialConfig, schema: Schema) -> Footprint:
     """Measure a configuration.
 
     Weights, gradients and both AdamW moments are counted exactly. Activations are guessed, from
@@ -49,15 +49,17 @@ def footprint(config: TrialConfig, types: tuple[str, ...]) -> Footprint:
 
     Args:
         config: The configuration.
-        types: Concept types of the corpus.
+        schema: What there is to extract.
     """
-    backbone = _meta_backbone(config.backbone.model_dump_json())
+    generates = any(formulation.generates for formulation in components_of(config).values())
+    backbone = _meta_backbone(config.backbone.model_dump_json(), generates=generates)
     with torch.device("meta"):
-        model = build_model(config, formulation_of(config).labels(types), backbone)
+        model = build_model(config, schema, backbone)
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     c = backbone.config
-    layers, heads = int(getattr(c, "num_hidden_layers", 12)), int(getattr(c, "num_attention_heads", 12))
+    layers = math.ceil(config.depth * int(getattr(c, "num_hidden_layers", 12)))
+    heads = int(getattr(c, "num_attention_heads", 12))
     tokens = config.batch_size * config.window_tokens
     activations = layers * tokens * (68 * int(c.hidden_size) + 10 * heads * config.window_tokens)
     return Footprint(total, trainable, (4 * total + 12 * trainable + activations) / 2**20)

@@ -1,4 +1,4 @@
-"""A model for extraction: backbone, fine-tuning method and task head in one module.
+"""A model for extraction: backbone, fine-tuning method and task heads in one module.
 
 ``forward`` is the training loss, so that a distributed wrapper sees every gradient.
 """
@@ -7,96 +7,142 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clinie_core.batch import IGNORED, Batch
 from clinie_core.config import TrialConfig
+from clinie_core.constrained import GrammarProcessor
+from clinie_core.depth import cut_layers
 from clinie_core.finetuning import FINETUNING
 from clinie_core.finetuning.method import FineTuning
-from clinie_core.formulations import FORMULATIONS
-from clinie_core.formulations.formulation import Example, Formulation
-from clinie_core.heads import IGNORED, TaskHead
+from clinie_core.formulations import components_of
+from clinie_core.heads import LanguageHead, TaskHead
+from clinie_core.schema import Schema
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Batch", "ExtractionModel", "build_model", "collate", "finetuning_of", "formulation_of"]
+__all__ = ["ExtractionModel", "build_model", "finetuning_of"]
 
 # peft 0.21 asks transformers 5 for a property under its old name; the user can do nothing about it.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Padded examples on one device.
-
-    Args:
-        input_ids: ``[batch, tokens]``.
-        attention_mask: ``[batch, tokens]``, 1 for tokens and 0 for padding.
-        positions: ``[batch, positions]``, padded with 0.
-        targets: ``[batch, positions]``, padded with ``IGNORED``; None when predicting.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    positions: Tensor
-    targets: Tensor | None
-
-
-def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    width = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=torch.long)
-
-
-def collate(examples: Sequence[Example], pad_id: int, device: torch.device, *, targets: bool) -> Batch:
-    """Pad examples to the longest of them and bring them to a device."""
-    tensors = [
-        _padded([e.input_ids for e in examples], pad_id),
-        _padded([[1] * len(e.input_ids) for e in examples], 0),
-        _padded([e.positions for e in examples], 0),
-        *([_padded([e.targets for e in examples], IGNORED)] if targets else []),
-    ]
-    if device.type == "cuda":  # pinned memory lets the copy run beside the computation
-        tensors = [t.pin_memory().to(device, non_blocking=True) for t in tensors]
-    return Batch(tensors[0], tensors[1], tensors[2], tensors[3] if targets else None)
-
-
 class ExtractionModel(nn.Module):
-    """Backbone and head.
+    """Backbone and heads.
 
     Args:
         backbone: What a fine-tuning method made of a pretrained model.
-        head: The task head.
+        heads: The task heads, by the name of their component.
+        prepended: Soft prompt tokens that stand before the input.
     """
 
-    def __init__(self, backbone: nn.Module, head: TaskHead) -> None:
+    def __init__(self, backbone: nn.Module, heads: Mapping[str, TaskHead], prepended: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = head
+        self.heads = nn.ModuleDict(dict(heads))
+        self.pristine_names: frozenset[str] = frozenset()
+        """Names in this module's state of the tensors that are still the backbone's own."""
+        self._prepended = prepended
+        # PEFT hands no segments on beside a soft prompt.
+        self._has_segments = int(getattr(backbone.config, "type_vocab_size", 0) or 0) > 1 and not prepended
+
+    def head(self, component: str) -> TaskHead:
+        """The head of a component."""
+        head = self.heads[component]
+        assert isinstance(head, TaskHead)
+        return head
 
     def _hidden(self, batch: Batch) -> Tensor:
         """Hidden states at the batch's positions, ``[batch, positions, hidden]``."""
-        states = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+        segments: dict[str, Any] = {}
+        if batch.segments is not None and self._has_segments:
+            segments["token_type_ids"] = batch.segments
+        out = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **segments)
+        states = out.last_hidden_state  # [batch, virtual tokens + tokens, hidden]
+        # Soft prompts stand before the text and have no position of their own there.
+        states = states[:, states.shape[1] - batch.input_ids.shape[1] :]
         index = batch.positions.unsqueeze(2).expand(-1, -1, states.shape[2])  # [batch, positions, hidden]
         return torch.gather(states, 1, index)
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss summed over the batch's targets, a scalar."""
+        return self.head(batch.component).loss(self._hidden(batch), batch)
+
+    def outputs(self, batch: Batch) -> list[NDArray[Any]]:
+        """What the component's formulation reads, one array a row."""
+        return self.head(batch.component).outputs(self._hidden(batch), batch)
+
+
+class LanguageModel(ExtractionModel):
+    """A backbone that writes answers, with its language-model head: a causal model or what a method made of it."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss summed over the answers' tokens; scores are computed at those places alone."""
         assert batch.targets is not None
-        return self.head.loss(self._hidden(batch), batch.targets)
+        mask = batch.position_mask()
+        places = torch.unique(batch.positions[mask])  # sorted
+        out = self.backbone(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=places + self._prepended
+        )
+        targets = torch.full((len(batch.input_ids), len(places)), IGNORED, device=places.device)
+        row, column = mask.nonzero(as_tuple=True)
+        targets[row, torch.searchsorted(places, batch.positions[mask])] = batch.targets[row, column]
+        return nn.functional.cross_entropy(
+            out.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
 
-    def scores(self, batch: Batch) -> Tensor:
-        """Scores ``[batch, positions, labels]``."""
-        return self.head.scores(self._hidden(batch))
+    def outputs(self, batch: Batch) -> list[NDArray[Any]]:
+        """The tokens of each row's answer, chosen greedily; rows are padded on the left."""
+        from transformers import GenerationConfig, LogitsProcessorList
+
+        head = self.head(batch.component)
+        assert isinstance(head, LanguageHead)
+        question = batch.input_ids.shape[1]
+        writer: Any = self.backbone
+        inputs: dict[str, Tensor] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if self._prepended:
+            # PEFT would put the soft prompt before the padding, where training never saw it.
+            writer, question = writer.base_model, 0
+            inputs = self._prompted(batch)
+        processors = LogitsProcessorList()
+        if batch.grammars:
+            processors.append(GrammarProcessor(batch.grammars, question, head.eos_id))
+        settings = GenerationConfig(
+            max_new_tokens=head.budget, do_sample=False, num_beams=1, eos_token_id=head.eos_id, pad_token_id=head.eos_id
+        )
+        written = writer.generate(**inputs, generation_config=settings, logits_processor=processors)
+        return [_until(row, head.eos_id) for row in written[:, question:].cpu().numpy()]
+
+    def _prompted(self, batch: Batch) -> dict[str, Tensor]:
+        """Embeddings of padding, soft prompt and question in this order, with their attention mask."""
+        peft: Any = self.backbone
+        rows, tokens = batch.input_ids.shape
+        prompts = peft.get_prompt(batch_size=rows)  # [batch, prepended, hidden]
+        embedded = peft.word_embeddings(batch.input_ids)  # [batch, tokens, hidden]
+        mask = batch.attention_mask
+        padding = (tokens - mask.sum(1)).tolist()
+        both = torch.cat([prompts.to(embedded.dtype), embedded], dim=1)
+        first = self._prepended
+
+        def places(pad: int) -> list[int]:
+            return [*range(first, first + pad), *range(first), *range(first + pad, first + tokens)]
+
+        order = torch.tensor([places(pad) for pad in padding], device=mask.device)  # [batch, prepended + tokens]
+        embeds = torch.gather(both, 1, order.unsqueeze(2).expand_as(both))
+        wide = torch.gather(torch.cat([mask.new_ones(rows, self._prepended), mask], dim=1), 1, order)
+        return {"inputs_embeds": embeds, "attention_mask": wide}
 
 
-def formulation_of(config: TrialConfig) -> Formulation:
-    """The configuration's formulation, its parameters validated."""
-    return FORMULATIONS.load(config.formulation.name).model_validate(config.formulation.parameters)
+def _until(row: NDArray[Any], stop: int) -> NDArray[Any]:
+    """The part of a row before the first stop."""
+    places = (row == stop).nonzero()[0]
+    return row[: places[0]] if len(places) else row
 
 
 def finetuning_of(config: TrialConfig) -> FineTuning:
@@ -104,20 +150,36 @@ def finetuning_of(config: TrialConfig) -> FineTuning:
     return FINETUNING.load(config.finetuning.name).model_validate(config.finetuning.parameters)
 
 
-def build_model(config: TrialConfig, labels: Sequence[str], pristine: PreTrainedModel) -> ExtractionModel:
+def build_model(config: TrialConfig, schema: Schema, pristine: PreTrainedModel) -> ExtractionModel:
     """Build a model from a configuration.
 
     Args:
         config: The trial's configuration; its seed draws every new weight.
-        labels: The formulation's label names.
+        schema: What there is to extract.
         pristine: The backbone's weights; they are never changed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = finetuning_of(config)
         backbone = _copy(pristine, share_weights=method.freezes_backbone)
-        head = formulation_of(config).build_head(int(backbone.config.hidden_size), labels)
-        return ExtractionModel(method.apply(backbone), head)
+        cut_layers(backbone, config.depth, config.depth_scheme)
+        width = int(backbone.config.hidden_size)
+        own = {_identity(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
+        components = components_of(config)
+        heads = {name: f.build_head(width, schema) for name, f in components.items()}
+        model: ExtractionModel
+        if any(f.generates for f in components.values()):
+            model = LanguageModel(method.apply(backbone), heads, method.prepended_tokens)
+        else:
+            model = ExtractionModel(method.apply(backbone), heads, method.prepended_tokens)
+        state = model.state_dict(keep_vars=True)
+        model.pristine_names = frozenset(name for name, tensor in state.items() if _identity(tensor) in own)
+        return model
+
+
+def _identity(tensor: Tensor) -> tuple[int, int]:
+    """Tells a tensor that a method left alone from one that it replaced, in name or in content."""
+    return id(tensor), 0 if tensor.is_meta else tensor.data_ptr()
 
 
 def _copy(pristine: PreTrainedModel, *, share_weights: bool) -> PreTrainedModel:

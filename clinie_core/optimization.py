@@ -12,6 +12,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from clinie_core.config import TrialConfig
+from clinie_core.errors import fail
 from clinie_core.finetuning.method import FineTuning
 from clinie_core.model import ExtractionModel
 
@@ -38,10 +39,12 @@ def build_optimizer(
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            in_head = name.startswith("head.")
+            in_head = name.startswith("heads.")
             rate = method.learning_rate * (method.head_rate_factor if in_head else method.rate_scale(name, layers))
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
+    if not groups:
+        fail("finetuning", f"{config.finetuning.name} leaves nothing to train in this model", "another method")
     optimizer = AdamW(
         [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()],
         fused=True,

@@ -1,62 +1,116 @@
-"""Predict concepts with a model: batches by length, scores to the CPU, decoding by document."""
+"""Predict with a model: batches by length, outputs to the CPU, read back document by document."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clinie_core.batch import collate
 from clinie_core.batching import length_sorted_batches
-from clinie_core.document import Concept
-from clinie_core.model import ExtractionModel, collate
+from clinie_core.document import Document
+from clinie_core.model import ExtractionModel
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
-    from clinie_core.formulations.formulation import EncodedDocument, Formulation
+    from clinie_core.examples import EncodedDocument
+    from clinie_core.formulations.formulation import Formulation, InputContext
 
-__all__ = ["predict_concepts"]
+__all__ = ["Predictor"]
 
 BATCH_TOKENS = 4096
 
 
-def predict_concepts(
-    model: ExtractionModel,
-    formulation: Formulation,
-    labels: Sequence[str],
-    documents: Sequence[EncodedDocument],
-    *,
-    pad_id: int,
-    autocast: torch.autocast,
-) -> list[tuple[Concept, ...]]:
-    """Predict the concepts of encoded documents, in their order.
+class Predictor:
+    """Runs a model on documents.
 
     Args:
-        model: A model on the device to use; it is put into evaluation mode.
-        formulation: Reads the scores.
-        labels: The formulation's label names.
-        documents: Documents that the formulation encoded.
-        pad_id: The tokenizer's padding token.
+        model: A model on the device to use; predicting puts it into evaluation mode.
+        components: Its formulations, in the order in which they predict.
+        context: What documents are encoded for.
         autocast: The precision to compute in.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    examples = [example for document in documents for example in document.examples]
-    outputs: dict[int, ndarray] = {}
-    with torch.inference_mode(), autocast:
-        for batch in length_sorted_batches([len(e.input_ids) for e in examples], BATCH_TOKENS):
-            rows = [examples[i] for i in batch]
-            scores = model.scores(collate(rows, pad_id, device, targets=False)).float().cpu().numpy()
-            for i, row, score in zip(batch, rows, scores, strict=True):
-                outputs[i] = score[: len(row.positions)]  # [positions, labels]
-    remaining = (outputs[i] for i in range(len(examples)))
-    return [
-        formulation.concepts(
-            document,
-            [next(remaining) for _ in document.examples],
-            model.head,
-            labels,
-        )
-        for document in documents
-    ]
+
+    def __init__(
+        self,
+        model: ExtractionModel,
+        components: Mapping[str, Formulation],
+        context: InputContext,
+        autocast: torch.autocast,
+    ) -> None:
+        self._model = model
+        self._components = components
+        self._context = context
+        self._autocast = autocast
+        self.faults: Counter[str] = Counter()
+        """What was wrong with written answers so far; see :meth:`Formulation.faults`."""
+
+    def annotate(
+        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument] | None = None
+    ) -> list[Document]:
+        """Give documents what is predicted in place of their own annotations.
+
+        Relations alone are predicted between the concepts that the documents have.
+
+        Args:
+            documents: The documents.
+            encoded: Their encoding for the first component without targets, if it is at hand.
+        """
+        found = list(documents)
+        for number, component in enumerate(self._components):
+            found = self.annotate_by(component, found, encoded if number == 0 else None)
+        return found
+
+    def annotate_by(
+        self, component: str, documents: Sequence[Document], encoded: Sequence[EncodedDocument] | None = None
+    ) -> list[Document]:
+        """Let one component predict; what it does not predict but needs is kept."""
+        formulation = self._components[component]
+        bare = [_bare(document, keep_concepts=component == "relations") for document in documents]
+        context = replace(self._context, task=component)  # type: ignore[arg-type]  # components are named by task
+        if encoded is None:
+            encoded = formulation.encode(bare, context, targets=False)
+        outputs = self._outputs(component, encoded)
+        head, remaining = self._model.head(component), iter(outputs)
+        found = []
+        for document, item in zip(bare, encoded, strict=True):
+            own = [next(remaining) for _ in item.examples]
+            self.faults += formulation.faults(item, own, context)
+            found.append(formulation.read(document, item, own, head, context))
+        return found
+
+    def _outputs(self, component: str, encoded: Sequence[EncodedDocument]) -> list[ndarray[Any, Any]]:
+        """The outputs of all examples, in their order."""
+        model, tokenizer = self._model.eval(), self._context.tokenizer
+        device = next(model.parameters()).device
+        examples = [example for document in encoded for example in document.examples]
+        left = self._components[component].generates
+        outputs: dict[int, ndarray[Any, Any]] = {}
+        with torch.inference_mode(), self._autocast:
+            for rows in length_sorted_batches([len(e.input_ids) for e in examples], BATCH_TOKENS):
+                batch = collate(
+                    [examples[i] for i in rows],
+                    int(tokenizer.pad_token_id or 0),
+                    device,
+                    targets=False,
+                    component=component,
+                    left=left,
+                )
+                outputs.update(zip(rows, model.outputs(batch), strict=True))
+        return [outputs[i] for i in range(len(examples))]
+
+
+def _bare(document: Document, *, keep_concepts: bool) -> Document:
+    """A document without annotations, or with its concepts and their entries alone."""
+    return Document(
+        document.id,
+        document.text,
+        document.concepts if keep_concepts else (),
+        normalizations=document.normalizations if keep_concepts else (),
+        sections=document.sections,
+        metadata=document.metadata,
+    )

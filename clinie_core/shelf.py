@@ -8,21 +8,43 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from clinie_core.backbones import load_model, load_tokenizer
-from clinie_core.config import TrialConfig
+from clinie_core.config import Task, TrialConfig
 from clinie_core.document import Document
-from clinie_core.model import formulation_of
+from clinie_core.formulations import components_of
+from clinie_core.formulations.formulation import InputContext
+from clinie_core.schema import Schema
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from clinie_core.formulations.formulation import EncodedDocument
+    from clinie_core.examples import EncodedDocument
 
-__all__ = ["Shelf"]
+__all__ = ["Shelf", "input_context", "load_backbone"]
 
 Kept = TypeVar("Kept")
+
+
+def load_backbone(config: TrialConfig) -> PreTrainedModel:
+    """The pretrained weights of a configuration, with its language-model head where an answer is written."""
+    generates = any(formulation.generates for formulation in components_of(config).values())
+    return load_model(config.backbone, dropout=config.dropout, seed=config.seed, generates=generates)
+
+
+def input_context(config: TrialConfig, tokenizer: PreTrainedTokenizerFast, schema: Schema) -> InputContext:
+    """What documents are encoded for under a configuration."""
+    return InputContext(
+        tokenizer=tokenizer,
+        schema=schema,
+        task=config.task,
+        window_tokens=config.window_tokens,
+        overlap=config.window_overlap,
+        hard_prompt=config.hard_prompt,
+        seed=config.seed,
+    )
 
 
 class Shelf:
@@ -32,7 +54,7 @@ class Shelf:
         capacity: How many of each kind are kept; the least recently used goes first.
     """
 
-    def __init__(self, capacity: int = 3) -> None:
+    def __init__(self, capacity: int = 4) -> None:
         self._capacity = capacity
         self._kept: dict[str, OrderedDict[Hashable, object]] = {}
 
@@ -48,8 +70,9 @@ class Shelf:
     def backbone(self, config: TrialConfig) -> PreTrainedModel:
         """The untouched weights of a configuration's backbone, on the CPU; copy before training."""
         seed = config.seed if config.backbone.scratch is not None else 0
-        key = (config.backbone.digest(), config.dropout, seed)
-        return self._get("backbone", key, lambda: load_model(config.backbone, dropout=config.dropout, seed=seed))
+        generates = any(formulation.generates for formulation in components_of(config).values())
+        key = (config.backbone.digest(), config.dropout, seed, generates)
+        return self._get("backbone", key, lambda: load_backbone(config))
 
     def tokenizer(self, config: TrialConfig) -> PreTrainedTokenizerFast:
         """The tokenizer of a configuration's backbone."""
@@ -58,29 +81,25 @@ class Shelf:
     def encoded(
         self,
         config: TrialConfig,
+        component: Task,
         documents: tuple[Document, ...],
         digest: str,
-        labels: tuple[str, ...],
+        schema: Schema,
         *,
         targets: bool,
     ) -> tuple[EncodedDocument, ...]:
-        """Documents as a configuration's formulation encodes them.
+        """Documents as one of a configuration's formulations encodes them.
 
         Args:
             config: Decides formulation, tokenizer and windows.
+            component: Which formulation.
             documents: What to encode.
             digest: Stands for the documents: equal digests mean equal documents.
-            labels: The formulation's label names.
+            schema: What there is to extract.
             targets: Whether gold targets are wanted.
         """
-        formulation = formulation_of(config)
-        tokenizer = self.tokenizer(config)
-        windows = (config.window_tokens, config.window_overlap)
-        key = (digest, config.backbone.digest(), formulation.digest(), type(formulation), windows, labels, targets)
-        return self._get(
-            "encoded",
-            key,
-            lambda: formulation.encode(
-                documents, tokenizer, labels, window_tokens=windows[0], overlap=windows[1], targets=targets
-            ),
-        )
+        formulation = components_of(config)[component]
+        context = replace(input_context(config, self.tokenizer(config), schema), task=component)
+        rest = (context.window_tokens, context.overlap, context.hard_prompt, context.seed, component, targets)
+        key = (digest, config.backbone.digest(), formulation.digest(), type(formulation), schema.digest(), rest)
+        return self._get("encoded", key, lambda: formulation.encode(documents, context, targets=targets))

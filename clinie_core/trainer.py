@@ -5,22 +5,31 @@ When to stop, what to keep and whom to tell is decided in :mod:`clinie_core.trai
 
 from __future__ import annotations
 
+import random
 import time
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from clinie_core.batch import collate
 from clinie_core.batching import epoch_batches
 from clinie_core.checkpoint import Checkpoint, trained_weights
 from clinie_core.config import TrialConfig
-from clinie_core.document import Corpus
-from clinie_core.model import build_model, collate, finetuning_of, formulation_of
+from clinie_core.document import Corpus, Document
+from clinie_core.errors import fail
+from clinie_core.examples import EncodedDocument, Example
+from clinie_core.formulations import components_of
+from clinie_core.model import build_model, finetuning_of
 from clinie_core.optimization import MovingAverage, build_optimizer
-from clinie_core.prediction import predict_concepts
-from clinie_core.scoring import score_concepts
-from clinie_core.shelf import Shelf
+from clinie_core.prediction import Predictor
+from clinie_core.schema import Schema
+from clinie_core.scoring import score_task
+from clinie_core.shelf import Shelf, input_context
 from clinie_core.training_state import Done, TrainingState
 from clinie_core.world import World
 
@@ -42,25 +51,39 @@ class Trainer:
     def __init__(self, config: TrialConfig, corpus: Corpus, shelf: Shelf, world: World) -> None:
         self.config = config
         self._world = world
-        self._formulation = formulation_of(config)
-        self._labels = self._formulation.labels(corpus.concept_types("train"))
-        self._pad_id = int(shelf.tokenizer(config).pad_token_id or 0)
-        mine = slice(world.rank, None, world.size)
-        encoded = shelf.encoded(config, corpus["train"], corpus.digest("train"), self._labels, targets=True)
-        self._examples = [example for document in encoded for example in document.examples if example.positions]
-        self._lengths = [len(example.input_ids) for example in self._examples]
-        self._dev = shelf.encoded(config, corpus["dev"], corpus.digest("dev"), self._labels, targets=False)[mine]
-        self._dev_gold = [document.concepts for document in corpus["dev"][mine]]
+        self._schema = Schema.of(corpus["train"], config.view.descriptions)
+        self._components = components_of(config)
+        tokenizer = shelf.tokenizer(config)
+        self._pad_id = int(tokenizer.pad_token_id or 0)
+        self._examples: dict[str, list[Example]] = {}
+        self._dev_encoded: dict[str, tuple[EncodedDocument, ...]] = {}
+        for name in self._components:
+            encode = partial(shelf.encoded, config, name, schema=self._schema)  # type: ignore[arg-type]
+            encoded = encode(corpus["train"], corpus.digest("train"), targets=True)
+            self._examples[name] = [example for item in encoded for example in item.examples if example.terms]
+            if not self._examples[name]:
+                fail("corpus.splits.train", f"there is nothing to learn {name} from", "documents with annotations")
+            self._dev_encoded[name] = encode(corpus["dev"], corpus.digest("dev"), targets=False)
+        self._mine = slice(world.rank, None, world.size)
+        self._dev = corpus["dev"]
 
-        pristine = shelf.backbone(config)
-        self._pristine_names = frozenset(pristine.state_dict())
-        self._model = build_model(config, self._labels, pristine).to(world.device)
-        steps = -(-len(self._examples) // config.batch_size) * config.epochs
-        self._optimizer, self._scheduler = build_optimizer(config, finetuning_of(config), self._model, steps)
-        self._average = MovingAverage(self._model, config.averaging) if config.averaging else None
-        self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average, self._pristine_names)
-        self._wrapped = nn.parallel.DistributedDataParallel(self._model) if world.size > 1 else self._model
+        self._method = finetuning_of(config)
+        self._model = build_model(config, self._schema, shelf.backbone(config)).to(world.device)
+        for name, formulation in self._components.items():
+            formulation.fit_head(self._model.head(name), self._examples[name])
+        context = input_context(config, tokenizer, self._schema)
         self._autocast = world.autocast(config)
+        self._predictor = Predictor(self._model, self._components, context, self._autocast)
+        steps = sum(-(-len(rows) // config.batch_size) for rows in self._examples.values()) * config.epochs
+        self._method.begin(self._model.backbone, steps)
+        self._optimizer, self._scheduler = build_optimizer(config, self._method, self._model, steps)
+        self._average = MovingAverage(self._model, config.averaging) if config.averaging else None
+        self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average)
+        self._steps_done = 0
+        self._wrapped: nn.Module = self._model
+        if world.size > 1:
+            several = len(self._components) > 1  # a batch then leaves the other head's weights without a gradient
+            self._wrapped = nn.parallel.DistributedDataParallel(self._model, find_unused_parameters=several)
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch.
@@ -69,35 +92,53 @@ class Trainer:
             epoch: Its number, from 1; with the seed it decides batches and dropout.
 
         Returns:
-            ``train_loss`` in nats per position, and ``tokens_per_second`` over all processes.
+            ``train_loss`` in nats per decision, and ``tokens_per_second`` over all processes.
         """
         config, world = self.config, self._world
         torch.manual_seed(config.seed * 100_003 + epoch * 101 + world.rank)
         started = time.perf_counter()
         self._model.train()
+        self._steps_done = self._scheduler.last_epoch
         loss_sum = torch.zeros((), device=world.device)  # stays on the device: reading it would wait for each step
-        for batch in epoch_batches(self._lengths, config.batch_size, seed=config.seed, epoch=epoch):
-            loss_sum += self._step(batch)
-        positions = sum(len(example.positions) for example in self._examples)
+        for component, batch in self._batches(epoch):
+            loss_sum += self._step(component, [self._examples[component][i] for i in batch])
+        rows = [row for rows in self._examples.values() for row in rows]
         total = sum(float(value) for value in world.gather(float(loss_sum)))
         seconds = time.perf_counter() - started
-        return {"train_loss": total / positions, "tokens_per_second": sum(self._lengths) / seconds}
+        tokens = sum(len(row.input_ids) for row in rows)
+        return {"train_loss": total / sum(row.terms for row in rows), "tokens_per_second": tokens / seconds}
 
-    def _step(self, batch: list[int]) -> torch.Tensor:
+    def _batches(self, epoch: int) -> list[tuple[str, list[int]]]:
+        """Component and rows of each batch of an epoch; batches of several components are shuffled together."""
+        batches = [
+            (name, batch)
+            for name, rows in self._examples.items()
+            for batch in epoch_batches(
+                [len(row.input_ids) for row in rows], self.config.batch_size, seed=self.config.seed, epoch=epoch
+            )
+        ]
+        if len(self._examples) > 1:
+            random.Random(f"{self.config.seed}/{epoch}/components").shuffle(batches)
+        return batches
+
+    def _step(self, component: str, rows: list[Example]) -> torch.Tensor:
         """One optimizer step; returns this process's part of the summed loss."""
         world = self._world
-        rows = [self._examples[i] for i in batch]
-        positions = sum(len(row.positions) for row in rows)
+        terms = sum(row.terms for row in rows)
         share = rows[world.rank :: world.size] or rows[:1]
-        data = collate(share, self._pad_id, world.device, targets=True)
+        data = collate(share, self._pad_id, world.device, targets=True, component=component)
         with self._autocast:
             loss: torch.Tensor = self._wrapped(data)
         if len(rows) <= world.rank:  # fewer rows than processes: take part, weigh nothing
             loss = loss * 0.0
         # DDP averages over processes; the factor makes that the mean over the whole batch.
-        (loss * (world.size / positions)).backward()  # type: ignore[no-untyped-call]
+        scaled = loss * (world.size / terms)
+        penalty = self._method.penalty(self._model.backbone)
+        (scaled if penalty is None else scaled + penalty).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRADIENT_NORM)
         self._optimizer.step()
+        self._steps_done += 1
+        self._method.after_step(self._model.backbone, self._steps_done)
         self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._average is not None:
@@ -110,11 +151,33 @@ class Trainer:
 
     def dev_scores(self) -> dict[str, float]:
         """Predict the dev split, each process its part, and score it."""
-        predicted = predict_concepts(
-            self._model, self._formulation, self._labels, self._dev, pad_id=self._pad_id, autocast=self._autocast
-        )
-        parts = self._world.gather(list(zip(self._dev_gold, predicted, strict=True)))
-        return score_concepts(pair for part in parts for pair in part).metrics()
+        gold = self._dev[self._mine]
+        first, *further = self._components
+        found = self._predictor.annotate(gold, self._dev_encoded[first][self._mine])
+        pairs = self._gathered(gold, found)
+        given = None
+        for component in further:  # between gold concepts, which says how far the concepts are to blame
+            there = self._predictor.annotate_by(component, gold, self._dev_encoded[component][self._mine])
+            given = self._gathered(gold, there)
+        metrics = score_task(self.config.task, pairs, given).metrics()
+        for name, formulation in self._components.items():
+            metrics |= formulation.diagnostics(self._dev, self._dev_encoded[name])
+        return metrics | self._fault_rates()
+
+    def _fault_rates(self) -> dict[str, float]:
+        """``malformed_rate`` of the answers and ``hallucinated_rate`` of the mentions written since the last call."""
+        counts = sum(self._world.gather(self._predictor.faults), Counter[str]())
+        self._predictor.faults = Counter()
+        if not counts["answers"]:
+            return {}
+        return {
+            "malformed_rate": counts["malformed"] / counts["answers"],
+            "hallucinated_rate": counts["hallucinated"] / max(1, counts["mentions"]),
+        }
+
+    def _gathered(self, gold: Sequence[Document], found: Sequence[Document]) -> list[tuple[Document, Document]]:
+        """Gold and predicted documents of all processes."""
+        return [pair for part in self._world.gather(list(zip(gold, found, strict=True))) for pair in part]
 
     def size(self) -> dict[str, float]:
         """``trainable_parameters``, and ``peak_memory_mb`` of the largest process so far."""
@@ -124,12 +187,12 @@ class Trainer:
 
     def save_best(self, folder: Path, metrics: dict[str, float]) -> None:
         """Write the checkpoint of an epoch that is the best so far."""
-        checkpoint = Checkpoint(self.config, self._labels, metrics)
-        checkpoint.save(folder, trained_weights(self._model, self._pristine_names))
+        checkpoint = Checkpoint(self.config, self._schema, metrics)
+        checkpoint.save(folder, trained_weights(self._model))
 
     def save_state(self, folder: Path, done: Done) -> None:
         """Write all that is needed to go on after the last epoch."""
-        self._state.save(folder, Checkpoint(self.config, self._labels, done.history[-1]), done)
+        self._state.save(folder, Checkpoint(self.config, self._schema, done.history[-1]), done)
 
     def load_state(self, folder: Path) -> Done:
         """Go on from a state that :meth:`save_state` wrote."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clinie_core.config import TrialConfig
+from clinie_core.corpora.loading import viewed
 from clinie_core.document import Corpus
 from clinie_core.shelf import Shelf
 from clinie_core.trainer import Trainer
@@ -31,7 +32,7 @@ class EpochReport:
     Args:
         epoch: Its number, from 1.
         epochs: The trial's budget of epochs.
-        metrics: Dev scores in [0, 1], ``train_loss`` (nats per position), ``seconds``,
+        metrics: Dev scores in [0, 1], ``train_loss`` (nats per decision), ``seconds``,
             ``tokens_per_second``, ``peak_memory_mb`` and ``trainable_parameters``.
         finished: No further epoch follows, by budget or by patience.
         stopped_early: The trial's patience ended it before its budget.
@@ -81,7 +82,7 @@ def train(
     """
     shelf, world = shelf or Shelf(), world or World.current()
     world.reset_peak_memory()
-    trainer = Trainer(config, corpus.merged(config.merge_types), shelf, world)
+    trainer = Trainer(config, viewed(corpus, config.view), shelf, world)
     done = trainer.load_state(folder / LAST) if folder is not None and (folder / LAST).is_dir() else Done()
 
     def goes_on(report: EpochReport) -> bool:

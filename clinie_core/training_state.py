@@ -51,20 +51,18 @@ class TrainingState:
         optimizer: Optimizer,
         scheduler: LRScheduler,
         average: MovingAverage | None,
-        pristine_names: frozenset[str],
     ) -> None:
         self._model = model
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._average = average
-        self._pristine_names = pristine_names
 
     def save(self, folder: Path, checkpoint: Checkpoint, done: Done) -> None:
         """Write the state in whole: a reader sees the old one or the new one, never a part."""
         staging = folder.with_name(folder.name + ".staging")
         shutil.rmtree(staging, ignore_errors=True)
         checkpoint.save(staging, {})
-        weights = trained_weights(self._model, self._pristine_names)
+        weights = trained_weights(self._model)
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staging / WEIGHTS)
         state = {
             "optimizer": self._optimizer.state_dict(),

@@ -12,6 +12,7 @@ Offsets are code points of the document's own text, whatever the tokenizer norma
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -21,10 +22,52 @@ from clinie_core.document import Span
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["TokenizedDocument", "Unit", "Window", "tokenize_documents"]
+__all__ = ["Frame", "TokenizedDocument", "Unit", "Window", "token_ids", "tokenize_documents", "unit_range"]
 
 Unit = Literal["word", "token"]
 BATCH_TEXTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a model wants before and after the tokens of a text.
+
+    Args:
+        before: Special tokens, and those of a prompt or question.
+        after: Special tokens.
+        second_segment: Number of the first token of the second segment; 0 where there is one only.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    second_segment: int = 0
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerFast, prompt: str = "") -> Frame:
+        """The frame of one text, or of one that follows a prompt as the second segment of a pair."""
+        if prompt:
+            return cls.paired(tokenizer, token_ids(tokenizer, prompt))
+        before, after = _around(token_ids(tokenizer, "x"), tokenizer("x", verbose=False)["input_ids"])
+        return cls(tuple(before), tuple(after))
+
+    @classmethod
+    def paired(cls, tokenizer: PreTrainedTokenizerFast, first: Sequence[int]) -> Frame:
+        """The frame of the second text of a pair, whose first is given by its tokens."""
+        # The places of both are found with a stand-in, whatever special tokens stand between them.
+        bare = token_ids(tokenizer, "x")
+        before, rest = _around(bare, tokenizer("x", "x", verbose=False)["input_ids"])
+        between, after = _around(bare, rest)
+        opening = (*before, *first, *between)
+        return cls(opening, tuple(after), len(opening))
+
+    @property
+    def size(self) -> int:
+        """Its tokens."""
+        return len(self.before) + len(self.after)
+
+    def around(self, body: Sequence[int]) -> tuple[int, ...]:
+        """The model's input for the tokens of a text."""
+        return (*self.before, *body, *self.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +75,22 @@ class Window:
     """A stretch of a document as model input.
 
     Args:
-        input_ids: Token numbers with the model's special tokens.
-        positions: For each owned unit the index into ``input_ids`` of its first token.
-        first_unit: The document's number of the first owned unit.
+        body: Token numbers without special tokens.
+        positions: For each unit the index into ``body`` of its first token.
+        first_unit: The document's number of the first unit.
+        owned: The document's numbers of the first owned unit, and one past the last.
     """
 
-    input_ids: tuple[int, ...]
+    body: tuple[int, ...]
     positions: tuple[int, ...]
     first_unit: int
+    owned: tuple[int, int]
+
+    @property
+    def owned_positions(self) -> tuple[int, ...]:
+        """For each owned unit the index into ``body`` of its first token."""
+        begin, stop = self.owned
+        return self.positions[begin - self.first_unit : stop - self.first_unit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +154,14 @@ def _stretches(first: Sequence[int], tokens: int, size: int, overlap: int) -> li
 
 
 def tokenize_documents(
-    texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, *, window_tokens: int, overlap: int, unit: Unit = "word"
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, *, size: int, overlap: int, unit: Unit = "word"
 ) -> Iterator[TokenizedDocument]:
     """Tokenize texts into units and windows, many texts a call, which a fast tokenizer spreads over all cores.
 
     Args:
         texts: The documents' texts.
         tokenizer: A fast tokenizer, which alone knows offsets.
-        window_tokens: Longest window, special tokens included.
+        size: Tokens of the longest window, without those of its frame.
         overlap: Tokens that neighbouring windows share, at most half a window.
         unit: What is labelled.
 
@@ -118,38 +169,44 @@ def tokenize_documents(
         For each text its units in order, and windows that own each unit exactly once. A unit longer
         than a window keeps its first tokens there.
     """
-    special = _special_tokens(tokenizer)
     remaining = iter(texts)
     while batch := list(itertools.islice(remaining, BATCH_TEXTS)):
         encoding = tokenizer(batch, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         for number, text in enumerate(batch):
             ids: list[int] = encoding["input_ids"][number]
             units, first = _units(text, encoding["offset_mapping"][number], encoding.word_ids(number), unit)
-            yield TokenizedDocument(tuple(units), tuple(_windows(ids, first, special, window_tokens, overlap)))
+            yield TokenizedDocument(tuple(units), tuple(_windows(ids, first, size, overlap)))
 
 
-def _windows(
-    ids: Sequence[int], first: Sequence[int], special: tuple[list[int], list[int]], window_tokens: int, overlap: int
-) -> Iterator[Window]:
+def _windows(ids: Sequence[int], first: Sequence[int], size: int, overlap: int) -> Iterator[Window]:
     if not first:
         return
-    prefix, suffix = special
-    size = window_tokens - len(prefix) - len(suffix)
     stretches = _stretches(first, len(ids), size, overlap)
     for number, (begin, stop) in enumerate(stretches):
         own_begin = 0 if number == 0 else (begin + stretches[number - 1][1] + 1) // 2
         own_stop = len(first) if number == len(stretches) - 1 else (stretches[number + 1][0] + stop + 1) // 2
         last_token = first[stop] if stop < len(first) else len(ids)
-        body = ids[first[begin] : last_token][:size]
-        positions = tuple(len(prefix) + first[u] - first[begin] for u in range(own_begin, own_stop))
-        yield Window((*prefix, *body, *suffix), positions, own_begin)
+        body = tuple(ids[first[begin] : last_token][:size])
+        positions = tuple(first[u] - first[begin] for u in range(begin, stop))
+        yield Window(body, positions, begin, (own_begin, own_stop))
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
-    """The special tokens that the tokenizer puts before and after one sequence."""
-    marked = tokenizer("x", verbose=False)["input_ids"]
-    bare = tokenizer("x", add_special_tokens=False, verbose=False)["input_ids"]
-    for before in range(len(marked) - len(bare) + 1):
-        if marked[before : before + len(bare)] == bare:
-            return marked[:before], marked[before + len(bare) :]
+def unit_range(units: Sequence[Span], start: int, end: int) -> tuple[int, int] | None:
+    """Numbers of the first and last of sorted units that a stretch of text overlaps; None if there is none."""
+    first = bisect_right(units, start, key=lambda unit: unit.end)
+    last = bisect_left(units, end, key=lambda unit: unit.start) - 1
+    return (first, last) if first <= last else None
+
+
+def token_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """The tokens of a text, without special ones."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def _around(part: Sequence[int], whole: Sequence[int]) -> tuple[list[int], list[int]]:
+    """What stands before and after the first place of a part in a whole; nothing where it has none."""
+    for before in range(len(whole) - len(part) + 1):
+        if list(whole[before : before + len(part)]) == list(part):
+            return list(whole[:before]), list(whole[before + len(part) :])
     return [], []

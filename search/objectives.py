@@ -14,13 +14,14 @@ Direction = Literal["maximize", "minimize"]
 
 METRICS: dict[str, Direction] = {
     **{f"{mode}_{rate}": "maximize" for mode in ("strict", "lenient") for rate in ("f1", "precision", "recall")},
+    **{f"{part}_strict_f1": "maximize" for part in ("concept", "relation", "gold_relation")},
     "trainable_parameters": "minimize",
     "peak_memory_mb": "minimize",
     "seconds": "minimize",
     "tokens_per_second": "maximize",
     "train_loss": "minimize",
 }
-"""What a trial reports after every epoch, and which way is better."""
+"""What a trial can be judged by after every epoch, and which way is better; the parts' scores are of ``joint``."""
 
 
 class Objective(Frozen):
@@ -52,4 +53,4 @@ class Objective(Frozen):
     @property
     def is_score(self) -> bool:
         """Whether the metric is a dev score, by which a trial's best epoch can be chosen."""
-        return self.metric.startswith(("strict_", "lenient_"))
+        return "strict_" in self.metric or "lenient_" in self.metric

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ import mlflow.pyfunc
 from mlflow.tracking import MlflowClient
 
 import clinie_core
+from clinie_core.corpora.jsonl import Jsonl
 from clinie_core.document import Document
 from clinie_core.errors import fail
-from clinie_core.extractor import Extractor
-from clinie_core.scoring import Scores, score_concepts
+from clinie_core.extractor import Extractor, found_json
 from search.ledger import TrialRecord
 from search.tracking import fetch_artifacts
 
-__all__ = ["PredictionsDiffer", "Promotion", "evaluate", "load_registered", "promote_trial", "registered_extractor"]
+__all__ = ["PredictionsDiffer", "Promotion", "load_registered", "promote_trial", "registered_extractor"]
 
 CHAMPION = "champion"
 PROBES = 8
@@ -53,12 +53,6 @@ class Promotion:
     def as_json(self) -> dict[str, Any]:
         """The promotion for ``--json``."""
         return asdict(self)
-
-
-def evaluate(extractor: Extractor, documents: tuple[Document, ...]) -> Scores:
-    """Score an extractor on annotated documents."""
-    predicted = extractor.annotate(documents)
-    return score_concepts((gold.concepts, found.concepts) for gold, found in zip(documents, predicted, strict=True))
 
 
 def promote_trial(
@@ -94,11 +88,11 @@ def promote_trial(
         fail(f"trial {record.number}", "it has no checkpoint", "a trial that finished an epoch")
     with tempfile.TemporaryDirectory() as scratch:
         extractor = Extractor.load(fetch_artifacts(record.checkpoint, Path(scratch)))
-        scores = evaluate(extractor, test)
+        scores = extractor.scores(test)
         whole = Path(scratch) / "extractor"
         extractor.save(whole)
         version = _register(client, whole, parent_run, name)
-        _compare(extractor, f"models:/{name}/{version}", [document.text for document in test[:PROBES]])
+        _compare(extractor, f"models:/{name}/{version}", test[:PROBES])
     metrics = scores.metrics()
     version_tags = {
         "clinie.study": study,
@@ -121,7 +115,7 @@ def promote_trial(
             "recall": counts.recall,
             "support": int(counts.tp + counts.fn),
         }
-        for type_, counts in sorted(scores.by_type("strict").items())
+        for type_, counts in sorted(scores.overall.by_type("strict").items())
     }
     return Promotion(name, version, CHAMPION, study, record.number, record.metrics, metrics, by_type, record.parameters)
 
@@ -152,13 +146,11 @@ def _requirements() -> list[str]:
     return [f"{package}=={version(package).partition('+')[0]}" for package in packages]
 
 
-def _compare(extractor: Extractor, uri: str, texts: list[str]) -> None:
+def _compare(extractor: Extractor, uri: str, documents: Sequence[Document]) -> None:
     """Check that a registered model predicts what the model in hand does."""
-    expected = [
-        [{"type": c.type, "start": c.start, "end": c.end} for c in document.concepts]
-        for document in extractor.predict(texts)
-    ]
-    found = [json.loads(row)["concepts"] for row in load_registered(uri).predict(texts)]
+    expected = [found_json(document) for document in extractor.annotate(documents)]
+    inputs = [Jsonl().render(d) if extractor.task == "relations" else d.text for d in documents]
+    found = [json.loads(row) for row in load_registered(uri).predict(inputs)]
     if found != expected:
         raise PredictionsDiffer(f"{uri} does not predict what the trained model predicts; it was not made champion")
 

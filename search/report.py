@@ -100,7 +100,7 @@ def scores_table(title: str, scores: Scores) -> RenderableType:
 
 
 def marked_text(document: Document) -> Text:
-    """A document's text with each concept marked and followed by its type."""
+    """A document's text with each concept marked and followed by its type, and a line for each relation."""
     types = sorted({concept.type for concept in document.concepts})
     colour = {type_: COLOURS[i % len(COLOURS)] for i, type_ in enumerate(types)}
     text, at = Text(), 0
@@ -112,4 +112,10 @@ def marked_text(document: Document) -> Text:
         text.append(f" {concept.type}]", style=colour[concept.type])
         at = concept.end
     text.append(document.text[at:])
+    by_id = {concept.id: concept for concept in document.concepts}
+    for relation in document.relations:
+        head, tail = by_id[relation.head], by_id[relation.tail]
+        text.append(f"\n{document.mention(head)} ", style=f"bold {colour[head.type]}")
+        text.append(f"- {relation.type} -> ")
+        text.append(document.mention(tail), style=f"bold {colour[tail.type]}")
     return text

@@ -1,4 +1,4 @@
-"""The model that MLflow serves: text in, JSON of concepts with offsets out.
+"""The model that MLflow serves: text in, JSON of concepts with offsets and of relations out.
 
 MLflow stores this file as code and runs it where the model is loaded. It imports clinie_core, whose
 sources travel with the model, and nothing of the search.
@@ -13,34 +13,41 @@ from typing import Any
 import mlflow
 from mlflow.pyfunc import PythonModel
 
-from clinie_core.extractor import Extractor
+from clinie_core.corpora.corpus_format import Piece
+from clinie_core.corpora.jsonl import Jsonl
+from clinie_core.document import Document
+from clinie_core.extractor import Extractor, found_json
 
 __all__ = ["ServedExtractor"]
 
 
 class ServedExtractor(PythonModel):
-    """Extracts concepts from a list of texts, or from a table of one column of them."""
+    """Extracts what its task is from a list of texts, or from a table of one column of them."""
 
     def load_context(self, context: Any) -> None:
         """Load the extractor from the model's own artifacts."""
         self._extractor = Extractor.load(Path(context.artifacts["extractor"]))
 
     def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[str]:
-        """Extract concepts.
+        """Extract.
 
         Args:
             context: MLflow's; not used.
-            model_input: Texts.
+            model_input: Texts; where the model finds relations between concepts that are given,
+                documents with them, each as a line of clinie's JSONL.
             params: None are known.
 
         Returns:
-            For each text a JSON object ``{"concepts": [{"type", "start", "end"}, ...]}``; offsets are
-            code points of the text, half-open.
+            For each text a JSON object ``{"concepts": [{"id", "type", "start", "end"}, ...], "relations":
+            [{"type", "head", "tail"}, ...]}``; offsets are code points of the text, half-open.
         """
-        return [
-            json.dumps({"concepts": [{"type": c.type, "start": c.start, "end": c.end} for c in document.concepts]})
-            for document in self._extractor.predict(list(model_input))
-        ]
+        documents = [self._document(number, text) for number, text in enumerate(model_input, start=1)]
+        return [json.dumps(found_json(document)) for document in self._extractor.annotate(documents)]
+
+    def _document(self, number: int, text: str) -> Document:
+        if self._extractor.task == "relations":
+            return Jsonl().parse(Piece(f"input {number}", 1, [text]))
+        return Document(f"text-{number}", text)
 
 
 if __name__ not in ("search.served_model",):  # MLflow executes the file under a name of its own

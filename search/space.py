@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from clinie_core.backbones import architecture, check_backbone, hidden_size
+from clinie_core.backbones import BackboneFacts, backbone_facts, check_backbone
+from clinie_core.capabilities import formulations_for, methods_for, relation_formulations_for
 from clinie_core.config import BackboneSource, Part, TrialConfig, problems_from
 from clinie_core.errors import ErrorList, InputError
 from clinie_core.finetuning import FINETUNING
@@ -19,13 +20,14 @@ from search.space_file import SpaceFile
 
 __all__ = ["SearchSpace"]
 
-PARTS: dict[str, Table[Any]] = {"formulation": FORMULATIONS, "finetuning": FINETUNING}
-RESERVED = {
-    "task": "task",
-    "epochs": "budget.epochs",
-    "selection": "objective",
-    "merge_types": "corpus.merge_types",
+WINDOW_TOKENS: int = TrialConfig.model_fields["window_tokens"].default
+
+PARTS: dict[str, Table[Any]] = {
+    "formulation": FORMULATIONS,
+    "relation_formulation": FORMULATIONS,
+    "finetuning": FINETUNING,
 }
+RESERVED = {"task": "task", "epochs": "budget.epochs", "selection": "objective", "view": "corpus"}
 
 
 class SearchSpace:
@@ -48,14 +50,19 @@ class SearchSpace:
         self._backbones: dict[str, BackboneSource] = {}
         for key, value in file.space.items():
             self._parse(key, value)
-        for required in ("backbone", *PARTS):
+        if file.task != "joint" and "relation_formulation" in file.space:
+            self._errors.add(f"{where}: space.relation_formulation", f"not in task {file.task}", "formulation alone")
+        for required in ("backbone", "formulation", "finetuning"):
             if required not in file.space:
                 self._errors.add(f"{where}: space.{required}", "missing", "a value or {choose: ...}")
         self._errors.raise_if_any()
         self._check_corners()
         self._errors.raise_if_any()
-        for source in self._backbones.values():
-            self._check_backbone(source)
+        self._facts: dict[str, BackboneFacts] = {}
+        for name, source in self._backbones.items():
+            self._check_backbone(name, source)
+        self._errors.raise_if_any()
+        self._check_parts()
         self._errors.raise_if_any()
 
     def _parse(self, key: str, value: JsonValue) -> None:
@@ -133,32 +140,71 @@ class SearchSpace:
                     own = [p for p in problems_from(error, where) if p.where == f"{where}.{parameter}"]
                     self._errors.extend(own)
 
-    def _check_backbone(self, source: BackboneSource) -> None:
-        """The backbone must be there and carry every part that it may meet."""
+    def _check_backbone(self, name: str, source: BackboneSource) -> None:
+        """The backbone must be there, and wide and long enough for what it may meet."""
         where = f"{self._where}: space.backbone"
         try:
             check_backbone(source, where)
-            kind = architecture(source, where)
-            width = hidden_size(source, where)
+            facts = self._facts[name] = backbone_facts(source, where)
         except InputError as error:
             self._errors.extend(error.problems)
             return
+        longest = max(self._scalars.get("window_tokens", Fixed(WINDOW_TOKENS)).corners)  # type: ignore[type-var]
+        for method in self._legal("finetuning", facts):
+            row, place = FINETUNING.load(method), f"{self._where}: space.finetuning.{method}"
+            variants = [row.model_validate(v) for v in _extremes(self._parts["finetuning"][method])]
+            for refusal in sorted(filter(None, {variant.refusal(facts) for variant in variants})):
+                self._errors.add(place, f"backbone {source.name!r} cannot carry it: {refusal}")
+            if row.needs_cuda and not self.file.resources.gpus_per_worker:
+                self._errors.add(place, "it needs an NVIDIA GPU", "", "set resources.gpus_per_worker, or leave it out")
+            needed = int(longest) + max(variant.virtual_tokens for variant in variants)  # type: ignore[arg-type]
+            if facts.positions is not None and needed > facts.positions:
+                self._errors.add(
+                    f"{self._where}: space.window_tokens",
+                    f"backbone {source.name!r} reads {facts.positions} tokens, and {method} would give it {needed}",
+                    f"at most {facts.positions - needed + int(longest)}",  # type: ignore[arg-type]
+                )
+
+    def _legal(self, key: str, facts: BackboneFacts) -> list[str]:
+        """The branches of a part that a backbone carries."""
+        allowed: Collection[str]
+        if key == "formulation":
+            needs_another = formulations_for(self.file.task, facts.architecture)
+            seconds = self._parts.get("relation_formulation", {})
+            allowed = [name for name, needs in needs_another.items() if seconds or not needs]
+        elif key == "relation_formulation":
+            allowed = relation_formulations_for(facts.architecture)
+        else:
+            allowed = methods_for(facts.architecture)
+        return [name for name in self._parts[key] if name in allowed]
+
+    def _check_parts(self) -> None:
+        """Every branch must go with some backbone, and every backbone with some branch."""
         for key, branches in self._parts.items():
-            for name, domains in branches.items():
-                row = PARTS[key].load(name)
-                place = f"{self._where}: space.{key}.{name}"
-                if kind not in row.architectures:
+            legal = {name: self._legal(key, facts) for name, facts in self._facts.items()}
+            kinds = sorted({facts.architecture for facts in self._facts.values()})
+            noun = PARTS[key].noun
+            for branch in branches:
+                if not any(branch in names for names in legal.values()):
+                    row = PARTS[key].load(branch)
+                    carried = " or ".join(sorted(row.architectures))
+                    found = f"{noun} {branch} cannot go with task {self.file.task} and backbones that are {kinds[0]}s"
+                    tasks = f" and task {', '.join(sorted(row.tasks))}" if hasattr(row, "tasks") else ""
                     self._errors.add(
-                        place,
-                        f"{PARTS[key].noun} {name} cannot go with backbone {source.name!r}, a {kind}",
-                        "backbones that are " + " or ".join(sorted(row.architectures)),
+                        f"{self._where}: space.{key}.{branch}", found, f"backbones that are {carried}{tasks}"
                     )
-                elif key == "finetuning":
-                    refusals = {row.model_validate(v).refusal(width) for v in _extremes(domains)} - {None}
-                    for refusal in sorted(refusals):
-                        self._errors.add(place, f"backbone {source.name!r} cannot carry it: {refusal}")
+            for name, facts in self._facts.items():
+                if not legal[name] and not (key == "relation_formulation" and facts.architecture == "decoder"):
+                    found = f"backbone {name!r} is a {facts.architecture}, and no {noun} here goes with it"
+                    self._errors.add(f"{self._where}: space.{key}", found)
+            for branch in self._parts["formulation"] if key == "formulation" else ():
+                for values in _extremes(branches[branch]):
+                    refusal = FORMULATIONS.load(branch).model_validate(values).refusal(self.file.task)
+                    if refusal:
+                        self._errors.add(f"{self._where}: space.{key}.{branch}", refusal)
 
     def _first_parts(self) -> dict[str, Part]:
+        """Some branch of every part, for judging the other dimensions."""
         return {
             key: Part(name=name, parameters={p: d.corners[0] for p, d in branches[name].items()})
             for key, branches in self._parts.items()
@@ -171,7 +217,7 @@ class SearchSpace:
         fixed: dict[str, Any] = {
             "task": self.file.task,
             "epochs": self.file.budget.epochs,
-            "merge_types": self.file.corpus.merge_types,
+            "view": self.file.corpus.view,
             "selection": self.file.selection,
         }
         return TrialConfig(**fixed, backbone=source, **parts, **{"seed": self.file.algorithm.seed, **values})
@@ -184,34 +230,59 @@ class SearchSpace:
     def suggest(self, chooser: Chooser) -> TrialConfig:
         """Draw one configuration; only the dimensions of the branches drawn are asked for."""
         values = {key: domain.draw(key, chooser) for key, domain in self._scalars.items()}
-        parts = {}
-        for key, branches in self._parts.items():
-            name = str(self._branch_domain(branches).draw(key, chooser))
-            drawn = {p: d.draw(f"{key}.{name}.{p}", chooser) for p, d in branches[name].items()}
+        backbone = str(values.pop("backbone"))
+        facts = self._facts[backbone]
+        parts: dict[str, Part] = {}
+        for key in self._parts:
+            if key == "relation_formulation" and not self._needs_another(parts["formulation"].name, facts):
+                continue
+            dimension, domain = self._branch_domain(key, facts)
+            name = str(domain.draw(dimension, chooser))
+            drawn = {p: d.draw(f"{key}.{name}.{p}", chooser) for p, d in self._parts[key][name].items()}
             parts[key] = Part(name=name, parameters=drawn)
-        source = self._backbones[str(values.pop("backbone"))]
-        return self._config(source, values, parts)
+        return self._config(self._backbones[backbone], values, parts)
 
-    @staticmethod
-    def _branch_domain(branches: Mapping[str, Any]) -> Domain:
-        return OneOf(tuple(branches)) if len(branches) > 1 else Fixed(next(iter(branches)))
+    def _needs_another(self, formulation: str, facts: BackboneFacts) -> bool:
+        return formulations_for(self.file.task, facts.architecture)[formulation]
+
+    def _branch_domain(self, key: str, facts: BackboneFacts) -> tuple[str, Domain]:
+        """The dimension that chooses a part's branch, with its name.
+
+        Where an encoder's branches are not a decoder's, each architecture has a dimension of its own.
+        """
+        legal = self._legal(key, facts)
+        everywhere = all(self._legal(key, other) == legal for other in self._facts.values())
+        domain = OneOf(tuple(legal)) if len(legal) > 1 else Fixed(legal[0])
+        return key if everywhere else f"{key}.{facts.architecture}", domain
 
     def dimensions(self) -> Iterator[tuple[str, Domain]]:
         """Every searched dimension with its path, conditional ones among them."""
-        for key, domain in self._scalars.items():
-            yield key, domain
+        yield from self._scalars.items()
         for key, branches in self._parts.items():
-            yield key, self._branch_domain(branches)
+            yield from dict(self._branch_domain(key, f) for f in self._facts.values() if self._legal(key, f)).items()
             for name, domains in branches.items():
                 for parameter, domain in domains.items():
                     yield f"{key}.{name}.{parameter}", domain
 
     def size(self) -> float:
         """How many configurations there are; infinite if a dimension is a range of real numbers."""
-        total = math.prod(domain.size for domain in self._scalars.values())
-        for branches in self._parts.values():
-            total *= sum(math.prod(d.size for d in domains.values()) for domains in branches.values())
-        return total
+        shared = math.prod(domain.size for key, domain in self._scalars.items() if key != "backbone")
+        return shared * sum(self._size_on(facts) for facts in self._facts.values())
+
+    def _size_on(self, facts: BackboneFacts) -> float:
+        """The configurations of the parts on one backbone."""
+
+        def count(key: str, names: Iterable[str]) -> float:
+            return sum(math.prod(d.size for d in self._parts[key][name].values()) for name in names)
+
+        methods = count("finetuning", self._legal("finetuning", facts))
+        formulations = self._legal("formulation", facts)
+        alone = [name for name in formulations if not self._needs_another(name, facts)]
+        total = count("formulation", alone)
+        if len(alone) < len(formulations):
+            seconds = count("relation_formulation", self._legal("relation_formulation", facts))
+            total += count("formulation", set(formulations) - set(alone)) * seconds
+        return methods * total
 
 
 def _extremes(domains: Mapping[str, Domain]) -> list[dict[str, JsonValue]]:

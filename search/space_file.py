@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, JsonValue, ValidationError, field_validator
 
-from clinie_core.config import BackboneSource, Frozen, Score, problems_from
+from clinie_core.config import BackboneSource, Frozen, Score, Task, problems_from
 from clinie_core.corpora.loading import CorpusSource
 from clinie_core.errors import ErrorList, InputError, fail
 from search.objectives import Objective
@@ -71,7 +71,7 @@ class SpaceFile(Frozen):
     version: Literal[1]
     study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
     corpus: CorpusSource
-    task: Literal["concepts"] = "concepts"
+    task: Task = "concepts"
     objective: tuple[Objective, ...] = Field(default=(Objective(maximize="strict_f1"),), min_length=1)
     budget: Budget = Budget()
     algorithm: Algorithm = Algorithm()

@@ -118,7 +118,7 @@ def write_space(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
 def clinie() -> RunClinie:
     """Runs the command line in a process of its own, as a user does."""
 
-    def run(*arguments: str | Path, input_text: str = "", timeout: float = 300, **env: str) -> Any:
+    def run(*arguments: str | Path, input_text: str = "", timeout: float = 900, **env: str) -> Any:
         return subprocess.run(
             [str(Path(sys.executable).with_name("clinie")), *map(str, arguments)],
             capture_output=True,
@@ -142,10 +142,10 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[[Callable[[], bool]], None]:
-    """Waits for a condition, at most three minutes."""
+    """Waits for a condition, at most ten minutes: machines differ, and this ends only what hangs."""
 
     def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while not condition():
             assert time.monotonic() < deadline, "the condition did not come true"
             time.sleep(0.2)

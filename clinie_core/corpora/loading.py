@@ -7,35 +7,38 @@ from pathlib import Path
 
 from pydantic import Field
 
-from clinie_core.config import Frozen
+from clinie_core.config import CorpusView
 from clinie_core.corpora import FORMATS
 from clinie_core.corpora.checking import in_another_split
 from clinie_core.corpora.corpus_format import CorpusFormat, StreamFormat, read_text
 from clinie_core.document import Corpus, Document
 from clinie_core.errors import ErrorList, InputError, Problem
 
-__all__ = ["LIST_SUFFIX", "CorpusSource", "discover_splits", "load_corpus", "read_split"]
+__all__ = ["LIST_SUFFIX", "CorpusSource", "discover_splits", "load_corpus", "read_split", "viewed"]
 
 SPLITS = ("train", "dev", "test")
 USUAL_NAMES = {"train": ("train",), "dev": ("dev", "devel", "valid", "validation"), "test": ("test",)}
 LIST_SUFFIX = ".list"
 
 
-class CorpusSource(Frozen):
-    """Where a corpus is and how it is read.
+class CorpusSource(CorpusView):
+    """Where a corpus is, how it is read and how its annotations are looked at.
 
     Args:
         path: Folder of the corpus.
         format: A row of ``FORMATS``.
         splits: Split name (train, dev, test) to what holds it: a subfolder, one file of a format
             with many documents a file, or a ``.list`` file of document ids, one a line.
-        merge_types: New concept type to the types that become it; ``"*"`` stands for all.
     """
 
     path: str
     format: str = "brat"
     splits: dict[str, str] = Field(default_factory=lambda: {name: name for name in SPLITS})
-    merge_types: dict[str, list[str]] = Field(default_factory=dict)
+
+    @property
+    def view(self) -> CorpusView:
+        """How the annotations are looked at, apart from where they are."""
+        return CorpusView(**{name: getattr(self, name) for name in CorpusView.model_fields})
 
 
 def read_split(source: CorpusSource, split: str) -> Iterator[Document | Problem]:
@@ -82,13 +85,18 @@ def _listed(format_: CorpusFormat, root: Path, file: Path) -> Iterator[Document 
         yield Problem(str(file), f"there is no document {id_}", f"ids of documents in {root}")
 
 
-def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, merge: bool = True) -> Corpus:
+def viewed(corpus: Corpus, view: CorpusView) -> Corpus:
+    """A corpus as a view looks at it; looking twice changes nothing."""
+    return corpus.merged(view.merge_types).restricted(view.concept_types, view.relation_types)
+
+
+def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, view: bool = True) -> Corpus:
     """Read splits of a corpus into memory.
 
     Args:
         source: Where it is.
         splits: Which splits to read, all that the source names if left out; the others are not opened.
-        merge: Whether ``merge_types`` is applied.
+        view: Whether types are merged and left out as the source says.
 
     Raises:
         InputError: With all problems of all files: a missing folder, a split without documents, one
@@ -110,7 +118,7 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
     errors.extend(problem for problem in shared if problem)
     errors.raise_if_any()
     corpus = Corpus(read)
-    return corpus.merged(source.merge_types) if merge and source.merge_types else corpus
+    return viewed(corpus, source) if view else corpus
 
 
 def source_problems(source: CorpusSource) -> list[Problem]:

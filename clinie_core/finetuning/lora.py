@@ -1,4 +1,4 @@
-"""LoRA: low-rank updates beside frozen linear modules (Hu et al. 2021, arXiv 2106.09685), by PEFT."""
+"""The LoRA family: low-rank updates beside frozen linear modules (Hu et al. 2021, arXiv 2106.09685), by PEFT."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from clinie_core.finetuning.method import FineTuning, Targets, target_modules
+from clinie_core.backbones import BackboneFacts
+from clinie_core.finetuning.peft_method import AdapterMethod
 
 if TYPE_CHECKING:
-    from torch import nn
+    from peft import PeftConfig
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-__all__ = ["Lora"]
+__all__ = ["AdaLora", "Dora", "Lora", "Pissa", "RsLora"]
 
 
-class Lora(FineTuning):
+class Lora(AdapterMethod):
     """Train an update of rank ``rank`` for each target module.
 
     Args:
         rank: Rank of the update.
         alpha_over_rank: The update's scale; PEFT's ``lora_alpha`` is this times ``rank``.
-        targets: Which linear modules have an update.
         lora_dropout: Dropout on the update's input.
+        mlp_rank_factor: Rank in the MLP over ``rank``; the attention keeps ``rank``.
     """
 
     ranges: ClassVar[dict[str, Any]] = {
@@ -31,30 +33,128 @@ class Lora(FineTuning):
         "targets": {"choose": ["attention", "all_linear"]},
         "learning_rate": {"log": [2.0e-4, 3.0e-3]},
     }
-    freezes_backbone: ClassVar[bool] = True
+    peft_options: ClassVar[dict[str, Any]] = {}
+    """What the variant sets in PEFT's configuration."""
 
     rank: int = Field(default=16, ge=1)
     alpha_over_rank: float = Field(default=2.0, gt=0)
-    targets: Targets = "all_linear"
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    mlp_rank_factor: float = Field(default=1.0, gt=0, le=8)
 
-    def refusal(self, hidden_size: int) -> str | None:
+    def refusal(self, facts: BackboneFacts) -> str | None:
         """A rank as wide as the model is no longer low."""
-        if self.rank >= hidden_size:
-            return f"rank {self.rank} is not below the backbone's hidden size {hidden_size}"
+        highest = max(self.rank, round(self.rank * self.mlp_rank_factor))
+        if highest >= facts.hidden_size:
+            return f"rank {highest} is not below the backbone's hidden size {facts.hidden_size}"
         return None
 
-    def apply(self, backbone: PreTrainedModel) -> nn.Module:
-        """Wrap the target modules by PEFT; everything else is frozen."""
-        from peft import LoraConfig, get_peft_model
+    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+        """A ``LoraConfig`` with a rank of its own for the MLP's modules."""
+        from peft import LoraConfig
 
-        wrapped: nn.Module = get_peft_model(
-            backbone,
-            LoraConfig(
-                r=self.rank,
-                lora_alpha=round(self.alpha_over_rank * self.rank),
-                lora_dropout=self.lora_dropout,
-                target_modules=target_modules(backbone, self.targets),
-            ),
+        ranks, alphas = {}, {}
+        if self.mlp_rank_factor != 1 and self.targets == "all_linear":
+            rank = max(1, round(self.rank * self.mlp_rank_factor))
+            ranks = dict.fromkeys(self.modules(backbone, "mlp"), rank)
+            alphas = dict.fromkeys(ranks, max(1, round(self.alpha_over_rank * rank)))
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=max(1, round(self.alpha_over_rank * self.rank)),
+            lora_dropout=self.lora_dropout,
+            target_modules=self.modules(backbone),
+            rank_pattern=ranks,
+            alpha_pattern=alphas,
+            **self.peft_options,
         )
-        return wrapped
+
+
+class RsLora(Lora):
+    """LoRA whose update is scaled by the root of the rank (Kalajdzievski 2023, arXiv 2312.03732)."""
+
+    ranges: ClassVar[dict[str, Any]] = {**Lora.ranges, "learning_rate": {"log": [1.0e-4, 1.5e-3]}}
+    peft_options: ClassVar[dict[str, Any]] = {"use_rslora": True}
+
+
+class Dora(Lora):
+    """LoRA of a weight's direction with a magnitude of its own (Liu et al. 2024, arXiv 2402.09353)."""
+
+    peft_options: ClassVar[dict[str, Any]] = {"use_dora": True}
+
+
+class Pissa(Lora):
+    """LoRA that starts from the principal singular vectors of the weight (Meng et al. 2024, arXiv 2404.02948)."""
+
+    ranges: ClassVar[dict[str, Any]] = {
+        **Lora.ranges,
+        "alpha_over_rank": {"choose": [1]},
+        "learning_rate": {"log": [5.0e-5, 1.0e-3]},
+    }
+    peft_options: ClassVar[dict[str, Any]] = {"init_lora_weights": "pissa"}
+
+
+class AdaLora(AdapterMethod):
+    """Updates that share a budget of rank by importance (Zhang et al. 2023, arXiv 2303.10512).
+
+    Args:
+        rank: Mean rank that is left at the end.
+        start_factor: Rank at the start over ``rank``.
+        alpha_over_rank: The update's scale over the rank at the start.
+        orthogonality: Weight of the penalty that keeps the factors orthogonal.
+    """
+
+    ranges: ClassVar[dict[str, Any]] = {
+        "rank": {"log_int": [4, 32]},
+        "targets": {"choose": ["attention", "all_linear"]},
+        "learning_rate": {"log": [5.0e-4, 1.0e-2]},
+    }
+
+    rank: int = Field(default=8, ge=1)
+    start_factor: float = Field(default=1.5, ge=1)
+    alpha_over_rank: float = Field(default=2.0, gt=0)
+    orthogonality: float = Field(default=0.1, ge=0)
+
+    @property
+    def start_rank(self) -> int:
+        """The rank of every update at the start."""
+        return max(self.rank, round(self.rank * self.start_factor))
+
+    def refusal(self, facts: BackboneFacts) -> str | None:
+        """A rank as wide as the model is no longer low."""
+        if self.start_rank >= facts.hidden_size:
+            return f"rank {self.start_rank} is not below the backbone's hidden size {facts.hidden_size}"
+        return None
+
+    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+        """An ``AdaLoraConfig``; :meth:`begin` corrects its number of steps."""
+        from peft import AdaLoraConfig
+
+        return AdaLoraConfig(
+            target_r=self.rank,
+            init_r=self.start_rank,
+            lora_alpha=max(1, round(self.alpha_over_rank * self.start_rank)),
+            target_modules=self.modules(backbone),
+            total_step=1_000_000,
+            deltaT=10,
+        )
+
+    def begin(self, backbone: nn.Module, steps: int) -> None:
+        """The budget falls from the first tenth of all steps to the seventh."""
+        allocator: Any = backbone.base_model.rankallocator  # type: ignore[union-attr]
+        config = allocator.peft_config
+        config.tinit, config.tfinal = steps // 10, max(1, (3 * steps) // 10)
+        allocator.set_total_step(max(steps, config.tinit + config.tfinal + 2))
+
+    def penalty(self, backbone: nn.Module) -> Tensor | None:
+        """``orthogonality`` times the mean distance of the factors' Gram matrices from the identity."""
+        import torch
+
+        distances = []
+        for name, factor in backbone.named_parameters():
+            if "lora_A" in name or "lora_B" in name:
+                gram = factor @ factor.T if "lora_A" in name else factor.T @ factor  # [rank, rank]
+                distances.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device)))
+        return self.orthogonality * torch.stack(distances).mean() if distances else None
+
+    def after_step(self, backbone: nn.Module, step: int) -> None:
+        """Let PEFT weigh the importances, and take the least important ranks away when it is time."""
+        backbone.base_model.update_and_allocate(step)  # type: ignore[union-attr,operator]

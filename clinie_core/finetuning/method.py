@@ -7,20 +7,20 @@ learning-rate range, since a shared rate makes good methods look broken.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from clinie_core.backbones import BackboneFacts
 from clinie_core.config import Frozen
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-__all__ = ["FineTuning", "Targets", "target_modules"]
+    from clinie_core.backbones import Architecture
 
-Targets = Literal["attention", "mlp", "all_linear"]
+__all__ = ["FineTuning"]
 
 
 class FineTuning(Frozen, ABC):
@@ -34,54 +34,49 @@ class FineTuning(Frozen, ABC):
 
     ranges: ClassVar[dict[str, Any]] = {}
     """Shipped search ranges, as a space writes them, for a space that says ``{}``."""
-    architectures: ClassVar[frozenset[str]] = frozenset({"encoder", "decoder"})
+    architectures: ClassVar[frozenset[Architecture]] = frozenset({"encoder", "decoder"})
     """Which kinds of backbone can carry the method."""
-    freezes_backbone: ClassVar[bool] = False
-    """Whether the backbone's own weights are never written to, so that trials share one copy of them."""
+    needs_cuda: ClassVar[bool] = False
+    """Whether the method works on NVIDIA GPUs alone."""
 
     learning_rate: float = Field(gt=0, le=1)
     head_rate_factor: float = Field(default=1.0, gt=0)
 
-    def refusal(self, hidden_size: int) -> str | None:
-        """Why a backbone of this width cannot carry these parameters; None if it can."""
+    @property
+    def freezes_backbone(self) -> bool:
+        """Whether the backbone's own weights are never written to, so that trials share one copy of them."""
+        return False
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Positions that the method takes from every input."""
+        return 0
+
+    @property
+    def prepended_tokens(self) -> int:
+        """Those of them that stand before the input's own, and so shift its places."""
+        return 0
+
+    def refusal(self, facts: BackboneFacts) -> str | None:
+        """Why a backbone cannot carry these parameters; None if it can."""
         return None
 
     @abstractmethod
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
         """Freeze, unfreeze or wrap the backbone's weights; the result has the backbone's forward."""
 
+    def begin(self, backbone: nn.Module, steps: int) -> None:
+        """Learn how many optimizer steps the trial has, before the first."""
+        return
+
+    def penalty(self, backbone: nn.Module) -> Tensor | None:
+        """What the method adds to the mean loss of a step, a scalar; None for nothing."""
+        return None
+
+    def after_step(self, backbone: nn.Module, step: int) -> None:
+        """Act on the weights after an optimizer step, numbered from 1, while their gradients are there."""
+        return
+
     def rate_scale(self, name: str, layers: int) -> float:
         """The learning rate of the parameter ``name`` over ``learning_rate``, in a stack of ``layers``."""
         return 1.0
-
-
-def target_modules(backbone: PreTrainedModel, targets: Targets) -> list[str]:
-    """Names of the linear modules in the backbone's layers that a method attaches to.
-
-    The names are found in the backbone itself, so any architecture works: a module with
-    "attn" or "attention" in its path belongs to the attention, any other to the MLP.
-
-    Returns:
-        Full names, in the backbone's order.
-
-    Raises:
-        ValueError: If the backbone has no such module.
-    """
-    names = [
-        name
-        for name, is_attention in _linear_modules(backbone)
-        if targets == "all_linear" or is_attention == (targets == "attention")
-    ]
-    if not names:
-        raise ValueError(f"{type(backbone).__name__} has no linear modules for targets {targets!r}")
-    return names
-
-
-def _linear_modules(backbone: PreTrainedModel) -> Iterator[tuple[str, bool]]:
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-
-    for name, module in backbone.named_modules():
-        # Only the repeated layers, which have a number in their path: no pooler, no embedding projection.
-        if isinstance(module, (nn.Linear, Conv1D)) and any(part.isdigit() for part in name.split(".")):
-            yield name, "attn" in name or "attention" in name

@@ -7,11 +7,35 @@ from typing import TYPE_CHECKING
 from clinie_core.table import Table
 
 if TYPE_CHECKING:
+    from clinie_core.config import Part, TrialConfig
     from clinie_core.formulations.formulation import Formulation
 
-__all__ = ["FORMULATIONS"]
+__all__ = ["FORMULATIONS", "components_of"]
 
 FORMULATIONS: Table[type[Formulation]] = Table(
     "formulation",
-    {"token_classification": "clinie_core.formulations.token_classification:TokenClassification"},
+    {
+        "token_classification": "clinie_core.formulations.token_classification:TokenClassification",
+        "span_pointer": "clinie_core.formulations.span_pointer:SpanPointer",
+        "span_question": "clinie_core.formulations.span_question:SpanQuestion",
+        "marked_pairs": "clinie_core.formulations.marked_pairs:MarkedPairs",
+        "generation": "clinie_core.formulations.generation:Generation",
+        "relation_question": "clinie_core.formulations.relation_question:RelationQuestion",
+    },
 )
+
+
+def components_of(config: TrialConfig) -> dict[str, Formulation]:
+    """A configuration's formulations, their parameters validated, in the order in which they predict.
+
+    Returns:
+        By component: ``concepts``, ``relations``, both where ``joint`` has two formulations, or
+        ``joint`` where one does it all.
+    """
+
+    def made(part: Part) -> Formulation:
+        return FORMULATIONS.load(part.name).model_validate(part.parameters)
+
+    if config.relation_formulation is not None:
+        return {"concepts": made(config.formulation), "relations": made(config.relation_formulation)}
+    return {config.task: made(config.formulation)}

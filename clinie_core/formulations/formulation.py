@@ -8,43 +8,55 @@ model is built.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from clinie_core.config import Frozen
-from clinie_core.document import Concept, Document
+from clinie_core.config import Frozen, Task
+from clinie_core.document import Document
+from clinie_core.examples import EncodedDocument, Example
+from clinie_core.schema import Schema
 
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerFast
 
+    from clinie_core.backbones import Architecture
     from clinie_core.heads import TaskHead
 
-__all__ = ["EncodedDocument", "Example", "Formulation"]
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One row of a batch.
-
-    Args:
-        input_ids: Token numbers with special tokens.
-        positions: Indexes into ``input_ids`` at which the head reads hidden states.
-        targets: A label number for each position; empty when predicting.
-    """
-
-    input_ids: tuple[int, ...]
-    positions: tuple[int, ...]
-    targets: tuple[int, ...] = ()
+__all__ = ["EncodedDocument", "Example", "Formulation", "InputContext"]
 
 
 @dataclass(frozen=True)
-class EncodedDocument:
-    """A document's examples and what its formulation needs to read the output back."""
+class InputContext:
+    """What documents are encoded for.
 
-    examples: tuple[Example, ...]
-    state: Any = None
+    Args:
+        tokenizer: The backbone's.
+        schema: What there is to extract.
+        task: What is extracted.
+        window_tokens: Longest input in tokens, special tokens included.
+        overlap: Tokens that neighbouring windows share.
+        hard_prompt: Whether an encoder's input begins with the task in words.
+        seed: Draws the negatives of training.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    schema: Schema
+    task: Task
+    window_tokens: int
+    overlap: int
+    hard_prompt: bool = False
+    seed: int = 0
+
+    @property
+    def prompt(self) -> str:
+        """The task in words, where the configuration asks for it; else nothing."""
+        if not self.hard_prompt:
+            return ""
+        types = self.schema.relation_types if self.task == "relations" else self.schema.concept_types
+        return f"find {', '.join(map(self.schema.in_words, types))}"
 
 
 class Formulation(Frozen, ABC):
@@ -52,32 +64,49 @@ class Formulation(Frozen, ABC):
 
     ranges: ClassVar[dict[str, Any]] = {}
     """Shipped search ranges, as a space writes them, for a space that says ``{}``."""
-    architectures: ClassVar[frozenset[str]] = frozenset({"encoder"})
+    architectures: ClassVar[frozenset[Architecture]] = frozenset({"encoder"})
     """Which kinds of backbone carry it."""
+    tasks: ClassVar[frozenset[Task]] = frozenset({"concepts"})
+    """What it extracts; one with ``joint`` does so alone, in one pass."""
+    generates: ClassVar[bool] = False
+    """Whether the backbone keeps its language-model head and writes the answer."""
 
-    @abstractmethod
-    def labels(self, types: Sequence[str]) -> tuple[str, ...]:
-        """The head's label names, in a fixed order, for sorted concept types."""
+    def refusal(self, task: Task) -> str | None:
+        """Why these parameters cannot carry a task of :attr:`tasks`; None if they can."""
+        return None
 
     @abstractmethod
     def encode(
-        self,
-        documents: Sequence[Document],
-        tokenizer: PreTrainedTokenizerFast,
-        labels: Sequence[str],
-        *,
-        window_tokens: int,
-        overlap: int,
-        targets: bool,
+        self, documents: Sequence[Document], context: InputContext, *, targets: bool
     ) -> tuple[EncodedDocument, ...]:
-        """Turn documents into examples, with gold targets or without."""
+        """Turn documents into examples, with gold targets or without.
+
+        Where relations are sought, the documents' own concepts are taken as given.
+        """
 
     @abstractmethod
-    def build_head(self, hidden_size: int, labels: Sequence[str]) -> TaskHead:
+    def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
         """Build the task head for hidden states ``[batch, positions, hidden_size]``."""
 
     @abstractmethod
-    def concepts(
-        self, encoded: EncodedDocument, outputs: Sequence[np.ndarray], head: TaskHead, labels: Sequence[str]
-    ) -> tuple[Concept, ...]:
-        """Read a document's concepts from the head's outputs, one array ``[positions, labels]`` an example."""
+    def read(
+        self,
+        document: Document,
+        encoded: EncodedDocument,
+        outputs: Sequence[np.ndarray],
+        head: TaskHead,
+        context: InputContext,
+    ) -> Document:
+        """Read the head's outputs, one array an example; the document with what was found in place of its own."""
+
+    def fit_head(self, head: TaskHead, examples: Sequence[Example]) -> None:
+        """Take from the training examples what a head has to know beside its weights."""
+        return
+
+    def faults(self, encoded: EncodedDocument, outputs: Sequence[np.ndarray], context: InputContext) -> Counter[str]:
+        """Counts of what was wrong with written outputs: ``answers``, ``malformed``, ``mentions``, ``hallucinated``."""
+        return Counter()
+
+    def diagnostics(self, documents: Sequence[Document], encoded: Sequence[EncodedDocument]) -> dict[str, float]:
+        """Further metrics of a split, by name, from its gold documents and their encoding without targets."""
+        return {}

@@ -9,12 +9,15 @@ from clinie_core.scoring.annotations import (
     score_relations,
 )
 from clinie_core.scoring.scores import Counts, Scores
+from clinie_core.scoring.tasks import TaskScores, score_task
 
 __all__ = [
     "Counts",
     "Scores",
+    "TaskScores",
     "score_attributes",
     "score_concepts",
     "score_entity_relations",
     "score_relations",
+    "score_task",
 ]

@@ -58,12 +58,12 @@ def score_attributes(pairs: Iterable[tuple[Document, Document]], modes: Sequence
 def score_entity_relations(pairs: Iterable[tuple[Document, Document]]) -> Scores:
     """Score relations between terminology entries that a document states as a whole, as BioCreative V CDR does.
 
+    They have no place in the text, so that strict and lenient are the same.
+
     Args:
         pairs: For each document its gold and its predicted version.
     """
-    return _scored(
-        pairs, ("strict",), lambda document: [((), r.type, (r.head, r.tail)) for r in document.entity_relations]
-    )
+    return _scored(pairs, USUAL, lambda document: [((), r.type, (r.head, r.tail)) for r in document.entity_relations])
 
 
 def _relation_items(document: Document) -> list[Item]:

@@ -69,6 +69,19 @@ class Scores:
                 for type_, counts in by_type.items():
                     self._table[mode][number, column[type_]] = counts
 
+    @classmethod
+    def together(cls, first: Scores, second: Scores) -> Scores:
+        """Scores of two kinds of annotation of the same documents, counted together; equal type names add up."""
+        joined = cls(first.modes, ())
+        joined.types = tuple(sorted({*first.types, *second.types}))
+        column = {type_: i for i, type_ in enumerate(joined.types)}
+        for mode in joined.modes:
+            table = np.zeros((len(first._table[mode]), len(joined.types), 3))  # [documents, types, 3]
+            for part in (first, second):
+                table[:, [column[type_] for type_ in part.types]] += part._table[mode]
+            joined._table[mode] = table
+        return joined
+
     def by_type(self, mode: str) -> dict[str, Counts]:
         """Counts of each type over all documents."""
         sums = self._table[mode].sum(axis=0)  # [types, 3]

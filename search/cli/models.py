@@ -12,6 +12,7 @@ import typer
 from search.cli.options import DEFAULT_HOME, AsJson, Command, HomeFolder, StudyName, console, print_json
 
 if TYPE_CHECKING:
+    from clinie_core.document import Document
     from clinie_core.extractor import Extractor
 
 __all__ = ["COMMANDS"]
@@ -76,25 +77,20 @@ def predict(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Extract the concepts of texts with a registered model.
+    """Extract concepts and relations from texts with a registered model.
 
-    Shows the text with its concepts marked; --json gives types and offsets without text.
+    Shows the text with its concepts marked; --json gives types and offsets without text. A model of relations
+    alone reads the concepts of NOTE.txt from the brat file NOTE.ann beside it.
     """
-    import dataclasses
-
     from clinie_core.corpora.brat import Brat
+    from clinie_core.extractor import found_json
     from search.report import marked_text
 
-    texts = [(_document_id(file), _read(file)) for file in files]
     extractor = _extractor(model, home)
-    predicted = extractor.predict([text for _, text in texts])
-    documents = [dataclasses.replace(d, id=id_) for (id_, _), d in zip(texts, predicted, strict=True)]
+    read = _with_concepts if extractor.task == "relations" else _without_concepts
+    documents = extractor.annotate([read(file) for file in files])
     if as_json:
-        rows = [
-            {"document": d.id, "concepts": [{"type": c.type, "start": c.start, "end": c.end} for c in d.concepts]}
-            for d in documents
-        ]
-        print_json({"model": model, "documents": rows})
+        print_json({"model": model, "documents": [{"document": d.id, **found_json(d)} for d in documents]})
     if output is not None:
         Brat().write(documents, output)
     elif not as_json:
@@ -115,18 +111,16 @@ def evaluate(
     """Score a registered model on a split of a corpus."""
     from clinie_core.corpora.loading import discover_splits, load_corpus
     from clinie_core.scoring.significance import interval
-    from search.promotion import evaluate as score
     from search.report import scores_table
 
     loaded = load_corpus(discover_splits(corpus, format_), (split,))
     extractor = _extractor(model, home)
-    merge = extractor.checkpoint.config.merge_types
-    scores = score(extractor, (loaded.merged(merge) if merge else loaded)[split])
+    scores = extractor.scores(loaded[split])
     if as_json:
-        low, high = interval(scores.documents("strict"))
+        low, high = interval(scores.overall.documents("strict"))
         print_json({"model": model, "split": split, **scores.metrics(), "strict_f1_interval": [low, high]})
     else:
-        console().print(scores_table(f"{model} on {split}, {len(loaded[split])} documents", scores))
+        console().print(scores_table(f"{model} on {split}, {len(loaded[split])} documents", scores.overall))
 
 
 def ui(
@@ -145,14 +139,26 @@ def ui(
     os.execve(sys.executable, command, {**os.environ, "PATH": path})
 
 
-def _document_id(file: Path) -> str:
-    return "stdin" if str(file) == "-" else file.stem
-
-
-def _read(file: Path) -> str:
+def _without_concepts(file: Path) -> Document:
     from clinie_core.corpora.corpus_format import read_text
+    from clinie_core.document import Document
 
-    return sys.stdin.read() if str(file) == "-" else read_text(file)
+    if str(file) == "-":
+        return Document("stdin", sys.stdin.read())
+    return Document(file.stem, read_text(file))
+
+
+def _with_concepts(file: Path) -> Document:
+    from clinie_core.corpora.brat import Brat
+    from clinie_core.corpora.corpus_format import read_text
+    from clinie_core.errors import fail
+
+    annotations = file.with_suffix(".ann")
+    if not annotations.is_file():
+        found = "the model finds relations between concepts that are given, and there are none"
+        fail(str(file), found, f"a brat file {annotations.name} beside it")
+    where = {".txt": str(file), ".ann": str(annotations)}
+    return Brat().parse(file.stem, where, {".txt": read_text(file), ".ann": read_text(annotations)})
 
 
 def _extractor(model: str, home: Path) -> Extractor:

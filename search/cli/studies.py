@@ -55,6 +55,7 @@ def plan(
 
     from clinie_core.corpora.loading import load_corpus
     from clinie_core.errors import InputError
+    from clinie_core.schema import Schema
     from search.domains import RandomChooser
     from search.space import SearchSpace
     from search.space_file import read_space_file
@@ -64,15 +65,14 @@ def plan(
     drawn = [searched.suggest(RandomChooser(file.algorithm.seed + i)) for i in range(samples)]
     note = ""
     try:
-        types = load_corpus(file.corpus, ("train",)).concept_types("train")
+        schema = Schema.of(load_corpus(file.corpus, ("train",))["train"], file.corpus.descriptions)
     except InputError as error:
-        types, note = (
-            tuple(f"type-{i}" for i in range(10)),
-            f"corpus not read ({error.problems[0]}); sizes are for 10 types",
-        )
+        types = tuple(f"type-{i}" for i in range(10))
+        schema = Schema(concept_types=types, links=tuple((f"link-{i}", types[0], types[i]) for i in range(10)))
+        note = f"corpus not read ({error.problems[0]}); sizes are for 10 types"
     from clinie_core.footprint import footprint
 
-    sizes = [footprint(config, types) for config in drawn]
+    sizes = [footprint(config, schema) for config in drawn]
     size = searched.size()
     if as_json:
         print_json(

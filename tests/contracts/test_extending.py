@@ -30,11 +30,20 @@ def test_the_examples_of_the_page_pass_the_contracts_and_their_own_tests(tmp_pat
         else:
             tests += 1
             (tmp_path / "tests" / "contracts" / f"test_page_{tests}.py").write_text(content, encoding="utf-8")
-    assert names == ["bitfit", "json_files"]
+    assert names == ["hra", "json_files"]
     assert tests == 2
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-v", "-k", "page or bitfit or json_files", "-p", "no:cacheprovider"),
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "-v",
+                "-k",
+                "(page or hra or json_files) and not joint",
+                "-p",
+                "no:cacheprovider",
+            ),
             *("tests/contracts", "--ignore", "tests/contracts/test_extending.py"),
         ],
         cwd=tmp_path,
@@ -45,7 +54,10 @@ def test_the_examples_of_the_page_pass_the_contracts_and_their_own_tests(tmp_pat
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "test_bitfit_moves_biases_only PASSED" in done.stdout
+    assert "test_hra_trains_so_many_vectors_a_module PASSED" in done.stdout
     assert "test_json_files_are_read PASSED" in done.stdout
-    assert len([line for line in done.stdout.splitlines() if "[bitfit] PASSED" in line]) == 4
+    assert len([line for line in done.stdout.splitlines() if "[hra] PASSED" in line]) == 2
+    cells = [line for line in done.stdout.splitlines() if "-hra] PASSED" in line]
+    assert any("encoder" in line for line in cells)
+    assert any("decoder" in line for line in cells)
     assert len([line for line in done.stdout.splitlines() if "[json_files] PASSED" in line]) == 6

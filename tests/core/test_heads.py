@@ -10,10 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.heads import IGNORED, CrfHead, LinearHead
+from clinie_core.batch import IGNORED, Batch
+from clinie_core.heads import CrfHead, LinearHead
 from clinie_core.tagging import FORBIDDEN, bio_labels, legal_transitions, viterbi
 
 LABELS = bio_labels(("A",))
+
+
+def labelled(targets: torch.Tensor) -> Batch:
+    """A batch of which a head looks at the targets alone."""
+    zeros = torch.zeros_like(targets)
+    lengths = tuple(int(row.sum()) for row in targets != IGNORED)
+    return Batch("concepts", zeros, zeros, None, zeros, lengths, targets, zeros.new_zeros(0, 4))
 
 
 def all_paths(length: int) -> list[tuple[int, ...]]:
@@ -41,7 +49,7 @@ def test_crf_loss_is_the_share_of_the_gold_path_among_all_paths() -> None:
         paths = torch.stack([path_score(head, scores, path) for path in all_paths(length)])
         gold = path_score(head, scores, tuple(targets[row, :length].tolist()))
         expected = expected + torch.logsumexp(paths, 0) - gold
-    assert torch.allclose(head.loss(hidden, targets), expected, atol=1e-4)
+    assert torch.allclose(head.loss(hidden, labelled(targets)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("head_class", [LinearHead, CrfHead])
@@ -51,7 +59,7 @@ def test_padding_changes_no_loss(head_class: type[LinearHead]) -> None:
     hidden, targets = torch.randn(1, 3, 6), torch.tensor([[1, 2, 0]])
     padded = torch.cat([hidden, torch.randn(1, 2, 6)], dim=1)
     more = torch.cat([targets, torch.full((1, 2), IGNORED)], dim=1)
-    assert torch.allclose(head.loss(hidden, targets), head.loss(padded, more), atol=1e-5)
+    assert torch.allclose(head.loss(hidden, labelled(targets)), head.loss(padded, labelled(more)), atol=1e-5)
 
 
 @given(st.lists(st.tuples(*[st.integers(-9, 9)] * 3), min_size=1, max_size=5))

@@ -132,8 +132,9 @@ def test_training_leaves_the_random_state_of_the_caller(make_config: MakeConfig,
     expected = torch.rand(1)
     torch.manual_seed(5)
     from clinie_core.model import build_model
+    from clinie_core.schema import Schema
     from clinie_core.shelf import Shelf
 
     config = make_config()
-    build_model(config, ("O", "B-A", "I-A"), Shelf().backbone(config))
+    build_model(config, Schema(concept_types=("A",)), Shelf().backbone(config))
     assert torch.equal(torch.rand(1), expected)

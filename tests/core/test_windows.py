@@ -14,7 +14,7 @@ from clinie_core.backbones import load_tokenizer
 from clinie_core.config import BackboneSource
 from clinie_core.document import Concept, Span
 from clinie_core.tagging import bio_labels, tag_units, tagged_concepts
-from clinie_core.windows import TokenizedDocument, Unit, tokenize_documents
+from clinie_core.windows import Frame, TokenizedDocument, Unit, tokenize_documents
 
 SOURCES = {
     "characters": BackboneSource(name="tiny", scratch={"model_type": "bert"}),
@@ -75,7 +75,8 @@ def trained(name: str) -> PreTrainedTokenizerFast:
 
 
 def tokenized(text: str, name: str, *, window_tokens: int, overlap: int, unit: Unit = "word") -> TokenizedDocument:
-    done = tokenize_documents([text], tokenizer(name), window_tokens=window_tokens, overlap=overlap, unit=unit)
+    size = window_tokens - Frame.of(tokenizer(name)).size
+    done = tokenize_documents([text], tokenizer(name), size=size, overlap=overlap, unit=unit)
     return next(done)
 
 
@@ -87,10 +88,11 @@ def test_windows_own_every_unit_once_and_stay_in_size(
     name: str, unit: Unit, text: str, window: int, share: float
 ) -> None:
     done = tokenized(text, name, window_tokens=window, overlap=int(share * window), unit=unit)
-    owned = [w.first_unit + i for w in done.windows for i in range(len(w.positions))]
+    owned = [unit for w in done.windows for unit in range(*w.owned)]
     assert owned == list(range(len(done.units)))
-    assert all(len(w.input_ids) <= window for w in done.windows)
-    assert all(0 < p < len(w.input_ids) - 1 for w in done.windows for p in w.positions)
+    frame = Frame.of(tokenizer(name))
+    assert all(len(frame.around(w.body)) <= window for w in done.windows)
+    assert all(0 <= p < len(w.body) for w in done.windows for p in w.positions)
     assert all(a.end <= b.start for a, b in zip(done.units, done.units[1:], strict=False))
 
 
@@ -124,8 +126,8 @@ def test_neighbouring_windows_share_context() -> None:
     done = tokenized(text, "wordpiece", window_tokens=32, overlap=10)
     assert len(done.windows) > 2
     for window in done.windows[1:-1]:
-        assert window.positions[0] > 1  # context before the first owned unit
-        assert window.positions[-1] < len(window.input_ids) - 2
+        assert window.owned_positions[0] > 0  # context before the first owned unit
+        assert window.owned_positions[-1] < len(window.body) - 1
 
 
 def test_an_empty_text_has_no_windows() -> None:
@@ -134,5 +136,15 @@ def test_an_empty_text_has_no_windows() -> None:
 
 def test_texts_together_are_texts_one_by_one() -> None:
     texts = ["no fever", "", "take 5mg b.i.d.\r\n" * 30, "\U0001f600"] * 80
-    together = tokenize_documents(texts, tokenizer("wordpiece"), window_tokens=32, overlap=8)
+    together = tokenize_documents(texts, tokenizer("wordpiece"), size=30, overlap=8)
     assert list(together) == [tokenized(text, "wordpiece", window_tokens=32, overlap=8) for text in texts]
+
+
+def test_a_frame_is_what_the_tokenizer_puts_around_a_text() -> None:
+    for name in NAMES:
+        made = tokenizer(name)
+        body = made("take 5mg", add_special_tokens=False)["input_ids"]
+        assert list(Frame.of(made).around(body)) == made("take 5mg")["input_ids"]
+        paired = Frame.of(made, "which drug?")
+        assert list(paired.around(body)) == made("which drug?", "take 5mg")["input_ids"]
+        assert paired.around(body)[paired.second_segment :][: len(body)] == tuple(body)

@@ -269,7 +269,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
     assert busy.returncode == 2
     assert "a search of 'small' is running in this home" in busy.stderr
     search.send_signal(signal.SIGINT)
-    _, messages = search.communicate(timeout=120)
+    _, messages = search.communicate(timeout=600)
     assert search.returncode == 1
     assert "go on with: clinie resume small" in messages
     assert "Traceback" not in messages

@@ -65,6 +65,49 @@ def test_a_discrete_space_is_counted(space_content: Content, write_space: WriteS
     assert load(write_space(content)).size() == 2 * (4 * 2 + 1) * 2  # head, methods, batch size
 
 
+def mixed(content: Content) -> Content:
+    """A space with an encoder and a decoder, each with its own formulations and methods."""
+    content = copy.deepcopy(content)
+    llama = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    content["backbones"]["writer"] = {"scratch": {**llama, "intermediate_size": 64}}
+    content["space"]["backbone"] = {"choose": ["tiny", "writer"]}
+    content["space"]["formulation"] = {"choose": {"token_classification": {}, "span_pointer": {}, "generation": {}}}
+    content["space"]["finetuning"] = {"choose": {"full": {}, "bitfit": {}, "prefix_tuning": {}}}
+    return content
+
+
+def test_an_encoder_and_a_decoder_have_each_their_own_branches(space_content: Content, write_space: WriteSpace) -> None:
+    space = load(write_space(mixed(space_content)))
+    dimensions = dict(space.dimensions())
+    assert dimensions["formulation.encoder"] == OneOf(("token_classification", "span_pointer"))
+    assert dimensions["formulation.decoder"] == Fixed("generation")
+    assert dimensions["finetuning.decoder"] == OneOf(("full", "prefix_tuning"))
+    drawn = [space.suggest(RandomChooser(seed)) for seed in range(80)]
+    pairs = {(c.backbone.name, c.formulation.name, c.finetuning.name) for c in drawn}
+    assert {pair[1:] for pair in pairs if pair[0] == "writer"} == {
+        ("generation", "full"),
+        ("generation", "prefix_tuning"),
+    }
+    assert {pair[2] for pair in pairs if pair[0] == "tiny"} == {"full", "bitfit"}
+
+
+def test_joint_draws_a_second_formulation_only_where_one_is_needed(
+    space_content: Content, write_space: WriteSpace
+) -> None:
+    content = mixed(changed(space_content, "task", "joint"))
+    content["space"]["formulation"] = {"choose": {"token_classification": {}, "generation": {"template": "json"}}}
+    content["space"]["relation_formulation"] = {"choose": {"marked_pairs": {}, "relation_question": {}}}
+    content["space"]["finetuning"] = "full"
+    content["objective"] = {"maximize": "relation_strict_f1"}
+    space = load(write_space(content))
+    for seed in range(40):
+        config = space.suggest(RandomChooser(seed))
+        assert (config.relation_formulation is None) == (config.formulation.name == "generation")
+        assert config.selection == "relation_strict_f1"
+    with pytest.raises(InputError, match="template tags cannot write task joint; allowed: json, lines"):
+        load(write_space(changed(content, "space.formulation.choose.generation", {"template": "tags"})))
+
+
 def test_overrides_reach_any_key(space_content: Content, write_space: WriteSpace) -> None:
     file = write_space(space_content)
     space = load(file, "budget.trials=7", "space.batch_size=4", "space.finetuning=full", "corpus.splits.dev=devel")
@@ -97,7 +140,11 @@ def test_overrides_reach_any_key(space_content: Content, write_space: WriteSpace
         ("space.weight_decay", {"log": [0, 1]}, "space.yaml: space.weight_decay: log from 0; low > 0"),
         ("space.weight_decay", {"log": ["1e-5", 1]}, "space.weight_decay: log needs two numbers"),
         ("space.weight_decay", {"lgo": [0, 1]}, "space.yaml: space.weight_decay: found keys lgo; {choose: [...]}"),
-        ("space.finetuning", {"choose": {"lroa": {}}}, "unknown fine-tuning method 'lroa'; allowed: full, lora, ia3"),
+        (
+            "space.finetuning",
+            {"choose": {"lroa": {}}},
+            "unknown fine-tuning method 'lroa'; allowed: full, head_only, lora",
+        ),
         (
             "space.finetuning.choose.lora.rnak",
             4,
@@ -116,8 +163,14 @@ def test_overrides_reach_any_key(space_content: Content, write_space: WriteSpace
         (
             "backbones.tiny",
             {"scratch": {"model_type": "gpt2", "n_embd": 32}},
-            "formulation token_classification cannot go with backbone 'tiny', a decoder",
+            "formulation token_classification cannot go with task concepts and backbones that are decoders",
         ),
+        ("task", "relations", "formulation token_classification cannot go with task relations"),
+        ("task", "joint", "formulation token_classification cannot go with task joint"),
+        ("space.relation_formulation", "marked_pairs", "space.relation_formulation: not in task concepts"),
+        ("space.finetuning", "prefix_tuning", "fine-tuning method prefix_tuning cannot go with task concepts"),
+        ("space.finetuning", "qlora", "space.finetuning.qlora: it needs an NVIDIA GPU"),
+        ("space.window_tokens", 256, "space.window_tokens: backbone 'tiny' reads 160 tokens"),
         ("backbones.tiny", {"package": "no_such_package"}, "package no_such_package is not installed"),
         ("backbones.tiny", {"folder": "/nowhere"}, "backbone 'tiny': no config.json in /nowhere"),
         ("backbones.tiny", {"hub": "a", "folder": "b"}, "name exactly one of hub, folder, package"),
@@ -169,9 +222,10 @@ def test_broken_yaml_is_named_by_its_line(tmp_path: Path) -> None:
 def test_every_configuration_of_a_shipped_space_is_valid(name: str, seed: int) -> None:
     space = SPACES.setdefault(name, SearchSpace(*read_space_file(name)))
     config = space.suggest(RandomChooser(seed))
-    from clinie_core.model import finetuning_of, formulation_of
+    from clinie_core.formulations import components_of
+    from clinie_core.model import finetuning_of
 
-    formulation_of(config)
+    components_of(config)
     finetuning_of(config)
 
 

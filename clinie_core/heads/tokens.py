@@ -1,12 +1,7 @@
-"""Task heads: hidden states to losses and scores.
-
-A head knows neither text nor tokens; it reads hidden states at the positions that its formulation
-chose. Losses are sums over positions, so that the trainer can weigh batches by their size.
-"""
+"""Heads that score a label at every position: linear and CRF."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,48 +9,43 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clinie_core.batch import IGNORED, Batch
+from clinie_core.heads.head import TaskHead, feed_forward
 from clinie_core.tagging import legal_transitions
 
-__all__ = ["IGNORED", "CrfHead", "LinearHead", "TaskHead"]
-
-IGNORED = -100
-"""The target of a padded position."""
-
-
-class TaskHead(nn.Module, ABC):
-    """Scores labels at positions and computes the loss against targets."""
-
-    @abstractmethod
-    def scores(self, hidden: Tensor) -> Tensor:
-        """Hidden states ``[batch, positions, hidden]`` to scores ``[batch, positions, labels]``."""
-
-    @abstractmethod
-    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """The summed negative log-likelihood of ``targets`` ``[batch, positions]``, a scalar."""
-
-    def transition_scores(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]] | None:
-        """Learned start ``[labels]``, transition ``[from, to]`` and end ``[labels]`` scores, if any."""
-        return None
+__all__ = ["CrfHead", "LinearHead"]
 
 
 class LinearHead(TaskHead):
-    """Dropout and one linear layer; labels are independent given the hidden states."""
+    """Dropout, hidden layers if asked for, and a linear layer; labels are independent given the hidden states.
 
-    def __init__(self, hidden_size: int, labels: Sequence[str], dropout: float) -> None:
+    Args:
+        hidden_size: Width of the hidden states.
+        labels: Label names.
+        dropout: Dropout before each layer.
+        layers: Hidden layers.
+    """
+
+    def __init__(self, hidden_size: int, labels: Sequence[str], dropout: float, layers: int = 0) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(hidden_size, len(labels))
+        self.classifier = feed_forward(hidden_size, len(labels), dropout, layers)
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """See :meth:`TaskHead.scores`."""
-        out: Tensor = self.classifier(self.dropout(hidden))
+        """Hidden states ``[batch, positions, hidden]`` to scores ``[batch, positions, labels]``."""
+        out: Tensor = self.classifier(hidden)
         return out.float()
 
-    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """See :meth:`TaskHead.loss`."""
+        assert batch.targets is not None
         return nn.functional.cross_entropy(
-            self.scores(hidden).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+            self.scores(hidden).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
         )
+
+    def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
+        """Scores ``[positions, labels]`` of each row."""
+        scores = self.scores(hidden).cpu().numpy()
+        return [row[:length] for row, length in zip(scores, batch.lengths, strict=True)]
 
 
 class CrfHead(LinearHead):
@@ -67,8 +57,8 @@ class CrfHead(LinearHead):
     Source: Lafferty, McCallum and Pereira 2001 (ICML); Lample et al. 2016 (NAACL).
     """
 
-    def __init__(self, hidden_size: int, labels: Sequence[str], dropout: float) -> None:
-        super().__init__(hidden_size, labels, dropout)
+    def __init__(self, hidden_size: int, labels: Sequence[str], dropout: float, layers: int = 0) -> None:
+        super().__init__(hidden_size, labels, dropout, layers)
         self.start = nn.Parameter(torch.zeros(len(labels)))
         self.transitions = nn.Parameter(torch.zeros(len(labels), len(labels)))  # [from, to]
         self.end = nn.Parameter(torch.zeros(len(labels)))
@@ -76,8 +66,10 @@ class CrfHead(LinearHead):
         # A window may own the second half of a concept, so its first label may be I-.
         self.register_buffer("legal", torch.from_numpy(between), persistent=False)
 
-    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """See :meth:`TaskHead.loss`."""
+        assert batch.targets is not None
+        targets = batch.targets
         with torch.autocast(hidden.device.type, enabled=False):
             scores = self.scores(hidden.float())  # [batch, positions, labels]
             mask = targets != IGNORED  # [batch, positions], True first, padding after

@@ -1,0 +1,59 @@
+"""Bottleneck adapters: a small network after each block (Houlsby et al. 2019, arXiv 1902.00751).
+
+PEFT has no such method, so this one is ours: the linear module that ends a block's attention or MLP is
+followed by down-projection, GELU, up-projection and a residual. The up-projection starts at zero, so
+that training starts from the pretrained model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from clinie_core.finetuning.method import FineTuning
+from clinie_core.finetuning.peft_method import layer_number, target_modules
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+__all__ = ["Bottleneck"]
+
+
+class Bottleneck(FineTuning):
+    """Train a small network after the MLP of each layer, or after the attention too.
+
+    Args:
+        width: Width of the bottleneck.
+        placement: ``mlp`` as Pfeiffer et al. 2020 (arXiv 2005.00247), ``both`` as Houlsby et al.
+    """
+
+    ranges: ClassVar[dict[str, Any]] = {
+        "width": {"log_int": [8, 128]},
+        "placement": {"choose": ["mlp", "both"]},
+        "learning_rate": {"log": [3.0e-4, 5.0e-3]},
+    }
+
+    width: int = Field(default=48, ge=1)
+    placement: Literal["mlp", "both"] = "both"
+
+    @property
+    def freezes_backbone(self) -> bool:
+        """The adapters stand beside the backbone's weights."""
+        return True
+
+    def apply(self, backbone: PreTrainedModel) -> nn.Module:
+        """Freeze the backbone and follow the last linear module of each block by an adapter."""
+        from clinie_core.finetuning.bottleneck_module import Adapted
+
+        backbone.requires_grad_(False)
+        last: dict[tuple[int, str], str] = {}
+        for kind in ("mlp",) if self.placement == "mlp" else ("mlp", "attention"):
+            for name in target_modules(backbone, kind):  # type: ignore[arg-type]  # both are kinds of targets
+                last[layer_number(name), kind] = name
+        for name in last.values():
+            parent, _, child = name.rpartition(".")
+            setattr(backbone.get_submodule(parent), child, Adapted(backbone.get_submodule(name), self.width))
+        adapted: nn.Module = backbone
+        return adapted

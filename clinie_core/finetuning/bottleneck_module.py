@@ -1,0 +1,33 @@
+"""The module of a bottleneck adapter; apart from its method, which imports no torch."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["Adapted"]
+
+
+class Adapted(nn.Module):
+    """A linear module followed by a bottleneck with a residual.
+
+    Args:
+        base: The module, ``[..., in]`` to ``[..., out]``.
+        width: Width of the bottleneck.
+    """
+
+    def __init__(self, base: nn.Module, width: int) -> None:
+        super().__init__()
+        self.base = base
+        # transformers keeps Conv1D weights (GPT-2) transposed and names their width nf.
+        out = int(base.out_features if isinstance(base, nn.Linear) else base.nf)  # type: ignore[arg-type]
+        self.down = nn.Linear(out, width)
+        self.up = nn.Linear(width, out)
+        nn.init.normal_(self.down.weight, std=0.02)
+        for zeroed in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zeroed)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``base(x) + up(gelu(down(base(x))))``."""
+        out: Tensor = self.base(inputs)
+        bent: Tensor = self.up(nn.functional.gelu(self.down(out)))
+        return out + bent

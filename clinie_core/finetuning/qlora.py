@@ -1,0 +1,55 @@
+"""QLoRA: LoRA beside weights that are kept in four bits (Dettmers et al. 2023, arXiv 2305.14314)."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from clinie_core.backbones import BackboneFacts
+from clinie_core.errors import fail
+from clinie_core.finetuning.lora import Lora
+from clinie_core.finetuning.peft_method import target_modules
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+__all__ = ["QLora"]
+
+
+class QLora(Lora):
+    """LoRA on NF4 weights by bitsandbytes; needs an NVIDIA GPU.
+
+    The linear modules of the layers become four-bit ones when the model first moves to the GPU.
+    """
+
+    needs_cuda: ClassVar[bool] = True
+    architectures: ClassVar[frozenset[Any]] = frozenset({"encoder", "decoder"})
+
+    def refusal(self, facts: BackboneFacts) -> str | None:
+        """Not without bitsandbytes."""
+        if importlib.util.find_spec("bitsandbytes") is None:
+            return "qlora needs bitsandbytes, which is not installed (pip install bitsandbytes)"
+        return super().refusal(facts)
+
+    def apply(self, backbone: PreTrainedModel) -> nn.Module:
+        """Put four-bit modules in the place of linear ones, then attach LoRA."""
+        import torch
+        from torch import nn
+
+        if not torch.cuda.is_available():
+            fail("space.finetuning.qlora", "there is no NVIDIA GPU here", "lora, which trains the same weights")
+        import bitsandbytes as bnb
+
+        for name in target_modules(backbone, "all_linear"):
+            old = backbone.get_submodule(name)
+            if not isinstance(old, nn.Linear):  # GPT-2 keeps its weights in a module of another kind
+                continue
+            bias = old.bias is not None
+            new = bnb.nn.Linear4bit(old.in_features, old.out_features, bias, torch.bfloat16, quant_type="nf4")
+            new.weight = bnb.nn.Params4bit(old.weight.data, requires_grad=False, quant_type="nf4")
+            if bias:
+                new.bias = nn.Parameter(old.bias.detach(), requires_grad=False)
+            parent, _, child = name.rpartition(".")
+            setattr(backbone.get_submodule(parent), child, new)
+        return super().apply(backbone)

@@ -1,0 +1,83 @@
+"""Methods that move few numbers a layer: IA3's scales, the norms, the biases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from clinie_core.finetuning.method import FineTuning
+from clinie_core.finetuning.peft_method import AdapterMethod, PeftMethod
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import nn
+    from transformers import PreTrainedModel
+
+__all__ = ["BitFit", "HeadOnly", "Ia3", "NormTuning"]
+
+
+class Ia3(AdapterMethod):
+    """Train one scale per output of attention modules and per input of MLP modules.
+
+    Source: Liu et al. 2022, arXiv 2205.05638.
+    """
+
+    ranges: ClassVar[dict[str, Any]] = {
+        "targets": {"choose": ["attention", "all_linear"]},
+        "learning_rate": {"log": [2.0e-3, 3.0e-2]},
+    }
+
+    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+        """An ``IA3Config``."""
+        from peft import IA3Config
+
+        names = self.modules(backbone)
+        feedforward = [] if self.targets == "attention" else self.modules(backbone, "mlp")
+        return IA3Config(target_modules=names, feedforward_modules=feedforward)
+
+
+class NormTuning(PeftMethod):
+    """Train the normalization layers (Zhao et al. 2023, arXiv 2312.11420)."""
+
+    ranges: ClassVar[dict[str, Any]] = {"learning_rate": {"log": [5.0e-4, 2.0e-2]}}
+
+    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+        """An ``LNTuningConfig`` over every module whose class is some kind of norm."""
+        import warnings
+
+        from peft import LNTuningConfig
+
+        # PEFT wraps a norm by copying it, and warns that it knows no layer of that kind.
+        warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
+        norms = [name for name, module in backbone.named_modules() if "Norm" in type(module).__name__]
+        return LNTuningConfig(target_modules=norms)
+
+
+class BitFit(FineTuning):
+    """Train the biases (Ben Zaken et al. 2022, arXiv 2106.10199), which the usual decoders do not have."""
+
+    ranges: ClassVar[dict[str, Any]] = {"learning_rate": {"log": [5.0e-4, 1.0e-2]}}
+    architectures: ClassVar[frozenset[Any]] = frozenset({"encoder"})
+
+    def apply(self, backbone: PreTrainedModel) -> nn.Module:
+        """Unfreeze every parameter that is a bias."""
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(name.endswith("bias"))
+        trained: nn.Module = backbone
+        return trained
+
+
+class HeadOnly(FineTuning):
+    """Train the head alone, on the backbone as it is: what any method has to beat."""
+
+    ranges: ClassVar[dict[str, Any]] = {"learning_rate": {"log": [1.0e-3, 3.0e-2]}}
+    architectures: ClassVar[frozenset[Any]] = frozenset({"encoder"})
+
+    @property
+    def freezes_backbone(self) -> bool:
+        """Nothing of the backbone moves."""
+        return True
+
+    def apply(self, backbone: PreTrainedModel) -> nn.Module:
+        """Freeze everything."""
+        frozen: nn.Module = backbone.requires_grad_(False)
+        return frozen

@@ -1,0 +1,187 @@
+"""Relation questions: a question about the head asks for its tails among the concepts of its window.
+
+Input: ``[CLS] question [SEP] context [SEP]``, one for each head and relation that its type can have. An
+answer counts where it is a concept's stretch and the concept's type can be the relation's tail.
+
+Source: Li et al. 2019, "Entity-relation extraction as multi-turn question answering" (arXiv 1905.05529).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from clinie_core.config import Task
+from clinie_core.document import Concept, Document, Relation
+from clinie_core.examples import EncodedDocument, Example
+from clinie_core.formulations.formulation import Formulation, InputContext
+from clinie_core.formulations.span_pointer import spans_within
+from clinie_core.schema import Schema
+from clinie_core.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents, unit_range
+
+if TYPE_CHECKING:
+    from clinie_core.heads import TaskHead
+
+__all__ = ["RelationQuestion"]
+
+QUESTIONS = {
+    "name": "{relation}: {head} {mention}",
+    "question": "what stands in relation {relation} to the {head} {mention}?",
+}
+MENTION_TOKENS = 24
+"""Longest mention in a question; of a longer one its beginning."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One question: a head, a relation, and the window that owns the head's first unit."""
+
+    head: Concept
+    type: str
+    window: Window
+
+
+class RelationQuestion(Formulation):
+    """Ask of each concept what it is related to.
+
+    Args:
+        wording: Whether a question is the relation with the head, or a sentence.
+        negative_ratio: Questions without an answer for each with one, in training.
+        width: Width of the representations that match starts with ends, even.
+        dropout: Dropout before the head.
+    """
+
+    ranges: ClassVar[dict[str, Any]] = {
+        "wording": {"choose": ["name", "question"]},
+        "negative_ratio": {"choose": [1, 3]},
+        "dropout": {"uniform": [0.1, 0.3]},
+    }
+    tasks: ClassVar[frozenset[Task]] = frozenset({"relations"})
+
+    wording: Literal["name", "question"] = "question"
+    negative_ratio: float = Field(default=3.0, gt=0)
+    width: int = Field(default=64, ge=2, multiple_of=2)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    def encode(
+        self, documents: Sequence[Document], context: InputContext, *, targets: bool
+    ) -> tuple[EncodedDocument, ...]:
+        """One example a head and relation; in training only some of those without an answer."""
+        tokenizer = context.tokenizer
+        size = context.window_tokens - Frame.paired(tokenizer, ()).size - self._longest_question(context)
+        tokenized = tokenize_documents((d.text for d in documents), tokenizer, size=size, overlap=context.overlap)
+        rows = []
+        for document, tokens in zip(documents, tokenized, strict=True):
+            asked = self._questions(document, tokens, context.schema)
+            tails = _tails(document) if targets else {}
+            gold = [[(0, tail) for tail in tails.get((a.type, a.head.id), ())] for a in asked]
+            rows.append(
+                (document, tokens, [(a, spans_within(a.window, tokens, g)) for a, g in zip(asked, gold, strict=True)])
+            )
+        kept_share = 1.0
+        if targets:
+            answered = sum(bool(spans) for *_, asked in rows for _, spans in asked)
+            silent = sum(len(asked) for *_, asked in rows) - answered
+            kept_share = min(1.0, self.negative_ratio * max(1, answered) / max(1, silent))
+        encoded = []
+        for document, tokens, pairs in rows:
+            draw = random.Random(f"{context.seed}/{document.id}")
+            kept = [(a, spans) for a, spans in pairs if spans or draw.random() < kept_share]
+            examples = tuple(self._example(document, a, spans, context) for a, spans in kept)
+            encoded.append(EncodedDocument(examples, (tokens, tuple(a for a, _ in kept))))
+        return tuple(encoded)
+
+    def _longest_question(self, context: InputContext) -> int:
+        """Tokens that any question may take, its mention included."""
+        schema = context.schema
+        texts = [
+            QUESTIONS[self.wording].format(relation=schema.in_words(r), head=schema.in_words(h), mention="")
+            for r, h, _ in schema.links
+        ]
+        opening = len(token_ids(context.tokenizer, f"{context.prompt}. ")) if context.prompt else 0
+        return opening + MENTION_TOKENS + 2 + max((len(token_ids(context.tokenizer, t)) for t in texts), default=0)
+
+    @staticmethod
+    def _questions(document: Document, tokens: TokenizedDocument, schema: Schema) -> list[_Asked]:
+        asked = []
+        for head in document.concepts:
+            units = unit_range(tokens.units, head.start, head.end)
+            if units is None:
+                continue
+            window = next(w for w in tokens.windows if w.owned[0] <= units[0] < w.owned[1])
+            types = sorted({type_ for type_, head_type, _ in schema.links if head_type == head.type})
+            asked += [_Asked(head, type_, window) for type_ in types]
+        return asked
+
+    def _example(
+        self, document: Document, asked: _Asked, spans: tuple[tuple[int, int, int], ...], context: InputContext
+    ) -> Example:
+        words, tokenizer = context.schema.in_words, context.tokenizer
+        mention = tokenizer.decode(token_ids(tokenizer, document.mention(asked.head))[:MENTION_TOKENS])
+        question = QUESTIONS[self.wording].format(
+            relation=words(asked.type), head=words(asked.head.type), mention=mention
+        )
+        ids = token_ids(tokenizer, f"{context.prompt}. {question}" if context.prompt else question)
+        room = context.window_tokens - len(asked.window.body) - Frame.paired(tokenizer, ()).size
+        frame = Frame.paired(tokenizer, ids[:room])
+        positions = tuple(len(frame.before) + p for p in asked.window.positions)
+        return Example(frame.around(asked.window.body), positions, spans=spans, second_segment=frame.second_segment)
+
+    def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
+        """Start, end and match over ``[batch, positions, hidden_size]``."""
+        from clinie_core.heads import QuestionHead
+
+        return QuestionHead(hidden_size, self.width, self.dropout)
+
+    def read(
+        self,
+        document: Document,
+        encoded: EncodedDocument,
+        outputs: Sequence[np.ndarray],
+        head: TaskHead,
+        context: InputContext,
+    ) -> Document:
+        """The concepts that were answered, by the units that they cover."""
+        tokens: TokenizedDocument
+        tokens, asked = encoded.state
+        by_units: dict[tuple[int, int], list[Concept]] = {}
+        for concept in document.concepts:
+            units = unit_range(tokens.units, concept.start, concept.end)
+            if units is not None:
+                by_units.setdefault(units, []).append(concept)
+        found = set()
+        for question, spans in zip(asked, outputs, strict=True):
+            begin = question.window.first_unit
+            for _, first, last, _ in spans:
+                for tail in by_units.get((begin + int(first), begin + int(last)), ()):
+                    link = (question.type, question.head.type, tail.type)
+                    if link in context.schema.links and tail.id != question.head.id:
+                        found.add((question.type, question.head.id, tail.id))
+        relations = tuple(Relation(f"R{i}", *ends) for i, ends in enumerate(sorted(found), start=1))
+        return replace(document, relations=relations)
+
+    def diagnostics(self, documents: Sequence[Document], encoded: Sequence[EncodedDocument]) -> dict[str, float]:
+        """``candidate_recall``: the share of the relations whose tail is in the window that is asked about the head."""
+        reached = total = 0
+        for document, item in zip(documents, encoded, strict=True):
+            tokens, asked = item.state
+            tails = _tails(document)
+            total += len(document.relations) + len(document.entity_relations)
+            for a in asked:
+                gold = [(0, tail) for tail in tails.get((a.type, a.head.id), ())]
+                reached += len(spans_within(a.window, tokens, gold))
+        return {"candidate_recall": reached / total if total else 1.0}
+
+
+def _tails(document: Document) -> dict[tuple[str, str], list[Concept]]:
+    """The tails of each relation type and head."""
+    by_id = {c.id: c for c in document.concepts}
+    tails: dict[tuple[str, str], list[Concept]] = {}
+    for r in document.relations:
+        tails.setdefault((r.type, r.head), []).append(by_id[r.tail])
+    return tails

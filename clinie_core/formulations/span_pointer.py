@@ -1,0 +1,128 @@
+"""Span classification: every pair of a first and a last unit is scored for every type, so concepts may overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from clinie_core.document import Concept, Document, Span
+from clinie_core.examples import EncodedDocument, Example
+from clinie_core.formulations.formulation import Formulation, InputContext
+from clinie_core.schema import Schema
+from clinie_core.windows import Frame, TokenizedDocument, Window, tokenize_documents, unit_range
+
+if TYPE_CHECKING:
+    from clinie_core.heads import TaskHead
+
+__all__ = ["SpanPointer", "numbered", "spans_within", "without_overlaps"]
+
+
+class SpanPointer(Formulation):
+    """Score every span of a window for every type.
+
+    Args:
+        head: ``global_pointer`` takes inner products with rotary positions, ``biaffine`` a bilinear form a type.
+        width: Width of the head's representations, even.
+        dropout: Dropout before the head.
+        overlaps: Whether concepts may overlap; where not, the better one of two stays.
+    """
+
+    ranges: ClassVar[dict[str, Any]] = {
+        "head": {"choose": ["global_pointer", "biaffine"]},
+        "width": {"choose": [32, 64, 128]},
+    }
+
+    head: Literal["global_pointer", "biaffine"] = "global_pointer"
+    width: int = Field(default=64, ge=2, multiple_of=2)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    overlaps: bool = True
+
+    def encode(
+        self, documents: Sequence[Document], context: InputContext, *, targets: bool
+    ) -> tuple[EncodedDocument, ...]:
+        """One example a window, with the gold spans that lie wholly in it."""
+        types = context.schema.concept_types
+        frame = Frame.of(context.tokenizer, context.prompt)
+        opening = len(frame.before)
+        tokenized = tokenize_documents(
+            (d.text for d in documents),
+            context.tokenizer,
+            size=context.window_tokens - frame.size,
+            overlap=context.overlap,
+        )
+        encoded = []
+        for document, tokens in zip(documents, tokenized, strict=True):
+            gold = [(types.index(c.type), c) for c in document.concepts if c.type in types] if targets else []
+            examples = tuple(
+                Example(
+                    frame.around(window.body),
+                    tuple(opening + p for p in window.positions),
+                    spans=spans_within(window, tokens, gold),
+                    second_segment=frame.second_segment,
+                )
+                for window in tokens.windows
+            )
+            encoded.append(EncodedDocument(examples, tokens))
+        return tuple(encoded)
+
+    def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
+        """A head over ``[batch, positions, hidden_size]``."""
+        from clinie_core import heads
+
+        row = {"global_pointer": heads.GlobalPointerHead, "biaffine": heads.BiaffineHead}[self.head]
+        return row(hidden_size, len(schema.concept_types), self.width, self.dropout)
+
+    def read(
+        self,
+        document: Document,
+        encoded: EncodedDocument,
+        outputs: Sequence[np.ndarray],
+        head: TaskHead,
+        context: InputContext,
+    ) -> Document:
+        """The spans above zero, each from the window that owns its first unit."""
+        tokens: TokenizedDocument = encoded.state
+        found = []
+        for window, spans in zip(tokens.windows, outputs, strict=True):
+            for label, first, last, score in spans:
+                first_unit, last_unit = window.first_unit + int(first), window.first_unit + int(last)
+                if window.owned[0] <= first_unit < window.owned[1]:
+                    stretch = (tokens.units[first_unit].start, tokens.units[last_unit].end)
+                    found.append((float(score), context.schema.concept_types[int(label)], stretch))
+        return replace(document, concepts=numbered(found if self.overlaps else without_overlaps(found)))
+
+
+Scored = tuple[float, str, tuple[int, int]]
+"""Score, type and stretch of a span that was found."""
+
+
+def spans_within(
+    window: Window, tokens: TokenizedDocument, gold: Iterable[tuple[int, Concept]]
+) -> tuple[tuple[int, int, int], ...]:
+    """The labelled concepts that lie wholly in a window, as (label, first, last) by its positions."""
+    spans = set()
+    for label, concept in gold:
+        units = unit_range(tokens.units, concept.start, concept.end)
+        if units and window.first_unit <= units[0] and units[1] < window.first_unit + len(window.positions):
+            spans.add((label, units[0] - window.first_unit, units[1] - window.first_unit))
+    return tuple(sorted(spans))
+
+
+def without_overlaps(found: Iterable[Scored]) -> list[Scored]:
+    """Of spans that overlap the one with the highest score."""
+    kept: list[Scored] = []
+    for item in sorted(found, key=lambda item: -item[0]):
+        start, end = item[2]
+        if all(end <= other[0] or other[1] <= start for _, _, other in kept):
+            kept.append(item)
+    return kept
+
+
+def numbered(found: Iterable[Scored]) -> tuple[Concept, ...]:
+    """Spans as concepts, each once, in order of the text."""
+    distinct = sorted({(stretch, type_) for _, type_, stretch in found})
+    return tuple(Concept(f"T{i}", type_, (Span(*stretch),)) for i, (stretch, type_) in enumerate(distinct, start=1))

@@ -1,0 +1,137 @@
+"""Span questions: one natural-language question a type, its answers the spans of the context.
+
+Input: ``[CLS] question [SEP] context [SEP]``. Concepts may nest and overlap. In training, questions whose
+window holds no answer are sampled; in prediction every window is asked every question.
+
+Source: Li et al. 2020 (arXiv 1910.11476).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from clinie_core.document import Document
+from clinie_core.examples import EncodedDocument, Example
+from clinie_core.formulations.formulation import Formulation, InputContext
+from clinie_core.formulations.span_pointer import numbered, spans_within, without_overlaps
+from clinie_core.schema import Schema
+from clinie_core.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents
+
+if TYPE_CHECKING:
+    from clinie_core.heads import TaskHead
+
+__all__ = ["SpanQuestion"]
+
+QUESTIONS = {
+    "name": "{type}",
+    "question": "which {type} mentions are in the text?",
+    "instruction": "find every mention of {type}, including abbreviations.",
+}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One question to one window."""
+
+    window: Window
+    type: str
+
+
+class SpanQuestion(Formulation):
+    """Ask for the mentions of each type.
+
+    Args:
+        wording: How a question is put: the type's name alone, a question, or an instruction.
+        negative_ratio: Questions without an answer for each with one, in training.
+        width: Width of the representations that match starts with ends, even.
+        dropout: Dropout before the head.
+        overlaps: Whether concepts may overlap; where not, the better one of two stays.
+    """
+
+    ranges: ClassVar[dict[str, Any]] = {
+        "wording": {"choose": ["name", "question", "instruction"]},
+        "negative_ratio": {"choose": [1, 3]},
+        "dropout": {"uniform": [0.1, 0.3]},
+    }
+
+    wording: Literal["name", "question", "instruction"] = "question"
+    negative_ratio: float = Field(default=2.0, gt=0)
+    width: int = Field(default=64, ge=2, multiple_of=2)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    overlaps: bool = True
+
+    def encode(
+        self, documents: Sequence[Document], context: InputContext, *, targets: bool
+    ) -> tuple[EncodedDocument, ...]:
+        """One example a window and type; in training only some of those without an answer."""
+        tokenizer, types = context.tokenizer, context.schema.concept_types
+        opening = f"{context.prompt}. " if context.prompt else ""
+        frames = {
+            type_: Frame.paired(
+                tokenizer,
+                token_ids(tokenizer, opening + QUESTIONS[self.wording].format(type=context.schema.in_words(type_))),
+            )
+            for type_ in types
+        }
+        size = context.window_tokens - max((frame.size for frame in frames.values()), default=0)
+        tokenized = tokenize_documents((d.text for d in documents), tokenizer, size=size, overlap=context.overlap)
+        rows = []  # of each document: what was asked, with its gold spans
+        for document, tokens in zip(documents, tokenized, strict=True):
+            asked = []
+            for type_ in types:
+                gold = [(0, c) for c in document.concepts if c.type == type_] if targets else []
+                asked += [(_Asked(window, type_), spans_within(window, tokens, gold)) for window in tokens.windows]
+            rows.append((tokens, asked))
+        kept_share = 1.0
+        if targets:
+            answered = sum(bool(spans) for _, asked in rows for _, spans in asked)
+            silent = sum(len(asked) for _, asked in rows) - answered
+            kept_share = min(1.0, self.negative_ratio * max(1, answered) / max(1, silent))
+        encoded = []
+        for document, (tokens, asked) in zip(documents, rows, strict=True):
+            draw = random.Random(f"{context.seed}/{document.id}")
+            kept = [(a, spans) for a, spans in asked if spans or draw.random() < kept_share]
+            examples = tuple(
+                Example(
+                    frames[a.type].around(a.window.body),
+                    tuple(len(frames[a.type].before) + p for p in a.window.positions),
+                    spans=spans,
+                    second_segment=frames[a.type].second_segment,
+                )
+                for a, spans in kept
+            )
+            encoded.append(EncodedDocument(examples, (tokens, tuple(a for a, _ in kept))))
+        return tuple(encoded)
+
+    def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
+        """Start, end and match over ``[batch, positions, hidden_size]``."""
+        from clinie_core.heads import QuestionHead
+
+        return QuestionHead(hidden_size, self.width, self.dropout)
+
+    def read(
+        self,
+        document: Document,
+        encoded: EncodedDocument,
+        outputs: Sequence[np.ndarray],
+        head: TaskHead,
+        context: InputContext,
+    ) -> Document:
+        """The answers, each from the window that owns its first unit."""
+        tokens: TokenizedDocument
+        tokens, asked = encoded.state
+        found = []
+        for question, spans in zip(asked, outputs, strict=True):
+            window = question.window
+            for _, first, last, score in spans:
+                first_unit, last_unit = window.first_unit + int(first), window.first_unit + int(last)
+                if window.owned[0] <= first_unit < window.owned[1]:
+                    stretch = (tokens.units[first_unit].start, tokens.units[last_unit].end)
+                    found.append((float(score), question.type, stretch))
+        return replace(document, concepts=numbered(found if self.overlaps else without_overlaps(found)))

@@ -1,0 +1,45 @@
+"""What every task head does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clinie_core.batch import Batch
+
+__all__ = ["TaskHead", "feed_forward"]
+
+Learned = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+class TaskHead(nn.Module, ABC):
+    """Computes the loss of a batch, and what its formulation reads when predicting."""
+
+    @abstractmethod
+    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """The summed negative log-likelihood of a batch's targets, a scalar.
+
+        Args:
+            hidden: Hidden states at the batch's positions, ``[batch, positions, hidden]``.
+            batch: With targets or spans.
+        """
+
+    @abstractmethod
+    def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[Any]]:
+        """What the formulation reads, one array for each row of the batch."""
+
+    def transition_scores(self) -> Learned | None:
+        """Learned start ``[labels]``, transition ``[from, to]`` and end ``[labels]`` scores, if any."""
+        return None
+
+
+def feed_forward(width: int, out: int, dropout: float, layers: int) -> nn.Sequential:
+    """Hidden layers of the same width with GELU, then a linear map; dropout before each."""
+    modules: list[nn.Module] = []
+    for _ in range(layers):
+        modules += [nn.Dropout(dropout), nn.Linear(width, width), nn.GELU()]
+    return nn.Sequential(*modules, nn.Dropout(dropout), nn.Linear(width, out))

@@ -1,0 +1,66 @@
+"""The head that classifies a marked pair from a few hidden states of its input."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clinie_core.batch import Batch
+from clinie_core.heads.head import TaskHead, feed_forward
+
+__all__ = ["PairHead"]
+
+READ = {"cls": (0,), "markers": (1, 2), "both": (0, 1, 2)}
+"""Which of a row's positions (opening token, head's marker, tail's marker) are read."""
+
+
+class PairHead(TaskHead):
+    """Concatenated hidden states to one label a row; label 0 stands for no relation.
+
+    Args:
+        hidden_size: Width of the hidden states.
+        labels: How many labels.
+        representation: Which positions are read.
+        dropout: Dropout before each layer.
+        layers: Hidden layers.
+        none_weight: Weight of label 0 in the loss.
+
+    Source: Baldini Soares et al. 2019 (arXiv 1906.03158) for the representations.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        labels: int,
+        representation: Literal["cls", "markers", "both"],
+        dropout: float,
+        layers: int,
+        none_weight: float,
+    ) -> None:
+        super().__init__()
+        self._read = READ[representation]
+        width = hidden_size * len(self._read)
+        self.classifier = feed_forward(width, labels, dropout, layers)
+        weights = torch.ones(labels)
+        weights[0] = none_weight
+        self.register_buffer("weights", weights, persistent=False)
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Hidden states ``[batch, 3, hidden]`` to scores ``[batch, labels]``."""
+        out: Tensor = self.classifier(hidden[:, list(self._read)].flatten(1))
+        return out.float()
+
+    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """See :meth:`TaskHead.loss`."""
+        assert batch.targets is not None
+        weights = self.weights
+        assert isinstance(weights, Tensor)
+        return nn.functional.cross_entropy(self.scores(hidden), batch.targets[:, 0], weight=weights, reduction="sum")
+
+    def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
+        """Scores ``[labels]`` of each row."""
+        return list(self.scores(hidden).cpu().numpy())

@@ -1,0 +1,178 @@
+"""Heads that score spans: each pair of a first and a last position, so that concepts may nest and overlap."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clinie_core.batch import Batch
+from clinie_core.heads.head import TaskHead
+
+__all__ = ["BiaffineHead", "GlobalPointerHead", "QuestionHead", "SpanHead"]
+
+SPANS_PER_POSITION = 2
+"""How many spans a row may have for each of its positions; an untrained head would find them all."""
+IMPOSSIBLE = -1.0e4
+
+
+class SpanHead(TaskHead):
+    """Base: scores ``[batch, labels, first, last]``, above zero for a span.
+
+    The loss is the multi-label softmax of Su et al. 2022 (arXiv 2208.03054): each span's score is pushed
+    above zero and every other below it, without a weight for the many that are none.
+    """
+
+    @abstractmethod
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Hidden states ``[batch, positions, hidden]`` to scores ``[batch, labels, positions, positions]``."""
+
+    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """See :meth:`TaskHead.loss`; summed over rows and labels."""
+        return _softmax_loss(self.scores(hidden), batch)
+
+    def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float64]]:
+        """Of each row the spans found, ``[spans, 4]``: label, first and last position, score."""
+        scores = self.scores(hidden)
+        return _positive(torch.where(_possible(batch), scores, torch.full_like(scores, IMPOSSIBLE)), batch)
+
+
+class GlobalPointerHead(SpanHead):
+    """Inner products of rotated queries and keys, with a bias a label (Su et al. 2022, arXiv 2208.03054).
+
+    Args:
+        hidden_size: Width of the hidden states.
+        labels: How many concept types.
+        width: Width of queries and keys, even.
+        dropout: Dropout before the projection.
+    """
+
+    def __init__(self, hidden_size: int, labels: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(hidden_size, 2 * width)
+        self.bias = nn.Linear(2 * width, 2 * labels)
+        self._width = width
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """See :meth:`SpanHead.scores`."""
+        projected = self.project(self.dropout(hidden)).float()  # [batch, positions, 2 width]
+        query, key = (_rotated(part) for part in projected.chunk(2, dim=-1))
+        common = query @ key.transpose(1, 2) / self._width**0.5  # [batch, first, last]
+        start, end = (self.bias(projected).float() / 2).chunk(2, dim=-1)  # [batch, positions, labels] each
+        scores: Tensor = common.unsqueeze(1) + start.transpose(1, 2).unsqueeze(3) + end.transpose(1, 2).unsqueeze(2)
+        return scores
+
+
+class BiaffineHead(SpanHead):
+    """A bilinear form of a first and a last position for each label (Yu et al. 2020, arXiv 2005.07150).
+
+    Args:
+        hidden_size: Width of the hidden states.
+        labels: How many concept types.
+        width: Width of the representations of first and last positions.
+        dropout: Dropout before each layer.
+    """
+
+    def __init__(self, hidden_size: int, labels: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first, self.last = (
+            nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden_size, width), nn.GELU()) for _ in range(2)
+        )
+        self.form = nn.Parameter(torch.randn(labels, width + 1, width + 1) * width**-0.5)
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """See :meth:`SpanHead.scores`."""
+        one = hidden.new_ones(*hidden.shape[:2], 1)
+        first, last = (torch.cat([part(hidden), one], dim=-1).float() for part in (self.first, self.last))
+        scores: Tensor = torch.einsum("bid,lde,bje->blij", first, self.form.float(), last)
+        return scores
+
+
+class QuestionHead(SpanHead):
+    """Starts, ends, and which start belongs to which end, for the one question of each row.
+
+    Args:
+        hidden_size: Width of the hidden states.
+        width: Width of the representations that are matched.
+        dropout: Dropout before each layer.
+
+    Source: Li et al. 2020 (arXiv 1910.11476); the match is an inner product rather than a network over
+    every concatenated pair, which takes memory for positions squared times the width.
+    """
+
+    def __init__(self, hidden_size: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.edges = nn.Linear(hidden_size, 2)
+        self.project = nn.Linear(hidden_size, 2 * width)
+        self._width = width
+
+    def _parts(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Start and end scores ``[batch, positions]``, match scores ``[batch, 1, first, last]``."""
+        hidden = self.dropout(hidden)
+        start, end = self.edges(hidden).float().unbind(-1)
+        query, key = (_rotated(part) for part in self.project(hidden).float().chunk(2, dim=-1))
+        return start, end, (query @ key.transpose(1, 2) / self._width**0.5).unsqueeze(1)
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """The least of start, end and match: a span needs all three."""
+        start, end, match = self._parts(hidden)
+        return torch.minimum(match, torch.minimum(start[:, None, :, None], end[:, None, None, :]))
+
+    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """The losses of starts, ends and matches, summed."""
+        start, end, match = self._parts(hidden)
+        mask = batch.position_mask()
+        row, _, first, last = batch.spans.unbind(1)
+        total = _softmax_loss(match, batch)
+        for scores, at in ((start, first), (end, last)):
+            gold = torch.zeros_like(scores).index_put((row, at), scores.new_ones(()))
+            losses = nn.functional.binary_cross_entropy_with_logits(scores, gold, reduction="none")
+            total = total + (losses * mask).sum()
+        return total
+
+
+def _rotated(states: Tensor) -> Tensor:
+    """Rotary position embedding of ``[batch, positions, width]`` (Su et al. 2021, arXiv 2104.09864)."""
+    width = states.shape[-1]
+    rates = 10000.0 ** (-torch.arange(0, width, 2, device=states.device).float() / width)
+    angles = torch.arange(states.shape[1], device=states.device).float().unsqueeze(1) * rates  # [positions, width / 2]
+    even, odd = states[..., 0::2], states[..., 1::2]
+    turned = torch.stack([even * angles.cos() - odd * angles.sin(), even * angles.sin() + odd * angles.cos()], dim=-1)
+    return turned.flatten(-2)
+
+
+def _possible(batch: Batch) -> Tensor:
+    """True where first and last position are real and in order, ``[batch, 1, positions, positions]``."""
+    mask = batch.position_mask()
+    pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
+    return pairs.triu().unsqueeze(1)
+
+
+def _softmax_loss(scores: Tensor, batch: Batch) -> Tensor:
+    possible = _possible(batch).expand_as(scores)
+    row, label, first, last = batch.spans.unbind(1)
+    gold = torch.zeros_like(possible).index_put((row, label, first, last), possible.new_ones(()))
+    low = torch.full_like(scores, IMPOSSIBLE)
+    wrong = torch.where(possible & ~gold, scores, low).flatten(2)  # [batch, labels, spans]
+    right = torch.where(possible & gold, -scores, low).flatten(2)
+    zero = scores.new_zeros(*scores.shape[:2], 1)
+    terms = [torch.logsumexp(torch.cat([part, zero], dim=-1), dim=-1) for part in (wrong, right)]
+    return terms[0].sum() + terms[1].sum()
+
+
+def _positive(scores: Tensor, batch: Batch) -> list[NDArray[np.float64]]:
+    """The spans above zero of each row, best first, no more than a row can plausibly have."""
+    found = []
+    for row, length in enumerate(batch.lengths):
+        part = scores[row]
+        label, first, last = (part > 0).nonzero(as_tuple=True)
+        values = part[label, first, last]
+        best = values.argsort(descending=True)[: SPANS_PER_POSITION * length]
+        columns = (label[best].double(), first[best].double(), last[best].double(), values[best].double())
+        found.append(torch.stack(columns, dim=1).cpu().numpy())
+    return found

@@ -1,0 +1,65 @@
+"""The scores of a task: which annotations count, and the metrics that a trial reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clinie_core.config import Task
+from clinie_core.document import Document
+from clinie_core.scoring.annotations import score_concepts, score_entity_relations, score_relations
+from clinie_core.scoring.scores import Scores
+
+__all__ = ["TaskScores", "score_task"]
+
+Pairs = Sequence[tuple[Document, Document]]
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """Scores of a task.
+
+    Args:
+        overall: Of the task's own kind; in ``joint`` concepts and relations counted together.
+        parts: In ``joint``: ``concept``, ``relation`` (between predicted concepts), and ``gold_relation``
+            (between the annotated ones), if it was asked for.
+    """
+
+    overall: Scores
+    parts: dict[str, Scores]
+
+    def metrics(self) -> dict[str, float]:
+        """Flat metrics: ``strict_f1`` and so on overall, ``relation_strict_f1`` and so on of the parts."""
+        apart = {f"{part}_{k}": v for part, scores in self.parts.items() for k, v in scores.metrics().items()}
+        return self.overall.metrics() | apart
+
+
+def score_task(task: Task, pairs: Pairs, gold_pairs: Pairs | None = None) -> TaskScores:
+    """Score documents.
+
+    Args:
+        task: What was extracted.
+        pairs: For each document its gold and its predicted version.
+        gold_pairs: The same where relations were predicted between gold concepts.
+    """
+    if task == "concepts":
+        return TaskScores(score_concepts((gold.concepts, found.concepts) for gold, found in pairs), {})
+    if task == "relations":
+        return TaskScores(_relations(pairs), {})
+    concepts = score_concepts((gold.concepts, found.concepts) for gold, found in pairs)
+    relations = _relations(pairs)
+    parts = {"concept": concepts, "relation": relations}
+    if gold_pairs is not None:
+        parts["gold_relation"] = _relations(gold_pairs)
+    return TaskScores(Scores.together(concepts, relations), parts)
+
+
+def _relations(pairs: Pairs) -> Scores:
+    """Relations between concepts, and where there are any, those that a document states as a whole."""
+    stated = any(gold.entity_relations or found.entity_relations for gold, found in pairs)
+    if not stated:
+        return score_relations(pairs)
+    linked = any(gold.relations or found.relations for gold, found in pairs)
+    if not linked:
+        return score_entity_relations(pairs)
+    return Scores.together(score_relations(pairs), score_entity_relations(pairs))

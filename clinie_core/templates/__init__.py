@@ -1,0 +1,22 @@
+"""Templates of written answers: annotations to text and back, one file each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clinie_core.table import Table
+
+if TYPE_CHECKING:
+    from clinie_core.templates.template import Template
+
+__all__ = ["TEMPLATES"]
+
+TEMPLATES: Table[type[Template]] = Table(
+    "template",
+    {
+        "json": "clinie_core.templates.json_list:JsonList",
+        "lines": "clinie_core.templates.lines:Lines",
+        "tags": "clinie_core.templates.tags:Tags",
+        "bio": "clinie_core.templates.bio:BioLines",
+    },
+)

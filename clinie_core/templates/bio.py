@@ -1,0 +1,65 @@
+"""One line a word with its BIO label, as the published preprocessing of the study behind clinie writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from clinie_core.config import Task
+from clinie_core.document import Concept, Span
+from clinie_core.tagging import bio_labels, tag_units, tagged_concepts
+from clinie_core.templates.template import END, Answer, Edge, Mention, Node, Source, Template
+
+__all__ = ["BioLines"]
+
+
+class BioLines(Template):
+    """``fever B-problem``; flat concepts only."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"concepts"})
+
+    def instruction(self, task: Task) -> str:
+        """See :meth:`Template.instruction`."""
+        return "Write each word on a line of its own, a blank, and its label: O, or B- and I- with the type."
+
+    def write(self, answer: Answer, source: Source) -> str:
+        """See :meth:`Template.write`."""
+        labels = bio_labels(source.types)
+        units = [Span(*unit) for unit in source.units]
+        stretches = [(m.type, m.stretch) for m in answer.mentions if m.stretch]
+        concepts = [Concept(f"T{i}", type_, (Span(*at),)) for i, (type_, at) in enumerate(stretches, start=1)]
+        tags, _ = tag_units(units, concepts, labels)
+        return "\n".join(f"{source.text[u.start : u.end]} {labels[t]}" for u, t in zip(units, tags, strict=True))
+
+    def read(self, text: str, source: Source) -> Answer:
+        """See :meth:`Template.read`; words are found again in their order, and those that are not there left out."""
+        labels = bio_labels(source.types)
+        number = {label: i for i, label in enumerate(labels)}
+        units, tags, at, malformed = [], [], 0, False
+        for line in text.strip().splitlines():
+            word, _, label = line.strip().partition(" ")
+            start = source.text.find(word, at) if word else -1
+            if start < 0 or label not in number:
+                malformed = True
+                continue
+            at = start + len(word)
+            units.append(Span(start, at))
+            tags.append(number[label])
+        found = tagged_concepts(units, tags, labels)
+        mentions = tuple(Mention(c.type, source.text[c.start : c.end], c.stretch) for c in found)
+        return Answer(mentions, (), malformed or len(units) != len(source.units))
+
+    def edges(self, node: Node, source: Source) -> Iterable[Edge]:
+        """See :meth:`Template.edges`; a node is the number of the next word and the type that is open."""
+        at, open_ = node if isinstance(node, tuple) else (0, None)
+        if at == len(source.units):
+            yield "", END
+            return
+        begin = "\n" if at else ""
+        start, end = source.units[at]
+        word = source.text[start:end]
+        yield f"{begin}{word} O", (at + 1, None)
+        for type_ in source.types:
+            yield f"{begin}{word} B-{type_}", (at + 1, type_)
+        if open_ is not None:
+            yield f"{begin}{word} I-{open_}", (at + 1, open_)

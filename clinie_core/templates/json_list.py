@@ -1,0 +1,128 @@
+"""A JSON list of mentions, of relations, or an object of both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from clinie_core.config import Task
+from clinie_core.templates.template import (
+    END,
+    Answer,
+    Edge,
+    Mention,
+    Node,
+    Source,
+    Template,
+    copied,
+    copy_starts,
+    relation_edges,
+)
+
+__all__ = ["JsonList"]
+
+
+class JsonList(Template):
+    """``[{"type": "drug", "text": "aspirin"}]``; numbers of mentions are their places in the list, from 1."""
+
+    def instruction(self, task: Task) -> str:
+        """See :meth:`Template.instruction`."""
+        mentions = '[{"type": ..., "text": ...}, ...] in the order of the text'
+        links = '[{"relation": ..., "head": number, "tail": number}, ...]'
+        said = {
+            "concepts": mentions,
+            "relations": links,
+            "joint": f'{{"concepts": {mentions}, "relations": {links} with the places of concepts in their list}}',
+        }[task]
+        return f"Write JSON: {said}."
+
+    def write(self, answer: Answer, source: Source) -> str:
+        """See :meth:`Template.write`."""
+        mentions = [{"type": m.type, "text": m.text} for m in answer.mentions]
+        relations = [{"relation": type_, "head": head, "tail": tail} for type_, head, tail in answer.relations]
+        content: Any = {
+            "concepts": mentions,
+            "relations": relations,
+            "joint": {"concepts": mentions, "relations": relations},
+        }[source.task]
+        return json.dumps(content, ensure_ascii=False)
+
+    def read(self, text: str, source: Source) -> Answer:
+        """See :meth:`Template.read`; of a list that breaks off, the whole items count."""
+        parts = {"concepts": text, "relations": text}
+        if source.task == "joint":
+            head, middle, tail = text.partition('"relations"')
+            parts = {"concepts": head, "relations": tail if middle else ""}
+        mentions, relations = [], []
+        for item in _objects(parts["concepts"]) if source.task != "relations" else ():
+            if item.get("type") in source.types and isinstance(item.get("text"), str):
+                mentions.append(Mention(item["type"], item["text"]))
+        for item in _objects(parts["relations"]) if source.task != "concepts" else ():
+            ends = item.get("head"), item.get("tail")
+            if item.get("relation") in source.relations and all(type(end) is int for end in ends):
+                relations.append((item["relation"], item["head"], item["tail"]))
+        answer = Answer(tuple(mentions), tuple(relations))
+        try:
+            whole = json.loads(text)
+        except (ValueError, RecursionError):
+            return Answer(answer.mentions, answer.relations, malformed=True)
+        again = json.loads(self.write(answer, source))
+        return Answer(answer.mentions, answer.relations, malformed=whole != again)
+
+    def edges(self, node: Node, source: Source) -> Iterable[Edge]:
+        """See :meth:`Template.edges`."""
+        joint = source.task == "joint"
+        if node is None:
+            opening = '{"concepts": ' if joint else ""
+            if source.task == "relations":
+                yield "", ("links", source.concepts)
+            else:
+                yield f"{opening}[]", self._after_mentions(0, source)
+                yield f"{opening}[", ("item", 0)
+        elif isinstance(node, tuple) and node[0] == "item":
+            count = node[1] + 1 if joint else 0
+            for type_ in source.types:
+                yield f'{{"type": {json.dumps(type_, ensure_ascii=False)}, "text": "', (("copy", count), None)
+        elif isinstance(node, tuple) and isinstance(node[0], tuple) and node[0][0] == "copy":
+            count, at = node[0][1], node[1]
+            then: list[Edge] = [('"}, ', ("item", count)), ('"}]', self._after_mentions(count, source))]
+            if at is None:
+                yield from copy_starts(source, node[0], escape=True)
+            else:
+                yield from copied(source, at, then, node[0], escape=True)
+        elif isinstance(node, tuple) and node[0] == "between":
+            yield ', "relations": ', ("links", node[1])
+        elif isinstance(node, tuple) and node[0] == "links":
+            yield "[]" + ("}" if joint else ""), END
+            if node[1]:
+                yield '[{"relation": "', ("link", node[1])
+        elif isinstance(node, tuple):
+            yield from self._link_edges(node, source)
+
+    @staticmethod
+    def _after_mentions(count: int, source: Source) -> Node:
+        return ("between", count) if source.task == "joint" else END
+
+    @staticmethod
+    def _link_edges(node: tuple[Any, ...], source: Source) -> Iterator[Edge]:
+        base = node[0] if isinstance(node[0], tuple) else node
+        if node[1:] == ("after",):
+            yield "]" + ("}" if source.task == "joint" else ""), END
+            yield ', {"relation": "', base
+        else:
+            yield from relation_edges(node, '", "head": ', ', "tail": ', "}", source, base[1])
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """The flat objects of a text, one after the other, whatever stands between them."""
+    decoder, at = json.JSONDecoder(), text.find("{")
+    while at >= 0:
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            value, end = None, at + 1
+        if isinstance(value, dict):
+            nested = [item for part in value.values() if isinstance(part, list) for item in part]
+            yield from (item for item in (nested or [value]) if isinstance(item, dict))
+        at = text.find("{", end)

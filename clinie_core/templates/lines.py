@@ -1,0 +1,94 @@
+"""One line a mention, one line a relation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from clinie_core.config import Task
+from clinie_core.templates.template import (
+    END,
+    Answer,
+    Edge,
+    Mention,
+    Node,
+    Source,
+    Template,
+    copied,
+    copy_starts,
+    relation_edges,
+)
+
+__all__ = ["Lines"]
+
+NUMBER = re.compile(r"\d+\. ")
+RELATION = re.compile(r"(.+): (\d+) -> (\d+)")
+NONE = "none"
+
+
+class Lines(Template):
+    """``drug: aspirin``; in ``joint`` numbered, for relations to refer to: ``1. drug: aspirin``, ``treats: 1 -> 2``."""
+
+    def instruction(self, task: Task) -> str:
+        """See :meth:`Template.instruction`."""
+        mentions = "one `type: mention` a line in the order of the text"
+        links = "one `relation: number -> number` a line"
+        said = {
+            "concepts": mentions,
+            "relations": links,
+            "joint": f"{mentions}, numbered `1. type: mention`, then {links}",
+        }[task]
+        return f"Write {said}; `{NONE}` if there is nothing."
+
+    def write(self, answer: Answer, source: Source) -> str:
+        """See :meth:`Template.write`."""
+        lines = [
+            f"{f'{number}. ' if source.task == 'joint' else ''}{m.type}: {m.text}"
+            for number, m in enumerate(answer.mentions, start=1)
+        ]
+        lines += [f"{type_}: {head} -> {tail}" for type_, head, tail in answer.relations]
+        return "\n".join(lines) or NONE
+
+    def read(self, text: str, source: Source) -> Answer:
+        """See :meth:`Template.read`."""
+        mentions, relations, malformed = [], [], False
+        for line in text.strip().splitlines():
+            link = RELATION.fullmatch(line.strip())
+            if link and link[1] in source.relations and source.task != "concepts":
+                relations.append((link[1], int(link[2]), int(link[3])))
+                continue
+            type_, colon, mention = NUMBER.sub("", line.strip(), count=1).partition(": ")
+            if colon and type_ in source.types and source.task != "relations":
+                mentions.append(Mention(type_, mention))
+            elif line.strip() not in ("", NONE):
+                malformed = True
+        return Answer(tuple(mentions), tuple(relations), malformed)
+
+    def edges(self, node: Node, source: Source) -> Iterable[Edge]:
+        """See :meth:`Template.edges`; a node of the copy knows how many mentions there are with it."""
+        if node is None:
+            yield NONE, END
+            yield from self._lines(0, source)
+        elif isinstance(node, tuple) and node[0] == "line":
+            yield from self._lines(node[1], source)
+        elif isinstance(node, tuple) and isinstance(node[0], tuple) and node[0][0] == "copy":
+            count, at = node[0][1], node[1]
+            then = [("", END), ("\n", ("line", count))]
+            yield from copy_starts(source, node[0]) if at is None else copied(source, at, then, node[0])
+        elif isinstance(node, tuple):
+            base = node[0] if isinstance(node[0], tuple) else node
+            if node[1:] == ("after",):
+                yield "", END
+                yield "\n", base
+            else:
+                yield from relation_edges(node, ": ", " -> ", "", source, base[1])
+
+    def _lines(self, count: int, source: Source) -> Iterator[Edge]:
+        """A mention's line, or the first line of relations, after ``count`` mentions."""
+        joint = source.task == "joint"
+        if source.task != "relations":
+            for type_ in source.types:
+                yield f"{f'{count + 1}. ' if joint else ''}{type_}: ", (("copy", count + 1 if joint else 0), None)
+        numbers = source.concepts if source.task == "relations" else count
+        if source.task != "concepts" and numbers:
+            yield "", ("relations", numbers)

@@ -1,0 +1,110 @@
+"""Decoders that write: batches give what each input gives alone, and constraints hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from clinie_core.backbones import load_model
+from clinie_core.batch import collate
+from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.document import Corpus
+from clinie_core.errors import InputError
+from clinie_core.examples import Example
+from clinie_core.extractor import Extractor
+from clinie_core.finetuning import FINETUNING
+from clinie_core.heads import LanguageHead
+from clinie_core.model import LanguageModel
+from clinie_core.training import EpochReport, train
+
+COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.5}
+DECODERS = {
+    "llama": {"model_type": "llama", "intermediate_size": 64, "max_position_embeddings": 1200, **COMMON},
+    "gpt2": {"model_type": "gpt2", "n_positions": 1200, **COMMON},
+}
+ANSWER = 12
+
+
+def next_tokens(model: LanguageModel, prompt: list[int]) -> list[int]:
+    """Greedy decoding without padding or cache, from the scores by which the model is trained."""
+    tokens = list(prompt)
+    while len(tokens) < len(prompt) + ANSWER:
+        ids = torch.tensor([tokens])
+        best = int(model.backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1].argmax())
+        if best == 2:
+            break
+        tokens.append(best)
+    return tokens[len(prompt) :]
+
+
+@pytest.mark.parametrize("kind", list(DECODERS))
+@pytest.mark.parametrize("name", ["full", "lora", "prompt_tuning", "p_tuning", "prefix_tuning"])
+def test_a_padded_batch_writes_what_each_row_writes_alone(kind: str, name: str) -> None:
+    method = FINETUNING.load(name)(learning_rate=1e-3)
+    backbone = method.apply(load_model(BackboneSource(name=kind, scratch=DECODERS[kind]), generates=True, seed=3))
+    torch.manual_seed(1)
+    for parameter in backbone.parameters() if name != "full" else ():
+        if parameter.requires_grad:  # soft prompts that say something
+            torch.nn.init.normal_(parameter, std=0.5)
+    head = LanguageHead()
+    head.set_budget(ANSWER, 2)
+    model = LanguageModel(backbone, {"concepts": head}, method.prepended_tokens).eval()
+    prompts = [[5, 6, 7, 8, 9, 10, 11], [20, 21, 22], [40]]
+    with torch.inference_mode():
+        batch = collate(
+            [Example(tuple(p), ()) for p in prompts],
+            0,
+            torch.device("cpu"),
+            targets=False,
+            component="concepts",
+            left=True,
+        )
+        together = [row.tolist() for row in model.outputs(batch)]
+        alone = [next_tokens(model, prompt) for prompt in prompts]
+    assert together == alone
+
+
+def decoder_config(make_config: Callable[..., TrialConfig], **parameters: object) -> TrialConfig:
+    scratch = {**DECODERS["llama"], "initializer_range": 0.02}
+    return make_config(
+        backbone=BackboneSource(name="writer", scratch=scratch),
+        formulation=Part(name="generation", parameters=parameters),
+        window_tokens=500,
+        epochs=1,
+    )
+
+
+def test_a_constrained_model_writes_nothing_malformed_and_nothing_that_is_not_there(
+    make_config: Callable[..., TrialConfig], corpus: Corpus, tmp_path: Path
+) -> None:
+    few = Corpus({"train": corpus["train"][:4], "dev": corpus["dev"][:2]})
+    rates = {}
+    for constrained in (False, True):
+        reports: list[EpochReport] = []
+        config = decoder_config(make_config, template="json", instruction="short", constrained=constrained)
+        train(config, few, on_epoch=lambda report, into=reports: into.append(report) or True)  # type: ignore[misc]
+        rates[constrained] = reports[-1].metrics
+    assert rates[False]["malformed_rate"] == 1.0  # after one epoch it writes bytes at random
+    assert rates[True]["malformed_rate"] < 1.0
+    assert rates[True]["hallucinated_rate"] == 0.0
+
+
+def test_a_window_without_room_for_text_is_refused(make_config: Callable[..., TrialConfig], corpus: Corpus) -> None:
+    config = decoder_config(make_config).model_copy(update={"window_tokens": 64})
+    with pytest.raises(InputError, match=r"64 tokens, of which the instruction takes \d+; at least"):
+        train(config, corpus)
+
+
+def test_a_written_extractor_is_saved_whole(
+    make_config: Callable[..., TrialConfig], corpus: Corpus, tmp_path: Path
+) -> None:
+    few = Corpus({"train": corpus["train"][:3], "dev": corpus["dev"][:1]})
+    train(decoder_config(make_config, instruction="short", constrained=True), few, folder=tmp_path)
+    extractor = Extractor.load(tmp_path / "best")
+    extractor.save(tmp_path / "whole")
+    found = Extractor.load(tmp_path / "whole").predict(["", "no fever"])
+    assert found == extractor.predict(["", "no fever"])
+    assert found[0].concepts == ()
