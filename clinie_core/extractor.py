@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinie_core.backbones import load_tokenizer, quiet_transformers
+from clinie_core.backbones import load_tokenizer
 from clinie_core.checkpoint import Checkpoint, load_weights, trained_weights
 from clinie_core.config import BackboneSource, Task
 from clinie_core.corpora.loading import viewed
@@ -18,6 +18,7 @@ from clinie_core.document import Corpus, Document
 from clinie_core.formulations import components_of
 from clinie_core.model import ExtractionModel, build_model
 from clinie_core.prediction import Predictor
+from clinie_core.quiet import quiet_transformers
 from clinie_core.scoring import TaskScores, score_task
 from clinie_core.shelf import input_context, load_backbone
 from clinie_core.world import World

@@ -20,6 +20,7 @@ from clinie_core.batch import collate
 from clinie_core.batching import epoch_batches
 from clinie_core.checkpoint import Checkpoint, trained_weights
 from clinie_core.config import TrialConfig
+from clinie_core.corpora.splitting import few_shot
 from clinie_core.document import Corpus, Document
 from clinie_core.errors import fail
 from clinie_core.examples import EncodedDocument, Example
@@ -51,7 +52,12 @@ class Trainer:
     def __init__(self, config: TrialConfig, corpus: Corpus, shelf: Shelf, world: World) -> None:
         self.config = config
         self._world = world
+        # The schema is the corpus's, so that models of few and of many documents have the same labels.
         self._schema = Schema.of(corpus["train"], config.view.descriptions)
+        trained_on, digest = corpus["train"], corpus.digest("train")
+        if config.train_documents is not None:
+            trained_on = few_shot(trained_on, config.train_documents, config.seed)
+            digest = f"{digest}/{config.train_documents}/{config.seed}"
         self._components = components_of(config)
         tokenizer = shelf.tokenizer(config)
         self._pad_id = int(tokenizer.pad_token_id or 0)
@@ -59,7 +65,7 @@ class Trainer:
         self._dev_encoded: dict[str, tuple[EncodedDocument, ...]] = {}
         for name in self._components:
             encode = partial(shelf.encoded, config, name, schema=self._schema)  # type: ignore[arg-type]
-            encoded = encode(corpus["train"], corpus.digest("train"), targets=True)
+            encoded = encode(trained_on, digest, targets=True)
             self._examples[name] = [example for item in encoded for example in item.examples if example.terms]
             if not self._examples[name]:
                 fail("corpus.splits.train", f"there is nothing to learn {name} from", "documents with annotations")

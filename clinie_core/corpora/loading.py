@@ -7,18 +7,44 @@ from pathlib import Path
 
 from pydantic import Field
 
-from clinie_core.config import CorpusView
+from clinie_core.config import CorpusView, Frozen
 from clinie_core.corpora import FORMATS
 from clinie_core.corpora.checking import in_another_split
 from clinie_core.corpora.corpus_format import CorpusFormat, StreamFormat, read_text
+from clinie_core.corpora.splitting import Member, stratify
 from clinie_core.document import Corpus, Document
 from clinie_core.errors import ErrorList, InputError, Problem
 
-__all__ = ["LIST_SUFFIX", "CorpusSource", "discover_splits", "load_corpus", "read_split", "viewed"]
+__all__ = ["LIST_SUFFIX", "CorpusSource", "Shares", "discover_splits", "load_corpus", "read_split", "viewed"]
 
 SPLITS = ("train", "dev", "test")
 USUAL_NAMES = {"train": ("train",), "dev": ("dev", "devel", "valid", "validation"), "test": ("test",)}
 LIST_SUFFIX = ".list"
+
+
+class Shares(Frozen):
+    """A seeded split of a corpus that has none: stratified by type, a patient's documents always together.
+
+    Args:
+        train: Share of the documents to train on.
+        dev: Share to choose by.
+        test: Share to test on.
+        seed: Equal seeds split equal corpora alike.
+        group: What tells a patient, see :func:`clinie_core.corpora.splitting.group_key`; None takes each
+            document for a patient of its own.
+        pool: The subfolders or files to split; all of the corpus's folder if left out.
+    """
+
+    train: float = Field(default=0.7, gt=0, lt=1)
+    dev: float = Field(default=0.15, gt=0, lt=1)
+    test: float = Field(default=0.15, gt=0, lt=1)
+    seed: int = 13
+    group: str | None = None
+    pool: list[str] = Field(default_factory=lambda: ["."], min_length=1)
+
+
+def _usual_splits() -> dict[str, str | list[str]]:
+    return {split: split for split in SPLITS}
 
 
 class CorpusSource(CorpusView):
@@ -28,12 +54,19 @@ class CorpusSource(CorpusView):
         path: Folder of the corpus.
         format: A row of ``FORMATS``.
         splits: Split name (train, dev, test) to what holds it: a subfolder, one file of a format
-            with many documents a file, or a ``.list`` file of document ids, one a line.
+            with many documents a file, or a ``.list`` file of document ids, one a line; or several of them.
+        shares: How to split a corpus that comes without splits; ``splits`` then counts for nothing.
     """
 
     path: str
     format: str = "brat"
-    splits: dict[str, str] = Field(default_factory=lambda: {name: name for name in SPLITS})
+    splits: dict[str, str | list[str]] = Field(default_factory=_usual_splits)
+    shares: Shares | None = None
+
+    def places(self, split: str) -> list[str]:
+        """What holds a split."""
+        named = self.splits[split]
+        return [named] if isinstance(named, str) else named
 
     @property
     def view(self) -> CorpusView:
@@ -51,9 +84,13 @@ def read_split(source: CorpusSource, split: str) -> Iterator[Document | Problem]
     Yields:
         A document, or a problem that names file and line; a split without documents is one.
     """
+    for name in source.places(split):
+        yield from _read_place(source, name, f"corpus.splits.{split}")
+
+
+def _read_place(source: CorpusSource, name: str, where: str) -> Iterator[Document | Problem]:
     format_: CorpusFormat = FORMATS.load(source.format, "corpus.format")()
-    root, place = Path(source.path), Path(source.path, source.splits[split])
-    where = f"corpus.splits.{split}"
+    root, place = Path(source.path), Path(source.path, name)
     if place.suffix == LIST_SUFFIX:
         items = _listed(format_, root, place)
     elif place.is_dir() or (place.is_file() and isinstance(format_, StreamFormat)):
@@ -106,7 +143,9 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
     errors.extend(source_problems(source))
     errors.raise_if_any()
     read: dict[str, tuple[Document, ...]] = {}
-    for split in source.splits if splits is None else splits:
+    if source.shares is not None:
+        read = _shared_out(source, source.shares, SPLITS if splits is None else splits, errors)
+    for split in () if source.shares is not None else source.splits if splits is None else splits:
         if split not in source.splits:
             errors.add("corpus.splits", f"no {split} split is named", "", f"add {split}: FOLDER")
             continue
@@ -119,6 +158,18 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
     errors.raise_if_any()
     corpus = Corpus(read)
     return viewed(corpus, source) if view else corpus
+
+
+def _shared_out(
+    source: CorpusSource, shares: Shares, splits: tuple[str, ...], errors: ErrorList
+) -> dict[str, tuple[Document, ...]]:
+    """The wanted splits of a pool of documents."""
+    items = [item for name in shares.pool for item in _read_place(source, name, "corpus.shares.pool")]
+    errors.extend(item for item in items if isinstance(item, Problem))
+    documents = {item.id: item for item in items if isinstance(item, Document)}
+    members = [Member.of(document, shares.group) for document in documents.values()]
+    parts = stratify(members, {name: getattr(shares, name) for name in SPLITS}, shares.seed)
+    return {split: tuple(documents[id_] for id_ in parts[split]) for split in splits}
 
 
 def source_problems(source: CorpusSource) -> list[Problem]:

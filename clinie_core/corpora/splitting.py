@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from clinie_core.document import Document
 from clinie_core.errors import fail
 
-__all__ = ["Member", "few_shot_order", "group_key", "stratify"]
+__all__ = ["Member", "few_shot", "few_shot_order", "group_key", "stratify"]
 
 METADATA = "metadata:"
 
@@ -136,3 +136,10 @@ def few_shot_order(members: Sequence[Member], seed: int) -> list[str]:
         order.append(chosen.id)
         unseen -= chosen.types.keys()
     return order + [m.id for m in pool]
+
+
+def few_shot(documents: Sequence[Document], count: int, seed: int) -> tuple[Document, ...]:
+    """The first ``count`` documents of :func:`few_shot_order`; all where there are no more."""
+    by_id = {document.id: document for document in documents}
+    order = few_shot_order([Member.of(document, None) for document in documents], seed)
+    return tuple(by_id[id_] for id_ in order[:count])

@@ -124,7 +124,7 @@ def _undeclared(source: CorpusSource, summary: CorpusSummary) -> list[Any]:
 
     legal = None
     if source.format == "brat":
-        folders = [Path(source.path, place) for place in source.splits.values()]
+        folders = [Path(source.path, place) for split in source.splits for place in source.places(split)]
         legal = next((types for types in map(legal_types, folders) if types is not None), None)
     if legal is None:
         return []
