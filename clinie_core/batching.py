@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-__all__ = ["epoch_batches", "length_sorted_batches"]
+__all__ = ["epoch_batches", "length_sorted_batches", "mixed"]
 
 POOL_BATCHES = 50
 
@@ -37,6 +37,36 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: 
     ]
     draw.shuffle(batches)
     return batches
+
+
+def mixed(groups: Sequence[str], exponent: float, *, seed: int, epoch: int) -> list[int]:
+    """Draw an epoch's examples from several groups: as many in all, but each group by its own share.
+
+    A group of n examples has a share that grows with n to the power of ``exponent``. What a group has to
+    give beyond its size is drawn again; what it need not give is left out for this epoch.
+
+    Args:
+        groups: The group of each example.
+        exponent: 1 leaves all as it is, 0 gives every group the same.
+        seed: The trial's seed.
+        epoch: Number of the epoch, from 1.
+
+    Source: Raffel et al. 2020 (JMLR 21), examples-proportional and temperature-scaled mixing.
+    """
+    members: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    if exponent == 1 or len(members) < 2:
+        return list(range(len(groups)))
+    draw = random.Random(f"{seed}/{epoch}/mixing")
+    weights = {group: len(own) ** exponent for group, own in members.items()}
+    drawn = []
+    for group, own in sorted(members.items()):
+        wanted = max(1, round(len(groups) * weights[group] / sum(weights.values())))
+        for _ in range(wanted // len(own)):
+            drawn += own
+        drawn += draw.sample(own, wanted % len(own))
+    return drawn
 
 
 def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

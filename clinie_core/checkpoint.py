@@ -105,6 +105,10 @@ def load_weights(model: ExtractionModel, folder: Path) -> None:
         InputError: If the checkpoint's tensors are not those that the model trains.
     """
     weights = load_file(folder / WEIGHTS)
+    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    other = [name for name, tensor in weights.items() if name in own and own[name] != tensor.shape]
+    if other:
+        fail(str(folder / WEIGHTS), f"{len(other)} tensors have another shape than the configuration's model")
     result = model.load_state_dict(weights, strict=False)
     missing = {name for name, p in model.named_parameters() if p.requires_grad} & set(result.missing_keys)
     if missing or result.unexpected_keys:

@@ -129,6 +129,8 @@ class TrialConfig(Frozen):
         seed: Seed of everything random in the trial.
         precision: ``auto`` takes bfloat16 autocast where the processor has it in hardware.
         selection: The dev score by which the best epoch is chosen.
+        mixing: Where the training documents come from several corpora, the exponent of a corpus's share of
+            the examples: 1 for shares as large as the corpora, 0 for equal ones.
         train_documents: How many documents of the training split are trained on; None for all. Fewer ones
             lie within more, and each beginning shows as many types as it can.
         depth: Share of the backbone's layers that are kept, in (0, 1].
@@ -155,6 +157,7 @@ class TrialConfig(Frozen):
     seed: int = 13
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     selection: Score = "strict_f1"
+    mixing: float = Field(default=1.0, ge=0, le=1)
     train_documents: int | None = Field(default=None, ge=1)
     depth: float = Field(default=1.0, gt=0, le=1)
     depth_scheme: Literal["top", "alternate"] = "top"

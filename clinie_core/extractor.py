@@ -19,6 +19,7 @@ from clinie_core.formulations import components_of
 from clinie_core.model import ExtractionModel, build_model
 from clinie_core.prediction import Predictor
 from clinie_core.quiet import quiet_transformers
+from clinie_core.schema import Schema
 from clinie_core.scoring import TaskScores, score_task
 from clinie_core.shelf import input_context, load_backbone
 from clinie_core.world import World
@@ -117,18 +118,23 @@ class Extractor:
         """
         return self._predictor().annotate(documents)
 
-    def scores(self, documents: Sequence[Document]) -> TaskScores:
-        """Score predictions on annotated documents, which are looked at as the model's corpus was."""
+    def scores(self, documents: Sequence[Document], schema: Schema | None = None) -> TaskScores:
+        """Score predictions on annotated documents, which are looked at as the model's corpus was.
+
+        Args:
+            documents: With their annotations.
+            schema: What to look for in place of what training saw, for a model that asks by words.
+        """
         config = self.checkpoint.config
         (gold,) = viewed(Corpus({"all": tuple(documents)}), config.view).splits.values()
-        predictor = self._predictor()
+        predictor = self._predictor(schema)
         found = predictor.annotate(gold)
         given = None
         if config.relation_formulation is not None:
             given = list(zip(gold, predictor.annotate_by("relations", gold), strict=True))
         return score_task(config.task, list(zip(gold, found, strict=True)), given)
 
-    def _predictor(self) -> Predictor:
+    def _predictor(self, schema: Schema | None = None) -> Predictor:
         config = self.checkpoint.config
-        context = input_context(config, self._tokenizer, self.checkpoint.schema)
+        context = input_context(config, self._tokenizer, schema or self.checkpoint.schema)
         return Predictor(self._model, components_of(config), context, self._world.autocast(config))

@@ -54,7 +54,7 @@ def build_optimizer(
     def scale(step: int) -> float:
         if step < rising:
             return (step + 1) / rising
-        share = (step - rising) / max(1, steps - rising)
+        share = min(1.0, (step - rising) / max(1, steps - rising))
         return (1 + math.cos(math.pi * share)) / 2 if config.schedule == "cosine" else 1 - share
 
     return optimizer, LambdaLR(optimizer, scale)

@@ -15,10 +15,18 @@ from pydantic import Field
 from clinie_core.config import Frozen
 from clinie_core.document import Document
 
-__all__ = ["Link", "Schema"]
+__all__ = ["CORPUS", "Link", "Schema", "corpus_of"]
+
+CORPUS = "corpus"
+"""The key of a document's metadata that names its corpus where there are several."""
 
 Link = tuple[str, str, str]
 """A relation's type with the types of its head and its tail."""
+
+
+def corpus_of(document: Document) -> str | None:
+    """The name of a document's corpus, where there are several."""
+    return document.metadata.get(CORPUS)
 
 
 class Schema(Frozen):
@@ -29,16 +37,31 @@ class Schema(Frozen):
         links: The relations between concepts that occur, as (type, head type, tail type), sorted.
         entity_links: The same for relations between terminology entries, by the types of their mentions.
         descriptions: A type in words, where the type's own name does not say it.
+        corpora: Where documents come from several corpora, the schema of each by its name: a document of
+            one says nothing of the types of another.
     """
 
     concept_types: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
     entity_links: tuple[Link, ...] = ()
     descriptions: dict[str, str] = Field(default_factory=dict)
+    corpora: dict[str, Schema] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, documents: Iterable[Document], descriptions: Mapping[str, str] | None = None) -> Schema:
-        """The types and links that occur in documents."""
+        """The types and links that occur in documents, and apart in those of each corpus."""
+        documents = tuple(documents)
+        names = sorted({name for d in documents if (name := corpus_of(d)) is not None})
+        whole = cls._of(documents, descriptions)
+        parts = {name: cls._of((d for d in documents if corpus_of(d) == name), descriptions) for name in names}
+        return whole.model_copy(update={"corpora": parts})
+
+    def for_document(self, document: Document) -> Schema:
+        """The schema of the document's own corpus; the whole one where its corpus is not known."""
+        return self.corpora.get(corpus_of(document) or "", self)
+
+    @classmethod
+    def _of(cls, documents: Iterable[Document], descriptions: Mapping[str, str] | None) -> Schema:
         types: set[str] = set()
         links: set[Link] = set()
         entity_links: set[Link] = set()

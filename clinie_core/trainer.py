@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from clinie_core.batch import collate
-from clinie_core.batching import epoch_batches
-from clinie_core.checkpoint import Checkpoint, trained_weights
+from clinie_core.batching import epoch_batches, mixed
+from clinie_core.checkpoint import Checkpoint, load_weights, trained_weights
 from clinie_core.config import TrialConfig
 from clinie_core.corpora.splitting import few_shot
 from clinie_core.document import Corpus, Document
@@ -28,7 +28,7 @@ from clinie_core.formulations import components_of
 from clinie_core.model import build_model, finetuning_of
 from clinie_core.optimization import MovingAverage, build_optimizer
 from clinie_core.prediction import Predictor
-from clinie_core.schema import Schema
+from clinie_core.schema import Schema, corpus_of
 from clinie_core.scoring import score_task
 from clinie_core.shelf import Shelf, input_context
 from clinie_core.training_state import Done, TrainingState
@@ -62,11 +62,19 @@ class Trainer:
         tokenizer = shelf.tokenizer(config)
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._examples: dict[str, list[Example]] = {}
+        self._corpora: dict[str, list[str]] = {}  # the corpus of each example
         self._dev_encoded: dict[str, tuple[EncodedDocument, ...]] = {}
         for name in self._components:
             encode = partial(shelf.encoded, config, name, schema=self._schema)  # type: ignore[arg-type]
             encoded = encode(trained_on, digest, targets=True)
-            self._examples[name] = [example for item in encoded for example in item.examples if example.terms]
+            rows = [
+                (example, corpus_of(document) or "")
+                for document, item in zip(trained_on, encoded, strict=True)
+                for example in item.examples
+                if example.terms
+            ]
+            self._examples[name] = [example for example, _ in rows]
+            self._corpora[name] = [origin for _, origin in rows]
             if not self._examples[name]:
                 fail("corpus.splits.train", f"there is nothing to learn {name} from", "documents with annotations")
             self._dev_encoded[name] = encode(corpus["dev"], corpus.digest("dev"), targets=False)
@@ -106,9 +114,11 @@ class Trainer:
         self._model.train()
         self._steps_done = self._scheduler.last_epoch
         loss_sum = torch.zeros((), device=world.device)  # stays on the device: reading it would wait for each step
+        rows: list[Example] = []
         for component, batch in self._batches(epoch):
-            loss_sum += self._step(component, [self._examples[component][i] for i in batch])
-        rows = [row for rows in self._examples.values() for row in rows]
+            drawn = [self._examples[component][i] for i in batch]
+            loss_sum += self._step(component, drawn)
+            rows += drawn
         total = sum(float(value) for value in world.gather(float(loss_sum)))
         seconds = time.perf_counter() - started
         tokens = sum(len(row.input_ids) for row in rows)
@@ -116,13 +126,12 @@ class Trainer:
 
     def _batches(self, epoch: int) -> list[tuple[str, list[int]]]:
         """Component and rows of each batch of an epoch; batches of several components are shuffled together."""
-        batches = [
-            (name, batch)
-            for name, rows in self._examples.items()
-            for batch in epoch_batches(
-                [len(row.input_ids) for row in rows], self.config.batch_size, seed=self.config.seed, epoch=epoch
-            )
-        ]
+        config, batches = self.config, []
+        for name, rows in self._examples.items():
+            drawn = mixed(self._corpora[name], config.mixing, seed=config.seed, epoch=epoch)
+            lengths = [len(rows[i].input_ids) for i in drawn]
+            for batch in epoch_batches(lengths, config.batch_size, seed=config.seed, epoch=epoch):
+                batches.append((name, [drawn[i] for i in batch]))
         if len(self._examples) > 1:
             random.Random(f"{self.config.seed}/{epoch}/components").shuffle(batches)
         return batches
@@ -166,6 +175,9 @@ class Trainer:
             there = self._predictor.annotate_by(component, gold, self._dev_encoded[component][self._mine])
             given = self._gathered(gold, there)
         metrics = score_task(self.config.task, pairs, given).metrics()
+        for name in self._schema.corpora:
+            own = score_task(self.config.task, [pair for pair in pairs if corpus_of(pair[0]) == name])
+            metrics[f"{name}.strict_f1"] = own.metrics()["strict_f1"]
         for name, formulation in self._components.items():
             metrics |= formulation.diagnostics(self._dev, self._dev_encoded[name])
         return metrics | self._fault_rates()
@@ -200,6 +212,20 @@ class Trainer:
         """Write all that is needed to go on after the last epoch."""
         self._state.save(folder, Checkpoint(self.config, self._schema, done.history[-1]), done)
 
+    def start_from(self, folder: Path) -> None:
+        """Take the weights of a checkpoint; its head must not depend on the corpus's types.
+
+        Raises:
+            InputError: If they do not fit.
+        """
+        load_weights(self._model, folder)
+
     def load_state(self, folder: Path) -> Done:
-        """Go on from a state that :meth:`save_state` wrote."""
+        """Go on from a state that :meth:`save_state` wrote.
+
+        Raises:
+            InputError: If it is that of another configuration.
+        """
+        if Checkpoint.read(folder).config != self.config:
+            fail(str(folder), "the state of another configuration", "an empty folder", "train into a folder of its own")
         return self._state.load(folder)

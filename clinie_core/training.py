@@ -61,17 +61,21 @@ def train(
     shelf: Shelf | None = None,
     world: World | None = None,
     folder: Path | None = None,
+    start: Path | None = None,
     on_epoch: Callable[[EpochReport], bool] = lambda report: True,
 ) -> TrainingResult:
     """Train a configuration and keep its best checkpoint.
 
     Args:
         config: What to train.
-        corpus: Its ``train`` split is trained on, its ``dev`` split scored after every epoch.
+        corpus: Its ``train`` split is trained on, its ``dev`` split scored after every epoch; without a dev
+            split the last epoch counts as the best.
         shelf: What is kept between trials; a fresh one if left out.
         world: This process's place among those that train together.
         folder: Where ``best`` and ``last`` checkpoints go; a ``last`` there is gone on from, and the
             epochs before it are reported again without being trained again. None writes nothing.
+        start: A checkpoint whose weights training starts from in place of the pretrained ones, of a model of
+            the same configuration but for its corpus and its budget.
         on_epoch: Called in rank 0 after every epoch; False ends the trial.
 
     Returns:
@@ -83,6 +87,8 @@ def train(
     shelf, world = shelf or Shelf(), world or World.current()
     world.reset_peak_memory()
     trainer = Trainer(config, viewed(corpus, config.view), shelf, world)
+    if start is not None:
+        trainer.start_from(start)
     done = trainer.load_state(folder / LAST) if folder is not None and (folder / LAST).is_dir() else Done()
 
     def goes_on(report: EpochReport) -> bool:
@@ -98,7 +104,8 @@ def train(
         with trainer.scored_weights():
             metrics |= trainer.dev_scores() | trainer.size()
             metrics["seconds"] = time.perf_counter() - started
-            improved = not done.best_epoch or metrics[config.selection] > done.best_metrics[config.selection]
+            better = not done.best_epoch or metrics[config.selection] > done.best_metrics[config.selection]
+            improved = better or not corpus["dev"]
             done = done.after(metrics, improved=improved)
             if folder is not None and world.rank == 0 and improved:
                 trainer.save_best(folder / BEST, metrics)

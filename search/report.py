@@ -19,8 +19,9 @@ from search.progress import describe_config
 
 if TYPE_CHECKING:
     from clinie_core.footprint import Footprint
+    from search.transfer import TransferRow
 
-__all__ = ["marked_text", "plan_table", "scores_table", "trials_table"]
+__all__ = ["marked_text", "plan_table", "scores_table", "transfer_table", "trials_table"]
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
 
@@ -96,6 +97,20 @@ def scores_table(title: str, scores: Scores) -> RenderableType:
             f"{counts.recall:.4f}",
             f"{counts.tp + counts.fn:g}",
         )
+    return table
+
+
+def transfer_table(rows: Sequence[TransferRow]) -> RenderableType:
+    """Strict F1 by corpus left out and number of its documents, each with its interval."""
+    shots = sorted({row.shots for row in rows})
+    table = Table(header_style="bold", box=None, padding=(0, 2))
+    table.add_column("left out")
+    for count in shots:
+        table.add_column(f"{count} documents" if count else "none of its own", justify="right")
+    for holdout in sorted({row.holdout for row in rows}):
+        own = {row.shots: row for row in rows if row.holdout == holdout}
+        cells = [own.get(count) for count in shots]
+        table.add_row(escape(holdout), *(f"{c.mean:.4f} ({c.low:.3f}-{c.high:.3f})" if c else "-" for c in cells))
     return table
 
 

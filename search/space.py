@@ -197,6 +197,11 @@ class SearchSpace:
                 if not legal[name] and not (key == "relation_formulation" and facts.architecture == "decoder"):
                     found = f"backbone {name!r} is a {facts.architecture}, and no {noun} here goes with it"
                     self._errors.add(f"{self._where}: space.{key}", found)
+            for branch in branches if len(self.file.corpus) > 1 and key != "finetuning" else ():
+                if not PARTS[key].load(branch).by_words:
+                    able = [name for name in PARTS[key] if PARTS[key].load(name).by_words]
+                    found = f"{branch} cannot serve several corpora: its labels are those of one"
+                    self._errors.add(f"{self._where}: space.{key}.{branch}", found, "one of " + ", ".join(able))
             for branch in self._parts["formulation"] if key == "formulation" else ():
                 for values in _extremes(branches[branch]):
                     refusal = FORMULATIONS.load(branch).model_validate(values).refusal(self.file.task)
@@ -217,7 +222,7 @@ class SearchSpace:
         fixed: dict[str, Any] = {
             "task": self.file.task,
             "epochs": self.file.budget.epochs,
-            "view": self.file.corpus.view,
+            "view": self.file.view,
             "selection": self.file.selection,
         }
         return TrialConfig(**fixed, backbone=source, **parts, **{"seed": self.file.algorithm.seed, **values})

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, JsonValue, ValidationError, field_validator
 
-from clinie_core.config import BackboneSource, Frozen, Score, Task, problems_from
+from clinie_core.config import BackboneSource, CorpusView, Frozen, Score, Task, problems_from
 from clinie_core.corpora.loading import CorpusSource
 from clinie_core.errors import ErrorList, InputError, fail
 from search.objectives import Objective
@@ -70,7 +70,7 @@ class SpaceFile(Frozen):
 
     version: Literal[1]
     study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
-    corpus: CorpusSource
+    corpus: tuple[CorpusSource, ...] = Field(min_length=1)
     task: Task = "concepts"
     objective: tuple[Objective, ...] = Field(default=(Objective(maximize="strict_f1"),), min_length=1)
     budget: Budget = Budget()
@@ -79,10 +79,36 @@ class SpaceFile(Frozen):
     backbones: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     space: dict[str, JsonValue]
 
-    @field_validator("objective", mode="before")
+    @field_validator("objective", "corpus", mode="before")
     @classmethod
     def _one_is_a_list_of_one(cls, value: object) -> object:
         return [value] if isinstance(value, dict) else value
+
+    @field_validator("corpus")
+    @classmethod
+    def _names_differ(cls, corpora: tuple[CorpusSource, ...]) -> tuple[CorpusSource, ...]:
+        names = [source.title for source in corpora]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two corpora are called {max(names, key=names.count)}; give each a name")
+        return corpora
+
+    @property
+    def view(self) -> CorpusView:
+        """How the corpus is looked at; of several each is looked at in its own way when it is read."""
+        if len(self.corpus) == 1:
+            return self.corpus[0].view
+        words = {type_: said for source in self.corpus for type_, said in source.descriptions.items()}
+        return CorpusView(descriptions=words)
+
+    def with_absolute_paths(self) -> SpaceFile:
+        """The same with corpus paths that hold wherever a process runs."""
+        absolute = (s.model_copy(update={"path": str(Path(s.path).resolve())}) for s in self.corpus)
+        return self.model_copy(update={"corpus": tuple(absolute)})
+
+    @property
+    def corpus_title(self) -> str:
+        """The names of the corpora."""
+        return "+".join(source.title for source in self.corpus)
 
     @property
     def selection(self) -> Score:
@@ -163,6 +189,9 @@ def _override(content: dict[str, Any], override: str) -> None:
         fail(override, "the value is not YAML", "a number, a word, or {choose: [...]}")
     inner: Any = content
     for at, key in enumerate(keys[:-1]):
+        if isinstance(inner, list) and key.isdigit() and int(key) < len(inner):  # one of several corpora
+            inner = inner[int(key)]
+            continue
         if not isinstance(inner, dict):
             fail(override, f"{'.'.join(keys[:at])} is not a mapping", "a path of keys")
         if not isinstance(inner.get(key), dict):

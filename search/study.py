@@ -7,11 +7,10 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from clinie_core.config import TrialConfig
-from clinie_core.corpora.loading import load_corpus
+from clinie_core.corpora.loading import load_corpora
 from clinie_core.corpora.summary import summarize
 from clinie_core.document import Corpus
 from clinie_core.errors import ErrorList, Problem, fail
@@ -77,7 +76,7 @@ class Study:
         self.where = where
         self.space = SearchSpace(file, where)
         self._check_algorithm()
-        self.corpus: Corpus = load_corpus(file.corpus, SEARCHED)
+        self.corpus: Corpus = load_corpora(file.corpus, SEARCHED)
         self._stopped = False
         self.warnings: list[Problem] = summarize(self.corpus).warnings()
 
@@ -143,7 +142,7 @@ class Study:
                 connect(self.home),
                 self.home,
                 self.name,
-                tags={"clinie.space_digest": self.file.digest(), "clinie.corpus": Path(self.file.corpus.path).name},
+                tags={"clinie.space_digest": self.file.digest(), "clinie.corpus": self.file.corpus_title},
                 corpus_digest=self.corpus.digest(),
             )
             ledger.set_attribute("parent_run", tracker.parent)

@@ -9,7 +9,7 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ import clinie_core
 from clinie_core.config import TrialConfig
 from search.settings import Home, source_digest
 
-__all__ = ["CHECKPOINT", "Tracker", "code_version", "connect", "fetch_artifacts"]
+__all__ = ["CHECKPOINT", "Tracker", "code_version", "connect", "fetch_artifacts", "record_transfer"]
 
 CHECKPOINT = "checkpoint"
 BATCH_PARAMS = 100
+BATCH_METRICS = 1000
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "interrupted": "SCHEDULED"}
 """A trial's state as the status of its run; the tag `state` says it in the ledger's own word."""
 
@@ -55,6 +56,22 @@ def code_version() -> str:
     return f"{clinie_core.__version__}{commit} ({source_digest()[:12]})"
 
 
+def experiment_id(client: MlflowClient, home: Home, study: str) -> str:
+    """A study's experiment, made where it is not there."""
+    found = client.get_experiment_by_name(study)
+    if found is not None:
+        return str(found.experiment_id)
+    remote = mlflow.get_tracking_uri().startswith(("http:", "https:"))
+    location = None if remote else (home.artifacts / study).as_uri()
+    try:
+        return str(client.create_experiment(study, artifact_location=location))
+    except MlflowException:  # another study of this name came first, on a shared server
+        again = client.get_experiment_by_name(study)
+        if again is None:
+            raise
+        return str(again.experiment_id)
+
+
 class Tracker:
     """Writes one study's runs; a listener of the study's trials.
 
@@ -72,23 +89,9 @@ class Tracker:
         self._client = client
         self._corpus_digest = corpus_digest
         self._version = code_version()
-        self._experiment = self._experiment_id(home, study)
+        self._experiment = experiment_id(client, home, study)
         self.parent = self._parent_run(study, tags)
         self.runs: dict[int, str] = {}
-
-    def _experiment_id(self, home: Home, study: str) -> str:
-        found = self._client.get_experiment_by_name(study)
-        if found is not None:
-            return str(found.experiment_id)
-        remote = mlflow.get_tracking_uri().startswith(("http:", "https:"))
-        location = None if remote else (home.artifacts / study).as_uri()
-        try:
-            return str(self._client.create_experiment(study, artifact_location=location))
-        except MlflowException:  # another study of this name came first, on a shared server
-            again = self._client.get_experiment_by_name(study)
-            if again is None:
-                raise
-            return str(again.experiment_id)
 
     def _parent_run(self, study: str, tags: Mapping[str, str]) -> str:
         found = self._client.search_runs(
@@ -192,6 +195,34 @@ class Tracker:
             self._client.set_terminated(self.parent, status)
         else:
             self._client.update_run(self.parent, status=status)
+
+
+def record_transfer(
+    client: MlflowClient, home: Home, study: str, config: TrialConfig, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the results of a transfer protocol as one run, the seeds as steps, with all rows as its artifact.
+
+    Args:
+        client: The connection.
+        home: Where artifacts go.
+        study: The experiment's name.
+        config: What was trained.
+        rows: ``holdout``, ``shots``, ``seed`` and ``metrics`` of each result.
+    """
+    experiment = experiment_id(client, home, study)
+    tags = {"clinie.kind": "transfer", "clinie.study": study, "clinie.code": code_version()}
+    run_id = str(client.create_run(experiment, run_name=f"{study} transfer", tags=tags).info.run_id)
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(f"{row['holdout']}.{row['shots']}_shot.{name}", value, now, row["seed"])
+        for row in rows
+        for name, value in row["metrics"].items()
+    ]
+    client.log_batch(run_id, params=[Param(k, str(v)) for k, v in config.flattened().items()][:BATCH_PARAMS])
+    for at in range(0, len(metrics), BATCH_METRICS):
+        client.log_batch(run_id, metrics=metrics[at : at + BATCH_METRICS])
+    client.log_dict(run_id, {"results": [dict(row) for row in rows]}, "transfer.json")
+    client.set_terminated(run_id, "FINISHED")
 
 
 def fetch_artifacts(uri: str, target: Path) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -14,8 +15,18 @@ from clinie_core.corpora.corpus_format import CorpusFormat, StreamFormat, read_t
 from clinie_core.corpora.splitting import Member, stratify
 from clinie_core.document import Corpus, Document
 from clinie_core.errors import ErrorList, InputError, Problem
+from clinie_core.schema import CORPUS
 
-__all__ = ["LIST_SUFFIX", "CorpusSource", "Shares", "discover_splits", "load_corpus", "read_split", "viewed"]
+__all__ = [
+    "LIST_SUFFIX",
+    "CorpusSource",
+    "Shares",
+    "discover_splits",
+    "load_corpora",
+    "load_corpus",
+    "read_split",
+    "viewed",
+]
 
 SPLITS = ("train", "dev", "test")
 USUAL_NAMES = {"train": ("train",), "dev": ("dev", "devel", "valid", "validation"), "test": ("test",)}
@@ -51,6 +62,7 @@ class CorpusSource(CorpusView):
     """Where a corpus is, how it is read and how its annotations are looked at.
 
     Args:
+        name: What it is called beside others; the folder's name if left out.
         path: Folder of the corpus.
         format: A row of ``FORMATS``.
         splits: Split name (train, dev, test) to what holds it: a subfolder, one file of a format
@@ -58,6 +70,7 @@ class CorpusSource(CorpusView):
         shares: How to split a corpus that comes without splits; ``splits`` then counts for nothing.
     """
 
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
     path: str
     format: str = "brat"
     splits: dict[str, str | list[str]] = Field(default_factory=_usual_splits)
@@ -67,6 +80,11 @@ class CorpusSource(CorpusView):
         """What holds a split."""
         named = self.splits[split]
         return [named] if isinstance(named, str) else named
+
+    @property
+    def title(self) -> str:
+        """Its name, else that of its folder."""
+        return self.name or Path(self.path).name
 
     @property
     def view(self) -> CorpusView:
@@ -158,6 +176,36 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
     errors.raise_if_any()
     corpus = Corpus(read)
     return viewed(corpus, source) if view else corpus
+
+
+def load_corpora(sources: Sequence[CorpusSource], splits: tuple[str, ...] | None = None) -> Corpus:
+    """Read several corpora as one: ids begin with a corpus's name, and metadata says it.
+
+    Args:
+        sources: Where they are; one alone is read as :func:`load_corpus` does.
+        splits: Which splits to read.
+
+    Raises:
+        InputError: With all problems of all corpora.
+    """
+    if len(sources) == 1:
+        return load_corpus(sources[0], splits)
+    errors = ErrorList()
+    together: dict[str, tuple[Document, ...]] = {}
+    for source in sources:
+        try:
+            corpus = load_corpus(source, splits)
+        except InputError as error:
+            errors.extend(replace(p, where=f"{source.title}: {p.where}") for p in error.problems)
+            continue
+        for split, documents in corpus.splits.items():
+            named = tuple(
+                replace(d, id=f"{source.title}/{d.id}", metadata={**d.metadata, CORPUS: source.title})
+                for d in documents
+            )
+            together[split] = (*together.get(split, ()), *named)
+    errors.raise_if_any()
+    return Corpus(together)
 
 
 def _shared_out(

@@ -68,6 +68,9 @@ class Formulation(Frozen, ABC):
     """Which kinds of backbone carry it."""
     tasks: ClassVar[frozenset[Task]] = frozenset({"concepts"})
     """What it extracts; one with ``joint`` does so alone, in one pass."""
+    by_words: ClassVar[bool] = False
+    """Whether types stand in words in the input and the head knows none: one model then serves several
+    corpora, and types that training never saw."""
     generates: ClassVar[bool] = False
     """Whether the backbone keeps its language-model head and writes the answer."""
 

@@ -19,6 +19,7 @@ from clinie_core.document import Concept, Document, Relation, Span
 from clinie_core.errors import fail
 from clinie_core.examples import EncodedDocument, Example
 from clinie_core.formulations.formulation import Formulation, InputContext
+from clinie_core.schema import Schema, corpus_of
 from clinie_core.sentences import sentence_starts
 from clinie_core.templates import TEMPLATES
 from clinie_core.templates.grounding import ground
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
     from clinie_core.constrained import Grammar, Vocabulary
     from clinie_core.heads import TaskHead
-    from clinie_core.schema import Schema
-
 __all__ = ["Generation"]
 
 LEAST_CHUNK = 16
@@ -65,6 +64,7 @@ class Generation(Formulation):
     }
     architectures: ClassVar[frozenset[Any]] = frozenset({"decoder"})
     tasks: ClassVar[frozenset[Task]] = frozenset({"concepts", "relations", "joint"})
+    by_words: ClassVar[bool] = True
     generates: ClassVar[bool] = True
 
     template: Literal["json", "lines", "tags", "bio"] = "lines"
@@ -90,8 +90,11 @@ class Generation(Formulation):
         tokenizer = context.tokenizer
         if tokenizer.eos_token_id is None:
             fail("backbone", "the decoder's tokenizer has no end-of-sequence token", "a tokenizer with eos_token")
-        words = _Words(context.schema)
-        overhead = len(self._prompt_ids(tokenizer, context, words, Source("", context.task, words.types), ()))
+        words_of = _WordsOf(context.schema)
+        overhead = max(
+            len(self._prompt_ids(tokenizer, context, words, Source("", context.task, words.types), ()))
+            for words in words_of.every()
+        )
         room = context.window_tokens - overhead
         if room < LEAST_CHUNK:
             fail(
@@ -104,6 +107,7 @@ class Generation(Formulation):
         encoded = []
         for number, document in enumerate(documents):
             tokens = [start for start, _ in offsets["offset_mapping"][number]]
+            words = words_of(document)
             chunks = [
                 self._chunk(document, start, end, context.task, words)
                 for start, end in _chunks(document.text, tokens, room)
@@ -182,7 +186,7 @@ class Generation(Formulation):
         context: InputContext,
     ) -> Document:
         """What the answers say, at the places where the text says it."""
-        words = _Words(context.schema)
+        words = _WordsOf(context.schema)(document)
         concepts: list[Concept] = list(document.concepts) if context.task == "relations" else []
         relations: list[Relation] = []
         for chunk, output in zip(encoded.state, outputs, strict=True):
@@ -225,6 +229,21 @@ class _Words:
         self.types, self.relations = tuple(self.of_type.values()), tuple(self.of_relation.values())
         self.type_of = {words: type_ for type_, words in self.of_type.items()}
         self.relation_of = {words: type_ for type_, words in self.of_relation.items()}
+
+
+class _WordsOf:
+    """The words of each document's corpus."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._whole = _Words(schema)
+        self._of_corpus = {name: _Words(part) for name, part in schema.corpora.items()}
+
+    def __call__(self, document: Document) -> _Words:
+        return self._of_corpus.get(corpus_of(document) or "", self._whole)
+
+    def every(self) -> list[_Words]:
+        """Of every corpus; of the whole where there is one only."""
+        return list(self._of_corpus.values()) or [self._whole]
 
 
 def _distinct(types: Sequence[str], schema: Schema) -> dict[str, str]:

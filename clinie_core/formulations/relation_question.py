@@ -63,6 +63,8 @@ class RelationQuestion(Formulation):
     }
     tasks: ClassVar[frozenset[Task]] = frozenset({"relations"})
 
+    by_words: ClassVar[bool] = True
+
     wording: Literal["name", "question"] = "question"
     negative_ratio: float = Field(default=3.0, gt=0)
     width: int = Field(default=64, ge=2, multiple_of=2)
@@ -77,7 +79,7 @@ class RelationQuestion(Formulation):
         tokenized = tokenize_documents((d.text for d in documents), tokenizer, size=size, overlap=context.overlap)
         rows = []
         for document, tokens in zip(documents, tokenized, strict=True):
-            asked = self._questions(document, tokens, context.schema)
+            asked = self._questions(document, tokens, context.schema.for_document(document))
             tails = _tails(document) if targets else {}
             gold = [[(0, tail) for tail in tails.get((a.type, a.head.id), ())] for a in asked]
             rows.append(
@@ -160,7 +162,7 @@ class RelationQuestion(Formulation):
             for _, first, last, _ in spans:
                 for tail in by_units.get((begin + int(first), begin + int(last)), ()):
                     link = (question.type, question.head.type, tail.type)
-                    if link in context.schema.links and tail.id != question.head.id:
+                    if link in context.schema.for_document(document).links and tail.id != question.head.id:
                         found.add((question.type, question.head.id, tail.id))
         relations = tuple(Relation(f"R{i}", *ends) for i, ends in enumerate(sorted(found), start=1))
         return replace(document, relations=relations)

@@ -60,6 +60,8 @@ class SpanQuestion(Formulation):
         "dropout": {"uniform": [0.1, 0.3]},
     }
 
+    by_words: ClassVar[bool] = True
+
     wording: Literal["name", "question", "instruction"] = "question"
     negative_ratio: float = Field(default=2.0, gt=0)
     width: int = Field(default=64, ge=2, multiple_of=2)
@@ -70,7 +72,8 @@ class SpanQuestion(Formulation):
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
     ) -> tuple[EncodedDocument, ...]:
         """One example a window and type; in training only some of those without an answer."""
-        tokenizer, types = context.tokenizer, context.schema.concept_types
+        tokenizer, schema = context.tokenizer, context.schema
+        types = schema.concept_types
         opening = f"{context.prompt}. " if context.prompt else ""
         frames = {
             type_: Frame.paired(
@@ -84,7 +87,7 @@ class SpanQuestion(Formulation):
         rows = []  # of each document: what was asked, with its gold spans
         for document, tokens in zip(documents, tokenized, strict=True):
             asked = []
-            for type_ in types:
+            for type_ in schema.for_document(document).concept_types:
                 gold = [(0, c) for c in document.concepts if c.type == type_] if targets else []
                 asked += [(_Asked(window, type_), spans_within(window, tokens, gold)) for window in tokens.windows]
             rows.append((tokens, asked))

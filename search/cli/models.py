@@ -28,7 +28,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Register a study's best trial as NAME@champion; the test split is read here, once."""
-    from clinie_core.corpora.loading import load_corpus
+    from clinie_core.corpora.loading import load_corpora
     from clinie_core.errors import fail
     from search.ledger import Ledger, open_storage
     from search.promotion import promote_trial
@@ -47,7 +47,7 @@ def promote(
         )
     attributes = ledger.attributes
     file = SpaceFile.model_validate(attributes["space"])
-    test = load_corpus(file.corpus, ("test",))
+    test = load_corpora(file.corpus, ("test",))
     promotion = promote_trial(
         connect(place),
         record,

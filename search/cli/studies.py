@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -53,7 +52,7 @@ def plan(
     """Validate a space, count its configurations and show some with their size, without training."""
     import math
 
-    from clinie_core.corpora.loading import load_corpus
+    from clinie_core.corpora.loading import load_corpora
     from clinie_core.errors import InputError
     from clinie_core.schema import Schema
     from search.domains import RandomChooser
@@ -65,7 +64,7 @@ def plan(
     drawn = [searched.suggest(RandomChooser(file.algorithm.seed + i)) for i in range(samples)]
     note = ""
     try:
-        schema = Schema.of(load_corpus(file.corpus, ("train",))["train"], file.corpus.descriptions)
+        schema = Schema.of(load_corpora(file.corpus, ("train",))["train"], file.view.descriptions)
     except InputError as error:
         types = tuple(f"type-{i}" for i in range(10))
         schema = Schema(concept_types=types, links=tuple((f"link-{i}", types[0], types[i]) for i in range(10)))
@@ -121,11 +120,55 @@ def search(
     from search.study import Study
 
     file, where = read_space_file(space, overrides or ())
-    corpus = file.corpus.model_copy(update={"path": str(Path(file.corpus.path).resolve())})
-    file = file.model_copy(update={"corpus": corpus})
+    file = file.with_absolute_paths()
     study = Study(file, where, Home(home.expanduser().resolve()))
     Home.at(home, create=True)  # only now, so that wrong input leaves nothing behind
     _run(study, resume=False, as_json=as_json, allow_text=allow_text)
+
+
+def transfer(
+    space: SpaceName,
+    overrides: Overrides = None,
+    shots: Annotated[str, typer.Option(help="Numbers of documents of the corpus left out.")] = "0,5,10,20,50",
+    seeds: Annotated[int, typer.Option(help="Runs, each with a seed of its own.", min=1)] = 1,
+    split: Annotated[str, typer.Option(help="The split to score on: dev or test.")] = "dev",
+    home: HomeFolder = DEFAULT_HOME,
+    as_json: AsJson = False,
+    allow_text: AllowText = False,
+) -> None:
+    """Leave each corpus of a space out in turn: train on the others, score on it, then with a few of its documents.
+
+    What the space leaves open is drawn once. What was trained before is not trained again.
+    """
+    import dataclasses
+
+    from clinie_core.errors import fail
+    from search.report import transfer_table
+    from search.settings import Home
+    from search.space_file import read_space_file
+    from search.transfer import run_transfer, summarized
+
+    if not all(part.strip().isdigit() for part in shots.split(",")):
+        fail("--shots", f"found {shots!r}", "whole numbers with commas between them, for example 0,5,20")
+    if split not in ("dev", "test"):
+        fail("--split", f"found {split!r}", "dev or test")
+    file, where = read_space_file(space, overrides or ())
+    results = run_transfer(
+        file.with_absolute_paths(),
+        where,
+        Home(home.expanduser().resolve()),
+        shots=sorted({int(part) for part in shots.split(",")}),
+        seeds=seeds,
+        split=split,
+        allow_text=allow_text,
+    )
+    rows = summarized(results)
+    if as_json:
+        results_json = [dataclasses.asdict(result) for result in results]
+        print_json({"study": file.study, "rows": [dataclasses.asdict(row) for row in rows], "results": results_json})
+        return
+    console().print(transfer_table(rows))
+    console().print(f"strict F1 on {split}; in brackets the {'range over seeds' if seeds > 1 else '95 % interval'}")
 
 
 def resume(
@@ -210,4 +253,4 @@ def _best(ledger: Any) -> float | None:
     return round(best.metrics[ledger.metrics[0]], 4) if best else None
 
 
-COMMANDS = tuple(Command(f, "Search") for f in (spaces, plan, search, resume, status))
+COMMANDS = tuple(Command(f, "Search") for f in (spaces, plan, search, resume, status, transfer))

@@ -64,6 +64,12 @@ def test_a_stopped_trial_goes_on_as_if_nothing_had_been(
     assert scores(rest) == scores(whole)
 
 
+def test_the_state_of_another_configuration_is_refused(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
+    curve(make_config(epochs=3), corpus, tmp_path, stop_after=1)
+    with pytest.raises(InputError, match="the state of another configuration"):
+        curve(make_config(epochs=3, batch_size=4), corpus, tmp_path)
+
+
 def test_patience_ends_a_trial_that_no_longer_improves(make_config: MakeConfig, corpus: Corpus) -> None:
     config = make_config(epochs=9, patience=2, finetuning=Part(name="full", parameters={"learning_rate": 1e-9}))
     reports = curve(config, corpus)

@@ -110,7 +110,7 @@ def test_overrides_reach_any_key(space_content: Content, write_space: WriteSpace
     file = write_space(space_content)
     space = load(file, "budget.trials=7", "space.batch_size=4", "space.finetuning=full", "corpus.splits.dev=devel")
     assert space.file.budget.trials == 7
-    assert space.file.corpus.splits["dev"] == "devel"
+    assert space.file.corpus[0].splits["dev"] == "devel"
     config = space.suggest(RandomChooser(1))
     assert (config.batch_size, config.finetuning.name) == (4, "full")
 

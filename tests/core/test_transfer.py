@@ -1,0 +1,134 @@
+"""Several corpora in one model, and what a model learns from other corpora."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinie_core.batching import mixed
+from clinie_core.config import Part, TrialConfig
+from clinie_core.corpora.brat import Brat
+from clinie_core.corpora.loading import CorpusSource, Shares, load_corpora, load_corpus
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Concept, Corpus
+from clinie_core.errors import InputError
+from clinie_core.schema import CORPUS, Schema
+from clinie_core.shelf import Shelf
+from clinie_core.training import train
+from clinie_core.transfer import few_shot_result, joined, zero_shot_result
+
+MakeConfig = Callable[..., TrialConfig]
+QUESTION = Part(name="span_question", parameters={"wording": "name"})
+
+
+def one_type(corpus: Corpus, name: str, type_: str) -> Corpus:
+    """A corpus that annotates one type alone, and says whose it is."""
+    return Corpus(
+        {
+            split: tuple(
+                replace(
+                    d,
+                    id=f"{name}/{d.id}",
+                    concepts=tuple(Concept(c.id, c.type, c.spans) for c in d.concepts if c.type == type_),
+                    relations=(),
+                    attributes=(),
+                    metadata={CORPUS: name},
+                )
+                for d in documents
+            )
+            for split, documents in corpus.splits.items()
+        }
+    )
+
+
+@pytest.fixture
+def corpora(corpus: Corpus) -> dict[str, Corpus]:
+    first, second, *_ = sorted(corpus.type_counts("train"), key=lambda t: -corpus.type_counts("train")[t])
+    return {"a": one_type(corpus, "a", first), "b": one_type(corpus, "b", second)}
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=80), st.floats(0, 1), st.integers(1, 5))
+def test_mixing_keeps_the_size_and_levels_the_groups(groups: list[str], exponent: float, epoch: int) -> None:
+    drawn = mixed(groups, exponent, seed=1, epoch=epoch)
+    assert drawn == mixed(groups, exponent, seed=1, epoch=epoch)
+    assert abs(len(drawn) - len(groups)) <= 3
+    counts = Counter(groups[i] for i in drawn)
+    assert set(counts) == set(groups)
+    if exponent == 0:
+        assert max(counts.values()) - min(counts.values()) <= 1
+    if exponent == 1:
+        assert sorted(drawn) == list(range(len(groups)))
+
+
+def test_each_document_is_asked_for_its_own_corpus_types_alone(
+    make_config: MakeConfig, corpora: dict[str, Corpus]
+) -> None:
+    both = joined(corpora, without="")
+    schema = Schema.of(both["train"])
+    assert set(schema.corpora) == {"a", "b"}
+    config = make_config(formulation=QUESTION, window_tokens=160)
+    encoded = Shelf().encoded(config, "concepts", both["train"], "digest", schema, targets=False)
+    for document, item in zip(both["train"], encoded, strict=True):
+        asked = {question.type for question in item.state[1]}
+        assert asked == set(schema.corpora[document.metadata[CORPUS]].concept_types)
+
+
+def test_a_model_of_several_corpora_reports_each(make_config: MakeConfig, corpora: dict[str, Corpus]) -> None:
+    config = make_config(formulation=QUESTION, window_tokens=160, epochs=1, mixing=0.0)
+    result = train(config, joined(corpora, without=""))
+    assert {"a.strict_f1", "b.strict_f1"} <= set(result.best_metrics)
+
+
+def test_one_corpus_left_out_then_learned_from_a_few_documents(
+    make_config: MakeConfig, corpora: dict[str, Corpus], tmp_path: Path
+) -> None:
+    learning = Part(name="full", parameters={"learning_rate": 3e-3})
+    config = make_config(formulation=QUESTION, finetuning=learning, window_tokens=160, epochs=3)
+    shelf = Shelf()
+    zero = zero_shot_result(config, corpora, "b", tmp_path, split="dev", shelf=shelf)
+    again = zero_shot_result(config, corpora, "b", tmp_path, split="dev", shelf=shelf)  # nothing is trained twice
+    assert zero == again
+    assert (zero.holdout, zero.shots) == ("b", 0)
+    assert zero.low <= zero.metrics["strict_f1"] <= zero.high
+    few = few_shot_result(config, corpora["b"], "b", tmp_path, 4, split="dev", shelf=shelf)
+    assert few.shots == 4
+    assert (tmp_path / "shots-4" / "best").is_dir()
+
+
+def test_labels_of_one_corpus_cannot_be_transferred(
+    make_config: MakeConfig, corpora: dict[str, Corpus], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="its labels for concepts are those of one corpus; a formulation that asks"):
+        zero_shot_result(make_config(), corpora, "b", tmp_path, split="dev", shelf=Shelf())
+
+
+def test_corpora_are_read_as_one_with_their_names(tmp_path: Path) -> None:
+    for number, name in enumerate(("first", "second")):
+        for split, notes in synthetic_splits(20, seed=number).items():
+            Brat().write(notes, tmp_path / name / split)
+    sources = [CorpusSource(path=str(tmp_path / name)) for name in ("first", "second")]
+    both = load_corpora(sources, ("train", "dev"))
+    assert {d.metadata[CORPUS] for d in both["train"]} == {"first", "second"}
+    assert len({d.id for d in both["train"]}) == len(both["train"])
+    with pytest.raises(InputError, match=r"missing: corpus\.path: no folder"):
+        load_corpora([*sources, CorpusSource(path=str(tmp_path / "missing"))])
+
+
+def test_a_corpus_without_splits_is_shared_out_by_seed(tmp_path: Path) -> None:
+    notes = [note for part in synthetic_splits(40, seed=1).values() for note in part]
+    Brat().write(notes[:20], tmp_path / "one")
+    Brat().write(notes[20:], tmp_path / "two")
+    shares = Shares(train=0.5, dev=0.25, test=0.25, pool=["one", "two"])
+    source = CorpusSource(path=str(tmp_path), shares=shares)
+    corpus = load_corpus(source)
+    assert sorted(d.id for docs in corpus.splits.values() for d in docs) == sorted(n.id for n in notes)
+    assert load_corpus(source).digest() == corpus.digest()
+    assert load_corpus(source, ("train",))["train"] == corpus["train"]
+    other = source.model_copy(update={"shares": shares.model_copy(update={"seed": 14})})
+    assert load_corpus(other).digest() != corpus.digest()
