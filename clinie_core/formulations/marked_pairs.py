@@ -11,7 +11,6 @@ Relations between terminology entries are classified by the pair of their mentio
 from __future__ import annotations
 
 import itertools
-import random
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from clinie_core.config import Task
 from clinie_core.document import Concept, Document, EntityRelation, Relation
 from clinie_core.examples import EncodedDocument, Example
 from clinie_core.formulations.formulation import Formulation, InputContext
+from clinie_core.formulations.negatives import with_sampled_negatives
 from clinie_core.schema import Schema
 from clinie_core.sentences import sentence_number, sentence_starts
 from clinie_core.windows import Frame, token_ids
@@ -91,23 +91,18 @@ class MarkedPairs(Formulation):
     ) -> tuple[EncodedDocument, ...]:
         """One example a candidate; in training only some of those without a relation."""
         types = context.schema.relation_types
-        candidates = [list(self._candidates(document, context.schema)) for document in documents]
-        labels = [
-            [_gold(document).get((c.of_entries, c.keys)) for c in found] if targets else [None] * len(found)
-            for document, found in zip(documents, candidates, strict=True)
-        ]
-        kept_share = 1.0
+        rows: list[list[tuple[_Candidate, str | None]]] = []
+        for document in documents:
+            gold = _gold(document) if targets else {}
+            rows.append([(c, gold.get((c.of_entries, c.keys))) for c in self._candidates(document, context.schema)])
         if targets:
-            positives = sum(label is not None for row in labels for label in row)
-            negatives = sum(map(len, labels)) - positives
-            kept_share = min(1.0, self.negative_ratio * max(1, positives) / max(1, negatives))
+            rows = with_sampled_negatives(
+                rows, documents, lambda row: row[1] is not None, ratio=self.negative_ratio, seed=context.seed
+            )
         marking = _Marking(self, context)
         encoded = []
         tokens = context.tokenizer([d.text for d in documents], add_special_tokens=False, return_offsets_mapping=True)
-        for number, document in enumerate(documents):
-            draw = random.Random(f"{context.seed}/{document.id}")
-            rows = zip(candidates[number], labels[number], strict=True)
-            kept = [(c, label) for c, label in rows if label is not None or draw.random() < kept_share]
+        for number, kept in enumerate(rows):
             ids, offsets = tokens["input_ids"][number], tokens["offset_mapping"][number]
             examples = tuple(
                 marking.example(ids, offsets, c, (types.index(label) + 1 if label else 0,) if targets else ())

@@ -8,7 +8,6 @@ Source: Li et al. 2019, "Entity-relation extraction as multi-turn question answe
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -20,6 +19,7 @@ from clinie_core.config import Task
 from clinie_core.document import Concept, Document, Relation
 from clinie_core.examples import EncodedDocument, Example
 from clinie_core.formulations.formulation import Formulation, InputContext
+from clinie_core.formulations.negatives import with_sampled_negatives
 from clinie_core.formulations.span_pointer import spans_within
 from clinie_core.schema import Schema
 from clinie_core.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents, unit_range
@@ -77,23 +77,20 @@ class RelationQuestion(Formulation):
         tokenizer = context.tokenizer
         size = context.window_tokens - Frame.paired(tokenizer, ()).size - self._longest_question(context)
         tokenized = tokenize_documents((d.text for d in documents), tokenizer, size=size, overlap=context.overlap)
-        rows = []
+        parts: list[TokenizedDocument] = []
+        rows: list[list[tuple[_Asked, tuple[tuple[int, int, int], ...]]]] = []  # what was asked, its gold spans
         for document, tokens in zip(documents, tokenized, strict=True):
-            asked = self._questions(document, tokens, context.schema.for_document(document))
             tails = _tails(document) if targets else {}
+            asked = self._questions(document, tokens, context.schema.for_document(document))
             gold = [[(0, tail) for tail in tails.get((a.type, a.head.id), ())] for a in asked]
-            rows.append(
-                (document, tokens, [(a, spans_within(a.window, tokens, g)) for a, g in zip(asked, gold, strict=True)])
-            )
-        kept_share = 1.0
+            parts.append(tokens)
+            rows.append([(a, spans_within(a.window, tokens, g)) for a, g in zip(asked, gold, strict=True)])
         if targets:
-            answered = sum(bool(spans) for *_, asked in rows for _, spans in asked)
-            silent = sum(len(asked) for *_, asked in rows) - answered
-            kept_share = min(1.0, self.negative_ratio * max(1, answered) / max(1, silent))
+            rows = with_sampled_negatives(
+                rows, documents, lambda row: bool(row[1]), ratio=self.negative_ratio, seed=context.seed
+            )
         encoded = []
-        for document, tokens, pairs in rows:
-            draw = random.Random(f"{context.seed}/{document.id}")
-            kept = [(a, spans) for a, spans in pairs if spans or draw.random() < kept_share]
+        for document, tokens, kept in zip(documents, parts, rows, strict=True):
             examples = tuple(self._example(document, a, spans, context) for a, spans in kept)
             encoded.append(EncodedDocument(examples, (tokens, tuple(a for a, _ in kept))))
         return tuple(encoded)

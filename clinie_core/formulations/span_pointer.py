@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -18,7 +18,7 @@ from clinie_core.windows import Frame, TokenizedDocument, Window, tokenize_docum
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead
 
-__all__ = ["SpanPointer", "numbered", "spans_within", "without_overlaps"]
+__all__ = ["SpanPointer", "numbered", "owned_spans", "spans_within", "without_overlaps"]
 
 
 class SpanPointer(Formulation):
@@ -86,13 +86,11 @@ class SpanPointer(Formulation):
     ) -> Document:
         """The spans above zero, each from the window that owns its first unit."""
         tokens: TokenizedDocument = encoded.state
-        found = []
-        for window, spans in zip(tokens.windows, outputs, strict=True):
-            for label, first, last, score in spans:
-                first_unit, last_unit = window.first_unit + int(first), window.first_unit + int(last)
-                if window.owned[0] <= first_unit < window.owned[1]:
-                    stretch = (tokens.units[first_unit].start, tokens.units[last_unit].end)
-                    found.append((float(score), context.schema.concept_types[int(label)], stretch))
+        found = [
+            scored
+            for window, spans in zip(tokens.windows, outputs, strict=True)
+            for scored in owned_spans(window, tokens, spans, context.schema.concept_types)
+        ]
         return replace(document, concepts=numbered(found if self.overlaps else without_overlaps(found)))
 
 
@@ -110,6 +108,22 @@ def spans_within(
         if units and window.first_unit <= units[0] and units[1] < window.first_unit + len(window.positions):
             spans.add((label, units[0] - window.first_unit, units[1] - window.first_unit))
     return tuple(sorted(spans))
+
+
+def owned_spans(window: Window, tokens: TokenizedDocument, spans: np.ndarray, types: Sequence[str]) -> Iterator[Scored]:
+    """The spans of a head's output whose first unit the window owns, in the document.
+
+    Args:
+        window: Which window was read.
+        tokens: Its document.
+        spans: ``[spans, 4]``: label, first and last position, score.
+        types: The type of each label.
+    """
+    for label, first, last, score in spans:
+        first_unit, last_unit = window.first_unit + int(first), window.first_unit + int(last)
+        if window.owned[0] <= first_unit < window.owned[1]:
+            stretch = (tokens.units[first_unit].start, tokens.units[last_unit].end)
+            yield float(score), types[int(label)], stretch
 
 
 def without_overlaps(found: Iterable[Scored]) -> list[Scored]:

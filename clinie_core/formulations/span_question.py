@@ -8,7 +8,6 @@ Source: Li et al. 2020 (arXiv 1910.11476).
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -19,7 +18,8 @@ from pydantic import Field
 from clinie_core.document import Document
 from clinie_core.examples import EncodedDocument, Example
 from clinie_core.formulations.formulation import Formulation, InputContext
-from clinie_core.formulations.span_pointer import numbered, spans_within, without_overlaps
+from clinie_core.formulations.negatives import with_sampled_negatives
+from clinie_core.formulations.span_pointer import numbered, owned_spans, spans_within, without_overlaps
 from clinie_core.schema import Schema
 from clinie_core.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents
 
@@ -84,22 +84,21 @@ class SpanQuestion(Formulation):
         }
         size = context.window_tokens - max((frame.size for frame in frames.values()), default=0)
         tokenized = tokenize_documents((d.text for d in documents), tokenizer, size=size, overlap=context.overlap)
-        rows = []  # of each document: what was asked, with its gold spans
+        parts: list[TokenizedDocument] = []
+        rows: list[list[tuple[_Asked, tuple[tuple[int, int, int], ...]]]] = []  # what was asked, its gold spans
         for document, tokens in zip(documents, tokenized, strict=True):
             asked = []
             for type_ in schema.for_document(document).concept_types:
                 gold = [(0, c) for c in document.concepts if c.type == type_] if targets else []
                 asked += [(_Asked(window, type_), spans_within(window, tokens, gold)) for window in tokens.windows]
-            rows.append((tokens, asked))
-        kept_share = 1.0
+            parts.append(tokens)
+            rows.append(asked)
         if targets:
-            answered = sum(bool(spans) for _, asked in rows for _, spans in asked)
-            silent = sum(len(asked) for _, asked in rows) - answered
-            kept_share = min(1.0, self.negative_ratio * max(1, answered) / max(1, silent))
+            rows = with_sampled_negatives(
+                rows, documents, lambda row: bool(row[1]), ratio=self.negative_ratio, seed=context.seed
+            )
         encoded = []
-        for document, (tokens, asked) in zip(documents, rows, strict=True):
-            draw = random.Random(f"{context.seed}/{document.id}")
-            kept = [(a, spans) for a, spans in asked if spans or draw.random() < kept_share]
+        for tokens, kept in zip(parts, rows, strict=True):
             examples = tuple(
                 Example(
                     frames[a.type].around(a.window.body),
@@ -129,12 +128,9 @@ class SpanQuestion(Formulation):
         """The answers, each from the window that owns its first unit."""
         tokens: TokenizedDocument
         tokens, asked = encoded.state
-        found = []
-        for question, spans in zip(asked, outputs, strict=True):
-            window = question.window
-            for _, first, last, score in spans:
-                first_unit, last_unit = window.first_unit + int(first), window.first_unit + int(last)
-                if window.owned[0] <= first_unit < window.owned[1]:
-                    stretch = (tokens.units[first_unit].start, tokens.units[last_unit].end)
-                    found.append((float(score), question.type, stretch))
+        found = [
+            scored
+            for question, spans in zip(asked, outputs, strict=True)
+            for scored in owned_spans(question.window, tokens, spans, (question.type,))
+        ]
         return replace(document, concepts=numbered(found if self.overlaps else without_overlaps(found)))
