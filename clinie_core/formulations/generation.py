@@ -103,7 +103,9 @@ class Generation(Formulation):
                 f"at least {overhead + LEAST_CHUNK}",
                 "raise window_tokens, or set instruction: short",
             )
-        offsets = tokenizer([d.text for d in documents], add_special_tokens=False, return_offsets_mapping=True)
+        offsets = tokenizer(
+            [d.text for d in documents], add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         encoded = []
         for number, document in enumerate(documents):
             tokens = [start for start, _ in offsets["offset_mapping"][number]]

@@ -101,7 +101,9 @@ class MarkedPairs(Formulation):
             )
         marking = _Marking(self, context)
         encoded = []
-        tokens = context.tokenizer([d.text for d in documents], add_special_tokens=False, return_offsets_mapping=True)
+        tokens = context.tokenizer(
+            [d.text for d in documents], add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         for number, kept in enumerate(rows):
             ids, offsets = tokens["input_ids"][number], tokens["offset_mapping"][number]
             examples = tuple(
