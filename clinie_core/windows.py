@@ -14,8 +14,9 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from clinie_core.document import Span
 
@@ -169,13 +170,27 @@ def tokenize_documents(
         For each text its units in order, and windows that own each unit exactly once. A unit longer
         than a window keeps its first tokens there.
     """
-    remaining = iter(texts)
-    while batch := list(itertools.islice(remaining, BATCH_TEXTS)):
-        encoding = tokenizer(batch, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    for batch, encoding in _encoded_ahead(texts, tokenizer):
         for number, text in enumerate(batch):
             ids: list[int] = encoding["input_ids"][number]
             units, first = _units(text, encoding["offset_mapping"][number], encoding.word_ids(number), unit)
             yield TokenizedDocument(tuple(units), tuple(_windows(ids, first, size, overlap)))
+
+
+def _encoded_ahead(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[str], Any]]:
+    """Batches of texts with their encoding, the next one under way in a thread while one is being used."""
+
+    def encode(batch: list[str]) -> tuple[list[str], Any]:
+        return batch, tokenizer(batch, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+
+    remaining = iter(texts)
+    batches = iter(lambda: list(itertools.islice(remaining, BATCH_TEXTS)), [])
+    with ThreadPoolExecutor(1) as ahead:
+        under_way = ahead.submit(encode, first) if (first := next(batches, None)) else None
+        while under_way is not None:
+            following = next(batches, None)
+            done, under_way = under_way, ahead.submit(encode, following) if following else None
+            yield done.result()
 
 
 def _windows(ids: Sequence[int], first: Sequence[int], size: int, overlap: int) -> Iterator[Window]:
