@@ -7,9 +7,11 @@ it has loaded; so the weights go into a fresh model of the same configuration, a
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import tempfile
+from contextlib import redirect_stderr
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,7 +45,8 @@ def converted(file: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with quiet_transformers():
+    # transformers shows how far it is by a bar of its own, which nothing of it turns off.
+    with quiet_transformers(), redirect_stderr(io.StringIO()):
         loaded = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
         config = loaded.config
