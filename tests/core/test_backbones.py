@@ -54,9 +54,7 @@ def test_weights_in_a_pickle_are_refused_unless_allowed(tmp_path: Path) -> None:
     weights = load_model(source, generates=True).state_dict()
     (tmp_path / "model.safetensors").unlink()
     torch.save(weights, tmp_path / "pytorch_model.bin")
-    with pytest.raises(
-        InputError, match=r"no \*\.safetensors weights in .*; set allow_pickle|convert them, or set allow_pickle"
-    ):
+    with pytest.raises(InputError, match=r"no \*\.safetensors weights in .* or set allow_pickle: true under backbones"):
         check_backbone(source)
     allowed = source.model_copy(update={"allow_pickle": True})
     check_backbone(allowed)
@@ -75,9 +73,7 @@ def test_a_gguf_file_is_dequantized_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert (Path(folder) / "model.safetensors").stat().st_mtime_ns == written
     assert backbone_facts(SMOLLM2).positions == 8192
     tokenizer, model = load_tokenizer(SMOLLM2), load_model(SMOLLM2, generates=True)
-    sentence = (
-        "The patient is an old man with a long history of diabetes who came to the hospital with pain in his chest."
-    )
+    sentence = "The patient is an old man with a long history of diabetes who came to the hospital with chest pain."
     ids = tokenizer(sentence, return_tensors="pt")
     with torch.inference_mode():
         loss = model(**ids, labels=ids["input_ids"]).loss
