@@ -21,7 +21,7 @@ from clinie_core.templates.template import (
 
 __all__ = ["Lines"]
 
-NUMBER = re.compile(r"\d+\. ")
+NUMBER = re.compile(r"^\d+\. ")
 RELATION = re.compile(r"(.+): (\d+) -> (\d+)")
 NONE = "none"
 
