@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from clinie_core.config import problems_from
 from clinie_core.corpora.bioc import BiocDocument, from_bioc, to_bioc
 from clinie_core.corpora.corpus_format import StreamFormat
-from clinie_core.corpora.json_stream import items
+from clinie_core.corpora.json_stream import ObjectLines, items
 from clinie_core.document import Document
 from clinie_core.errors import InputError, Problem
 
@@ -25,14 +25,15 @@ class BiocJson(StreamFormat):
 
     def documents(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
         """See :meth:`StreamFormat.documents`."""
+        lines = ObjectLines(stream, where, depth=2)
         for number, content in enumerate(items(stream, where, "documents.item")):
             place = f"{where}: documents.{number}"
             try:
                 yield place, from_bioc(BiocDocument.model_validate(content), place)
             except ValidationError as error:
-                yield from problems_from(error, place, quote=False)
+                yield from lines.locate(problems_from(error, place, quote=False), number)
             except InputError as error:
-                yield from error.problems
+                yield from lines.locate(error.problems, number)
 
     def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
         """See :meth:`StreamFormat.write_stream`."""

@@ -3,16 +3,56 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import ijson
 
-from clinie_core.errors import fail
+from clinie_core.errors import Problem, fail
 
-__all__ = ["items", "pairs"]
+__all__ = ["ObjectLines", "items", "pairs"]
 
 MAX_DEPTH = 100
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
+"""A string, or a bracket outside of any; neither crosses a line."""
+
+
+class ObjectLines:
+    """Knows the line on which each object of a file begins, by reading it once more when a problem asks.
+
+    Args:
+        stream: The file; where it is read on is left as it was.
+        where: Its name.
+        depth: How many brackets are open around the objects that are meant.
+    """
+
+    def __init__(self, stream: BinaryIO, where: str, depth: int) -> None:
+        self._stream = stream
+        self._where = where
+        self._depth = depth
+        self._lines: list[int] | None = None
+
+    def locate(self, problems: Iterable[Problem], number: int) -> Iterator[Problem]:
+        """Put the line into what is wrong with an object, given by its number from 0."""
+        if self._lines is None:
+            at = self._stream.tell()
+            self._stream.seek(0)
+            self._lines = list(self._find())
+            self._stream.seek(at)
+        line = self._lines[number] if number < len(self._lines) else 1
+        for problem in problems:
+            yield replace(problem, where=problem.where.replace(self._where, f"{self._where}:{line}", 1))
+
+    def _find(self) -> Iterator[int]:
+        level = 0
+        for number, line in enumerate(self._stream, start=1):
+            for match in TOKEN.finditer(line):
+                bracket = match[0]
+                if bracket == b"{" and level == self._depth:
+                    yield number
+                level += (bracket in b"{[") - (bracket in b"}]")
 
 
 def items(stream: BinaryIO, where: str, path: str) -> Iterator[Any]:

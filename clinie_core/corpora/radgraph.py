@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clinie_core.config import problems_from
 from clinie_core.corpora.checking import mention_problem
 from clinie_core.corpora.corpus_format import StreamFormat
-from clinie_core.corpora.json_stream import pairs
+from clinie_core.corpora.json_stream import ObjectLines, pairs
 from clinie_core.corpora.tokens import covering_tokens, token_spans
 from clinie_core.document import Concept, Document, Relation, Span
 from clinie_core.errors import ErrorList, InputError, Problem
@@ -60,12 +60,13 @@ class RadGraph(StreamFormat):
 
     def documents(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
         """See :meth:`StreamFormat.documents`."""
-        for id_, content in pairs(stream, where):
+        lines = ObjectLines(stream, where, depth=1)
+        for number, (id_, content) in enumerate(pairs(stream, where)):
             place = f"{where}: {id_}"
             try:
                 yield place, _document(id_, place, content)
             except InputError as error:
-                yield from error.problems
+                yield from lines.locate(error.problems, number)
 
     def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
         """See :meth:`StreamFormat.write_stream`; a concept is widened to whole tokens."""

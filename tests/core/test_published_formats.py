@@ -254,3 +254,22 @@ def test_faults_of_the_fields_own_converters_are_not_ours() -> None:
     assert (tags["amoxicillin"], tags["clavulanate"], tags["."]) == ("B-Drug", "I-Drug", "O")
     lost = differences(Document("d", text, (ade, reason)), conll.rewritten(Document("d", text, (ade, reason))))
     assert lost["concepts"] == 1  # an overlapped concept is counted, not dropped in silence
+
+
+def test_problems_in_json_name_the_line_of_their_document(tmp_path: Path) -> None:
+    wrong = {"id": "T1", "infons": {"type": "A"}, "text": "x", "locations": [{"offset": 90, "length": 1}]}
+    empty: dict[str, object] = {"infons": {}, "relations": []}
+    passages = [{"offset": 0, "text": "no {[fever", "annotations": found, **empty} for found in ([], [wrong])]
+    rows = [json.dumps({"id": f"d{i}", "passages": [passage], **empty}) for i, passage in enumerate(passages)]
+    content = '{"source": "", "date": "", "key": "", "infons": {}, "documents": [\n' + ",\n".join(rows) + "\n]}\n"
+    (tmp_path / "notes.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"notes\.json:3: documents\.1: T1: "):
+        FORMATS.load("bioc_json")().read_all(tmp_path)
+    entities: list[dict[str, object]] = [
+        {"1": {"tokens": "no", "label": "A", "start_ix": i, "end_ix": i, "relations": []}} for i in (0, 7)
+    ]
+    reports = [json.dumps({"text": "no fever {", "entities": entity}) for entity in entities]
+    content = f'{{\n"one": {reports[0]},\n\n"two": {reports[1]}\n}}\n'
+    (tmp_path / "notes.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"notes\.json:4: two: 1: tokens 7 to 7 are not in the text"):
+        FORMATS.load("radgraph")().read_all(tmp_path)
