@@ -126,12 +126,13 @@ class Extractor:
             schema: What to look for in place of what training saw, for a model that asks by words.
         """
         config = self.checkpoint.config
+        _, *further = components_of(config)
         (gold,) = viewed(Corpus({"all": tuple(documents)}), config.view).splits.values()
         predictor = self._predictor(schema)
         found = predictor.annotate(gold)
         given = None
-        if config.relation_formulation is not None:
-            given = list(zip(gold, predictor.annotate_by("relations", gold), strict=True))
+        for component in further:
+            given = list(zip(gold, predictor.annotate_by(component, gold), strict=True))
         return score_task(config.task, list(zip(gold, found, strict=True)), given)
 
     def _predictor(self, schema: Schema | None = None) -> Predictor:

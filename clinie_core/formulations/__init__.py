@@ -29,8 +29,8 @@ def components_of(config: TrialConfig) -> dict[str, Formulation]:
     """A configuration's formulations, their parameters validated, in the order in which they predict.
 
     Returns:
-        By component: ``concepts``, ``relations``, both where ``joint`` has two formulations, or
-        ``joint`` where one does it all.
+        By component: ``concepts``, ``relations``, both where ``joint`` has two formulations or one that asks
+        for each apart, or ``joint`` where one does it all at once.
     """
 
     def made(part: Part) -> Formulation:
@@ -38,4 +38,5 @@ def components_of(config: TrialConfig) -> dict[str, Formulation]:
 
     if config.relation_formulation is not None:
         return {"concepts": made(config.formulation), "relations": made(config.relation_formulation)}
-    return {config.task: made(config.formulation)}
+    formulation = made(config.formulation)
+    return dict.fromkeys(formulation.components(config.task), formulation)

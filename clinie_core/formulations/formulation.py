@@ -78,6 +78,10 @@ class Formulation(Frozen, ABC):
         """Why these parameters cannot carry a task of :attr:`tasks`; None if they can."""
         return None
 
+    def components(self, task: Task) -> tuple[Task, ...]:
+        """The parts of a task that are asked for one after the other, each on what the one before it found."""
+        return (task,)
+
     @abstractmethod
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool

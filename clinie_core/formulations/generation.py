@@ -56,6 +56,8 @@ class Generation(Formulation):
         template: How an answer is written.
         instruction: Whether the question names the types, or only the task.
         constrained: Whether decoding is held to the template's grammar and to copies of the text.
+        questions: In ``joint``, whether one answer holds concepts and relations, or each has an instruction of
+            its own, the second one naming the concepts that were found.
     """
 
     ranges: ClassVar[dict[str, Any]] = {
@@ -70,14 +72,19 @@ class Generation(Formulation):
     template: Literal["json", "lines", "tags", "bio"] = "lines"
     instruction: Literal["types", "short"] = "types"
     constrained: bool = False
+    questions: Literal["together", "apart"] = "together"
 
     def refusal(self, task: Task) -> str | None:
         """Some templates write concepts alone."""
-        legal = self._template.tasks
-        if task in legal:
+        asked = set(self.components(task))
+        if asked <= self._template.tasks:
             return None
-        able = [name for name in TEMPLATES if task in TEMPLATES.load(name).tasks]
+        able = [name for name in TEMPLATES if asked <= TEMPLATES.load(name).tasks]
         return f"template {self.template} cannot write task {task}; allowed: {', '.join(able)}"
+
+    def components(self, task: Task) -> tuple[Task, ...]:
+        """Concepts and relations apart where each has its own instruction."""
+        return ("concepts", "relations") if task == "joint" and self.questions == "apart" else (task,)
 
     @property
     def _template(self) -> Template:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ from clinie_core.errors import InputError
 from clinie_core.examples import Example
 from clinie_core.extractor import Extractor
 from clinie_core.finetuning import FINETUNING
+from clinie_core.formulations import FORMULATIONS, components_of
 from clinie_core.heads import LanguageHead
 from clinie_core.model import LanguageModel
+from clinie_core.schema import Schema
+from clinie_core.shelf import Shelf, input_context
 from clinie_core.training import EpochReport, train
 
 COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.5}
@@ -108,3 +112,27 @@ def test_a_written_extractor_is_saved_whole(
     found = Extractor.load(tmp_path / "whole").predict(["", "no fever"])
     assert found == extractor.predict(["", "no fever"])
     assert found[0].concepts == ()
+
+
+def test_both_tasks_are_learned_from_an_instruction_each(
+    make_config: Callable[..., TrialConfig], corpus: Corpus, tmp_path: Path
+) -> None:
+    few = Corpus({"train": corpus["train"][:3], "dev": corpus["dev"][:1]})
+    config = decoder_config(make_config, instruction="short", constrained=True, questions="apart", template="json")
+    config = config.model_copy(update={"task": "joint"})
+    asked = components_of(config)
+    assert list(asked) == ["concepts", "relations"]
+    context = input_context(config, Shelf().tokenizer(config), Schema.of(few["train"]))
+    for component, wanted in (("concepts", "Find the concepts"), ("relations", "Find the relations between")):
+        (encoded,) = asked[component].encode(few["dev"], replace(context, task=component), targets=False)  # type: ignore[arg-type]
+        assert wanted in context.tokenizer.decode(encoded.examples[0].input_ids)
+    reports: list[EpochReport] = []
+    train(config, few, folder=tmp_path, on_epoch=lambda report: reports.append(report) or True)  # type: ignore[func-returns-value]
+    assert {"concept_strict_f1", "relation_strict_f1", "gold_relation_strict_f1"} <= reports[-1].metrics.keys()
+    again = Extractor.load(tmp_path / "best").scores(few["dev"]).metrics()
+    assert again["strict_f1"] == reports[-1].metrics["strict_f1"]
+
+
+def test_a_template_that_writes_no_relations_cannot_be_asked_for_them(make_config: Callable[..., TrialConfig]) -> None:
+    tags = FORMULATIONS.load("generation").model_validate({"template": "tags", "questions": "apart"})
+    assert "template tags cannot write task joint; allowed: json, lines" in str(tags.refusal("joint"))

@@ -290,9 +290,9 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
 
 def test_a_search_whose_every_trial_fails_says_why(tmp_path: Path, corpus_folder: Path, clinie: RunClinie) -> None:
     space = write_space(tmp_path, corpus_folder, budget={"trials": 2, "epochs": 2})
-    # The tiny backbone knows 160 positions; its windows here are longer than that.
-    longer = ["space.backbone=tiny", "space.window_tokens=400", "space.batch_size=8"]
-    done = clinie("search", space, *longer, "--home", tmp_path / "home")
+    # Three heads do not share 32 units: transformers says so when it builds the model, and no check before that.
+    broken = ["space.backbone=tiny", "backbones.tiny.scratch.num_attention_heads=3", "space.batch_size=8"]
+    done = clinie("search", space, *broken, "--home", tmp_path / "home")
     assert done.returncode == 1
     assert "failed all 2 trials failed; the last one: " in done.stderr
     assert "modeling_bert.py" in done.stderr
