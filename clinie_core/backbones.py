@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Architecture",
     "BackboneFacts",
+    "architecture_of",
     "backbone_facts",
     "check_backbone",
     "empty_model",
@@ -168,6 +169,11 @@ def _architecture(config: Mapping[str, Any]) -> Architecture:
     names = " ".join(config.get("architectures") or [])
     causal = config.get("is_decoder") or "CausalLM" in names or "LMHeadModel" in names
     return "decoder" if causal or config.get("model_type") in CAUSAL_TYPES else "encoder"
+
+
+def architecture_of(source: BackboneSource) -> Architecture:
+    """Whether a backbone is an encoder or a decoder."""
+    return _architecture(read_config(source, "backbone"))
 
 
 def check_backbone(source: BackboneSource, where: str = "backbone") -> None:

@@ -20,6 +20,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.errors import fail
 from clinie_core.model import ExtractionModel
 from clinie_core.schema import Schema
+from clinie_core.scoring.document_counts import DocumentCounts
 
 __all__ = ["Checkpoint", "load_weights", "replace_folder", "trained_weights"]
 
@@ -30,11 +31,12 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint's ``clinie.json`` says: the configuration, the schema, the scores."""
+    """What a checkpoint says beside its weights: the configuration, the schema, the scores on dev, by document too."""
 
     config: TrialConfig
     schema: Schema
     metrics: Mapping[str, float]
+    counts: DocumentCounts | None = None
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write the checkpoint in whole: a reader sees the old one or the new one, never a part."""
@@ -49,6 +51,8 @@ class Checkpoint:
             "metrics": dict(self.metrics),
         }
         (staging / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        if self.counts is not None:
+            self.counts.write(staging)
         replace_folder(staging, folder)
 
     @classmethod

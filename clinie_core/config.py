@@ -14,7 +14,22 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from clinie_core.errors import Problem
 
-__all__ = ["BackboneSource", "CorpusView", "Frozen", "Part", "Score", "Task", "TrialConfig", "problems_from"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "BackboneSource",
+    "CorpusView",
+    "Frozen",
+    "Part",
+    "Score",
+    "Task",
+    "TrialConfig",
+    "problems_from",
+]
+
+
+BEST, LAST = "best", "last"
+"""Names of a trial's checkpoints: of its best epoch, and of its last one, from which it goes on."""
 
 
 class Frozen(BaseModel):

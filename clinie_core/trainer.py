@@ -30,6 +30,7 @@ from clinie_core.optimization import MovingAverage, build_optimizer
 from clinie_core.prediction import Predictor
 from clinie_core.schema import Schema, corpus_of
 from clinie_core.scoring import score_task
+from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.shelf import Shelf, input_context
 from clinie_core.training_state import Done, TrainingState
 from clinie_core.world import World
@@ -79,7 +80,8 @@ class Trainer:
                 fail("corpus.splits.train", f"there is nothing to learn {name} from", "documents with annotations")
             self._dev_encoded[name] = encode(corpus["dev"], corpus.digest("dev"), targets=False)
         self._mine = slice(world.rank, None, world.size)
-        self._dev = corpus["dev"]
+        self._dev, self._dev_digest = corpus["dev"], corpus.digest("dev")
+        self._dev_counts: DocumentCounts | None = None
 
         self._method = finetuning_of(config)
         self._model = build_model(config, self._schema, shelf.backbone(config)).to(world.device)
@@ -168,13 +170,20 @@ class Trainer:
         """Predict the dev split, each process its part, and score it."""
         gold = self._dev[self._mine]
         first, *further = self._components
+        started = time.perf_counter()
         found = self._predictor.annotate(gold, self._dev_encoded[first][self._mine])
+        seconds = max(self._world.gather(time.perf_counter() - started))
         pairs = self._gathered(gold, found)
         given = None
         for component in further:  # between gold concepts, which says how far the concepts are to blame
             there = self._predictor.annotate_by(component, gold, self._dev_encoded[component][self._mine])
             given = self._gathered(gold, there)
-        metrics = score_task(self.config.task, pairs, given).metrics()
+        scores = score_task(self.config.task, pairs, given)
+        metrics = scores.metrics()
+        if pairs:
+            metrics["documents_per_second"] = len(pairs) / seconds
+            counts = scores.counts(self.config.selection)
+            self._dev_counts = DocumentCounts(self.config.selection, self._dev_digest, counts)
         for name in self._schema.corpora:
             own = score_task(self.config.task, [pair for pair in pairs if corpus_of(pair[0]) == name])
             metrics[f"{name}.strict_f1"] = own.metrics()["strict_f1"]
@@ -194,8 +203,9 @@ class Trainer:
         }
 
     def _gathered(self, gold: Sequence[Document], found: Sequence[Document]) -> list[tuple[Document, Document]]:
-        """Gold and predicted documents of all processes."""
-        return [pair for part in self._world.gather(list(zip(gold, found, strict=True))) for pair in part]
+        """Gold and predicted documents of all processes, in the order of the split."""
+        parts = self._world.gather(list(zip(gold, found, strict=True)))
+        return [parts[i % len(parts)][i // len(parts)] for i in range(len(self._dev))]
 
     def size(self) -> dict[str, float]:
         """``trainable_parameters``, and ``peak_memory_mb`` of the largest process so far."""
@@ -205,7 +215,7 @@ class Trainer:
 
     def save_best(self, folder: Path, metrics: dict[str, float]) -> None:
         """Write the checkpoint of an epoch that is the best so far."""
-        checkpoint = Checkpoint(self.config, self._schema, metrics)
+        checkpoint = Checkpoint(self.config, self._schema, metrics, self._dev_counts)
         checkpoint.save(folder, trained_weights(self._model))
 
     def save_state(self, folder: Path, done: Done) -> None:

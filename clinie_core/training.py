@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clinie_core.config import TrialConfig
+from clinie_core.config import BEST, LAST, TrialConfig
 from clinie_core.corpora.loading import viewed
 from clinie_core.document import Corpus
 from clinie_core.shelf import Shelf
@@ -19,10 +19,7 @@ from clinie_core.trainer import Trainer
 from clinie_core.training_state import Done
 from clinie_core.world import World
 
-__all__ = ["BEST", "LAST", "EpochReport", "TrainingResult", "train"]
-
-BEST = "best"
-LAST = "last"
+__all__ = ["EpochReport", "TrainingResult", "train"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,8 @@ class EpochReport:
     Args:
         epoch: Its number, from 1.
         epochs: The trial's budget of epochs.
-        metrics: Dev scores in [0, 1], ``train_loss`` (nats per decision), ``seconds``,
-            ``tokens_per_second``, ``peak_memory_mb`` and ``trainable_parameters``.
+        metrics: Dev scores in [0, 1], ``train_loss`` (nats per decision), ``seconds``, ``tokens_per_second``
+            of training, ``documents_per_second`` of prediction, ``peak_memory_mb`` and ``trainable_parameters``.
         finished: No further epoch follows, by budget or by patience.
         stopped_early: The trial's patience ended it before its budget.
     """
@@ -100,9 +97,9 @@ def train(
     while not stopped:
         started = time.perf_counter()
         epoch = done.epoch + 1
-        metrics = trainer.train_epoch(epoch)
+        learned = trainer.train_epoch(epoch)
         with trainer.scored_weights():
-            metrics |= trainer.dev_scores() | trainer.size()
+            metrics = trainer.dev_scores() | learned | trainer.size()  # scores first, as lists show them
             metrics["seconds"] = time.perf_counter() - started
             better = not done.best_epoch or metrics[config.selection] > done.best_metrics[config.selection]
             improved = better or not corpus["dev"]

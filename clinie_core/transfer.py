@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clinie_core.config import TrialConfig
+from clinie_core.config import BEST, TrialConfig
 from clinie_core.document import Corpus
 from clinie_core.errors import fail
 from clinie_core.extractor import Extractor
@@ -18,7 +18,7 @@ from clinie_core.formulations import components_of
 from clinie_core.schema import Schema
 from clinie_core.scoring.significance import interval
 from clinie_core.shelf import Shelf
-from clinie_core.training import BEST, train
+from clinie_core.training import train
 
 __all__ = ["TransferResult", "few_shot_result", "joined", "zero_shot_result"]
 

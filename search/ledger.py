@@ -39,6 +39,7 @@ FINISHED: Mapping[TrialState, State] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
+LATE = "late."
 ENDS = {state: end for end, state in FINISHED.items()}
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=ExperimentalWarning, module=r"optuna|search")
@@ -248,10 +249,16 @@ class Ledger:
             self._trials[number] = Trial(self._study, frozen._trial_id)
         return self._trials[number]
 
-    def set_trial(self, number: int, **attributes: object) -> None:
-        """Keep something of a running trial, as JSON values: ``run_id``, ``checkpoint``."""
-        for key, value in attributes.items():
-            self._handle(number).set_user_attr(key, value)
+    def place(self, number: int, places: Mapping[str, str]) -> None:
+        """Keep where a trial is to be found: ``run_id``, ``checkpoint``.
+
+        A trial that has ended takes no further attributes; the study keeps those that come late.
+        """
+        for key, value in places.items():
+            if number in self._trials:
+                self._trials[number].set_user_attr(key, value)
+            else:
+                self._study.set_user_attr(f"{LATE}{number}.{key}", value)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Record one epoch of a running trial; an epoch that is recorded already stays as it is.
@@ -313,16 +320,26 @@ class Ledger:
 
     def record(self, number: int) -> TrialRecord:
         """One trial."""
-        return _record(self._study.get_trials(deepcopy=False)[number])
+        return _record(self._study.get_trials(deepcopy=False)[number], self._late())
+
+    def _late(self) -> dict[int, dict[str, str]]:
+        """What the study keeps of trials that had ended; by number."""
+        late: dict[int, dict[str, str]] = {}
+        for key, value in self._study.user_attrs.items():
+            if key.startswith(LATE):
+                number, _, name = key.removeprefix(LATE).partition(".")
+                late.setdefault(int(number), {})[name] = value
+        return late
 
     def records(self) -> list[TrialRecord]:
         """All trials that were taken up, in order of number."""
         return list(self._records())
 
     def _records(self) -> Iterator[TrialRecord]:
+        late = self._late()
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state != TrialState.WAITING:
-                yield _record(trial)
+                yield _record(trial, late)
 
     def best(self) -> TrialRecord | None:
         """The finished trial that is best on the first objective; None before the first one finishes."""
@@ -331,8 +348,8 @@ class Ledger:
         return max(complete, key=lambda r: (sign * r.metrics[metric], -r.number), default=None)
 
 
-def _record(trial: FrozenTrial) -> TrialRecord:
-    attributes = trial.user_attrs
+def _record(trial: FrozenTrial, late: Mapping[int, Mapping[str, str]]) -> TrialRecord:
+    attributes: dict[str, Any] = {**trial.user_attrs, **late.get(trial.number, {})}
     interrupted = attributes.get("interrupted")
     config = attributes.get("config")
     return TrialRecord(

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from clinie_core.config import Frozen
 
-__all__ = ["METRICS", "Objective"]
+__all__ = ["METRICS", "SYSTEM", "Objective"]
 
 Direction = Literal["maximize", "minimize"]
 
@@ -19,9 +19,15 @@ METRICS: dict[str, Direction] = {
     "peak_memory_mb": "minimize",
     "seconds": "minimize",
     "tokens_per_second": "maximize",
+    "documents_per_second": "maximize",
     "train_loss": "minimize",
 }
 """What a trial can be judged by after every epoch, and which way is better; the parts' scores are of ``joint``."""
+
+
+SYSTEM = "system."
+"""How the names of metrics of the machine begin, which say nothing of the model. Tune makes nested results of
+names with a slash, so MLflow's ``system/`` is written by the tracker alone."""
 
 
 class Objective(Frozen):

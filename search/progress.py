@@ -14,28 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from clinie_core.config import TrialConfig
+from search.describe import describe_config
 from search.ledger import Ledger
 
-__all__ = ["Progress", "describe_config"]
-
-SHORT = {"learning_rate": "lr", "alpha_over_rank": "alpha/r"}
-
-
-def describe_config(config: TrialConfig) -> str:
-    """A configuration in a few words: backbone, formulations, method and what is searched of them."""
-    second = config.relation_formulation
-    formulation = "+".join(part.name for part in (config.formulation, second) if part)
-    parameters = {
-        **({"documents": config.train_documents} if config.train_documents else {}),
-        **config.formulation.parameters,
-        **(second.parameters if second else {}),
-        **config.finetuning.parameters,
-    }
-    words = [
-        f"{SHORT.get(k, k)}={v:.2g}" if isinstance(v, float) else f"{SHORT.get(k, k)}={v}"
-        for k, v in parameters.items()
-    ]
-    return " ".join([config.backbone.name, formulation, config.finetuning.name, *words])
+__all__ = ["Progress"]
 
 
 @dataclass

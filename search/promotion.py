@@ -24,7 +24,7 @@ from clinie_core.document import Document
 from clinie_core.errors import fail
 from clinie_core.extractor import Extractor, found_json
 from search.ledger import TrialRecord
-from search.tracking import fetch_artifacts
+from search.tracking.connection import fetch_artifacts
 
 __all__ = ["PredictionsDiffer", "Promotion", "load_registered", "promote_trial", "registered_extractor"]
 

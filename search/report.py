@@ -14,8 +14,8 @@ from clinie_core.config import TrialConfig
 from clinie_core.document import Document
 from clinie_core.scoring import Scores
 from clinie_core.scoring.significance import interval
+from search.describe import describe_config
 from search.ledger import TrialRecord
-from search.progress import describe_config
 
 if TYPE_CHECKING:
     from clinie_core.footprint import Footprint

@@ -20,16 +20,19 @@ class Home:
 
     Args:
         root: The folder, absolute.
+        server: URL of an MLflow server or database; None for a database in the folder.
     """
 
     root: Path
+    server: str | None = None
 
     @classmethod
-    def at(cls, folder: Path, *, create: bool = False) -> Home:
+    def at(cls, folder: Path, server: str | None = None, *, create: bool = False) -> Home:
         """Take a folder as home.
 
         Args:
             folder: Any path.
+            server: As for the class.
             create: Make it if it is not there, and check that it can be written.
 
         Raises:
@@ -46,7 +49,7 @@ class Home:
                 fail("--home", f"{root} cannot be written: {error.strerror}", "a folder that can be written")
         elif not root.is_dir():
             fail("--home", f"no folder {root}", "a folder that a search has made", "pass the --home of the search")
-        return cls(root)
+        return cls(root, server)
 
     @property
     def ledger_file(self) -> Path:
@@ -55,8 +58,8 @@ class Home:
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's database."""
-        return f"sqlite:///{self.root / 'mlflow.db'}"
+        """Where MLflow is."""
+        return self.server or f"sqlite:///{self.root / 'mlflow.db'}"
 
     @property
     def artifacts(self) -> Path:

@@ -9,12 +9,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clinie_core.config import TrialConfig
+from clinie_core.config import BEST, LAST, TrialConfig
 from clinie_core.corpora.loading import load_corpora
 from clinie_core.corpora.summary import summarize
 from clinie_core.document import Corpus
 from clinie_core.errors import ErrorList, Problem, fail
+from search.describe import describe_config
 from search.ledger import Ledger, Storage, TrialRecord, open_storage
+from search.objectives import SYSTEM
 from search.progress import Progress
 from search.settings import Home
 from search.space import SearchSpace
@@ -40,6 +42,7 @@ class StudyOutcome:
         best: The best finished trial.
         interrupted: Numbers of trials that a resume goes on with.
         stopped_by_user: A signal ended the search before its budget was spent.
+        waiting: Events that MLflow has not been told yet, since its server is away.
     """
 
     study: str
@@ -47,6 +50,7 @@ class StudyOutcome:
     best: TrialRecord | None
     interrupted: list[int]
     stopped_by_user: bool = False
+    waiting: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The outcome for ``--json``."""
@@ -129,23 +133,25 @@ class Study:
             StudyFailed: If no trial finished an epoch.
         """
         from search.executor.cluster import ray_session
-        from search.tracking import Tracker, connect
+        from search.tracking.connection import connect, require_reachable, without_password
+        from search.tracking.datasets import dataset_facts
+        from search.tracking.tracker import StudyFacts, Tracker
 
-        storage = open_storage(self.home)
+        storage, client = open_storage(self.home), connect(self.home)
+        require_reachable(client)
         if progress:
             progress.prepare(self.name, str(self.home.root))
         with _locked(self.home, self.name):
             if not resume:
                 self._begin(storage)
             ledger = Ledger.open(storage, self.name, self.file.algorithm)
-            tracker = Tracker(
-                connect(self.home),
-                self.home,
-                self.name,
-                tags={"clinie.space_digest": self.file.digest(), "clinie.corpus": self.file.corpus_title},
-                corpus_digest=self.corpus.digest(),
+            facts = StudyFacts(
+                self.name, self._tags(allow_text=allow_text), dataset_facts(self.corpus, self.file.corpus_title)
             )
+            tracker = Tracker(client, self.home, facts, ledger.place)
             ledger.set_attribute("parent_run", tracker.parent)
+            if self.home.server and without_password(self.home.server) == self.home.server:
+                ledger.set_attribute("server", self.home.server)
             listeners = [_TrackingListener(ledger, tracker, self.home, self.name), *([progress] if progress else [])]
             ended = sum(record.state not in ("running", "interrupted") for record in ledger.records())
             remaining = self.file.budget.trials - ended
@@ -153,6 +159,15 @@ class Study:
                 with ray_session(self.home.root):
                     self._run_trials(ledger, listeners, remaining, progress, allow_text=allow_text)
             return self._conclude(ledger, tracker)
+
+    def _tags(self, *, allow_text: bool) -> dict[str, str]:
+        return {
+            "clinie.space_digest": self.file.digest(),
+            "clinie.corpus": self.file.corpus_title,
+            "clinie.corpus_digest": self.corpus.digest(),
+            "clinie.task": self.file.task,
+            "clinie.text": "allowed" if allow_text else "kept out",
+        }
 
     def _begin(self, storage: Storage) -> None:
         attributes = {
@@ -195,21 +210,41 @@ class Study:
 
     def _conclude(self, ledger: Ledger, tracker: Any) -> StudyOutcome:
         for number in ledger.interrupt("the search ended before the trial"):
-            if number in tracker.runs:
-                tracker.end(number, "interrupted", reason=None, best={}, checkpoint=None)
+            record = ledger.record(number)
+            if record.config is not None and record.run_id is not None:
+                tracker.end(
+                    number, "interrupted", config=record.config, reason=None, best={}, best_epoch=None, checkpoint=None
+                )
         records, best = ledger.records(), ledger.best()
         interrupted = [record.number for record in records if record.state == "interrupted"]
         summary: dict[str, Any] = {
             f"trials_{s}": sum(r.state == s for r in records) for s in ("complete", "pruned", "failed")
         }
         if best is not None:
-            summary |= {f"best_{k}": v for k, v in best.metrics.items()} | {"clinie.best_trial": str(best.number)}
+            summary |= {f"best_{k}": v for k, v in best.metrics.items() if not k.startswith(SYSTEM)}
+            summary["clinie.best_trial"] = str(best.number)
         failed = [record for record in records if record.state == "failed"]
         all_failed = bool(records) and len(failed) == len(records)
-        tracker.close("FAILED" if all_failed else "SCHEDULED" if interrupted else "FINISHED", summary)
+        status = "FAILED" if all_failed else "SCHEDULED" if interrupted else "FINISHED"
+        waiting = tracker.close(status, summary, self._note(best))
         if all_failed:
             raise StudyFailed(f"all {len(failed)} trials failed; the last one: {failed[-1].reason}")
-        return StudyOutcome(self.name, records, best, interrupted, self._stopped)
+        return StudyOutcome(self.name, records, best, interrupted, self._stopped, waiting)
+
+    def _note(self, best: TrialRecord | None) -> str:
+        """What MLflow shows as the study's description."""
+        objective = self.file.objective[0]
+        lines = [
+            f"Search for the best configuration on **{self.file.corpus_title}** ({self.file.task}), by"
+            f" `{objective.metric}` on dev.",
+            f"Each run below is a trial; `best_{objective.metric}` is the value of its best epoch, on dev and"
+            " therefore optimistic for the winner.",
+        ]
+        if best is not None and best.config is not None:
+            value = best.metrics[objective.metric]
+            lines.append(f"Best so far: trial {best.number}, {value:.4f}: {describe_config(best.config)}.")
+        lines.append(f"`clinie report {self.name} -o report.html` answers what won and by how much.")
+        return "\n\n".join(lines)
 
 
 class _TrackingListener:
@@ -222,25 +257,30 @@ class _TrackingListener:
         self._study = study
 
     def trial_started(self, number: int, config: TrialConfig) -> None:
-        run_id = self._tracker.begin(number, config, self._ledger.record(number).run_id)
-        self._ledger.set_trial(number, run_id=run_id)
+        record = self._ledger.record(number)
+        self._tracker.begin(number, config, record.run_id, record.epochs)
 
     def trial_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
         self._tracker.epoch(number, epoch, metrics)
 
     def trial_ended(self, number: int, state: str, reason: str | None) -> None:
-        folder = self._home.trial_folder(self._study, number)
-        best = folder / "best"
-        uri = self._tracker.end(
+        folder, record = self._home.trial_folder(self._study, number), self._ledger.record(number)
+        best = folder / BEST
+        shutil.rmtree(folder / LAST, ignore_errors=True)
+        if best.is_dir():  # where it is until MLflow has it
+            self._ledger.place(number, {"checkpoint": best.as_uri()})
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        assert record.config is not None
+        self._tracker.end(
             number,
             state,
+            config=record.config,
             reason=reason,
-            best=self._ledger.record(number).metrics,
+            best=record.metrics,
+            best_epoch=record.best_epoch,
             checkpoint=best if best.is_dir() else None,
         )
-        if uri is not None:
-            self._ledger.set_trial(number, checkpoint=uri)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -108,7 +108,8 @@ def _write(file: Path, config: TrialConfig, results: Sequence[TransferResult]) -
 
 
 def _record(home: Home, file: SpaceFile, config: TrialConfig, results: Sequence[TransferResult]) -> None:
-    from search.tracking import connect, record_transfer
+    from search.tracking.connection import connect
+    from search.tracking.protocol_runs import record_transfer
 
     rows: list[dict[str, Any]] = [asdict(result) for result in results]
     record_transfer(connect(home), home, file.study, config, rows)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from clinie_core.config import Task
 from clinie_core.document import Document
 from clinie_core.scoring.annotations import score_concepts, score_entity_relations, score_relations
 from clinie_core.scoring.scores import Scores
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["TaskScores", "score_task"]
 
@@ -27,6 +32,11 @@ class TaskScores:
 
     overall: Scores
     parts: dict[str, Scores]
+
+    def counts(self, metric: str) -> NDArray[np.float64]:
+        """Counts by document of the scores that a metric such as ``relation_strict_f1`` is of, ``[documents, 3]``."""
+        *part, mode, _ = metric.split("_")
+        return (self.parts["_".join(part)] if part else self.overall).documents(mode)
 
     def metrics(self) -> dict[str, float]:
         """Flat metrics: ``strict_f1`` and so on overall, ``relation_strict_f1`` and so on of the parts."""

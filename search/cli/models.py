@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_HOME, AsJson, Command, HomeFolder, StudyName, console, print_json
+from search.cli.options import (
+    DEFAULT_HOME,
+    AsJson,
+    Command,
+    HomeFolder,
+    StudyName,
+    TrackingUri,
+    console,
+    home_of_study,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from clinie_core.document import Document
@@ -25,6 +35,7 @@ def promote(
     name: Annotated[str, typer.Option("--name", help="The registered model's name.")],
     trial: Annotated[int | None, typer.Option(help="A trial's number; the best one if left out.")] = None,
     home: HomeFolder = DEFAULT_HOME,
+    tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Register a study's best trial as NAME@champion; the test split is read here, once."""
@@ -32,11 +43,10 @@ def promote(
     from clinie_core.errors import fail
     from search.ledger import Ledger, open_storage
     from search.promotion import promote_trial
-    from search.settings import Home
     from search.space_file import SpaceFile
-    from search.tracking import connect
+    from search.tracking.connection import connect
 
-    place = Home.at(home)
+    place = home_of_study(home, study, tracking_uri)
     ledger = Ledger.open(open_storage(place), study)
     record = ledger.best() if trial is None else next((r for r in ledger.records() if r.number == trial), None)
     if record is None:
@@ -164,7 +174,7 @@ def _with_concepts(file: Path) -> Document:
 def _extractor(model: str, home: Path) -> Extractor:
     from search.promotion import registered_extractor
     from search.settings import Home
-    from search.tracking import connect
+    from search.tracking.connection import connect
 
     connect(Home.at(home))
     return registered_extractor(model)

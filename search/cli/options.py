@@ -7,16 +7,38 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-__all__ = ["AsJson", "Command", "HomeFolder", "Overrides", "SpaceName", "StudyName", "console", "print_json"]
+if TYPE_CHECKING:
+    from search.settings import Home
+
+__all__ = [
+    "AsJson",
+    "Command",
+    "HomeFolder",
+    "Overrides",
+    "SpaceName",
+    "StudyName",
+    "TrackingUri",
+    "console",
+    "home_of_study",
+    "print_json",
+]
 
 HomeFolder = Annotated[
     Path,
     typer.Option("--home", envvar="CLINIE_HOME", help="Folder of ledger, MLflow database, artifacts and checkpoints."),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri",
+        envvar="CLINIE_TRACKING_URI",
+        help="URL of an MLflow server or database; a database in the home folder if left out. A study remembers it.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 SpaceName = Annotated[
@@ -44,6 +66,24 @@ class Command:
     def name(self) -> str:
         """Its name on the command line."""
         return self.function.__name__.removesuffix("_")
+
+
+def home_of_study(home: Path, study: str, server: str | None) -> Home:
+    """A home folder with the MLflow that a study of it was recorded in.
+
+    Args:
+        home: The folder.
+        study: The study's name.
+        server: What the user gave; the study's own if left out.
+
+    Raises:
+        InputError: If there is no such folder or study.
+    """
+    from search.ledger import Ledger, open_storage
+    from search.settings import Home
+
+    remembered = Ledger.open(open_storage(Home.at(home)), study).attributes.get("server")
+    return Home.at(home, server or remembered)
 
 
 def console() -> Console:

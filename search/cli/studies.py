@@ -14,7 +14,9 @@ from search.cli.options import (
     Overrides,
     SpaceName,
     StudyName,
+    TrackingUri,
     console,
+    home_of_study,
     print_json,
 )
 
@@ -108,6 +110,7 @@ def search(
     space: SpaceName,
     overrides: Overrides = None,
     home: HomeFolder = DEFAULT_HOME,
+    tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
@@ -121,7 +124,7 @@ def search(
 
     file, where = read_space_file(space, overrides or ())
     file = file.with_absolute_paths()
-    study = Study(file, where, Home(home.expanduser().resolve()))
+    study = Study(file, where, Home(home.expanduser().resolve(), tracking_uri))
     Home.at(home, create=True)  # only now, so that wrong input leaves nothing behind
     _run(study, resume=False, as_json=as_json, allow_text=allow_text)
 
@@ -133,6 +136,7 @@ def transfer(
     seeds: Annotated[int, typer.Option(help="Runs, each with a seed of its own.", min=1)] = 1,
     split: Annotated[str, typer.Option(help="The split to score on: dev or test.")] = "dev",
     home: HomeFolder = DEFAULT_HOME,
+    tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
@@ -156,7 +160,7 @@ def transfer(
     results = run_transfer(
         file.with_absolute_paths(),
         where,
-        Home(home.expanduser().resolve()),
+        Home(home.expanduser().resolve(), tracking_uri),
         shots=sorted({int(part) for part in shots.split(",")}),
         seeds=seeds,
         split=split,
@@ -172,13 +176,20 @@ def transfer(
 
 
 def resume(
-    study: StudyName, home: HomeFolder = DEFAULT_HOME, as_json: AsJson = False, allow_text: AllowText = False
+    study: StudyName,
+    home: HomeFolder = DEFAULT_HOME,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+    allow_text: AllowText = False,
 ) -> None:
-    """Go on with a study that was interrupted; its trials go on from their last epoch."""
-    from search.settings import Home
+    """Go on with a study that was interrupted; its trials go on from their last epoch.
+
+    Sends what MLflow could not be told while its server was away.
+    """
     from search.study import Study
 
-    _run(Study.reopen(Home.at(home), study), resume=True, as_json=as_json, allow_text=allow_text)
+    reopened = Study.reopen(home_of_study(home, study, tracking_uri), study)
+    _run(reopened, resume=True, as_json=as_json, allow_text=allow_text)
 
 
 def _run(study: Any, *, resume: bool, as_json: bool, allow_text: bool) -> None:
@@ -202,6 +213,12 @@ def _run(study: Any, *, resume: bool, as_json: bool, allow_text: bool) -> None:
         )
     if outcome.interrupted:
         messages.print(f"{len(outcome.interrupted)} trials interrupted; go on with: clinie resume {outcome.study}")
+    if outcome.waiting:
+        messages.print(
+            f"[yellow]MLflow is away[/yellow] and {outcome.waiting} events wait for it in the home folder; once it is"
+            f" back, send them with: clinie resume {outcome.study}",
+            soft_wrap=True,
+        )
     if outcome.stopped_by_user:
         raise typer.Exit(1)
 

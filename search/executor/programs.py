@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import ray
 from clinie_core.config import TrialConfig
 from clinie_core.document import Corpus
 from search.executor.job_board import Job
+from search.executor.system_metrics import SystemMonitor
 from search.executor.worker import OnReport, Program
 from search.schedulers import EPOCH
 from search.suggest import METRIC_NAMES
@@ -39,18 +40,20 @@ class TrainingProgram:
         shelf = Shelf()
 
         def run(job: Job, on_report: OnReport) -> None:
-            def on_epoch(report: EpochReport) -> bool:
-                return on_report(as_result(report))
-
             folder = Path(job.folder) if job.folder else None
-            train(
-                TrialConfig.model_validate_json(job.config),
-                corpus,
-                shelf=shelf,
-                world=World.current(),
-                folder=folder,
-                on_epoch=on_epoch,
-            )
+            with SystemMonitor() as monitor:
+
+                def on_epoch(report: EpochReport) -> bool:
+                    return on_report(as_result(replace(report, metrics=report.metrics | monitor.averages())))
+
+                train(
+                    TrialConfig.model_validate_json(job.config),
+                    corpus,
+                    shelf=shelf,
+                    world=World.current(),
+                    folder=folder,
+                    on_epoch=on_epoch,
+                )
 
         return run
 

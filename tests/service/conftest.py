@@ -1,0 +1,68 @@
+"""What the service tests share: a real MLflow server that can go away and come back."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+class MlflowServer:
+    """A tracking server on loopback over a database of its own."""
+
+    def __init__(self, folder: Path, wait_until: Callable[[Callable[[], bool]], None]) -> None:
+        self._folder = folder
+        self._wait_until = wait_until
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = int(probe.getsockname()[1])
+        self.uri = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
+        command += ["--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}", "--workers", "1"]
+        command += ["--artifacts-destination", str(self._folder / "artifacts")]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        env = {**os.environ, "PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
+        self._wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "server.log").read_text()
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """End it at once, as a crash does: the server and the processes that it started."""
+        import psutil
+
+        if self._process is None:
+            return
+        family = psutil.Process(self._process.pid).children(recursive=True)
+        for process in family:
+            process.kill()
+        self._process.kill()
+        self._process.wait()
+        psutil.wait_procs(family)
+        self._process = None
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path, wait_until: Callable[[Callable[[], bool]], None]) -> Iterator[MlflowServer]:
+    (tmp_path / "server").mkdir()
+    server = MlflowServer(tmp_path / "server", wait_until)
+    server.start()
+    yield server
+    server.kill()

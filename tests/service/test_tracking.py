@@ -1,0 +1,167 @@
+"""What a study leaves in MLflow: on a real server that is killed on the way, and in a home folder's own database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinie_core.config import TrialConfig
+from clinie_core.document import Corpus
+from clinie_core.errors import InputError
+from clinie_core.training import EpochReport, train
+from search.settings import Home
+from search.tracking import outbox
+from search.tracking.connection import connect, require_reachable
+from search.tracking.datasets import dataset_facts
+from search.tracking.tracker import StudyFacts, Tracker
+
+MakeConfig = Callable[..., TrialConfig]
+Places = dict[int, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus, tiny_backbone: Any) -> tuple[Path, list[Any]]:
+    """A checkpoint and the reports that led to it, for all tests here."""
+    from clinie_core.config import Part
+
+    folder = tmp_path_factory.mktemp("trained")
+    config = TrialConfig(
+        backbone=tiny_backbone,
+        formulation=Part(name="token_classification"),
+        finetuning=Part(name="lora", parameters={"learning_rate": 3e-3, "rank": 4}),
+        epochs=3,
+        window_tokens=96,
+        window_overlap=16,
+        precision="float32",
+    )
+    reports: list[EpochReport] = []
+    train(config, corpus, folder=folder, on_epoch=lambda report: reports.append(report) or True)  # type: ignore[func-returns-value]
+    return folder / "best", [config, reports]
+
+
+def tracker_of(home: Home, corpus: Corpus, places: Places) -> Tracker:
+    def placed(number: int, where: dict[str, str]) -> None:
+        places.setdefault(number, {}).update(where)
+
+    facts = StudyFacts("away", {"clinie.corpus": "synthetic"}, dataset_facts(corpus, "synthetic"))
+    return Tracker(connect(home), home, facts, placed)
+
+
+def copy_of(folder: Path, target: Path) -> Path:
+    import shutil
+
+    shutil.copytree(folder, target / "best")
+    return target / "best"
+
+
+def test_a_server_that_goes_away_and_comes_back_has_everything_once(
+    tmp_path: Path, corpus: Corpus, mlflow_server: Any, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "PAUSE_SECONDS", 0.0)
+    checkpoint, (config, reports) = trained
+    home, places = Home(tmp_path, mlflow_server.uri), Places()
+    tracker = tracker_of(home, corpus, places)
+    tracker.begin(0, config, None, {})
+    tracker.epoch(0, 1, reports[0].metrics)
+    mlflow_server.kill()
+    for epoch in (2, 3):
+        tracker.epoch(0, epoch, reports[epoch - 1].metrics)
+    best = copy_of(checkpoint, tmp_path / "trial-0")
+    tracker.end(
+        0,
+        "complete",
+        config=config,
+        reason=None,
+        best=reports[2].metrics,
+        best_epoch=3,
+        checkpoint=best,
+    )
+    tracker.begin(1, config, None, {})
+    tracker.epoch(1, 1, reports[0].metrics)
+    assert "run_id" not in places.get(1, {})
+    assert best.is_dir()
+    assert (home.study_folder("away") / "outbox.jsonl").exists()
+
+    mlflow_server.start()
+    tracker = tracker_of(home, corpus, places)  # a later process sends what waits
+    tracker.epoch(1, 2, reports[1].metrics)
+    tracker.end(1, "pruned", config=config, reason=None, best=reports[1].metrics, best_epoch=2, checkpoint=None)
+    assert tracker.close("FINISHED", {"trials_complete": 1}, "a note") == 0
+    assert not (home.study_folder("away") / "outbox.jsonl").exists()
+    assert not best.exists()
+
+    client = connect(home)
+    runs = client.search_runs([client.get_experiment_by_name("away").experiment_id])
+    assert sorted(r.data.tags["clinie.kind"] for r in runs) == ["study", "trial", "trial"]
+    for number, epochs, status in ((0, 3, "FINISHED"), (1, 2, "KILLED")):
+        run = client.get_run(places[number]["run_id"])
+        assert run.info.status == status
+        history = client.get_metric_history(run.info.run_id, "strict_f1")
+        assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == [
+            (e, reports[e - 1].metrics["strict_f1"]) for e in range(1, epochs + 1)
+        ]
+        assert {d.dataset.name for d in run.inputs.dataset_inputs} == {
+            "synthetic train",
+            "synthetic dev",
+            "synthetic test",
+        }
+    (output,) = client.get_run(places[0]["run_id"]).outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert model.status.name == "READY"
+    assert {m.key: m.value for m in model.metrics}["best_strict_f1"] == reports[2].metrics["strict_f1"]
+    assert {m.dataset_name for m in model.metrics} == {"synthetic dev"}
+    assert places[0]["checkpoint"] == model.artifact_location
+
+
+def test_a_trial_that_goes_on_writes_the_epochs_that_mlflow_lacks(tmp_path: Path, corpus: Corpus, trained: Any) -> None:
+    _, (config, reports) = trained
+    home, places = Home(tmp_path), Places()
+    tracker = tracker_of(home, corpus, places)
+    tracker.begin(0, config, None, {})
+    tracker.epoch(0, 1, reports[0].metrics)
+    # The driver ended after the ledger had epoch 2 and before MLflow had it.
+    known = {e: reports[e - 1].metrics for e in (1, 2)}
+    again = tracker_of(home, corpus, places)
+    again.begin(0, config, places[0]["run_id"], known)
+    again.epoch(0, 3, reports[2].metrics)
+    history = connect(home).get_metric_history(places[0]["run_id"], "strict_f1")
+    assert sorted(m.step for m in history) == [1, 2, 3]
+    assert again.parent == tracker.parent
+
+
+def test_a_run_says_what_it_is(tmp_path: Path, corpus: Corpus, trained: Any) -> None:
+    _, (config, reports) = trained
+    home, places = Home(tmp_path), Places()
+    tracker = tracker_of(home, corpus, places)
+    tracker.begin(7, config, None, {})
+    tracker.epoch(7, 1, {**reports[0].metrics, "system.cpu_utilization_percentage": 50.0})
+    run = connect(home).get_run(places[7]["run_id"])
+    assert run.info.run_name == "007 tiny token_classification lora lr=0.003 r=4"
+    told = {k.removeprefix("clinie."): v for k, v in run.data.tags.items() if k.startswith("clinie.")}
+    assert told["architecture"] == "encoder"
+    assert told["finetuning"] == "lora"
+    assert told["corpus"] == "synthetic"
+    assert run.data.metrics["system/cpu_utilization_percentage"] == 50.0
+    assert float(run.data.params["learning_rate"]) == 3e-3
+    assert run.data.params["finetuning.lora.rank"] == run.data.params["rank"] == "4"
+    profile = run.inputs.dataset_inputs[0].dataset.profile
+    assert all(note.text[:30] not in profile for note in corpus["train"])
+
+
+def test_a_server_that_is_not_there_is_one_line_before_anything_begins(tmp_path: Path) -> None:
+    home = Home(tmp_path, "http://127.0.0.1:9")
+    with pytest.raises(
+        InputError, match=r"--tracking-uri: MLflow does not answer at http://127\.0\.0\.1:9; the URL of a server"
+    ):
+        require_reachable(connect(home))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_password_in_a_url_is_not_shown(tmp_path: Path) -> None:
+    home = Home(tmp_path, "http://me:secret-word@127.0.0.1:9")
+    with pytest.raises(InputError, match=r"http://me@127\.0\.0\.1:9") as raised:
+        require_reachable(connect(home))
+    assert "secret-word" not in str(raised.value)
