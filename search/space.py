@@ -16,7 +16,7 @@ from clinie_core.finetuning import FINETUNING
 from clinie_core.formulations import FORMULATIONS
 from clinie_core.table import Table
 from search.domains import Chooser, Domain, Fixed, OneOf, parse_domain
-from search.space_file import SpaceFile
+from search.space_file import SETTLED_ELSEWHERE, SpaceFile
 
 __all__ = ["SearchSpace"]
 
@@ -27,7 +27,6 @@ PARTS: dict[str, Table[Any]] = {
     "relation_formulation": FORMULATIONS,
     "finetuning": FINETUNING,
 }
-RESERVED = {"task": "task", "epochs": "budget.epochs", "selection": "objective", "view": "corpus"}
 
 
 class SearchSpace:
@@ -69,10 +68,10 @@ class SearchSpace:
         where = f"{self._where}: space.{key}"
         if key in PARTS:
             self._parts[key] = self._parse_part(key, value, where)
-        elif key in RESERVED:
-            self._errors.add(where, "not a dimension of the space", f"set {RESERVED[key]} at the top level")
+        elif key in SETTLED_ELSEWHERE:
+            self._errors.add(where, "not a dimension of the space", f"set {SETTLED_ELSEWHERE[key]} at the top level")
         elif key not in TrialConfig.model_fields:
-            fields = [f for f in TrialConfig.model_fields if f not in RESERVED]
+            fields = [f for f in TrialConfig.model_fields if f not in SETTLED_ELSEWHERE]
             self._errors.add(where, "unknown key", "allowed: " + ", ".join(fields))
         else:
             self._scalars[key] = parse_domain(value, where, self._errors)

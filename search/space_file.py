@@ -10,12 +10,17 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, JsonValue, ValidationError, field_validator
 
-from clinie_core.config import BackboneSource, CorpusView, Frozen, Score, Task, problems_from
+from clinie_core.config import BackboneSource, CorpusView, Frozen, Part, Score, Task, TrialConfig, problems_from
 from clinie_core.corpora.loading import CorpusSource
 from clinie_core.errors import ErrorList, InputError, fail
 from search.objectives import Objective
 
 __all__ = ["Algorithm", "Budget", "Resources", "SpaceFile", "read_space_file", "shipped_spaces"]
+
+
+PARTS = ("formulation", "relation_formulation", "finetuning")
+SETTLED_ELSEWHERE = {"task": "task", "epochs": "budget.epochs", "selection": "objective", "view": "corpus"}
+"""What a configuration holds that is no dimension of the space, and where the file says it."""
 
 
 class Budget(Frozen):
@@ -104,6 +109,30 @@ class SpaceFile(Frozen):
         """The same with corpus paths that hold wherever a process runs."""
         absolute = (s.model_copy(update={"path": str(Path(s.path).resolve())}) for s in self.corpus)
         return self.model_copy(update={"corpus": tuple(absolute)})
+
+    def repeating(self, config: TrialConfig, study: str) -> SpaceFile:
+        """A space of one configuration, as a study of its own.
+
+        Args:
+            config: A trial of a study of this space.
+            study: The new study's name.
+        """
+
+        def part(value: Part) -> JsonValue:
+            return {value.name: dict(value.parameters)}
+
+        space: dict[str, JsonValue] = {"backbone": config.backbone.name}
+        for key in PARTS:
+            value = getattr(config, key)
+            if value is not None:
+                space[key] = part(value)
+        settled = {"backbone", *PARTS, *SETTLED_ELSEWHERE}
+        space |= {k: v for k, v in config.model_dump(mode="json").items() if k not in settled}
+        plain = self.algorithm.model_copy(update={"scheduler": "none", "points_to_evaluate": ()})
+        budget = self.budget.model_copy(update={"trials": 1, "epochs": config.epochs})
+        source = config.backbone.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+        changed = {"study": study, "algorithm": plain, "budget": budget, "space": space}
+        return self.model_copy(update={**changed, "backbones": {**self.backbones, config.backbone.name: source}})
 
     @property
     def corpus_title(self) -> str:

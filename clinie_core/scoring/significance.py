@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Comparison", "Rate", "compare", "interval"]
+__all__ = ["Comparison", "Rate", "compare", "document_weights", "interval", "rates"]
 
 Rate = Literal["precision", "recall", "f1"]
 BLOCK = 1_000
@@ -43,7 +43,7 @@ class Comparison:
     randomization_p: float
 
 
-def _rates(sums: NDArray[np.float64], rate: Rate) -> NDArray[np.float64]:
+def rates(sums: NDArray[np.float64], rate: Rate) -> NDArray[np.float64]:
     """Rates ``[...]`` from sums of counts ``[..., 3]``; 0 where there is nothing to divide by."""
     tp, fp, fn = sums[..., 0], sums[..., 1], sums[..., 2]
     top = 2 * tp if rate == "f1" else tp
@@ -52,7 +52,7 @@ def _rates(sums: NDArray[np.float64], rate: Rate) -> NDArray[np.float64]:
     return result
 
 
-def _weights(documents: int, resamples: int, draw: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+def document_weights(documents: int, resamples: int, draw: np.random.Generator) -> Iterator[NDArray[np.float64]]:
     """How often each document is in each resample, ``[block, documents]``."""
     for begin in range(0, resamples, BLOCK):
         rows = min(BLOCK, resamples - begin)
@@ -88,8 +88,8 @@ def interval(
     if not len(documents):
         raise ValueError("an interval needs at least one document")
     draw = np.random.default_rng(seed)
-    rates = np.concatenate([_rates(w @ documents, rate) for w in _weights(len(documents), resamples, draw)])
-    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
+    found = np.concatenate([rates(w @ documents, rate) for w in document_weights(len(documents), resamples, draw)])
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -118,10 +118,10 @@ def compare(
     if first.shape != second.shape or not len(first):
         raise ValueError(f"both systems need the same documents, found {len(first)} and {len(second)}")
     draw = np.random.default_rng(seed)
-    observed = float(_rates(first.sum(axis=0), rate) - _rates(second.sum(axis=0), rate))
+    observed = float(rates(first.sum(axis=0), rate) - rates(second.sum(axis=0), rate))
     both = np.concatenate([first, second], axis=1)  # [documents, 6]
-    resampled = np.concatenate([w @ both for w in _weights(len(first), resamples, draw)])  # [resamples, 6]
-    differences = _rates(resampled[:, :3], rate) - _rates(resampled[:, 3:], rate)
+    resampled = np.concatenate([w @ both for w in document_weights(len(first), resamples, draw)])  # [resamples, 6]
+    differences = rates(resampled[:, :3], rate) - rates(resampled[:, 3:], rate)
     low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
     turned = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     exchanged = _exchanged(first, second, rate, resamples, draw)
@@ -145,5 +145,5 @@ def _exchanged(
         rows = min(BLOCK, resamples - begin)
         swap = draw.integers(0, 2, size=(rows, len(first)), dtype=np.int8).astype(np.float64)
         moved = swap @ shift  # [rows, 3]
-        parts.append(_rates(first.sum(axis=0) + moved, rate) - _rates(second.sum(axis=0) - moved, rate))
+        parts.append(rates(first.sum(axis=0) + moved, rate) - rates(second.sum(axis=0) - moved, rate))
     return np.concatenate(parts)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from clinie_core.errors import InputError
-from search.cli import data, models, studies
+from search.cli import data, models, reports, studies
 
 __all__ = ["app", "main"]
 
@@ -39,7 +39,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data.app, name="data")
-for command in (*studies.COMMANDS, *models.COMMANDS):
+for command in (*studies.COMMANDS, *reports.COMMANDS, *models.COMMANDS):
     app.command(rich_help_panel=command.panel, name=command.name)(command.function)
 
 

@@ -94,7 +94,7 @@ def predict(
     """
     from clinie_core.corpora.brat import Brat
     from clinie_core.extractor import found_json
-    from search.report import marked_text
+    from search.report.terminal import marked_text
 
     extractor = _extractor(model, home)
     read = _with_concepts if extractor.task == "relations" else _without_concepts
@@ -121,7 +121,7 @@ def evaluate(
     """Score a registered model on a split of a corpus."""
     from clinie_core.corpora.loading import discover_splits, load_corpus
     from clinie_core.scoring.significance import interval
-    from search.report import scores_table
+    from search.report.terminal import scores_table
 
     loaded = load_corpus(discover_splits(corpus, format_), (split,))
     extractor = _extractor(model, home)

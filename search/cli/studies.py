@@ -101,7 +101,7 @@ def plan(
     out.print(f"configurations: {'without end (a range of real numbers)' if math.isinf(size) else f'{int(size):,}'}")
     if note:
         out.print(f"[yellow]note[/yellow] {note}", soft_wrap=True)
-    from search.report import plan_table
+    from search.report.terminal import plan_table
 
     out.print(plan_table(drawn, sizes))
 
@@ -147,7 +147,7 @@ def transfer(
     import dataclasses
 
     from clinie_core.errors import fail
-    from search.report import transfer_table
+    from search.report.terminal import transfer_table
     from search.settings import Home
     from search.space_file import read_space_file
     from search.transfer import run_transfer, summarized
@@ -192,11 +192,39 @@ def resume(
     _run(reopened, resume=True, as_json=as_json, allow_text=allow_text)
 
 
+def repeat(
+    study: StudyName,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="A trial's number.")],
+    seed: Annotated[int | None, typer.Option(help="Another seed than the trial's.")] = None,
+    home: HomeFolder = DEFAULT_HOME,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+    allow_text: AllowText = False,
+) -> None:
+    """Train one trial's configuration again, as a study of its own named STUDY-trial-TRIAL."""
+    from clinie_core.errors import fail
+    from search.ledger import Ledger, open_storage
+    from search.space_file import SpaceFile
+    from search.study import Study
+
+    place = home_of_study(home, study, tracking_uri)
+    ledger = Ledger.open(open_storage(place), study)
+    config = next((r.config for r in ledger.records() if r.number == trial), None)
+    if config is None:
+        fail("trial", f"study {study!r} has no trial {trial}", "a number that `clinie status` shows")
+    name = f"{study}-trial-{trial}"
+    if seed is not None:
+        config, name = config.model_copy(update={"seed": seed}), f"{name}-seed-{seed}"
+    attributes = ledger.attributes
+    file = SpaceFile.model_validate(attributes["space"]).repeating(config, name)
+    _run(Study(file, str(attributes["where"]), place), resume=False, as_json=as_json, allow_text=allow_text)
+
+
 def _run(study: Any, *, resume: bool, as_json: bool, allow_text: bool) -> None:
     from rich.console import Console
 
     from search.progress import Progress
-    from search.report import trials_table
+    from search.report.terminal import trials_table
 
     messages = Console(stderr=True, highlight=False)
     for warning in study.warnings:
@@ -230,7 +258,7 @@ def status(
 ) -> None:
     """Show the studies of a home folder, or the trials of one."""
     from search.ledger import Ledger, open_storage, study_names
-    from search.report import trials_table
+    from search.report.terminal import trials_table
     from search.settings import Home
     from search.study import is_running, standing
 
@@ -270,4 +298,4 @@ def _best(ledger: Any) -> float | None:
     return round(best.metrics[ledger.metrics[0]], 4) if best else None
 
 
-COMMANDS = tuple(Command(f, "Search") for f in (spaces, plan, search, resume, status, transfer))
+COMMANDS = tuple(Command(f, "Search") for f in (spaces, plan, search, resume, repeat, status, transfer))

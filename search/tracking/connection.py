@@ -28,6 +28,7 @@ __all__ = [
     "experiment_id",
     "fetch_artifacts",
     "is_unreachable",
+    "keep_page",
     "require_reachable",
     "without_password",
 ]
@@ -101,6 +102,11 @@ def experiment_id(client: MlflowClient, home: Home, name: str) -> str:
         if again is None:
             raise
         return str(again.experiment_id)
+
+
+def keep_page(client: MlflowClient, run_id: str, file: Path) -> None:
+    """Keep a report as an artifact of its study's run."""
+    client.log_artifact(run_id, str(file), "report")
 
 
 def fetch_artifacts(uri: str, target: Path) -> Path:

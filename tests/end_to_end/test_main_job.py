@@ -62,7 +62,7 @@ def test_mlflow_has_one_parent_and_one_child_a_trial(home: Path) -> None:
             "document_counts.json",
             "model.safetensors",
         }
-        assert {m.key: m.value for m in checkpoint.metrics}["strict_f1"] == trial["metrics"]["strict_f1"]
+        assert {m.key: m.value for m in checkpoint.metrics}["best_strict_f1"] == trial["metrics"]["strict_f1"]
 
 
 def test_an_adapter_checkpoint_is_small(home: Path) -> None:

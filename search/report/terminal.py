@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -16,13 +16,17 @@ from clinie_core.scoring import Scores
 from clinie_core.scoring.significance import interval
 from search.describe import describe_config
 from search.ledger import TrialRecord
+from search.report.sheets import Sheet
 
 if TYPE_CHECKING:
     from clinie_core.footprint import Footprint
     from search.transfer import TransferRow
 
-__all__ = ["marked_text", "plan_table", "scores_table", "transfer_table", "trials_table"]
+__all__ = ["marked_text", "plan_table", "print_sheets", "scores_table", "transfer_table", "trials_table"]
 
+WIDE = 140
+"""A terminal of so many columns shows a report's tables in whole."""
+SHORT_CELL = 14
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
 
 
@@ -49,6 +53,26 @@ def trials_table(title: str, records: Sequence[TrialRecord], metric: str, *, max
             + (f" [dim]({escape(record.reason)})[/dim]" if record.reason else ""),
         )
     return table
+
+
+def print_sheets(console: Console, facts: str, sheets: Sequence[Sheet]) -> None:
+    """Print a report's sections, one after the other."""
+    console.print(f"[dim]{escape(facts)}[/dim]")
+    for sheet in sheets:
+        console.print(f"\n[bold]{escape(sheet.title)}[/bold]")
+        console.print(escape(sheet.answer))
+        if not sheet.rows:
+            continue
+        everything = tuple(range(len(sheet.columns)))
+        shown = sheet.narrow if sheet.narrow and console.width < WIDE else everything
+        table = Table(header_style="bold", box=None, padding=(0, 1))
+        for column in shown:
+            short = max(len(row[column]) for row in sheet.rows) <= SHORT_CELL
+            table.add_column(escape(sheet.columns[column]), overflow="fold", no_wrap=False, min_width=SHORT_CELL // 2)
+            table.columns[-1].justify = "right" if short and column else "left"
+        for row in sheet.rows:
+            table.add_row(*(escape(row[column]) for column in shown))
+        console.print(table)
 
 
 def plan_table(configs: Sequence[TrialConfig], sizes: Sequence[Footprint]) -> RenderableType:

@@ -1,0 +1,113 @@
+"""Everything that a report reads: the ledger, kept counts, transfer results, reads of the test split."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from search.analysis.findings import Findings, ScoredTrial, find
+from search.ledger import Ledger, open_storage
+from search.report.sheets import Curve, ReadOfTest, Sheet, sheets_of
+from search.space_file import SpaceFile
+from search.tracking.connection import connect
+from search.tracking.counts import kept_counts
+from search.transfer import RESULTS
+
+if TYPE_CHECKING:
+    from search.settings import Home
+
+__all__ = ["StudyReport", "gather"]
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """A study's findings and what goes with them."""
+
+    file: SpaceFile
+    findings: Findings
+    shots: dict[str, Curve]
+    reads: list[ReadOfTest]
+    parent_run: str | None
+
+    @property
+    def facts(self) -> str:
+        """One line on what the study is."""
+        file = self.file
+        return f"Study {file.study}: {file.task} on {file.corpus_title}, chosen by {file.objective[0].metric} on dev."
+
+    @property
+    def sheets(self) -> list[Sheet]:
+        """The report's sections."""
+        return sheets_of(self.findings, shots=self.shots, reads=self.reads)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report's sections for ``--json``."""
+        return {
+            "study": self.file.study,
+            "sections": [
+                {
+                    "key": sheet.key,
+                    "title": sheet.title,
+                    "answer": sheet.answer,
+                    "rows": [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows],
+                }
+                for sheet in self.sheets
+            ],
+        }
+
+
+def gather(home: Home, study: str) -> StudyReport:
+    """Read all that is known of a study.
+
+    Args:
+        home: Where it is kept.
+        study: Its name.
+
+    Raises:
+        InputError: If there is no study of that name.
+    """
+    ledger = Ledger.open(open_storage(home), study)
+    attributes, records = ledger.attributes, ledger.records()
+    findings = find(
+        study,
+        records,
+        ledger.metrics[0],
+        maximized=ledger.maximized,
+        counts=kept_counts(connect(home), records),
+        importances=ledger.importances(),
+    )
+    file = SpaceFile.model_validate(attributes["space"])
+    shots = _transfer_curves(home, study) | _document_curves(findings)
+    return StudyReport(file, findings, shots, [], attributes.get("parent_run"))
+
+
+def _transfer_curves(home: Home, study: str) -> dict[str, Curve]:
+    """Scores of the transfer protocol, a curve for each corpus that was left out."""
+    file = home.study_folder(study) / "transfer" / RESULTS
+    if not file.is_file():
+        return {}
+    groups: defaultdict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for result in json.loads(file.read_text(encoding="utf-8"))["results"]:
+        groups[result["holdout"], result["shots"]].append(result)
+    curves: defaultdict[str, list[tuple[int, float, float, float]]] = defaultdict(list)
+    for (holdout, shots), own in sorted(groups.items()):
+        scores = [r["metrics"]["strict_f1"] for r in own]
+        ends = (own[0]["low"], own[0]["high"]) if len(own) == 1 else (min(scores), max(scores))
+        curves[f"{holdout}, left out"].append((shots, sum(scores) / len(scores), *ends))
+    return dict(curves)
+
+
+def _document_curves(findings: Findings) -> dict[str, Curve]:
+    """The best score at each number of training documents, by architecture, where that number was searched."""
+    best: dict[tuple[str, int], ScoredTrial] = {}
+    for trial in findings.trials:
+        documents = trial.record.parameters.get("train_documents")
+        if documents is not None:
+            key = (trial.architecture, int(documents))
+            best[key] = max(best.get(key, trial), trial, key=lambda t: t.score)
+    curves: defaultdict[str, list[tuple[int, float, float, float]]] = defaultdict(list)
+    for (architecture, documents), trial in sorted(best.items()):
+        curves[architecture].append((documents, trial.score, trial.score, trial.score))
+    return dict(curves)

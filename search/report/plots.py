@@ -1,0 +1,119 @@
+"""The figures of a report, by plotly."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from search.analysis.findings import Findings, GroupRow, ScoredTrial, cost
+
+__all__ = ["front_plot", "groups_plot", "history_plot", "importance_plot", "response_plot", "shots_plot"]
+
+LAYOUT: dict[str, Any] = {
+    "template": "plotly_white",
+    "height": 360,
+    "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
+    "font": {"family": "system-ui, sans-serif", "size": 13},
+    "legend": {"orientation": "h", "y": 1.12},
+}
+COST_NAMES = {
+    "seconds_per_document": "seconds to predict a document",
+    "peak_memory_mb": "peak memory (MiB)",
+    "trainable_parameters": "parameters trained",
+}
+
+
+def _figure(traces: Sequence[Any], x: str, y: str, *, log_x: bool = False) -> go.Figure:
+    figure = go.Figure(traces)
+    figure.update_layout(**LAYOUT)
+    figure.update_xaxes(title=x, type="log" if log_x else None)
+    figure.update_yaxes(title=y)
+    return figure
+
+
+def _by_method(trials: Sequence[ScoredTrial]) -> dict[str, list[ScoredTrial]]:
+    groups: defaultdict[str, list[ScoredTrial]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.method].append(trial)
+    return dict(sorted(groups.items()))
+
+
+def groups_plot(rows: Sequence[GroupRow], metric: str) -> go.Figure:
+    """The best trial of each group with its interval."""
+    names, scores = [row.name for row in rows], [row.best.score for row in rows]
+    up = [row.interval[1] - row.best.score if row.interval else 0.0 for row in rows]
+    down = [row.best.score - row.interval[0] if row.interval else 0.0 for row in rows]
+    bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
+    return _figure(
+        [go.Scatter(x=names, y=scores, mode="markers", error_y=bars, marker={"size": 10})], "", f"dev {metric}"
+    )
+
+
+def response_plot(trials: Sequence[ScoredTrial], path: str, metric: str) -> go.Figure:
+    """The score against a numeric dimension, by method."""
+    traces = []
+    for method, own in _by_method([t for t in trials if path in t.record.parameters]).items():
+        x = [float(t.record.parameters[path]) for t in own]
+        traces.append(go.Scatter(x=x, y=[t.score for t in own], mode="markers", name=method, text=_labels(own)))
+    values = [float(t.record.parameters[path]) for t in trials if path in t.record.parameters]
+    spread = min(values) > 0 and max(values) / min(values) > 8
+    return _figure(traces, path, f"dev {metric}", log_x=spread)
+
+
+def front_plot(findings: Findings, name: str) -> go.Figure:
+    """The score against one cost, the Pareto front of all costs marked."""
+    front = {t.record.number for t in findings.front}
+    traces = []
+    for method, own in _by_method(findings.trials).items():
+        symbols = ["diamond" if t.record.number in front else "circle-open" for t in own]
+        traces.append(
+            go.Scatter(
+                x=[cost(t, name) for t in own],
+                y=[t.score for t in own],
+                mode="markers",
+                name=method,
+                text=_labels(own),
+                marker={"symbol": symbols, "size": 9},
+            )
+        )
+    return _figure(traces, COST_NAMES[name], f"dev {findings.metric}", log_x=True)
+
+
+def history_plot(findings: Findings, *, against: str) -> go.Figure:
+    """The best score so far, against trials or against hours of compute."""
+    x = [number + 1 if against == "trials" else hours for number, (_, hours, _) in enumerate(findings.history)]
+    y = [best for _, _, best in findings.history]
+    label = "trials ended" if against == "trials" else "hours of compute, all workers"
+    return _figure(
+        [go.Scatter(x=x, y=y, mode="lines+markers", line={"shape": "hv"})], label, f"best dev {findings.metric}"
+    )
+
+
+def importance_plot(importances: Mapping[str, float]) -> go.Figure:
+    """Share of each dimension, the largest on top."""
+    names = list(importances)[::-1]
+    bar = go.Bar(x=[importances[n] for n in names], y=names, orientation="h")
+    figure = _figure([bar], "share of the variation", "")
+    figure.update_layout(margin={"l": 260, "r": 20, "t": 20, "b": 50})
+    return figure
+
+
+def shots_plot(curves: Mapping[str, Sequence[tuple[int, float, float, float]]], metric: str) -> go.Figure:
+    """Scores by number of documents, ``(documents, score, low, high)``, a line each."""
+    traces = []
+    for name, points in curves.items():
+        up = [high - score for _, score, _, high in points]
+        down = [score - low for _, score, low, _ in points]
+        bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
+        x, y = [str(p[0]) for p in points], [p[1] for p in points]
+        traces.append(go.Scatter(x=x, y=y, mode="lines+markers", name=name, error_y=bars))
+    figure = _figure(traces, "documents trained on", metric)
+    figure.update_xaxes(type="category")
+    return figure
+
+
+def _labels(trials: Sequence[ScoredTrial]) -> list[str]:
+    return [f"trial {t.record.number}" for t in trials]

@@ -1,0 +1,62 @@
+"""Questions that a user asks of a finished study, from the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlflow.tracking import MlflowClient
+
+from search.settings import Home
+
+RunClinie = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def outcome_of(home: Path) -> dict[str, Any]:
+    outcome: dict[str, Any] = json.loads((home.parent / "outcome.json").read_text())
+    return outcome
+
+
+def test_the_report_answers_from_what_the_search_kept(home: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    done = clinie("report", "small", "--home", home, "-o", tmp_path / "out" / "report.html", "--json")
+    assert done.returncode == 0, done.stderr
+    sections = {s["key"]: s for s in json.loads(done.stdout)["sections"]}
+    best = outcome_of(home)["best"]
+    assert sections["winner"]["answer"].startswith(f"Trial {best['number']} won with dev strict_f1 ")
+    assert "On the same documents, " in sections["winner"]["answer"]  # counts by document were kept and compared
+    assert {row["method"] for row in sections["methods"]["rows"]} == {"full", "lora", "ia3"}
+    assert len(sections["trials"]["rows"]) == 4
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<script src" not in page
+    client = MlflowClient(Home.at(home).tracking_uri)
+    (parent,) = client.search_runs([client.get_experiment_by_name("small").experiment_id], "tags.clinie.kind = 'study'")
+    assert [f.path for f in client.list_artifacts(parent.info.run_id, "report")] == ["report/report.html"]
+
+
+def test_the_terminal_shows_the_same(home: Path, clinie: RunClinie) -> None:
+    shown = clinie("report", "small", "--home", home, COLUMNS="80")
+    assert "What won, and by how much?" in shown.stdout
+    assert "Full fine-tuning or which PEFT method?" in shown.stdout
+    best = clinie("best", "small", "--home", home)
+    number = outcome_of(home)["best"]["number"]
+    assert f"clinie repeat small {number}" in best.stdout
+
+
+def test_a_trial_repeated_scores_the_same_and_the_studies_compare(home: Path, clinie: RunClinie) -> None:
+    trial = outcome_of(home)["trials"][2]
+    done = clinie("repeat", "small", "2", "--home", home, "--json")
+    assert done.returncode == 0, done.stderr
+    (again,) = json.loads(done.stdout)["trials"]
+    assert again["metrics"]["strict_f1"] == trial["metrics"]["strict_f1"]
+    compared = json.loads(clinie("compare", "small", "small-trial-2", "--home", home, "--json").stdout)
+    assert compared["scores"] == [outcome_of(home)["best"]["metrics"]["strict_f1"], trial["metrics"]["strict_f1"]]
+    assert compared["winners"]["low"] <= compared["winners"]["difference"] <= compared["winners"]["high"]
+
+
+def test_a_trial_that_is_not_there_is_one_line(home: Path, clinie: RunClinie) -> None:
+    done = clinie("repeat", "small", "99", "--home", home)
+    assert done.returncode == 2
+    assert "study 'small' has no trial 99" in done.stderr

@@ -1,0 +1,212 @@
+"""Comparisons find what is there and call the rest no evidence, at the stated rates."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.scoring.document_counts import DocumentCounts
+from clinie_core.scoring.significance import rates
+from search.analysis.comparisons import compare_groups, corrected_best, expected_best, trend
+from search.analysis.findings import Findings, find
+from search.ledger import TrialRecord
+from search.report.page import render_page
+from search.report.sheets import NO_EVIDENCE, sheets_of
+
+Counts = NDArray[np.float64]
+DOCUMENTS = 100
+
+
+def study_of(
+    draw: np.random.Generator, shifts: list[float], *, documents: int = DOCUMENTS, spread: float = 0.03
+) -> Counts:
+    """Counts of synthetic trials, ``[trials, documents, 3]``: each has its own quality, documents are hard for all."""
+    hardness = draw.normal(0, 0.15, size=documents)
+    concepts = draw.integers(3, 15, size=documents)
+    quality = 0.8 + np.array(shifts) + draw.normal(0, spread, size=len(shifts))
+    found = np.clip(quality[:, None] + hardness, 0.02, 0.98)
+    tp = draw.binomial(concepts, found)
+    fp = draw.binomial(concepts, 1 - found)
+    return np.stack([tp, fp, concepts - tp], axis=2).astype(np.float64)
+
+
+@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=8), data=st.data())
+def test_the_expected_best_is_the_mean_over_all_choices(scores: list[float], data: st.DataObject) -> None:
+    tries = data.draw(st.integers(1, len(scores)))
+    expected = np.mean([max(chosen) for chosen in itertools.combinations(scores, tries)])
+    assert expected_best(np.array(scores), tries) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (12, 12), (20, 8)])
+def test_groups_without_a_difference_are_called_no_evidence(sizes: tuple[int, int]) -> None:
+    draw = np.random.default_rng(5)
+    decided = 0
+    for _ in range(120):
+        counts = study_of(draw, [0.0] * sum(sizes))
+        decided += compare_groups(counts[: sizes[0]], counts[sizes[0] :]).decided
+    # At a rate of 0.05 more than 13 of 120 come up once in a hundred thousand times.
+    assert decided <= 13
+
+
+def test_a_planted_difference_between_groups_is_found() -> None:
+    draw = np.random.default_rng(6)
+    found = 0
+    for _ in range(60):
+        counts = study_of(draw, [0.06] * 12 + [0.0] * 12)
+        comparison = compare_groups(counts[:12], counts[12:])
+        found += comparison.decided and comparison.difference > 0
+    assert found >= 45
+
+
+def test_groups_change_sides() -> None:
+    counts = study_of(np.random.default_rng(7), [0.05] * 6 + [0.0] * 6)
+    there, back = compare_groups(counts[:6], counts[6:]), compare_groups(counts[6:], counts[:6])
+    assert there.difference == pytest.approx(-back.difference)
+    assert there.p == pytest.approx(back.p, abs=0.03)
+
+
+def test_three_trials_against_three_decide_nothing() -> None:
+    counts = study_of(np.random.default_rng(8), [0.15] * 3 + [-0.3] * 3)
+    comparison = compare_groups(counts[:3], counts[3:])
+    assert comparison.low > 0  # the documents are sure, three trials are not
+    assert not comparison.decided
+
+
+def test_the_correction_takes_away_what_choosing_added() -> None:
+    draw = np.random.default_rng(9)
+    naive, corrected, covered = [], [], 0
+    for _ in range(300):
+        counts = study_of(draw, [0.0] * 20, documents=840, spread=0.005)
+        seen, others = counts[:, :40], counts[:, 40:]
+        best = corrected_best(seen)
+        truth = float(rates(others.sum(axis=1), "f1")[best.best])
+        naive.append(best.score - truth)
+        corrected.append(best.corrected - truth)
+        covered += best.low <= truth <= best.high
+    error = np.std(corrected) / np.sqrt(300)
+    assert np.mean(naive) > 5 * error
+    assert abs(np.mean(corrected)) < 3 * error
+    assert covered >= 262  # 285 expected at 95 %, and fewer than 262 with a method of 90 %
+
+
+def test_a_trend_is_found_and_noise_is_not() -> None:
+    draw = np.random.default_rng(10)
+    rising, noise = 0, 0
+    for _ in range(60):
+        ranks = draw.uniform(1, 64, size=20)
+        found = trend(ranks.tolist(), (0.7 + 0.002 * ranks + draw.normal(0, 0.03, 20)).tolist())
+        none = trend(ranks.tolist(), draw.normal(0.7, 0.03, 20).tolist())
+        assert found is not None
+        assert none is not None
+        rising += found.decided and found.correlation > 0
+        noise += none.decided
+    assert rising >= 55
+    assert noise <= 9
+    assert trend([1, 2, 3], [1, 2, 3]) is None
+    assert trend([1, 1, 1, 1], [1, 2, 3, 4]) is None
+
+
+def findings_of(shifts: dict[str, float], each: int, *, seed: int = 11) -> Findings:
+    """A study of so many trials of each method, whose methods differ by the shifts."""
+    draw = np.random.default_rng(seed)
+    names = [name for name in shifts for _ in range(each)]
+    counts = study_of(draw, [shifts[name] for name in names])
+    scores = rates(counts.sum(axis=1), "f1")
+    tiny = BackboneSource(name="tiny", scratch={"model_type": "bert", "hidden_size": 8})
+    records, kept = [], {}
+    began = datetime(2026, 1, 1)
+    for number, name in enumerate(names):
+        config = TrialConfig(
+            backbone=tiny,
+            formulation=Part(name="token_classification"),
+            finetuning=Part(name=name, parameters={"learning_rate": 1e-3}),
+            epochs=1,
+        )
+        metrics = {
+            "strict_f1": float(scores[number]),
+            "trainable_parameters": 100.0 + number,
+            "peak_memory_mb": 10.0,
+            "documents_per_second": 5.0,
+            "seconds": 36.0,
+        }
+        parameters = {"finetuning": name, f"finetuning.{name}.learning_rate": float(draw.uniform(1e-4, 1e-2))}
+        records.append(
+            TrialRecord(
+                number,
+                "complete",
+                config,
+                parameters,
+                {1: metrics},
+                ended=began + timedelta(minutes=number),
+            )
+        )
+        kept[number] = DocumentCounts("strict_f1", "digest", counts[number])
+    return find("planted", records, "strict_f1", maximized=True, counts=kept, importances={})
+
+
+def test_a_report_says_which_method_wins_and_which_differences_are_none() -> None:
+    findings = findings_of({"full": 0.0, "lora": 0.0, "ia3": -0.2}, each=8)
+    rows = {row.name: row for row in findings.methods}
+    assert rows["full"].is_reference
+    assert rows["ia3"].against is not None
+    assert rows["ia3"].against.decided
+    assert rows["lora"].against is not None
+    assert not rows["lora"].against.decided
+    sheet = next(s for s in sheets_of(findings, shots={}, reads=[]) if s.key == "methods")
+    assert "full beats ia3" in sheet.answer
+    assert f"{NO_EVIDENCE} that lora and full differ" in sheet.answer
+    assert findings.winner is not None
+    assert findings.winner.method in ("full", "lora")
+    assert findings.corrected is not None
+    assert findings.corrected.corrected < findings.winner.score
+
+
+def test_counts_of_other_documents_are_not_compared() -> None:
+    findings = findings_of({"full": 0.0, "lora": 0.0}, each=4)
+    kept = {t.record.number: t.counts for t in findings.trials if t.counts is not None}
+    for number in range(4, 8):
+        kept[number] = DocumentCounts("strict_f1", "other", kept[number].counts)
+    again = find(
+        "planted",
+        [t.record for t in findings.trials],
+        "strict_f1",
+        maximized=True,
+        counts=kept,
+        importances={},
+    )
+    (other,) = [row for row in again.methods if not row.is_reference]
+    assert other.against is None
+
+
+def test_the_front_holds_what_no_other_beats() -> None:
+    findings = findings_of({"full": 0.0, "lora": 0.0}, each=5)
+    front = {t.record.number for t in findings.front}
+    for trial in findings.trials:
+        beaten = any(
+            other.score >= trial.score and other.record.number < trial.record.number for other in findings.trials
+        )
+        assert (trial.record.number in front) == (not beaten)  # parameters grow with the number, all else is equal
+
+
+def test_the_page_needs_nothing_else_and_answers_in_order() -> None:
+    findings = findings_of({"full": 0.0, "lora": 0.02, "ia3": -0.2}, each=8)
+    shots = {"corpus, left out": [(0, 0.4, 0.3, 0.5), (5, 0.6, 0.5, 0.7)]}
+    sheets = sheets_of(findings, shots=shots, reads=[])
+    page = render_page("Report on <planted>", "facts", sheets, findings, shots)
+    assert "Report on &lt;planted&gt;" in page
+    assert "<script src" not in page
+    assert "<link" not in page
+    keys = [sheet.key for sheet in sheets]
+    assert keys == ["winner", "methods", "trends", "shots", "front", "history", "test", "trials"]
+    places = [page.index(f'<section id="{key}">') for key in keys]
+    assert places == sorted(places)
+    assert page.count("plotly-graph-div") >= 6
+    assert "clinie repeat planted 3" in page
+    assert "the test split has not been read" in page
