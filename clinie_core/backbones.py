@@ -34,6 +34,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "locate",
+    "pinned",
     "read_config",
 ]
 
@@ -104,7 +105,7 @@ def read_config(source: BackboneSource, where: str) -> dict[str, Any]:
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
         try:
-            file = Path(hf_hub_download(source.hub, "config.json"))
+            file = Path(hf_hub_download(source.hub, "config.json", revision=source.revision))
         except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ValueError) as error:
             fail(
                 where,
@@ -186,9 +187,9 @@ def check_backbone(source: BackboneSource, where: str = "backbone") -> None:
     place = locate(source, where)
     if source.tokenizer is not None:
         check_backbone(source.tokenizer, where)
-    if place is None or source.hub is not None:
+    if place is None:
         return
-    if not list(Path(place).glob("*.safetensors")) and not source.allow_pickle:
+    if source.hub is None and not list(Path(place).glob("*.safetensors")) and not source.allow_pickle:
         fail(
             where,
             f"backbone {source.name!r}: no *.safetensors weights in {place}",
@@ -196,11 +197,10 @@ def check_backbone(source: BackboneSource, where: str = "backbone") -> None:
             "convert them, or set allow_pickle: true under backbones: if you trust whoever wrote them",
         )
     for name, expected in source.sha256.items():
-        file = (_folder(source, where) if source.gguf else Path(place)) / name
+        file = _own_file(source, name, where)
         if not file.is_file():
             fail(where, f"backbone {source.name!r}: {name} is not in {place}")
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = _sha256(file)
         if found != expected:
             fail(
                 where,
@@ -208,6 +208,50 @@ def check_backbone(source: BackboneSource, where: str = "backbone") -> None:
                 f"expected {expected}",
                 "reinstall it, or correct the space if the change is meant",
             )
+
+
+def _own_file(source: BackboneSource, name: str, where: str) -> Path:
+    """One of a backbone's own files, fetched where it is on the hub."""
+    if source.hub is None or Path(source.hub).is_dir():
+        place = Path(source.hub) if source.hub else _folder(source, where)
+        return place / name
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(source.hub, name, revision=source.revision))
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def pinned(source: BackboneSource) -> BackboneSource:
+    """The same backbone, held to the weights that it has now: each file by its sha256, on the hub by its commit too.
+
+    Raises:
+        InputError: If it is drawn from scratch, and so has no files.
+    """
+    if source.scratch is not None:
+        fail("--base", f"backbone {source.name!r} is drawn from scratch and has no files to pin", "whole or merged")
+    if source.hub is not None:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(source.hub, revision=source.revision)
+        commit = getattr(config, "_commit_hash", None) or source.revision
+        source = source.model_copy(update={"revision": commit})
+    names = [source.gguf] if source.gguf else _weight_names(source)
+    found = {name: _sha256(_own_file(source, name, "--base")) for name in names}
+    return source.model_copy(update={"sha256": {**source.sha256, **found}})
+
+
+def _weight_names(source: BackboneSource) -> list[str]:
+    if source.hub is None:
+        return sorted(file.name for file in _folder(source, "--base").glob("*.safetensors"))
+    from huggingface_hub import list_repo_files
+
+    return sorted(
+        name for name in list_repo_files(source.hub, revision=source.revision) if name.endswith(".safetensors")
+    )
 
 
 def load_config(source: BackboneSource) -> PretrainedConfig:
@@ -224,7 +268,7 @@ def load_config(source: BackboneSource) -> PretrainedConfig:
             for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
                 arguments.setdefault(name, getattr(tokenizer, name))
         return AutoConfig.for_model(model_type, **arguments)
-    config: PretrainedConfig = AutoConfig.from_pretrained(place)
+    config: PretrainedConfig = AutoConfig.from_pretrained(place, revision=source.revision)
     return config
 
 
@@ -242,7 +286,7 @@ def load_tokenizer(source: BackboneSource) -> PreTrainedTokenizerFast:
         return _byte_tokenizer() if causal else _character_tokenizer()
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(place)
+    tokenizer = AutoTokenizer.from_pretrained(place, revision=source.revision)
     if not tokenizer.is_fast:
         fail("backbone", f"backbone {source.name!r} has no fast tokenizer", "a tokenizer that gives offsets")
     if tokenizer.pad_token is None:  # Llama and GPT-2 have none; attention masks keep it from being read
@@ -278,7 +322,12 @@ def load_model(
     kind, extra = _model_class(config, generates=generates)
     with quiet_transformers():
         model: PreTrainedModel = kind.from_pretrained(
-            place, config=config, use_safetensors=None if source.allow_pickle else True, dtype=torch.float32, **extra
+            place,
+            config=config,
+            revision=source.revision,
+            use_safetensors=None if source.allow_pickle else True,
+            dtype=torch.float32,
+            **extra,
         )
     return model
 

@@ -65,6 +65,7 @@ class BackboneSource(Frozen):
     Args:
         name: What the space and the ledger call it.
         hub: A model name on the Hugging Face hub.
+        revision: Its commit, branch or tag there; the newest if left out.
         folder: A local folder; with ``package``, the folder inside that package.
         package: An installed Python package that carries the model; it is found, not imported.
         gguf: A GGUF file in that folder or package, which is dequantized when it is first used.
@@ -78,6 +79,7 @@ class BackboneSource(Frozen):
 
     name: str
     hub: str | None = None
+    revision: str | None = None
     folder: str | None = None
     package: str | None = None
     gguf: str | None = None
@@ -91,6 +93,8 @@ class BackboneSource(Frozen):
         places = [self.hub, self.package or self.folder, self.scratch]
         if sum(place is not None for place in places) != 1:
             raise ValueError("name exactly one of hub, folder, package (with folder) and scratch")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision goes with hub")
         if self.scratch is not None and "model_type" not in self.scratch:
             raise ValueError("scratch needs model_type, for example bert")
         return self

@@ -7,16 +7,17 @@ backbone included, so that a registered model needs nothing else to run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinie_core.backbones import load_tokenizer
+from clinie_core.backbones import check_backbone, load_tokenizer, pinned
 from clinie_core.checkpoint import Checkpoint, load_weights, trained_weights
-from clinie_core.config import BackboneSource, Task
+from clinie_core.config import BackboneSource, Part, Task
 from clinie_core.corpora.loading import viewed
 from clinie_core.document import Corpus, Document
 from clinie_core.formulations import components_of
-from clinie_core.model import ExtractionModel, build_model
+from clinie_core.model import ExtractionModel, build_model, finetuning_of, merged_backbone
 from clinie_core.prediction import Predictor
 from clinie_core.quiet import quiet_transformers
 from clinie_core.schema import Schema
@@ -81,6 +82,8 @@ class Extractor:
         source = checkpoint.config.backbone
         if (folder / BACKBONE).is_dir():
             source = BackboneSource(name=source.name, folder=str((folder / BACKBONE).resolve()))
+        elif source.sha256:
+            check_backbone(source, str(folder))  # other weights under the same name would predict otherwise
         config = checkpoint.config
         pristine = load_backbone(config.model_copy(update={"backbone": source}))
         model = build_model(config, checkpoint.schema, pristine)
@@ -93,6 +96,38 @@ class Extractor:
         with quiet_transformers():
             self._pristine.save_pretrained(folder / BACKBONE)
         self._tokenizer.save_pretrained(folder / BACKBONE)
+
+    def save_pinned(self, folder: Path) -> None:
+        """Write the checkpoint alone, with the backbone by name, commit and sha256; :meth:`load` checks them.
+
+        Raises:
+            InputError: If the backbone was drawn from scratch.
+        """
+        held = self.checkpoint.config.model_copy(update={"backbone": pinned(self.checkpoint.config.backbone)})
+        replace(self.checkpoint, config=held).save(folder, trained_weights(self._model))
+
+    def merged(self) -> Extractor:
+        """The same model with what the fine-tuning method added written into the backbone's own weights.
+
+        Its sums are made in another order, so scores can differ in the last digits.
+
+        Raises:
+            InputError: If the method adds something that is no part of a weight, such as a soft prompt.
+        """
+        config = self.checkpoint.config
+        plain = merged_backbone(self._model, finetuning_of(config), config.finetuning.name)
+        rate = config.finetuning.parameters["learning_rate"]
+        whole = config.model_copy(
+            update={"finetuning": Part(name="head_only", parameters={"learning_rate": rate}), "depth": 1.0}
+        )
+        model = build_model(whole, self.checkpoint.schema, plain)
+        model.heads.load_state_dict(self._model.heads.state_dict())
+        checkpoint = replace(self.checkpoint, config=whole)
+        return Extractor(checkpoint, model.to(self._world.device).eval(), self._tokenizer, plain, self._world)
+
+    def __call__(self, text: str) -> Document:
+        """Extract what there is in one text; see :meth:`predict`."""
+        return self.predict([text])[0]
 
     @property
     def task(self) -> Task:

@@ -18,6 +18,7 @@ from clinie_core.batch import IGNORED, Batch
 from clinie_core.config import TrialConfig
 from clinie_core.constrained import GrammarProcessor
 from clinie_core.depth import cut_layers
+from clinie_core.errors import fail
 from clinie_core.finetuning import FINETUNING
 from clinie_core.finetuning.method import FineTuning
 from clinie_core.formulations import components_of
@@ -27,7 +28,7 @@ from clinie_core.schema import Schema
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ExtractionModel", "build_model", "finetuning_of"]
+__all__ = ["ExtractionModel", "build_model", "finetuning_of", "merged_backbone"]
 
 # peft 0.21 asks transformers 5 for a property under its old name; the user can do nothing about it.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -175,6 +176,24 @@ def build_model(config: TrialConfig, schema: Schema, pristine: PreTrainedModel) 
         state = model.state_dict(keep_vars=True)
         model.pristine_names = frozenset(name for name, tensor in state.items() if _identity(tensor) in own)
         return model
+
+
+def merged_backbone(model: ExtractionModel, method: FineTuning, name: str) -> PreTrainedModel:
+    """A copy of a model's backbone, on the CPU, whose weights hold what its method added.
+
+    Args:
+        model: The model, which stays as it is.
+        method: Its fine-tuning method.
+        name: The method's name, for the message.
+
+    Raises:
+        InputError: If what the method added is no part of a weight.
+    """
+    plain = method.merged(copy.deepcopy(model.backbone).cpu())
+    if plain is None:
+        fail("--base merged", f"{name} adds what is no part of a weight", "a model of another method, or --base whole")
+    plain.requires_grad_(False)
+    return plain
 
 
 def _identity(tensor: Tensor) -> tuple[int, int]:

@@ -57,3 +57,7 @@ class Bottleneck(FineTuning):
             setattr(backbone.get_submodule(parent), child, Adapted(backbone.get_submodule(name), self.width))
         adapted: nn.Module = backbone
         return adapted
+
+    def merged(self, backbone: nn.Module) -> PreTrainedModel | None:
+        """A network after a block is no part of its weights."""
+        return None

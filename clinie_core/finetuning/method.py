@@ -65,6 +65,15 @@ class FineTuning(Frozen, ABC):
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
         """Freeze, unfreeze or wrap the backbone's weights; the result has the backbone's forward."""
 
+    def merged(self, backbone: nn.Module) -> PreTrainedModel | None:
+        """What :meth:`apply` made, as a plain backbone with everything in its own weights; may change its argument.
+
+        Returns:
+            None if the method adds something that is no part of a weight.
+        """
+        plain: PreTrainedModel = backbone  # a method that moves weights wraps nothing
+        return plain
+
     def begin(self, backbone: nn.Module, steps: int) -> None:
         """Learn how many optimizer steps the trial has, before the first."""
         return

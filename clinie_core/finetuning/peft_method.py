@@ -45,6 +45,12 @@ class PeftMethod(FineTuning):
         wrapped: nn.Module = get_peft_model(backbone, config)
         return wrapped
 
+    def merged(self, backbone: nn.Module) -> PreTrainedModel | None:
+        """What PEFT can add to the weights that it stands beside; a soft prompt stands beside none."""
+        merge = getattr(getattr(backbone, "base_model", None), "merge_and_unload", None)
+        plain: PreTrainedModel | None = merge() if merge is not None else None
+        return plain
+
 
 class AdapterMethod(PeftMethod):
     """Base of the methods that attach something to linear modules.

@@ -53,3 +53,7 @@ class QLora(Lora):
             parent, _, child = name.rpartition(".")
             setattr(backbone.get_submodule(parent), child, new)
         return super().apply(backbone)
+
+    def merged(self, backbone: nn.Module) -> PreTrainedModel | None:
+        """Four bits hold no sums of weights and updates."""
+        return None

@@ -17,7 +17,7 @@ from clinie_core.capabilities import Cell, cells
 from clinie_core.config import BackboneSource, Part, TrialConfig
 from clinie_core.corpora.synthetic import synthetic_splits
 from clinie_core.document import Corpus, Document
-from clinie_core.errors import ErrorList
+from clinie_core.errors import ErrorList, InputError
 from clinie_core.extractor import Extractor
 from clinie_core.finetuning import FINETUNING
 from clinie_core.model import build_model
@@ -170,6 +170,28 @@ def test_saved_whole_and_loaded_in_a_fresh_process_they_predict_the_same(
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == json.loads(json.dumps(expected))
+
+
+READING = [c for c in ALL if c.task == "concepts" and c.formulation in ("token_classification", "generation")]
+
+
+@pytest.mark.parametrize("cell", READING, ids=str)
+def test_merged_it_predicts_the_same_or_says_that_it_cannot_be(trained: Any, tmp_path: Path, cell: Cell) -> None:
+    extractor = Extractor.load(trained(cell).folder)
+    expected = plain(extractor.annotate(gold()))
+    try:
+        merged = extractor.merged()
+    except InputError as error:
+        assert cell.finetuning in {"bottleneck", "prompt_tuning", "p_tuning", "prefix_tuning"}
+        assert "adds what is no part of a weight" in str(error)  # noqa: PT017  # either is right, by method
+        return
+    assert plain(merged.annotate(gold())) == expected
+    merged.save(tmp_path)
+    again = Extractor.load(tmp_path)
+    assert plain(again.annotate(gold())) == expected
+    assert plain(extractor.annotate(gold())) == expected  # which stayed as it was
+    kept = {name for name, _ in again._model.backbone.named_parameters()}
+    assert not any("lora" in name for name in kept)
 
 
 def test_every_row_is_in_some_cell() -> None:
