@@ -12,9 +12,12 @@ import typer
 from rich.console import Console
 
 from clinie_core.errors import InputError
-from search.cli import data, models, reports, studies
+from search.cli import data, models, promotions, reports, studies
 
 __all__ = ["app", "main"]
+
+FAILURES = {"StudyFailed", "PredictionsDiffer", "TransferFailed", "HistoryBroken"}
+"""Errors that say in one line what failed; named, since importing them would import everything."""
 
 app = typer.Typer(
     name="clinie",
@@ -39,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data.app, name="data")
-for command in (*studies.COMMANDS, *reports.COMMANDS, *models.COMMANDS):
+for command in (*studies.COMMANDS, *reports.COMMANDS, *promotions.COMMANDS, *models.COMMANDS):
     app.command(rich_help_panel=command.panel, name=command.name)(command.function)
 
 
@@ -56,7 +59,7 @@ def main() -> None:
         errors.print("stopped")
         sys.exit(1)
     except RuntimeError as error:
-        if type(error).__name__ not in ("StudyFailed", "PredictionsDiffer"):
+        if type(error).__name__ not in FAILURES:
             raise
         errors.print(f"[bold red]failed[/bold red] {_escaped(str(error))}")
         sys.exit(1)

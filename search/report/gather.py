@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.analysis.findings import Findings, ScoredTrial, find
 from search.ledger import Ledger, open_storage
+from search.promotion.reads import reads_of_study
 from search.report.sheets import Curve, ReadOfTest, Sheet, sheets_of
 from search.space_file import SpaceFile
 from search.tracking.connection import connect
@@ -16,6 +17,8 @@ from search.tracking.counts import kept_counts
 from search.transfer import RESULTS
 
 if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
     from search.settings import Home
 
 __all__ = ["StudyReport", "gather"]
@@ -69,18 +72,32 @@ def gather(home: Home, study: str) -> StudyReport:
         InputError: If there is no study of that name.
     """
     ledger = Ledger.open(open_storage(home), study)
-    attributes, records = ledger.attributes, ledger.records()
+    attributes, records, client = ledger.attributes, ledger.records(), connect(home)
     findings = find(
         study,
         records,
         ledger.metrics[0],
         maximized=ledger.maximized,
-        counts=kept_counts(connect(home), records),
+        counts=kept_counts(client, records),
         importances=ledger.importances(),
     )
     file = SpaceFile.model_validate(attributes["space"])
     shots = _transfer_curves(home, study) | _document_curves(findings)
-    return StudyReport(file, findings, shots, [], attributes.get("parent_run"))
+    return StudyReport(file, findings, shots, _reads(client, study), attributes.get("parent_run"))
+
+
+def _reads(client: MlflowClient, study: str) -> list[ReadOfTest]:
+    """Every promotion of the study that read the test split."""
+    found = []
+    for read in reads_of_study(client, study):
+        decision, content = read.decision, read.entry.content
+        said = "-" if decision is None else "passed" if decision["promote"] else "refused"
+        score = "-"
+        if decision is not None:
+            low, high = decision["interval"]
+            score = f"{decision['test']['strict_f1']:.4f} ({low:.4f} to {high:.4f})"
+        found.append(ReadOfTest(read.model, read.entry.at, int(content["trial"]), int(content["read"]), said, score))
+    return found
 
 
 def _transfer_curves(home: Home, study: str) -> dict[str, Curve]:

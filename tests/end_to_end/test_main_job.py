@@ -102,14 +102,15 @@ def test_a_study_of_that_name_is_not_begun_again(
 
 def test_promotion_scores_dev_and_test_and_names_the_champion(home: Path, promoted: dict[str, Any]) -> None:
     outcome = json.loads((home.parent / "outcome.json").read_text())
-    assert promoted["trial"] == outcome["best"]["number"]
+    assert promoted["candidate"]["trial"] == outcome["best"]["number"]
     assert promoted["dev"] == outcome["best"]["metrics"]
-    assert 0 <= promoted["test"]["strict_f1"] <= promoted["test"]["lenient_f1"] <= 1
+    test = promoted["decision"]["test"]
+    assert 0 <= test["strict_f1"] <= test["lenient_f1"] <= 1
     client = MlflowClient(Home.at(home).tracking_uri)
     version = client.get_model_version_by_alias("tiny-model", "champion")
     assert str(version.version) == promoted["version"]
     assert version.tags["clinie.study"] == "small"
-    assert version.tags["clinie.test_strict_f1"] == f"{promoted['test']['strict_f1']:.4f}"
+    assert version.tags["clinie.test_strict_f1"] == f"{test['strict_f1']:.4f}"
 
 
 FRESH = """
@@ -170,7 +171,8 @@ def test_evaluation_agrees_with_promotion(
         "evaluate", corpus_folder, "--model", "tiny-model@champion", "--split", "test", "--home", home, "--json"
     )
     scores = json.loads(done.stdout)
-    assert {k: scores[k] for k in promoted["test"]} == promoted["test"]
+    test = promoted["decision"]["test"]
+    assert {k: scores[k] for k in test} == test
     low, high = scores["strict_f1_interval"]
     assert low <= scores["strict_f1"] <= high
 

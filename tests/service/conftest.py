@@ -9,8 +9,13 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from clinie_core.config import Part, TrialConfig
+from clinie_core.document import Corpus
+from clinie_core.training import EpochReport, train
 
 
 class MlflowServer:
@@ -66,3 +71,21 @@ def mlflow_server(tmp_path: Path, wait_until: Callable[[Callable[[], bool]], Non
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus, tiny_backbone: Any) -> tuple[Path, list[Any]]:
+    """A checkpoint, and the configuration and reports that led to it."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = TrialConfig(
+        backbone=tiny_backbone,
+        formulation=Part(name="token_classification"),
+        finetuning=Part(name="lora", parameters={"learning_rate": 3e-3, "rank": 4}),
+        epochs=3,
+        window_tokens=96,
+        window_overlap=16,
+        precision="float32",
+    )
+    reports: list[EpochReport] = []
+    train(config, corpus, folder=folder, on_epoch=lambda report: reports.append(report) or True)  # type: ignore[func-returns-value]
+    return folder / "best", [config, reports]

@@ -44,7 +44,10 @@ def test_help_and_a_wrong_space_answer_without_torch(arguments: list[str], tmp_p
 
 def test_every_command_has_help(clinie: RunClinie) -> None:
     listed = clinie("--help").stdout
-    for command in "data plan search resume status spaces promote predict evaluate ui".split():
+    for command in (
+        "data plan search resume repeat status transfer spaces report best compare promote history rollback copy"
+        " predict evaluate ui"
+    ).split():
         assert command in listed
         arguments = [command, "synth", "--help"] if command == "data" else [command, "--help"]
         assert clinie(*arguments).returncode == 0

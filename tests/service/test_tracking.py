@@ -11,7 +11,6 @@ import pytest
 from clinie_core.config import TrialConfig
 from clinie_core.document import Corpus
 from clinie_core.errors import InputError
-from clinie_core.training import EpochReport, train
 from search.settings import Home
 from search.tracking import outbox
 from search.tracking.connection import connect, require_reachable
@@ -20,26 +19,6 @@ from search.tracking.tracker import StudyFacts, Tracker
 
 MakeConfig = Callable[..., TrialConfig]
 Places = dict[int, dict[str, str]]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus, tiny_backbone: Any) -> tuple[Path, list[Any]]:
-    """A checkpoint and the reports that led to it, for all tests here."""
-    from clinie_core.config import Part
-
-    folder = tmp_path_factory.mktemp("trained")
-    config = TrialConfig(
-        backbone=tiny_backbone,
-        formulation=Part(name="token_classification"),
-        finetuning=Part(name="lora", parameters={"learning_rate": 3e-3, "rank": 4}),
-        epochs=3,
-        window_tokens=96,
-        window_overlap=16,
-        precision="float32",
-    )
-    reports: list[EpochReport] = []
-    train(config, corpus, folder=folder, on_epoch=lambda report: reports.append(report) or True)  # type: ignore[func-returns-value]
-    return folder / "best", [config, reports]
 
 
 def tracker_of(home: Home, corpus: Corpus, places: Places) -> Tracker:

@@ -1,0 +1,40 @@
+"""What a model shows on the test split: scores by document and type, and what predicting costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from clinie_core.document import Document
+from clinie_core.extractor import Extractor
+from clinie_core.world import World
+from search.promotion.gate import Evidence, TypeScore
+
+__all__ = ["measure"]
+
+
+def measure(extractor: Extractor, folder: Path, documents: Sequence[Document]) -> Evidence:
+    """Predict the test split and score it.
+
+    Args:
+        extractor: The model.
+        folder: Its files, whose size counts.
+        documents: The test split.
+    """
+    world = World.current()
+    world.reset_peak_memory()
+    started = time.perf_counter()
+    scores = extractor.scores(documents)
+    seconds = time.perf_counter() - started
+    types = {
+        name: TypeScore(counts.f1, int(counts.tp + counts.fn))
+        for name, counts in scores.overall.by_type("strict").items()
+    }
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    costs = {
+        "seconds_per_document": seconds / max(1, len(documents)),
+        "peak_memory_mb": world.peak_memory_mb(),
+        "size_mb": size / 2**20,
+    }
+    return Evidence(scores.overall.documents("strict"), scores.metrics(), types, costs)

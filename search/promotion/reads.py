@@ -1,0 +1,56 @@
+"""How often a test split was read, over all models of a registry: each read makes the next one less convincing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.tracking import MlflowClient
+
+from search.promotion.history import Entry, History
+
+__all__ = ["Read", "count_reads", "reads_of_study"]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One promotion that read a test split, and what it decided, if it came to that."""
+
+    model: str
+    entry: Entry
+    decision: dict[str, Any] | None
+
+
+def _histories(client: MlflowClient) -> list[History]:
+    found, token = [], None
+    while True:
+        page = client.search_registered_models(max_results=100, page_token=token)
+        found += [History(client, model.name) for model in page]
+        token = page.token
+        if not token:
+            return found
+
+
+def count_reads(client: MlflowClient, test_digest: str) -> int:
+    """How many promotions have read a test split.
+
+    Args:
+        client: The registry.
+        test_digest: Of the split.
+    """
+    entries = [e for history in _histories(client) for e in history.entries() if e.kind == "read"]
+    return len({e.content["promotion"] for e in entries if e.content["test_digest"] == test_digest})
+
+
+def reads_of_study(client: MlflowClient, study: str) -> list[Read]:
+    """Every promotion of a study that read its test split, in order of time."""
+    found = []
+    for history in _histories(client):
+        entries = history.entries()
+        decided = {e.content["promotion"]: e.content["decision"] for e in entries if e.kind == "decision"}
+        found += [
+            Read(history.name, e, decided.get(e.content["promotion"]))
+            for e in entries
+            if e.kind == "read" and e.content["study"] == study
+        ]
+    return sorted(found, key=lambda read: read.entry.at)

@@ -1,0 +1,307 @@
+"""Promotions on a real registry: judged, refused, cut off at any point, taken back, copied, without a pickle."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+from clinie_core.config import TrialConfig
+from clinie_core.document import Corpus
+from clinie_core.errors import InputError
+from clinie_core.training import train
+from search.ledger import TrialRecord
+from search.promotion import promotion as promotion_module
+from search.promotion.copying import copy_model
+from search.promotion.history import History
+from search.promotion.policy import Policy
+from search.promotion.promotion import Candidate, HistoryBroken, Promotion, promote, rollback
+from search.promotion.reads import count_reads
+from search.promotion.registration import PredictionsDiffer, files_of, registered_extractor
+from search.settings import Home
+from search.tracking.connection import connect
+
+MUTATING = (
+    "create_registered_model",
+    "set_registered_model_tag",
+    "create_logged_model",
+    "log_model_artifacts",
+    "finalize_logged_model",
+    "create_model_version",
+    "set_model_version_tag",
+    "update_model_version",
+    "set_registered_model_alias",
+    "delete_registered_model_alias",
+    "log_batch",
+)
+OPEN = Policy(version=1)
+PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".ckpt", ".pyc"}
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+class Registry:
+    """A home folder's registry and a study's run in it, with a trial to promote."""
+
+    def __init__(self, folder: Path, corpus: Corpus, checkpoint: Path, config: TrialConfig) -> None:
+        self.home = Home(folder)
+        self.client = connect(self.home)
+        self.corpus = Corpus({"dev": corpus["dev"], "test": corpus["test"]})
+        experiment = self.client.create_experiment("study", artifact_location=(folder / "artifacts").as_uri())
+        self.parent = self.client.create_run(experiment).info.run_id
+        self._checkpoint, self._config = checkpoint, config
+
+    def candidate(self, **changes: Any) -> Candidate:
+        values: dict[str, Any] = {
+            "study": "study",
+            "trial": 0,
+            "config_digest": self._config.digest(),
+            "checkpoint": self._checkpoint.as_uri(),
+            "corpus": "synthetic",
+            "corpus_digest": "c" * 64,
+            "space_digest": "s" * 64,
+            "test_digest": self.corpus.digest("test"),
+            "base": "whole",
+        }
+        return Candidate(**(values | changes))
+
+    def promote(self, policy: Policy = OPEN, *, dry_run: bool = False, **changes: Any) -> Promotion:
+        record = TrialRecord(0, "complete", self._config, {}, {1: {"strict_f1": 0.5}})
+        candidate = self.candidate(**changes)
+        return promote(
+            self.client,
+            candidate,
+            record,
+            self.corpus,
+            name="model",
+            policy=policy,
+            parent_run=self.parent,
+            dry_run=dry_run,
+        )
+
+    @property
+    def history(self) -> History:
+        return History(self.client, "model")
+
+    def kinds(self) -> list[str]:
+        return [entry.kind for entry in self.history.entries()]
+
+
+@pytest.fixture
+def registry(tmp_path: Path, corpus: Corpus, trained: Any) -> Registry:
+    checkpoint, (config, _) = trained
+    return Registry(tmp_path, corpus, checkpoint, config)
+
+
+def test_a_promotion_is_judged_recorded_and_not_done_twice(registry: Registry) -> None:
+    done = registry.promote()
+    assert done.promoted
+    assert registry.kinds() == ["registered", "read", "decision", "promoted"]
+    assert registry.history.faults() == []
+    version = registry.client.get_model_version_by_alias("model", "champion")
+    for tag in ("study", "trial", "corpus_digest", "test_digest", "space_digest", "code", "packages", "gate"):
+        assert version.tags[f"clinie.{tag}"], tag
+    assert "Test strict F1" in version.description
+    assert version.tags["clinie.test_strict_f1"] == f"{done.decision.test['strict_f1']:.4f}"
+
+    again = registry.promote()
+    assert again.already
+    assert again.version == done.version
+    assert registry.kinds() == ["registered", "read", "decision", "promoted"]
+
+
+def test_every_read_counts_and_the_next_one_needs_more(registry: Registry) -> None:
+    strict = Policy.model_validate({"version": 1, "first_champion": {"strict_f1": 1.0}})
+    dry = registry.promote(strict, dry_run=True)
+    assert not dry.decision.promote
+    assert dry.version is None
+    assert registry.kinds() == ["read", "decision"]
+    assert registry.client.search_model_versions("name = 'model'") == []
+
+    refused = registry.promote(strict)  # the same promotion: what the dry run read is not read again
+    assert not refused.promoted
+    assert refused.decision == dry.decision
+    assert refused.decision.refusals[0].startswith("first_champion.strict_f1: ")
+    version = registry.client.get_model_version_by_alias("model", "challenger")
+    assert version.tags["clinie.gate"].startswith("refused: first_champion.strict_f1: ")
+    assert registry.history.champion() is None
+
+    other = registry.promote(trial=1)  # another promotion on the same split
+    assert other.promoted
+    assert other.decision.read == 2
+    assert other.decision.level < dry.decision.level
+    assert count_reads(registry.client, registry.corpus.digest("test")) == 2
+
+
+def test_the_same_model_under_another_trial_does_not_beat_the_champion_and_rollback_brings_one_back(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = registry.promote()
+    second = registry.promote(trial=1)
+    assert not second.promoted
+    assert "against" in second.decision.refusals[0]
+    assert registry.history.champion() == first.version
+    with pytest.raises(InputError, match="model has had 1 champions"):
+        rollback(registry.client, "model")
+
+    monkeypatch.setattr(promotion_module, "_champion_evidence", lambda *_: None)  # as if there were nobody to beat
+    third = registry.promote(trial=2)
+    assert registry.history.champion() == third.version
+    assert rollback(registry.client, "model") == (third.version, first.version)
+    assert registry.history.champion() == first.version
+    assert registry.history.faults() == []
+    with pytest.raises(InputError, match="has had 1 champions"):
+        rollback(registry.client, "model")
+
+
+def test_nothing_is_promoted_on_a_record_that_was_tampered_with(registry: Registry) -> None:
+    registry.promote()
+    registry.client.delete_registered_model_tag("model", "clinie.history.000002")
+    with pytest.raises(HistoryBroken, match="the record of model does not hold: entry 2 is missing"):
+        registry.promote(trial=1)
+
+
+def killed_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Ends a promotion right after so many changes to the registry; returns how many there were."""
+    made = 0
+
+    def wrapped(original: Any) -> Any:
+        def call(self: MlflowClient, *args: Any, **kwargs: Any) -> Any:
+            nonlocal made
+            result = original(self, *args, **kwargs)
+            made += 1
+            if made == calls:
+                raise Killed
+            return result
+
+        return call
+
+    for name in MUTATING:
+        monkeypatch.setattr(MlflowClient, name, wrapped(getattr(MlflowClient, name)))
+    return lambda: made
+
+
+def changes_of_a_promotion() -> int:
+    return 18
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        pytest.param(n, marks=[] if n in (5, 9, 11, 15) else [pytest.mark.slow])
+        for n in range(1, changes_of_a_promotion() + 1)
+    ],
+)
+def test_killed_after_any_change_it_goes_on_to_the_same_end(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    with monkeypatch.context() as patch:
+        killed_after(calls, patch)
+        with pytest.raises(Killed):
+            registry.promote()
+    done = registry.promote()
+    assert done.promoted or done.already
+    versions = registry.client.search_model_versions("name = 'model'")
+    assert [v.version for v in versions] == ["1"] or [str(v.version) for v in versions] == ["1"]
+    assert registry.history.champion() == "1"
+    assert sorted(registry.kinds()) == ["decision", "promoted", "read", "registered"]
+    assert registry.history.faults() == []
+
+
+@pytest.mark.slow
+def test_the_points_at_which_a_promotion_is_killed_are_all_there_are(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = killed_after(10_000, monkeypatch)
+    registry.promote()
+    assert made() == changes_of_a_promotion()
+
+
+@pytest.mark.parametrize("base", ["whole", "merged"])
+def test_a_registered_model_is_whole_and_without_a_pickle(registry: Registry, base: str) -> None:
+    done = registry.promote(base=base)
+    folder = files_of(f"model/{done.version}")
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert not {file for file in files if file.suffix in PICKLES}
+    assert {file.suffix for file in files if "extractor" in file.parts} <= {".safetensors", ".json", ".txt", ".jinja"}
+    extractor = registered_extractor("model@champion")
+    assert extractor.checkpoint.config.finetuning.name == ("head_only" if base == "merged" else "lora")
+    texts = [d.text for d in registry.corpus["test"][:2]]
+    served = mlflow.pyfunc.load_model(f"models:/model/{done.version}").predict(texts)
+    assert len(served) == 2
+
+
+def test_a_backbone_from_scratch_cannot_be_pinned(registry: Registry) -> None:
+    with pytest.raises(InputError, match="--base: backbone 'tiny' is drawn from scratch and has no files to pin"):
+        registry.promote(base="pinned")
+    assert registry.client.search_model_versions("name = 'model'") == []
+
+
+def test_a_pinned_model_refuses_other_weights(
+    tmp_path: Path, corpus: Corpus, make_config: Callable[..., TrialConfig], trained: Any
+) -> None:
+    from clinie_core.backbones import load_model, load_tokenizer
+    from clinie_core.config import BackboneSource
+
+    _, (config, _) = trained
+    backbone = tmp_path / "backbone"
+    load_model(config.backbone, seed=1).save_pretrained(backbone)
+    load_tokenizer(config.backbone).save_pretrained(backbone)
+    pinned = make_config(backbone=BackboneSource(name="mine", folder=str(backbone)), epochs=1)
+    pinned = pinned.model_copy(update={"finetuning": config.finetuning})
+    train(pinned, corpus, folder=tmp_path / "trial")
+    registry = Registry(tmp_path / "home", corpus, tmp_path / "trial" / "best", pinned)
+    done = registry.promote(base="pinned")
+    assert done.promoted
+    size = sum(f.stat().st_size for f in (files_of("model/1") / "artifacts").rglob("*") if f.is_file())
+    assert size < sum(f.stat().st_size for f in backbone.rglob("*"))
+    load_model(config.backbone, seed=2).save_pretrained(backbone)
+    with pytest.raises(InputError, match=r"sha256 of model\.safetensors is"):
+        registered_extractor("model@champion")
+
+
+def test_a_model_that_predicts_otherwise_is_not_promoted(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from clinie_core.extractor import Extractor
+
+    save = Extractor.save
+
+    def lossy(self: Extractor, folder: Path) -> None:
+        save(self, folder)
+        from safetensors.torch import load_file, save_file
+
+        weights = load_file(folder / "model.safetensors")
+        save_file({k: v * 3 + 1 for k, v in weights.items()}, folder / "model.safetensors")
+
+    monkeypatch.setattr(Extractor, "save", lossy)
+    with pytest.raises(PredictionsDiffer, match=r"models:/model/1 predicts otherwise than the trained model in \d+ of"):
+        registry.promote()
+    assert registry.history.champion() is None
+    assert "read" not in registry.kinds()  # the test split was not touched
+
+
+def test_a_model_is_copied_to_another_registry_once(registry: Registry, tmp_path: Path) -> None:
+    registry.promote()
+    target = Home(tmp_path / "there")
+    target.root.mkdir()
+    there = Home(target.root, target.tracking_uri)
+    version = copy_model(registry.home, there, "model@champion", "model")
+    assert copy_model(registry.home, there, "model@champion", "model") == version
+    client = connect(there)
+    copied = client.get_model_version_by_alias("model", "champion")
+    assert str(copied.version) == version
+    assert copied.tags["clinie.study"] == "study"
+    assert "Test strict F1" in copied.description
+    history = History(client, "model")
+    assert [entry.kind for entry in history.entries()] == ["copied"]
+    assert history.faults() == []
+    shutil.rmtree(tmp_path / "artifacts")  # it needs nothing of where it came from
+    assert registered_extractor("model@champion").predict(["No fever."])
