@@ -1,4 +1,4 @@
-"""Commands on models in use: evaluate, predict, and open the MLflow UI."""
+"""Commands on models in use: predict, evaluate, serve, and open the MLflow UI."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ ModelName = Annotated[str, typer.Option("--model", help="A registered model: NAM
 
 
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Text files; - for standard input.")],
+    files: Annotated[list[Path], typer.Argument(help="Text files, folders of them, or - for standard input.")],
     model: ModelName,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write brat files to this folder instead.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write annotated files to this folder.")] = None,
+    to: Annotated[str, typer.Option(help="Their format, one of those that `clinie data formats` lists.")] = "brat",
     as_json: AsJson = False,
 ) -> None:
     """Extract concepts and relations from texts with a registered model.
@@ -43,22 +42,50 @@ def predict(
     Shows the text with its concepts marked; --json gives types and offsets without text. A model of relations
     alone reads the concepts of NOTE.txt from the brat file NOTE.ann beside it.
     """
-    from clinie_core.corpora.brat import Brat
+    from clinie_core.corpora import FORMATS
     from clinie_core.extractor import found_json
     from search.report.terminal import marked_text
 
+    format_ = FORMATS.load(to, "--to")()
+    notes = _notes(files)
     extractor = _extractor(model, home, tracking_uri)
     read = _with_concepts if extractor.task == "relations" else _without_concepts
-    documents = extractor.annotate([read(file) for file in files])
+    documents = extractor.annotate([read(file) for file in notes])
+    if output is not None:
+        format_.write(documents, output)
     if as_json:
         print_json({"model": model, "documents": [{"document": d.id, **found_json(d)} for d in documents]})
-    if output is not None:
-        Brat().write(documents, output)
-    elif not as_json:
+    elif output is not None:
+        console().print(f"{len(documents)} documents in {output}", soft_wrap=True)
+    else:
         for document in documents:
             console().print(marked_text(document), soft_wrap=True)
-    if output is not None and not as_json:
-        console().print(f"{len(documents)} documents in {output}")
+
+
+def _notes(files: list[Path]) -> list[Path]:
+    """The text files that were named, those of folders among them.
+
+    Raises:
+        InputError: If one is not there, a folder has none, or two would have the same document id.
+    """
+    from clinie_core.errors import ErrorList
+
+    errors, notes = ErrorList(), []
+    for file in files:
+        if file.is_dir():
+            inside = sorted(file.glob("*.txt"))
+            if not inside:
+                errors.add(str(file), "a folder without .txt files", "text files, folders of them, or -")
+            notes += inside
+        else:
+            notes.append(file)
+    seen: dict[str, Path] = {}
+    for note in notes:
+        if note.stem in seen:
+            errors.add(str(note), f"has the name of {seen[note.stem]}", "one file of a name", "predict them apart")
+        seen[note.stem] = note
+    errors.raise_if_any()
+    return notes
 
 
 def evaluate(
@@ -83,6 +110,39 @@ def evaluate(
         print_json({"model": model, "split": split, **scores.metrics(), "strict_f1_interval": [low, high]})
     else:
         console().print(scores_table(f"{model} on {split}, {len(loaded[split])} documents", scores.overall))
+
+
+def serve(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME@champion or NAME/VERSION.")],
+    host: Annotated[str, typer.Option(help="Interface to listen on; loopback unless you say otherwise.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port.")] = 8000,
+    max_characters: Annotated[int, typer.Option(help="Most characters in one note.", min=1)] = 200_000,
+    threads: Annotated[int, typer.Option(help="Cores that predict.", min=1)] = 1,
+    home: HomeFolder = DEFAULT_HOME,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Serve a registered model over HTTP on Ray Serve: POST /predict, GET /healthz, /docs (Ctrl-C ends it).
+
+    Whoever reaches the port can use it: it asks for no password.
+    """
+    from search.promotion.registration import EXTRACTOR, files_of
+    from search.serving.service import serve_model
+    from search.settings import Home
+    from search.tracking.connection import connect
+
+    place = Home.at(home, tracking_uri)
+    connect(place)
+    folder = files_of(model, where="MODEL") / EXTRACTOR
+    serve_model(
+        model,
+        folder,
+        place.root,
+        host=host,
+        port=port,
+        max_characters=max_characters,
+        threads=threads,
+        ready=lambda: console().print(f"http://{host}:{port}  (Ctrl-C ends it)"),
+    )
 
 
 def ui(
@@ -133,4 +193,4 @@ def _extractor(model: str, home: Path, tracking_uri: str | None) -> Extractor:
     return registered_extractor(model)
 
 
-COMMANDS = tuple(Command(f, "Models") for f in (predict, evaluate, ui))
+COMMANDS = tuple(Command(f, "Models") for f in (predict, evaluate, serve, ui))

@@ -28,6 +28,7 @@ from clinie_core.errors import fail
 from clinie_core.extractor import Extractor, found_json
 
 __all__ = [
+    "EXTRACTOR",
     "Base",
     "PredictionsDiffer",
     "check_predictions",

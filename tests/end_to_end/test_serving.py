@@ -1,0 +1,173 @@
+"""A registered model behind HTTP, by clinie and by MLflow, with a real client."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from clinie_core.corpora.brat import Brat
+from search.settings import Home
+
+RunClinie = Callable[..., subprocess.CompletedProcess[str]]
+WaitUntil = Callable[[Callable[[], bool]], None]
+LIMIT = 2000
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answer(url: str, body: Any = None, *, kind: str = "application/json") -> tuple[int, Any]:
+    """Status and JSON of a request; a body that is bytes goes as it is."""
+    data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": kind} if data is not None else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def ends(process: subprocess.Popen[bytes]) -> None:
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=120)
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert alive == []
+
+
+@pytest.fixture(scope="module")
+def service(home: Path, promoted: dict[str, Any], wait_until: WaitUntil) -> Iterator[str]:
+    assert promoted["promoted"]
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    program = [str(Path(sys.executable).with_name("clinie")), "serve", "tiny-model@champion", "--home", str(home)]
+    program += ["--port", str(port), "--max-characters", str(LIMIT)]
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    try:
+        wait_until(lambda: answers(f"{url}/healthz", process))
+        yield url
+    finally:
+        ends(process)
+
+
+def expected(home: Path, corpus_folder: Path, clinie: RunClinie) -> tuple[list[str], list[Any]]:
+    """Texts of the test split, and what `clinie predict` finds in them."""
+    folder = corpus_folder / "test"
+    shown = clinie("predict", folder, "--model", "tiny-model@champion", "--home", home, "--json")
+    found = {d["document"]: d["concepts"] for d in json.loads(shown.stdout)["documents"]}
+    documents = Brat().read_all(folder)
+    return [d.text for d in documents], [found[d.id] for d in documents]
+
+
+def test_the_service_finds_what_predict_finds(service: str, home: Path, corpus_folder: Path, clinie: RunClinie) -> None:
+    texts, concepts = expected(home, corpus_folder, clinie)
+    status, found = answer(f"{service}/predict", {"texts": texts})
+    assert status == 200
+    assert [d["concepts"] for d in found["documents"]] == concepts
+    assert sum(map(len, concepts)) > 0
+    assert answer(f"{service}/healthz") == (200, {"status": "ok", "model": "tiny-model@champion"})
+    assert "/predict" in answer(f"{service}/openapi.json")[1]["paths"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "says"),
+    [
+        ({"text": "Mr Canary Smith"}, "application/json", 422, "Field required"),
+        ({"texts": []}, "application/json", 422, "at least 1 item"),
+        ({"texts": "Mr Canary Smith"}, "application/json", 422, "valid list"),
+        ({"texts": [1]}, "application/json", 422, "valid string"),
+        (b'{"texts": ["Mr Canary Smith', "application/json", 422, "JSON decode error"),
+        ({"texts": ["Mr Canary Smith " * LIMIT]}, "application/json", 413, f"at most {LIMIT:,}"),
+        (b"Mr Canary Smith", "text/plain", 415, "send application/json"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong_and_no_text(
+    service: str, body: Any, kind: str, status: int, says: str
+) -> None:
+    code, found = answer(f"{service}/predict", body, kind=kind)
+    assert code == status
+    assert says in json.dumps(found)
+    assert "Canary" not in json.dumps(found)
+
+
+@pytest.mark.usefixtures("promoted")
+def test_mlflows_own_server_serves_it_too(
+    home: Path, corpus_folder: Path, clinie: RunClinie, wait_until: WaitUntil
+) -> None:
+    texts, concepts = expected(home, corpus_folder, clinie)
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    program = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/tiny-model@champion"]
+    program += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": Home.at(home).tracking_uri}
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, cwd=home) as process:
+        wait_until(lambda: answers(f"{url}/ping", process))
+        status, found = answer(f"{url}/invocations", {"inputs": texts})
+        assert status == 200
+        assert [json.loads(row)["concepts"] for row in found["predictions"]] == concepts
+        assert answer(f"{url}/invocations", {"inputs": [1]})[0] == 400
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        process.wait()
+        for child in family:
+            if child.is_running():
+                child.terminate()
+        psutil.wait_procs(family)
+
+
+@pytest.mark.usefixtures("promoted")
+def test_predict_writes_the_formats_that_people_keep(
+    home: Path, corpus_folder: Path, tmp_path: Path, clinie: RunClinie
+) -> None:
+    texts, concepts = expected(home, corpus_folder, clinie)
+    for to in ("brat", "jsonl", "bioc_xml", "bioc_json"):
+        done = clinie(
+            *("predict", corpus_folder / "test", "--model", "tiny-model@champion", "--home", home),
+            *("--output", tmp_path / to, "--to", to),
+        )
+        assert done.returncode == 0, done.stderr
+        converted = clinie("data", "stats", tmp_path / to, "--format", to, "--json")
+        (counts,) = json.loads(converted.stdout).values()
+        assert counts["documents"] == len(texts)
+        assert sum(counts["concepts"].values()) == sum(map(len, concepts))
+
+
+@pytest.mark.usefixtures("promoted")
+def test_predict_says_what_it_cannot_read(home: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for folder in ("a", "b"):
+        (tmp_path / folder / "note.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    done = clinie(
+        *("predict", tmp_path / "a", tmp_path / "b", tmp_path / "empty"),
+        *("--model", "tiny-model@champion", "--home", home),
+    )
+    assert done.returncode == 2
+    assert "has the name of" in done.stderr
+    assert "a folder without .txt files" in done.stderr
+    assert clinie("predict", tmp_path / "a", "--model", "tiny-model@champion", "--to", "word").returncode == 2
