@@ -1,0 +1,67 @@
+"""What a trial costs to record when a study has thousands: time a trial, and time to list the best 50.
+
+python benchmarks/tracking.py [--trials 5000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Corpus
+from search.settings import Home
+from search.tracking.connection import connect
+from search.tracking.datasets import dataset_facts
+from search.tracking.tracker import StudyFacts, Tracker
+
+EPOCHS = 3
+BLOCK = 500
+
+
+def main() -> None:
+    """Record trials without checkpoints and print what each block of them cost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=5000)
+    options = parser.parse_args()
+    corpus = Corpus({split: tuple(notes) for split, notes in synthetic_splits(20, seed=3).items()})
+    config = TrialConfig(
+        backbone=BackboneSource(name="tiny", scratch={"model_type": "bert", "hidden_size": 32}),
+        formulation=Part(name="token_classification"),
+        finetuning=Part(name="lora", parameters={"learning_rate": 1e-3, "rank": 8}),
+        epochs=EPOCHS,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        home = Home(Path(folder))
+        client = connect(home)
+        facts = StudyFacts("many", {"clinie.corpus": "synthetic"}, dataset_facts(corpus, "synthetic"))
+        tracker = Tracker(client, home, facts, lambda number, places: None)
+        seconds: list[float] = []
+        for number in range(options.trials):
+            started = time.perf_counter()
+            tracker.begin(number, config, None, {})
+            scores = {f"metric_{i}": (number * 7919 % 1000) / 1000 for i in range(11)}
+            scores["strict_f1"] = (number * 7919 % 1000) / 1000
+            for epoch in range(1, EPOCHS + 1):
+                tracker.epoch(number, epoch, scores)
+            tracker.end(number, "complete", config=config, reason=None, best=scores, best_epoch=EPOCHS, checkpoint=None)
+            seconds.append(time.perf_counter() - started)
+            if (number + 1) % BLOCK == 0:
+                median = statistics.median(seconds[-BLOCK:])
+                print(f"trials {number + 2 - BLOCK:>5} to {number + 1:>5}: {median * 1000:6.1f} ms a trial", flush=True)
+        experiment = client.get_experiment_by_name("many").experiment_id
+        started = time.perf_counter()
+        best = client.search_runs(
+            [experiment], "tags.clinie.kind = 'trial'", max_results=50, order_by=["metrics.strict_f1 DESC"]
+        )
+        print(f"the best {len(best)} of {options.trials} trials listed in {time.perf_counter() - started:.2f} s")
+        first, last = statistics.median(seconds[:BLOCK]), statistics.median(seconds[-BLOCK:])
+        print(f"the last {BLOCK} trials took {last / first:.2f} times as long as the first")
+
+
+if __name__ == "__main__":
+    main()
