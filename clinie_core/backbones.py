@@ -232,7 +232,9 @@ def pinned(source: BackboneSource) -> BackboneSource:
         InputError: If it is drawn from scratch, and so has no files.
     """
     if source.scratch is not None:
-        fail("--base", f"backbone {source.name!r} is drawn from scratch and has no files to pin", "whole or merged")
+        fail(
+            "--pin", f"backbone {source.name!r} is drawn from scratch and has no files to pin", "a model without --pin"
+        )
     if source.hub is not None:
         from transformers import AutoConfig
 
@@ -240,13 +242,13 @@ def pinned(source: BackboneSource) -> BackboneSource:
         commit = getattr(config, "_commit_hash", None) or source.revision
         source = source.model_copy(update={"revision": commit})
     names = [source.gguf] if source.gguf else _weight_names(source)
-    found = {name: _sha256(_own_file(source, name, "--base")) for name in names}
+    found = {name: _sha256(_own_file(source, name, "--pin")) for name in names}
     return source.model_copy(update={"sha256": {**source.sha256, **found}})
 
 
 def _weight_names(source: BackboneSource) -> list[str]:
     if source.hub is None:
-        return sorted(file.name for file in _folder(source, "--base").glob("*.safetensors"))
+        return sorted(file.name for file in _folder(source, "--pin").glob("*.safetensors"))
     from huggingface_hub import list_repo_files
 
     return sorted(

@@ -191,7 +191,7 @@ def merged_backbone(model: ExtractionModel, method: FineTuning, name: str) -> Pr
     """
     plain = method.merged(copy.deepcopy(model.backbone).cpu())
     if plain is None:
-        fail("--base merged", f"{name} adds what is no part of a weight", "a model of another method, or --base whole")
+        fail("--merge", f"{name} adds what is no part of a weight", "a model of another method, or no --merge")
     plain.requires_grad_(False)
     return plain
 

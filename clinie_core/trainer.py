@@ -183,7 +183,8 @@ class Trainer:
         if pairs:
             metrics["documents_per_second"] = len(pairs) / seconds
             counts = scores.counts(self.config.selection)
-            self._dev_counts = DocumentCounts(self.config.selection, self._dev_digest, counts)
+            corpora = tuple(corpus_of(d) or "" for d in self._dev) if self._schema.corpora else ()
+            self._dev_counts = DocumentCounts(self.config.selection, self._dev_digest, counts, corpora)
         for name in self._schema.corpora:
             own = score_task(self.config.task, [pair for pair in pairs if corpus_of(pair[0]) == name])
             metrics[f"{name}.strict_f1"] = own.metrics()["strict_f1"]

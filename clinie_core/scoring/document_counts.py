@@ -31,15 +31,27 @@ class DocumentCounts:
         metric: What they add up to, such as ``strict_f1``.
         documents: Digest of the documents; only counts of the same documents can be compared.
         counts: True positives, false positives, false negatives, ``[documents, 3]``.
+        corpora: The corpus of each document, where there are several; else nothing.
     """
 
     metric: str
     documents: str
     counts: NDArray[np.float64]
+    corpora: tuple[str, ...] = ()
+
+    def of_corpus(self, name: str) -> NDArray[np.float64]:
+        """The counts of one corpus's documents, ``[documents, 3]``."""
+        own: NDArray[np.float64] = self.counts[np.array([corpus == name for corpus in self.corpora], dtype=bool)]
+        return own
 
     def write(self, folder: Path) -> None:
         """Write them into a checkpoint's folder."""
-        content = {"metric": self.metric, "documents": self.documents, "counts": self.counts.tolist()}
+        content = {
+            "metric": self.metric,
+            "documents": self.documents,
+            "counts": self.counts.tolist(),
+            "corpora": list(self.corpora),
+        }
         (folder / FILE).write_text(json.dumps(content, separators=(",", ":")), encoding="ascii")
 
     @classmethod
@@ -54,4 +66,4 @@ class DocumentCounts:
             fail(str(folder), f"no {FILE} here", "a checkpoint that a search has kept")
         content = json.loads(file.read_text(encoding="ascii"))
         counts = np.array(content["counts"], dtype=np.float64).reshape(-1, 3)
-        return cls(content["metric"], content["documents"], counts)
+        return cls(content["metric"], content["documents"], counts, tuple(content["corpora"]))

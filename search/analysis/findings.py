@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COSTS",
+    "CorpusRow",
     "Findings",
     "GroupRow",
     "ScoredTrial",
     "compared_groups",
     "compared_trials",
+    "compared_with_single",
     "cost",
     "find",
     "pareto_front",
@@ -105,6 +107,25 @@ class GroupRow:
     kept: float | None
     is_reference: bool
     against: GroupComparison | None
+
+
+@dataclass(frozen=True)
+class CorpusRow:
+    """One of the corpora that a model serves together, and the best model of that corpus alone, if there is a study.
+
+    Args:
+        corpus: Its name.
+        together: Strict F1 on its dev documents of the winner that serves all.
+        study: A study of that corpus alone.
+        alone: The score of that study's winner.
+        comparison: The two on the same documents; None if they were not scored on the same ones.
+    """
+
+    corpus: str
+    together: float
+    study: str | None = None
+    alone: float | None = None
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -229,6 +250,21 @@ def compared_trials(first: ScoredTrial, second: ScoredTrial) -> Comparison | Non
     if first.counts is None or second.counts is None or first.counts.documents != second.counts.documents:
         return None
     return compare(first.counts.counts, second.counts.counts)
+
+
+def compared_with_single(together: ScoredTrial, corpus: str, single: ScoredTrial) -> Comparison | None:
+    """Compare a model of several corpora with one of a single corpus, on that corpus's documents.
+
+    Ids differ between the two, so that documents are matched by their order; each must have as many gold annotations.
+    """
+    if together.counts is None or single.counts is None:
+        return None
+    first, second = together.counts.of_corpus(corpus), single.counts.counts
+    if not len(first) or first.shape != second.shape:
+        return None
+    if not np.array_equal(first[:, 0] + first[:, 2], second[:, 0] + second[:, 2]):
+        return None
+    return compare(first, second)
 
 
 def _groups(

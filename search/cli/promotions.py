@@ -34,10 +34,12 @@ def promote(
     policy: Annotated[
         Path | None, typer.Option(help="A YAML file of rules; those that come with clinie if left out.")
     ] = None,
-    base: Annotated[
-        str,
-        typer.Option(help="whole carries the backbone; pinned names it by sha256; merged makes one set of weights."),
-    ] = "whole",
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Make one set of weights of backbone and adapter; loads offline.")
+    ] = False,
+    pin: Annotated[
+        bool, typer.Option("--pin", help="Leave the backbone out, and name it by commit and sha256 of its weights.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide, and change nothing but the record.")] = False,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
@@ -57,8 +59,8 @@ def promote(
     from search.space_file import SpaceFile
     from search.tracking.connection import connect
 
-    if base not in ("whole", "pinned", "merged"):
-        fail("--base", f"found {base!r}", "whole, pinned or merged")
+    if merge and pin:
+        fail("--merge", "together with --pin", "one of them; neither carries the backbone beside the adapter")
     rules = read_policy(policy)
     place = home_of_study(home, study, tracking_uri)
     ledger = Ledger.open(open_storage(place), study)
@@ -80,7 +82,7 @@ def promote(
         corpus_digest=str(attributes["corpus_digest"]),
         space_digest=file.digest(),
         test_digest=corpus.digest("test"),
-        base=base,
+        base="merged" if merge else "pinned" if pin else "whole",
     )
     promotion = promote_candidate(
         connect(place),

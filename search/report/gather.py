@@ -7,8 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.analysis.findings import Findings, ScoredTrial, find
-from search.ledger import Ledger, open_storage
+from search.analysis.findings import CorpusRow, Findings, ScoredTrial, compared_with_single, find
+from search.ledger import Ledger, open_storage, study_names
 from search.promotion.reads import reads_of_study
 from search.report.sheets import Curve, ReadOfTest, Sheet, sheets_of
 from search.space_file import SpaceFile
@@ -32,6 +32,7 @@ class StudyReport:
     findings: Findings
     shots: dict[str, Curve]
     reads: list[ReadOfTest]
+    corpora: list[CorpusRow]
     parent_run: str | None
 
     @property
@@ -43,7 +44,7 @@ class StudyReport:
     @property
     def sheets(self) -> list[Sheet]:
         """The report's sections."""
-        return sheets_of(self.findings, shots=self.shots, reads=self.reads)
+        return sheets_of(self.findings, shots=self.shots, reads=self.reads, corpora=self.corpora)
 
     def as_json(self) -> dict[str, Any]:
         """The report's sections for ``--json``."""
@@ -83,7 +84,33 @@ def gather(home: Home, study: str) -> StudyReport:
     )
     file = SpaceFile.model_validate(attributes["space"])
     shots = _transfer_curves(home, study) | _document_curves(findings)
-    return StudyReport(file, findings, shots, _reads(client, study), attributes.get("parent_run"))
+    corpora = _corpora(home, client, file, findings)
+    return StudyReport(file, findings, shots, _reads(client, study), corpora, attributes.get("parent_run"))
+
+
+def _corpora(home: Home, client: MlflowClient, file: SpaceFile, findings: Findings) -> list[CorpusRow]:
+    """For a study of several corpora: each, with the best study of it alone in the same home."""
+    winner = findings.winner
+    if winner is None or len(file.corpus) < 2:
+        return []
+    rows = []
+    for source in file.corpus:
+        score = winner.measured(f"{source.title}.strict_f1")
+        row = CorpusRow(source.title, score)
+        for name in study_names(home):
+            ledger = Ledger.open(open_storage(home), name)
+            other = SpaceFile.model_validate(ledger.attributes["space"])
+            best = ledger.best()
+            same = [o.title for o in other.corpus] == [source.title] and other.task == file.task
+            if not same or best is None or ledger.metrics[0] != findings.metric:
+                continue
+            counts = kept_counts(client, [best]).get(best.number)
+            single = ScoredTrial(best, findings.metric, counts)
+            if row.alone is None or single.score > row.alone:
+                compared = compared_with_single(winner, source.title, single)
+                row = CorpusRow(source.title, score, name, single.score, compared)
+        rows.append(row)
+    return rows
 
 
 def _reads(client: MlflowClient, study: str) -> list[ReadOfTest]:

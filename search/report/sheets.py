@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from clinie_core.scoring.significance import Comparison
 from search.analysis.comparisons import LEVEL, GroupComparison
-from search.analysis.findings import Findings, GroupRow, ScoredTrial, cost
+from search.analysis.findings import CorpusRow, Findings, GroupRow, ScoredTrial, cost
 from search.describe import describe_config
 
 __all__ = ["Curve", "ReadOfTest", "Sheet", "sheets_of", "verdict"]
@@ -56,12 +56,17 @@ def verdict(comparison: GroupComparison | Comparison | None, first: str, second:
     if comparison is None:
         return f"{first} against {second}: not comparable, since the counts by document are missing"
     p = comparison.p if isinstance(comparison, GroupComparison) else comparison.randomization_p
-    decided = p <= LEVEL and (comparison.low > 0 or comparison.high < 0)
     span = f"{comparison.difference:+.4f} (95 % interval {comparison.low:+.4f} to {comparison.high:+.4f}, p = {p:.3f})"
-    if not decided:
+    if not _is_decided(comparison):
         return f"{NO_EVIDENCE} that {first} and {second} differ: {span}"
     better, worse = (first, second) if comparison.difference > 0 else (second, first)
     return f"{better} beats {worse}: {first} less {second} is {span}"
+
+
+def _is_decided(comparison: GroupComparison | Comparison) -> bool:
+    if isinstance(comparison, GroupComparison):
+        return comparison.decided
+    return comparison.randomization_p <= LEVEL and (comparison.low > 0 or comparison.high < 0)
 
 
 def sheets_of(
@@ -69,6 +74,7 @@ def sheets_of(
     *,
     shots: Mapping[str, Curve],
     reads: Sequence[ReadOfTest],
+    corpora: Sequence[CorpusRow] = (),
 ) -> list[Sheet]:
     """All sheets of a report, in its order.
 
@@ -76,13 +82,14 @@ def sheets_of(
         findings: What the study found.
         shots: Curves by number of documents, by name.
         reads: Every time that a promotion of the study read the test split.
+        corpora: For a study of several corpora, each of them.
     """
     sheets = [
         _winner(findings),
         _groups("architectures", "Encoder or decoder?", findings.architectures, findings.metric, "architecture"),
         _groups("methods", "Full fine-tuning or which PEFT method?", findings.methods, findings.metric, "method"),
         _trends(findings),
-        _corpora(findings),
+        _corpora(corpora),
         _shots(shots),
         _front(findings),
         _importances(findings),
@@ -198,25 +205,31 @@ def _trends(findings: Findings) -> Sheet | None:
     )
 
 
-def _corpora(findings: Findings) -> Sheet | None:
-    """The winner's score on each of several corpora."""
-    winner = findings.winner
-    if winner is None:
+def _corpora(corpora: Sequence[CorpusRow]) -> Sheet | None:
+    """One model for several corpora against one model each."""
+    if not corpora:
         return None
-    suffix = ".strict_f1"
-    own = {k.removesuffix(suffix): v for k, v in winner.record.metrics.items() if k.endswith(suffix)}
-    if not own:
-        return None
-    best = {name: max(findings.trials, key=lambda t: t.measured(name + suffix)) for name in own}
-    rows = [
-        (name, _number(value), _number(best[name].measured(name + suffix)), f"trial {best[name].record.number}")
-        for name, value in own.items()
-    ]
+    said, rows = [], []
+    for row in corpora:
+        if row.study is not None:
+            said.append(
+                f"{row.corpus}: {verdict(row.comparison, 'one model for all', f'one for it alone ({row.study})')}"
+            )
+        decided = row.comparison is not None and _is_decided(row.comparison)
+        rows.append(
+            (
+                row.corpus,
+                _number(row.together),
+                _number(row.alone if row.alone is not None else math.nan),
+                row.study or "-",
+                "-" if row.comparison is None else f"{row.comparison.difference:+.4f}" if decided else NO_EVIDENCE,
+            )
+        )
     answer = (
-        "One model serves all corpora; a study of one corpus alone is compared with `clinie compare`, corpus by corpus."
+        ". ".join(said) + "." if said else "No study of one of these corpora alone is in this home to compare with."
     )
-    columns = ("corpus", "strict F1 of the winner", "best of any trial", "by")
-    return Sheet("corpora", "What does one model for several corpora score on each?", answer, columns, rows)
+    columns = ("corpus", "strict F1, one model for all", "one for it alone", "study", "difference")
+    return Sheet("corpora", "One model for several corpora, or one each?", answer, columns, rows)
 
 
 def _shots(shots: Mapping[str, Curve]) -> Sheet | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -15,7 +16,7 @@ from clinie_core.config import BackboneSource, Part, TrialConfig
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.significance import rates
 from search.analysis.comparisons import compare_groups, corrected_best, expected_best, trend
-from search.analysis.findings import Findings, find
+from search.analysis.findings import CorpusRow, Findings, ScoredTrial, compared_with_single, find
 from search.ledger import TrialRecord
 from search.report.page import render_page
 from search.report.sheets import NO_EVIDENCE, sheets_of
@@ -183,6 +184,24 @@ def test_counts_of_other_documents_are_not_compared() -> None:
     )
     (other,) = [row for row in again.methods if not row.is_reference]
     assert other.against is None
+
+
+def test_one_model_for_several_corpora_is_compared_with_one_for_each_on_the_same_documents() -> None:
+    findings = findings_of({"full": 0.1, "lora": -0.1}, each=1)
+    (better, worse) = findings.trials
+    assert better.counts is not None
+    assert worse.counts is not None
+    names = tuple("ab"[i % 2] for i in range(DOCUMENTS))
+    together = ScoredTrial(worse.record, "strict_f1", replace(worse.counts, corpora=names))
+    alone = ScoredTrial(better.record, "strict_f1", replace(better.counts, counts=better.counts.counts[::2]))
+    compared = compared_with_single(together, "a", alone)
+    assert compared is not None
+    assert compared.high < 0
+    rows = [CorpusRow("a", together.score, "just-a", alone.score, compared), CorpusRow("b", 0.5)]
+    sheet = next(s for s in sheets_of(findings, shots={}, reads=[], corpora=rows) if s.key == "corpora")
+    assert "a: one for it alone (just-a) beats one model for all" in sheet.answer
+    assert sheet.rows[1][2:] == ("-", "-", "-")
+    assert compared_with_single(together, "b", ScoredTrial(better.record, "strict_f1", better.counts)) is None
 
 
 def test_the_front_holds_what_no_other_beats() -> None:
