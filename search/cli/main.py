@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from clinie_core.errors import InputError
-from search.cli import data, models, promotions, reports, studies
+from search.cli import checks, data, models, promotions, reports, studies
 
 __all__ = ["app", "main"]
 
@@ -42,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data.app, name="data")
-for command in (*studies.COMMANDS, *reports.COMMANDS, *promotions.COMMANDS, *models.COMMANDS):
+for command in (*studies.COMMANDS, *reports.COMMANDS, *promotions.COMMANDS, *models.COMMANDS, *checks.COMMANDS):
     app.command(rich_help_panel=command.panel, name=command.name)(command.function)
 
 

@@ -46,7 +46,7 @@ def test_every_command_has_help(clinie: RunClinie) -> None:
     listed = clinie("--help").stdout
     for command in (
         "data plan search resume repeat status transfer spaces report best compare promote history rollback copy"
-        " predict evaluate serve ui"
+        " predict evaluate serve ui doctor"
     ).split():
         assert command in listed
         arguments = [command, "synth", "--help"] if command == "data" else [command, "--help"]

@@ -1,0 +1,38 @@
+"""Commands that look at the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from search.cli.options import DEFAULT_HOME, AsJson, Command, HomeFolder, TrackingUri, console, print_json
+
+__all__ = ["COMMANDS"]
+
+COLOURS = {"good": "green", "warning": "yellow", "bad": "red"}
+
+
+def doctor(home: HomeFolder = DEFAULT_HOME, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None:
+    """Look at versions and their known faults, open ports, Ray's token, disk, GPU and storage; changes nothing.
+
+    Exits with 1 if something is bad.
+    """
+    from rich.markup import escape
+
+    from search.doctor import examine
+    from search.settings import Home
+
+    findings = list(examine(Home(Path(home).expanduser().resolve(), tracking_uri)))
+    if as_json:
+        print_json({"findings": [finding.as_json() for finding in findings]})
+    for finding in findings if not as_json else ():
+        mark = f"[{COLOURS[finding.standing]}]{finding.standing:<8}[/]"
+        remedy = f"; {finding.remedy}" if finding.remedy else ""
+        console().print(f"{mark} {finding.check:<24} {escape(finding.found + remedy)}", soft_wrap=True)
+    if any(finding.standing == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
+COMMANDS: tuple[Any, ...] = (Command(doctor, "Search"),)
