@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import subprocess
@@ -46,7 +47,14 @@ def connect(home: Home) -> MlflowClient:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a server that is away is said once, by us
     mlflow.set_tracking_uri(home.tracking_uri)
     mlflow.set_registry_uri(home.tracking_uri)
-    return MlflowClient(home.tracking_uri, home.tracking_uri)
+    if home.server is not None or not home.root.is_dir():
+        return MlflowClient(home.tracking_uri, home.tracking_uri)
+    with (home.root / "mlflow.lock").open("w", encoding="ascii") as lock:
+        # MLflow makes its tables when it first looks at them, and two processes that do so at once break them.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = MlflowClient(home.tracking_uri, home.tracking_uri)
+        client.search_experiments(max_results=1)
+    return client
 
 
 def is_unreachable(error: Exception) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,3 +146,16 @@ def test_a_password_in_a_url_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"http://me@127\.0\.0\.1:9") as raised:
         require_reachable(connect(home))
     assert "secret-word" not in str(raised.value)
+
+
+def test_processes_that_begin_a_home_at_once_do_not_break_its_database(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from search.settings import Home;"
+        "from search.tracking.connection import connect;"
+        "print(len(connect(Home(Path(sys.argv[1]))).search_experiments()))"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    assert [process.communicate()[0].strip() for process in processes] == ["1", "1", "1"]
