@@ -10,6 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
 
 # isort: split
+import random
+import socket
 import subprocess
 import sys
 import time
@@ -138,6 +140,20 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     with ray_session(tmp_path_factory.mktemp("ray"), cpus=2):
         yield
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Finds a port for a server, below those that the system hands out: Ray's processes take many of these."""
+
+    def find() -> int:
+        while True:
+            port = random.randrange(20_000, 30_000)
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) != 0:
+                    return port
+
+    return find
 
 
 @pytest.fixture(scope="session")

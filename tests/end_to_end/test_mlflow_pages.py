@@ -22,29 +22,33 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine (Debian: chromium chromium-driver)"
 )
-PORT = 5087
-BASE = f"http://127.0.0.1:{PORT}/#"
 LONGEST_WAIT = 120
 
 
 @pytest.fixture(scope="module")
-def ui(home: Path, promoted: dict[str, Any], wait_until: Callable[[Callable[[], bool]], None]) -> Iterator[str]:
+def ui(
+    home: Path,
+    promoted: dict[str, Any],
+    free_port: Callable[[], int],
+    wait_until: Callable[[Callable[[], bool]], None],
+) -> Iterator[str]:
     """`clinie ui` on the home folder."""
     import urllib.request
 
-    program = [str(Path(sys.executable).with_name("clinie")), "ui", "--home", str(home), "--port", str(PORT)]
+    port = free_port()
+    program = [str(Path(sys.executable).with_name("clinie")), "ui", "--home", str(home), "--port", str(port)]
     server = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def answers() -> bool:
         assert server.poll() is None
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
 
     wait_until(answers)
-    yield BASE
+    yield f"http://127.0.0.1:{port}/#"
     family = psutil.Process(server.pid).children(recursive=True)
     server.terminate()
     server.wait()

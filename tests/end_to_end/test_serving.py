@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -25,12 +24,6 @@ WaitUntil = Callable[[Callable[[], bool]], None]
 LIMIT = 2000
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answer(url: str, body: Any = None, *, kind: str = "application/json") -> tuple[int, Any]:
     """Status and JSON of a request; a body that is bytes goes as it is."""
     data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -42,8 +35,8 @@ def answer(url: str, body: Any = None, *, kind: str = "application/json") -> tup
         return error.code, json.load(error)
 
 
-def answers(url: str, process: subprocess.Popen[bytes]) -> bool:
-    assert process.poll() is None
+def answers(url: str, process: subprocess.Popen[bytes], log: Path) -> bool:
+    assert process.poll() is None, log.read_text()[-3000:]
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return bool(response.status == 200)
@@ -60,15 +53,22 @@ def ends(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def service(home: Path, promoted: dict[str, Any], wait_until: WaitUntil) -> Iterator[str]:
+def service(
+    home: Path,
+    promoted: dict[str, Any],
+    free_port: Callable[[], int],
+    wait_until: WaitUntil,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
     assert promoted["promoted"]
     url = f"http://127.0.0.1:{(port := free_port())}"
     program = [str(Path(sys.executable).with_name("clinie")), "serve", "tiny-model@champion", "--home", str(home)]
     program += ["--port", str(port), "--max-characters", str(LIMIT)]
-    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
+    log = tmp_path_factory.mktemp("service") / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(program, stdout=out, stderr=out)
     try:
-        wait_until(lambda: answers(f"{url}/healthz", process))
+        wait_until(lambda: answers(f"{url}/healthz", process, log))
         yield url
     finally:
         ends(process)
@@ -116,7 +116,12 @@ def test_a_wrong_request_is_told_what_is_wrong_and_no_text(
 
 @pytest.mark.usefixtures("promoted")
 def test_mlflows_own_server_serves_it_too(
-    home: Path, corpus_folder: Path, clinie: RunClinie, wait_until: WaitUntil
+    home: Path,
+    corpus_folder: Path,
+    tmp_path: Path,
+    clinie: RunClinie,
+    free_port: Callable[[], int],
+    wait_until: WaitUntil,
 ) -> None:
     texts, concepts = expected(home, corpus_folder, clinie)
     url = f"http://127.0.0.1:{(port := free_port())}"
@@ -124,8 +129,9 @@ def test_mlflows_own_server_serves_it_too(
     program += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": Home.at(home).tracking_uri}
-    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, cwd=home) as process:
-        wait_until(lambda: answers(f"{url}/ping", process))
+    log = tmp_path / "server.log"
+    with log.open("wb") as out, subprocess.Popen(program, stdout=out, stderr=out, env=env, cwd=home) as process:
+        wait_until(lambda: answers(f"{url}/ping", process, log))
         status, found = answer(f"{url}/invocations", {"inputs": texts})
         assert status == 200
         assert [json.loads(row)["concepts"] for row in found["predictions"]] == concepts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -21,14 +20,12 @@ from clinie_core.training import EpochReport, train
 class MlflowServer:
     """A tracking server on loopback over a database of its own."""
 
-    def __init__(self, folder: Path, wait_until: Callable[[Callable[[], bool]], None]) -> None:
+    def __init__(self, folder: Path, port: int, wait_until: Callable[[Callable[[], bool]], None]) -> None:
         self._folder = folder
         self._wait_until = wait_until
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
-        self.uri = f"http://127.0.0.1:{self._port}"
+        self._port = port
+        self.uri = f"http://127.0.0.1:{port}"
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
@@ -65,9 +62,11 @@ class MlflowServer:
 
 
 @pytest.fixture
-def mlflow_server(tmp_path: Path, wait_until: Callable[[Callable[[], bool]], None]) -> Iterator[MlflowServer]:
+def mlflow_server(
+    tmp_path: Path, free_port: Callable[[], int], wait_until: Callable[[Callable[[], bool]], None]
+) -> Iterator[MlflowServer]:
     (tmp_path / "server").mkdir()
-    server = MlflowServer(tmp_path / "server", wait_until)
+    server = MlflowServer(tmp_path / "server", free_port(), wait_until)
     server.start()
     yield server
     server.kill()
