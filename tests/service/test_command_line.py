@@ -159,5 +159,6 @@ def test_a_wheel_holds_two_packages_and_the_spaces(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"clinie_core", "search"}
     assert "search/spaces/quickstart.yaml" in names
-    sources = {str(p.relative_to(root)) for d in ("clinie_core", "search") for p in (root / d).rglob("*.py")}
-    assert sources <= set(names)
+    held = {".py", ".yaml", ".html"}
+    files = {p for d in ("clinie_core", "search") for p in (root / d).rglob("*") if p.suffix in held}
+    assert {str(p.relative_to(root)) for p in files} <= set(names)
