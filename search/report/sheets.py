@@ -108,6 +108,10 @@ def _count(value: float) -> str:
     return "-" if not math.isfinite(value) else f"{value:,.0f}"
 
 
+def _trials_in_words(count: int) -> str:
+    return f"{count} trial" + ("" if count == 1 else "s")
+
+
 def _span(interval: tuple[float, float] | None) -> str:
     return f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "-"
 
@@ -147,7 +151,7 @@ def _groups(key: str, title: str, rows: Sequence[GroupRow], metric: str, noun: s
     reference = next(row for row in rows if row.is_reference)
     said = [verdict(row.against, row.name, reference.name) for row in rows if row is not reference]
     tries = next((row.against.tries for row in rows if row.against is not None), 1)
-    answer = f"By the expected best of {tries} trial{'s' if tries > 1 else ''}: " + "; ".join(said) + "."
+    answer = f"By the expected best of {_trials_in_words(tries)}: " + "; ".join(said) + "."
     columns = (
         noun,
         "trials",
@@ -268,7 +272,9 @@ def _front(findings: Findings) -> Sheet | None:
         "parameters trained",
         "configuration",
     )
-    answer = f"{len(rows)} of {len(findings.trials)} trials are beaten by no other in all of these at once."
+    answer = f"Of {_trials_in_words(len(findings.trials))}, {len(rows)} is beaten by no other in all of these at once."
+    if len(rows) > 1:
+        answer = answer.replace(" is beaten", " are beaten")
     return Sheet("front", "What does the score cost in speed, memory and parameters?", answer, columns, rows)
 
 
@@ -289,7 +295,7 @@ def _history(findings: Findings) -> Sheet | None:
     _, hours, best = findings.history[-1]
     first = next(i for i, (_, _, score) in enumerate(findings.history, start=1) if score == best)
     answer = (
-        f"{len(findings.history)} trials in {hours:.2f} hours of compute; the best score was reached by the"
+        f"{_trials_in_words(len(findings.history))} in {hours:.2f} hours of compute; the best score was reached by the"
         f" {first}{'st' if first == 1 else 'nd' if first == 2 else 'rd' if first == 3 else 'th'} trial that ended."
     )
     return Sheet("history", "Did more trials help?", answer)
