@@ -79,7 +79,15 @@ def zero_shot_result(
 
 
 def few_shot_result(
-    config: TrialConfig, corpus: Corpus, holdout: str, folder: Path, shots: int, *, split: str, shelf: Shelf
+    config: TrialConfig,
+    corpus: Corpus,
+    holdout: str,
+    folder: Path,
+    shots: int,
+    *,
+    epochs: int,
+    split: str,
+    shelf: Shelf,
 ) -> TransferResult:
     """Go on from the model of :func:`zero_shot_result` with a few documents of the corpus left out.
 
@@ -92,11 +100,12 @@ def few_shot_result(
         holdout: Its name.
         folder: As for the zero-shot model.
         shots: How many of its documents are trained on.
+        epochs: How often; few documents want more epochs than many.
         split: On which of its splits to score.
         shelf: What is kept between trainings.
     """
     target = folder / f"shots-{shots}"
-    few = config.model_copy(update={"train_documents": shots, "patience": 0})
+    few = config.model_copy(update={"train_documents": shots, "patience": 0, "epochs": epochs})
     if not (target / "done").exists():
         train(few, Corpus({"train": corpus["train"], "dev": ()}), shelf=shelf, folder=target, start=folder / BEST)
         (target / "done").touch()

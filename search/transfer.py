@@ -54,6 +54,7 @@ def run_transfer(
     shots: Sequence[int],
     seeds: int,
     split: str,
+    shot_epochs: int | None = None,
     allow_text: bool = False,
 ) -> list[TransferResult]:
     """Leave each corpus of a space out in turn.
@@ -65,6 +66,7 @@ def run_transfer(
         shots: Numbers of documents of the corpus left out.
         seeds: How many times, each with its own seed.
         split: On which split of the corpus left out to score.
+        shot_epochs: How often those few documents are trained on; the space's epochs if left out.
         allow_text: Whether reasons may carry an error's own words.
 
     Raises:
@@ -87,7 +89,14 @@ def run_transfer(
     results: list[TransferResult] = []
     with ray_session(home.root):
         found = run_transfers(
-            configs, corpora, shots, split=split, resources=file.resources, folder=folder, allow_text=allow_text
+            configs,
+            corpora,
+            shots,
+            shot_epochs=shot_epochs or file.budget.epochs,
+            split=split,
+            resources=file.resources,
+            folder=folder,
+            allow_text=allow_text,
         )
         for result in found:
             results.append(result)

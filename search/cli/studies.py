@@ -135,6 +135,9 @@ def transfer(
     shots: Annotated[str, typer.Option(help="Numbers of documents of the corpus left out.")] = "0,5,10,20,50",
     seeds: Annotated[int, typer.Option(help="Runs, each with a seed of its own.", min=1)] = 1,
     split: Annotated[str, typer.Option(help="The split to score on: dev or test.")] = "dev",
+    shot_epochs: Annotated[
+        int | None, typer.Option(help="Epochs on the few documents; the space's budget.epochs if left out.", min=1)
+    ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
@@ -164,6 +167,7 @@ def transfer(
         shots=sorted({int(part) for part in shots.split(",")}),
         seeds=seeds,
         split=split,
+        shot_epochs=shot_epochs,
         allow_text=allow_text,
     )
     rows = summarized(results)

@@ -25,6 +25,7 @@ def run_transfers(
     corpora: Mapping[str, Corpus],
     shots: Sequence[int],
     *,
+    shot_epochs: int,
     split: str,
     resources: Resources,
     folder: Path,
@@ -36,6 +37,7 @@ def run_transfers(
         configs: What to train, one for each seed.
         corpora: Each by its name.
         shots: Numbers of documents of the corpus left out; 0 is always among the results.
+        shot_epochs: How often those documents are trained on.
         split: On which split of the corpus left out to score.
         resources: What one training takes.
         folder: Takes the models; what is there already is not trained again.
@@ -58,6 +60,7 @@ def run_transfers(
             holdout,
             folder / holdout / f"seed-{config.seed}",
             tuple(shots),
+            shot_epochs,
             split,
             max(1, int(resources.cpus_per_worker)),
             allow_text,
@@ -87,6 +90,7 @@ def _leave_one_out(
     holdout: str,
     folder: Path,
     shots: tuple[int, ...],
+    shot_epochs: int,
     split: str,
     threads: int,
     allow_text: bool,
@@ -104,6 +108,8 @@ def _leave_one_out(
         yield zero_shot_result(config, every, holdout, folder, split=split, shelf=shelf)
         for count in shots:
             if count:
-                yield few_shot_result(config, every[holdout], holdout, folder, count, split=split, shelf=shelf)
+                yield few_shot_result(
+                    config, every[holdout], holdout, folder, count, epochs=shot_epochs, split=split, shelf=shelf
+                )
     except Exception as error:  # a traceback in Ray's logs could quote a note
         yield failure_reason(error, allow_text=allow_text)
