@@ -124,6 +124,7 @@ class NoSearch(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, NoSearch())
 import mlflow
 mlflow.set_tracking_uri(sys.argv[1])
+mlflow.set_registry_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/tiny-model@champion")
 print(json.dumps([json.loads(row)["concepts"] for row in model.predict(json.load(sys.stdin))]))
 print(model.metadata.signature, file=sys.stderr)
