@@ -29,7 +29,8 @@ from search.serving.api import FoundIn, Health, Notes, PredictionFailed, Predict
 __all__ = ["serve_model"]
 
 BATCH = 16
-BATCH_WAIT_SECONDS = 0.01
+BATCH_WAIT_SECONDS = 0.0
+"""None: what comes while a batch is predicted is the next batch."""
 ROUTE = "/"
 
 
