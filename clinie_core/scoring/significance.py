@@ -16,9 +16,21 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Comparison", "Rate", "compare", "document_weights", "interval", "rates", "superiority"]
+__all__ = [
+    "LEVEL",
+    "Comparison",
+    "Rate",
+    "compare",
+    "document_weights",
+    "interval",
+    "is_decided",
+    "rates",
+    "superiority",
+]
 
 Rate = Literal["precision", "recall", "f1"]
+LEVEL = 0.05
+"""Above this p-value, or with 0 in the interval, a comparison is no evidence."""
 BLOCK = 1_000
 """Resamples at a time, so that memory does not grow with their number."""
 
@@ -41,6 +53,21 @@ class Comparison:
     high: float
     bootstrap_p: float
     randomization_p: float
+
+    @property
+    def p(self) -> float:
+        """The p-value that decides."""
+        return self.randomization_p
+
+    @property
+    def decided(self) -> bool:
+        """Whether the documents tell the systems apart."""
+        return is_decided(self.p, self.low, self.high)
+
+
+def is_decided(p: float, low: float, high: float) -> bool:
+    """Whether a comparison is evidence: its p-value is at most :data:`LEVEL` and its interval leaves out 0."""
+    return p <= LEVEL and (low > 0 or high < 0)
 
 
 def rates(sums: NDArray[np.float64], rate: Rate) -> NDArray[np.float64]:

@@ -20,13 +20,12 @@ import numpy as np
 from scipy import stats
 from scipy.special import gammaln
 
-from clinie_core.scoring.significance import document_weights, rates
+from clinie_core.scoring.significance import LEVEL, document_weights, is_decided, rates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "LEVEL",
     "CorrectedBest",
     "GroupComparison",
     "Trend",
@@ -36,8 +35,6 @@ __all__ = [
     "trend",
 ]
 
-LEVEL = 0.05
-"""Above this p-value, or with 0 in the interval, a comparison is no evidence."""
 TRIES = 5
 """Groups are compared by the best of so many trials, or of as many as the smaller one has."""
 PERMUTATIONS = 4_000
@@ -67,7 +64,7 @@ class GroupComparison:
     @property
     def decided(self) -> bool:
         """Whether the data tell the groups apart."""
-        return self.p <= LEVEL and (self.low > 0 or self.high < 0)
+        return is_decided(self.p, self.low, self.high)
 
 
 @dataclass(frozen=True)

@@ -213,8 +213,8 @@ def find(
         corrected=corrected_best(_stacked(comparable)) if comparable and len(_stacked(comparable)[0]) > 1 else None,
         runner_up=runner_up,
         margin=compared_trials(winner, runner_up) if winner is not None and runner_up is not None else None,
-        architectures=_groups(scored, lambda t: t.architecture, sign, reference=None, least=2),
-        methods=_groups(scored, lambda t: t.method, sign, reference=FULL, least=2),
+        architectures=_groups(scored, lambda t: t.architecture, sign, reference=None),
+        methods=_groups(scored, lambda t: t.method, sign, reference=FULL),
         trends=_trends(scored),
         front=pareto_front(scored),
         history=_history(scored, sign),
@@ -273,13 +273,12 @@ def _groups(
     sign: int,
     *,
     reference: str | None,
-    least: int,
 ) -> list[GroupRow]:
-    """Rows by group, best first; none where there are fewer groups than ``least``."""
+    """Rows by group, best first; none where there is nothing to compare."""
     groups: defaultdict[str, list[ScoredTrial]] = defaultdict(list)
     for trial in trials:
         groups[key(trial)].append(trial)
-    if len(groups) < least:
+    if len(groups) < 2:
         return []
     best = {name: max(own, key=lambda t: sign * t.score) for name, own in groups.items()}
     order = sorted(groups, key=lambda name: -sign * best[name].score)

@@ -7,7 +7,7 @@ from mlflow.tracking import MlflowClient
 from clinie_core.corpora.synthetic import synthetic_splits
 from clinie_core.extractor import Extractor
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
-from search.promotion.registration import check_predictions, files_of, logged_version
+from search.promotion.registration import EXTRACTOR, check_predictions, files_of, logged_version
 from search.settings import Home
 from search.tracking.connection import connect, experiment_id, without_password
 
@@ -38,7 +38,7 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
     title, _, alias = model.partition("@")
     there = client.get_model_version_by_alias(title, alias) if alias else client.get_model_version(*model.split("/"))
     origin = f"{without_password(source.tracking_uri)} {there.name}/{there.version}"
-    extractor = Extractor.load(folder / "artifacts" / "extractor")
+    extractor = Extractor.load(folder / EXTRACTOR)
 
     away = connect(target)
     history = History(away, name)

@@ -69,6 +69,11 @@ class History:
         tags = self._tags()
         return [Entry(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(PREFIX)]
 
+    def find(self, kind: str, promotion: str) -> Entry | None:
+        """The entry of a kind that a promotion has left; None if it has not come to that."""
+        own = (e for e in self.entries() if e.kind == kind and e.content.get("promotion") == promotion)
+        return next(own, None)
+
     def _tags(self) -> dict[str, str]:
         try:
             return dict(self.client.get_registered_model(self.name).tags)

@@ -26,10 +26,10 @@ from search.ledger import TrialRecord
 from search.promotion.card import model_card
 from search.promotion.evidence import measure
 from search.promotion.gate import Decision, Evidence, decide
-from search.promotion.history import CHAMPION, HISTORY_DIGEST, Entry, History
+from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
 from search.promotion.policy import Policy
 from search.promotion.reads import count_reads
-from search.promotion.registration import Base, check_predictions, files_of, packages, register, written
+from search.promotion.registration import EXTRACTOR, Base, check_predictions, files_of, packages, register, written
 from search.tracking.connection import code_version, fetch_artifacts
 
 __all__ = ["Candidate", "HistoryBroken", "Promotion", "promote", "rollback"]
@@ -130,9 +130,10 @@ def promote(
     if faults:
         raise HistoryBroken(f"the record of {name} does not hold: {'; '.join(faults)}")
     champion = history.champion()
-    own = _own_version(client, name, champion, candidate)
-    if own is not None and not dry_run:
-        decision = Decision.from_json(_entry(history, own, "decision").content["decision"])
+    own = None if dry_run else _own_version(client, name, champion, candidate)
+    decided = history.find("decision", own) if own is not None else None
+    if decided is not None:
+        decision = Decision.from_json(decided.content["decision"])
         return Promotion(name, champion, candidate, True, True, decision, record.metrics)
     key = _key(name, candidate, policy, champion)
     with tempfile.TemporaryDirectory() as scratch:
@@ -146,7 +147,7 @@ def promote(
             client.set_registered_model_alias(name, CHALLENGER, version)
         decision = _decided(client, history, candidate, key, policy, champion, extractor, folder, corpus)
     if version is not None:
-        _say(client, name, version, extractor, candidate, decision)
+        _say(client, name, version, extractor, decision)
         client.log_batch(parent_run, metrics=_test_metrics(decision, int(version)))
     if version is not None and decision.promote:
         client.set_registered_model_alias(name, CHAMPION, version)
@@ -169,14 +170,6 @@ def _key(name: str, candidate: Candidate, policy: Policy, champion: str | None) 
     return _Attempt(name=name, candidate=candidate, policy=policy, champion=champion).digest()[:16]
 
 
-def _entry(history: History, key: str, kind: str) -> Entry:
-    return next(e for e in history.entries() if e.kind == kind and e.content.get("promotion") == key)
-
-
-def _has(history: History, key: str, kind: str) -> bool:
-    return any(e.kind == kind and e.content.get("promotion") == key for e in history.entries())
-
-
 def _own_version(client: MlflowClient, name: str, champion: str | None, candidate: Candidate) -> str | None:
     """The promotion by which the candidate became champion, if it is."""
     if champion is None:
@@ -191,8 +184,8 @@ def _finish_alias(history: History) -> None:
     if champion is None or champion == history.last_champion(history.entries()):
         return
     key = history.client.get_model_version(history.name, champion).tags.get(ID, "")
-    decided = [e for e in history.entries() if e.kind == "decision" and e.content["promotion"] == key]
-    if decided and decided[-1].content["decision"]["promote"] and not _has(history, key, "promoted"):
+    decided = history.find("decision", key)
+    if decided is not None and decided.content["decision"]["promote"] and history.find("promoted", key) is None:
         history.append("promoted", {"promotion": key, "version": champion})
 
 
@@ -223,10 +216,11 @@ def _registered(
     else:
         card = model_card(extractor.checkpoint, tags, None)
         version = register(client, folder, run_id=parent_run, name=name, tags=tags, description=card)
-    if not _has(history, key, "registered"):
+    entry = history.find("registered", key)
+    if entry is None:
         content = {"promotion": key, "version": version, "study": candidate.study, "trial": candidate.trial}
-        history.append("registered", content)
-    client.set_model_version_tag(name, version, HISTORY_DIGEST, _entry(history, key, "registered").digest)
+        entry = history.append("registered", content)
+    client.set_model_version_tag(name, version, HISTORY_DIGEST, entry.digest)
     return version
 
 
@@ -242,10 +236,11 @@ def _decided(
     corpus: Corpus,
 ) -> Decision:
     """The decision, taken and recorded where it was not; the read of the test split is recorded before it happens."""
-    if _has(history, key, "decision"):
-        return Decision.from_json(_entry(history, key, "decision").content["decision"])
-    history.ensure()
-    if not _has(history, key, "read"):
+    decided = history.find("decision", key)
+    if decided is not None:
+        return Decision.from_json(decided.content["decision"])
+    entry = history.find("read", key)
+    if entry is None:
         reads = 1 + count_reads(client, candidate.test_digest)
         content = {
             "promotion": key,
@@ -254,8 +249,8 @@ def _decided(
             "test_digest": candidate.test_digest,
             "read": reads,
         }
-        history.append("read", content)
-    read = int(_entry(history, key, "read").content["read"])
+        entry = history.append("read", content)
+    read = int(entry.content["read"])
     challenger = measure(extractor, folder, corpus["test"])
     decision = decide(policy, challenger, _champion_evidence(history.name, champion, corpus), read=read)
     content = {"promotion": key, "study": candidate.study, "trial": candidate.trial, "decision": decision.as_json()}
@@ -266,13 +261,11 @@ def _decided(
 def _champion_evidence(name: str, champion: str | None, corpus: Corpus) -> Evidence | None:
     if champion is None:
         return None
-    folder = files_of(f"{name}/{champion}") / "artifacts" / "extractor"
+    folder = files_of(f"{name}/{champion}") / EXTRACTOR
     return measure(Extractor.load(folder), folder, corpus["test"])
 
 
-def _say(
-    client: MlflowClient, name: str, version: str, extractor: Extractor, candidate: Candidate, decision: Decision
-) -> None:
+def _say(client: MlflowClient, name: str, version: str, extractor: Extractor, decision: Decision) -> None:
     """Write the decision onto the version."""
     low, high = decision.interval
     said: Mapping[str, str] = {

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from clinie_core.transfer import TransferResult
 from search.analysis.findings import CorpusRow, Findings, ScoredTrial, compared_with_single, find
 from search.ledger import Ledger, open_storage, study_names
 from search.promotion.reads import reads_of_study
@@ -14,7 +15,7 @@ from search.report.sheets import Curve, ReadOfTest, Sheet, sheets_of
 from search.space_file import SpaceFile
 from search.tracking.connection import connect
 from search.tracking.counts import kept_counts
-from search.transfer import RESULTS
+from search.transfer import RESULTS, summarized
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -132,14 +133,10 @@ def _transfer_curves(home: Home, study: str) -> dict[str, Curve]:
     file = home.study_folder(study) / "transfer" / RESULTS
     if not file.is_file():
         return {}
-    groups: defaultdict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-    for result in json.loads(file.read_text(encoding="utf-8"))["results"]:
-        groups[result["holdout"], result["shots"]].append(result)
+    results = [TransferResult(**result) for result in json.loads(file.read_text(encoding="utf-8"))["results"]]
     curves: defaultdict[str, list[tuple[int, float, float, float]]] = defaultdict(list)
-    for (holdout, shots), own in sorted(groups.items()):
-        scores = [r["metrics"]["strict_f1"] for r in own]
-        ends = (own[0]["low"], own[0]["high"]) if len(own) == 1 else (min(scores), max(scores))
-        curves[f"{holdout}, left out"].append((shots, sum(scores) / len(scores), *ends))
+    for row in summarized(results):
+        curves[f"{row.holdout}, left out"].append((row.shots, row.mean, row.low, row.high))
     return dict(curves)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clinie_core.scoring.significance import Comparison
-from search.analysis.comparisons import LEVEL, GroupComparison
+from search.analysis.comparisons import GroupComparison
 from search.analysis.findings import CorpusRow, Findings, GroupRow, ScoredTrial, cost
 from search.describe import describe_config
 
@@ -55,18 +55,12 @@ def verdict(comparison: GroupComparison | Comparison | None, first: str, second:
     """A comparison in words."""
     if comparison is None:
         return f"{first} against {second}: not comparable, since the counts by document are missing"
-    p = comparison.p if isinstance(comparison, GroupComparison) else comparison.randomization_p
-    span = f"{comparison.difference:+.4f} (95 % interval {comparison.low:+.4f} to {comparison.high:+.4f}, p = {p:.3f})"
-    if not _is_decided(comparison):
+    ends = f"{comparison.low:+.4f} to {comparison.high:+.4f}"
+    span = f"{comparison.difference:+.4f} (95 % interval {ends}, p = {comparison.p:.3f})"
+    if not comparison.decided:
         return f"{NO_EVIDENCE} that {first} and {second} differ: {span}"
     better, worse = (first, second) if comparison.difference > 0 else (second, first)
     return f"{better} beats {worse}: {first} less {second} is {span}"
-
-
-def _is_decided(comparison: GroupComparison | Comparison) -> bool:
-    if isinstance(comparison, GroupComparison):
-        return comparison.decided
-    return comparison.randomization_p <= LEVEL and (comparison.low > 0 or comparison.high < 0)
 
 
 def sheets_of(
@@ -219,7 +213,7 @@ def _corpora(corpora: Sequence[CorpusRow]) -> Sheet | None:
             said.append(
                 f"{row.corpus}: {verdict(row.comparison, 'one model for all', f'one for it alone ({row.study})')}"
             )
-        decided = row.comparison is not None and _is_decided(row.comparison)
+        decided = row.comparison is not None and row.comparison.decided
         rows.append(
             (
                 row.corpus,
@@ -272,9 +266,8 @@ def _front(findings: Findings) -> Sheet | None:
         "parameters trained",
         "configuration",
     )
-    answer = f"Of {_trials_in_words(len(findings.trials))}, {len(rows)} is beaten by no other in all of these at once."
-    if len(rows) > 1:
-        answer = answer.replace(" is beaten", " are beaten")
+    kept = f"{len(rows)} {'is' if len(rows) == 1 else 'are'} beaten"
+    answer = f"Of {_trials_in_words(len(findings.trials))}, {kept} by no other in all of these at once."
     return Sheet("front", "What does the score cost in speed, memory and parameters?", answer, columns, rows)
 
 

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import subprocess
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -86,6 +87,7 @@ def without_password(uri: str) -> str:
     return f"{scheme}{separator}{account.partition(':')[0]}{at}{host}"
 
 
+@cache
 def code_version() -> str:
     """Clinie's version, the commit of its checkout if there is one, and a digest of its sources."""
     root = Path(clinie_core.__file__).parent.parent

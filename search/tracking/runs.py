@@ -13,7 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 from clinie_core.backbones import architecture_of
 from clinie_core.config import TrialConfig
 from clinie_core.scoring.document_counts import FILE as COUNTS_FILE
-from search.describe import run_name
+from search.describe import formulation_name, run_name
 from search.objectives import SYSTEM
 from search.tracking.datasets import DatasetFacts, dataset_inputs
 from search.tracking.outbox import Event
@@ -106,7 +106,7 @@ class Runs:
         self._on_placed(number, {"run_id": run_id})
 
     def _create(self, number: int, config: TrialConfig) -> str:
-        name, second = run_name(number, config), config.relation_formulation
+        name = run_name(number, config)
         tags = {
             MLFLOW_PARENT_RUN_ID: self._parent,
             MLFLOW_RUN_NAME: name,
@@ -115,7 +115,7 @@ class Runs:
             "clinie.state": "running",
             "clinie.backbone": config.backbone.name,
             "clinie.architecture": architecture_of(config.backbone),
-            "clinie.formulation": "+".join(part.name for part in (config.formulation, second) if part),
+            "clinie.formulation": formulation_name(config),
             "clinie.finetuning": config.finetuning.name,
             "clinie.config_digest": config.digest(),
             **self._tags,

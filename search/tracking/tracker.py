@@ -51,7 +51,6 @@ class Tracker:
 
     def __init__(self, client: MlflowClient, home: Home, facts: StudyFacts, on_placed: OnPlaced) -> None:
         self._client = client
-        self._facts = facts
         experiment = experiment_id(client, home, facts.study)
         corpus = {k: v for k, v in facts.tags.items() if k in ("clinie.corpus", "clinie.corpus_digest", "clinie.text")}
         trial_tags = {"clinie.study": facts.study, "clinie.code": code_version(), **corpus}
