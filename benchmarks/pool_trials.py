@@ -72,6 +72,9 @@ class EndTimes:
         self.times.append(time.perf_counter())
         self._on_end(len(self.times))
 
+    def trial_recorded(self, number: int) -> None:
+        """Nothing to keep."""
+
 
 def run_pool_trials(folder: Path, trials: int, make_program: Callable[[], Program], listener: EndTimes) -> None:
     """Run trials one at a time on one warm group; Ray must be up."""

@@ -48,7 +48,16 @@ def main() -> None:
             scores["strict_f1"] = (number * 7919 % 1000) / 1000
             for epoch in range(1, EPOCHS + 1):
                 tracker.epoch(number, epoch, scores)
-            tracker.end(number, "complete", config=config, reason=None, best=scores, best_epoch=EPOCHS, checkpoint=None)
+            tracker.end(
+                number,
+                "complete",
+                config=config,
+                reason=None,
+                best=scores,
+                best_epoch=EPOCHS,
+                checkpoint=None,
+                keep=False,
+            )
             seconds.append(time.perf_counter() - started)
             if (number + 1) % BLOCK == 0:
                 median = statistics.median(seconds[-BLOCK:])

@@ -147,6 +147,10 @@ class TrialConfig(Frozen):
         patience: Epochs without a better dev score after which the trial ends; 0 for never.
         seed: Seed of everything random in the trial.
         precision: ``auto`` takes bfloat16 autocast where the processor has it in hardware.
+        micro_batch: Windows that a process computes at once; the gradients of a batch add up over as many as it
+            takes. None for its whole part of the batch.
+        gradient_checkpointing: Whether the backbone's activations are computed again in the backward pass: a third
+            more time for a fraction of the memory.
         selection: The dev score by which the best epoch is chosen.
         mixing: Where the training documents come from several corpora, the exponent of a corpus's share of
             the examples: 1 for shares as large as the corpora, 0 for equal ones.
@@ -175,6 +179,8 @@ class TrialConfig(Frozen):
     patience: int = Field(default=0, ge=0)
     seed: int = 13
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    micro_batch: int | None = Field(default=None, ge=1)
+    gradient_checkpointing: bool = False
     selection: Score = "strict_f1"
     mixing: float = Field(default=1.0, ge=0, le=1)
     train_documents: int | None = Field(default=None, ge=1)

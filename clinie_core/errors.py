@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
-__all__ = ["ErrorList", "InputError", "Problem", "fail"]
+__all__ = ["ErrorList", "InputError", "OutOfMemory", "Problem", "fail"]
 
 SHOWN_PROBLEMS = 20
 MAX_PART = 400
@@ -91,3 +91,20 @@ class ErrorList:
 def fail(where: str, found: str, allowed: str = "", remedy: str = "") -> NoReturn:
     """Raise an :class:`InputError` with one problem."""
     raise InputError(Problem(where, found, allowed, remedy))
+
+
+class OutOfMemory(RuntimeError):
+    """A training did not fit into memory.
+
+    Args:
+        micro_batch: Windows that a process computed at once.
+        peak_memory_mb: The most that it held, in MiB.
+    """
+
+    def __init__(self, micro_batch: int, peak_memory_mb: float) -> None:
+        self.micro_batch = micro_batch
+        self.peak_memory_mb = peak_memory_mb
+        super().__init__(
+            f"out of memory with {micro_batch} windows at once, after {peak_memory_mb:.0f} MiB; a smaller micro_batch"
+            " or gradient_checkpointing would need less"
+        )

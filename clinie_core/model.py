@@ -164,6 +164,11 @@ def build_model(config: TrialConfig, schema: Schema, pristine: PreTrainedModel) 
         method = finetuning_of(config)
         backbone = _copy(pristine, share_weights=method.freezes_backbone)
         cut_layers(backbone, config.depth, config.depth_scheme)
+        if config.gradient_checkpointing:
+            if not (method.recomputes and backbone.supports_gradient_checkpointing):
+                found = f"{config.finetuning.name} on {config.backbone.name} cannot compute activations again"
+                fail("gradient_checkpointing", found, "false")
+            backbone.gradient_checkpointing_enable({"use_reentrant": False})
         width = int(backbone.config.hidden_size)
         own = {_identity(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
         components = components_of(config)

@@ -35,9 +35,21 @@ from clinie_core.shelf import Shelf, input_context
 from clinie_core.training_state import Done, TrainingState
 from clinie_core.world import World
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "micro_batch_of"]
 
 MAX_GRADIENT_NORM = 1.0
+
+
+def micro_batch_of(config: TrialConfig, world: World, wanted: int | None = None) -> int:
+    """How many windows a process computes at once.
+
+    Args:
+        config: Its batch size, and its own micro-batch if it names one.
+        world: How many processes share a batch.
+        wanted: Takes the place of the configuration's.
+    """
+    share = -(-config.batch_size // world.size)
+    return min(share, wanted or config.micro_batch or share)
 
 
 class Trainer:
@@ -48,10 +60,14 @@ class Trainer:
         corpus: With its ``train`` and ``dev`` splits.
         shelf: What is kept between trials.
         world: The place of this process among those that train together.
+        micro_batch: Windows to compute at once; the configuration's own choice if left out.
     """
 
-    def __init__(self, config: TrialConfig, corpus: Corpus, shelf: Shelf, world: World) -> None:
+    def __init__(
+        self, config: TrialConfig, corpus: Corpus, shelf: Shelf, world: World, micro_batch: int | None = None
+    ) -> None:
         self.config = config
+        self.micro_batch = micro_batch_of(config, world, micro_batch)
         self._world = world
         # The schema is the corpus's, so that models of few and of many documents have the same labels.
         self._schema = Schema.of(corpus["train"], config.view.descriptions)
@@ -143,15 +159,21 @@ class Trainer:
         world = self._world
         terms = sum(row.terms for row in rows)
         share = rows[world.rank :: world.size] or rows[:1]
-        data = collate(share, self._pad_id, world.device, targets=True, component=component)
-        with self._autocast:
-            loss: torch.Tensor = self._wrapped(data)
-        if len(rows) <= world.rank:  # fewer rows than processes: take part, weigh nothing
-            loss = loss * 0.0
-        # DDP averages over processes; the factor makes that the mean over the whole batch.
-        scaled = loss * (world.size / terms)
-        penalty = self._method.penalty(self._model.backbone)
-        (scaled if penalty is None else scaled + penalty).backward()  # type: ignore[no-untyped-call]
+        parts = [share[i : i + self.micro_batch] for i in range(0, len(share), self.micro_batch)]
+        summed = torch.zeros((), device=world.device)
+        for number, part in enumerate(parts, start=1):
+            last = number == len(parts)
+            with nullcontext() if last else self._unsynchronized():
+                data = collate(part, self._pad_id, world.device, targets=True, component=component)
+                with self._autocast:
+                    loss: torch.Tensor = self._wrapped(data)
+                if len(rows) <= world.rank:  # fewer rows than processes: take part, weigh nothing
+                    loss = loss * 0.0
+                # DDP averages over processes; the factor makes that the mean over the whole batch.
+                scaled = loss * (world.size / terms)
+                penalty = self._method.penalty(self._model.backbone) if last else None
+                (scaled if penalty is None else scaled + penalty).backward()  # type: ignore[no-untyped-call]
+            summed += loss.detach()
         nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRADIENT_NORM)
         self._optimizer.step()
         self._steps_done += 1
@@ -160,7 +182,12 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         if self._average is not None:
             self._average.update()
-        return loss.detach()
+        return summed
+
+    def _unsynchronized(self) -> AbstractContextManager[None]:
+        """Within this context gradients add up in each process; the last part of a batch exchanges them."""
+        wrapped = self._wrapped
+        return wrapped.no_sync() if isinstance(wrapped, nn.parallel.DistributedDataParallel) else nullcontext()
 
     def scored_weights(self) -> AbstractContextManager[None]:
         """Within this context the model holds the weights that are scored and kept: their average, if there is one."""

@@ -14,10 +14,11 @@ from pathlib import Path
 from clinie_core.config import BEST, LAST, TrialConfig
 from clinie_core.corpora.loading import viewed
 from clinie_core.document import Corpus
+from clinie_core.errors import OutOfMemory
 from clinie_core.shelf import Shelf
-from clinie_core.trainer import Trainer
+from clinie_core.trainer import Trainer, micro_batch_of
 from clinie_core.training_state import Done
-from clinie_core.world import World
+from clinie_core.world import World, is_memory_shortage
 
 __all__ = ["EpochReport", "TrainingResult", "train"]
 
@@ -59,6 +60,7 @@ def train(
     world: World | None = None,
     folder: Path | None = None,
     start: Path | None = None,
+    micro_batch: int | None = None,
     on_epoch: Callable[[EpochReport], bool] = lambda report: True,
 ) -> TrainingResult:
     """Train a configuration and keep its best checkpoint.
@@ -73,6 +75,8 @@ def train(
             epochs before it are reported again without being trained again. None writes nothing.
         start: A checkpoint whose weights training starts from in place of the pretrained ones, of a model of
             the same configuration but for its corpus and its budget.
+        micro_batch: Windows that a process computes at once, in place of the configuration's; the result is the
+            same but for rounding.
         on_epoch: Called in rank 0 after every epoch; False ends the trial.
 
     Returns:
@@ -80,10 +84,33 @@ def train(
 
     Raises:
         InputError: If the configuration's parts are wrong or a checkpoint does not fit.
+        OutOfMemory: If it does not fit into memory; what was kept in ``folder`` can be gone on from.
     """
     shelf, world = shelf or Shelf(), world or World.current()
     world.reset_peak_memory()
-    trainer = Trainer(config, viewed(corpus, config.view), shelf, world)
+    try:
+        return _train(config, corpus, shelf, world, folder, start, micro_batch, on_epoch)
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_shortage(error):
+            raise
+        shortage = OutOfMemory(micro_batch_of(config, world, micro_batch), world.peak_memory_mb())
+    finally:
+        world.release_memory()
+    world.release_memory()  # only now is the error gone, and with it the tensors that its frames held
+    raise shortage
+
+
+def _train(
+    config: TrialConfig,
+    corpus: Corpus,
+    shelf: Shelf,
+    world: World,
+    folder: Path | None,
+    start: Path | None,
+    micro_batch: int | None,
+    on_epoch: Callable[[EpochReport], bool],
+) -> TrainingResult:
+    trainer = Trainer(config, viewed(corpus, config.view), shelf, world, micro_batch)
     if start is not None:
         trainer.start_from(start)
     done = trainer.load_state(folder / LAST) if folder is not None and (folder / LAST).is_dir() else Done()
@@ -112,6 +139,4 @@ def train(
             trainer.save_state(folder / LAST, done)
         report = EpochReport(epoch, config.epochs, metrics, finished, out_of_patience and epoch < config.epochs)
         stopped = not goes_on(report) or finished
-    del trainer
-    world.release_memory()
     return TrainingResult(done.best_epoch, done.best_metrics, done.epoch)

@@ -18,7 +18,15 @@ from torch import distributed
 
 from clinie_core.config import TrialConfig
 
-__all__ = ["World", "bfloat16_in_hardware"]
+__all__ = ["World", "bfloat16_in_hardware", "is_memory_shortage"]
+
+NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory")
+"""Words of errors that torch raises without a type of their own."""
+
+
+def is_memory_shortage(error: Exception) -> bool:
+    """Whether an error says that memory was too short, of the GPU or of the process."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in NO_MEMORY)
 
 
 def bfloat16_in_hardware(device: torch.device) -> bool:

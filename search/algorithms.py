@@ -6,11 +6,20 @@ from collections.abc import Callable
 
 import optuna
 from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
 
 from clinie_core.errors import fail
 from search.space_file import Algorithm
 
-__all__ = ["SAMPLERS", "make_sampler"]
+__all__ = ["INFEASIBLE", "SAMPLERS", "make_sampler"]
+
+INFEASIBLE = "infeasible"
+"""Attribute of a trial that did not fit into memory."""
+
+
+def _violations(trial: FrozenTrial) -> tuple[float]:
+    """Above zero where a trial cannot be run at all, so that a sampler keeps away from what is like it."""
+    return (1.0 if trial.user_attrs.get(INFEASIBLE) else -1.0,)
 
 
 def _tpe(algorithm: Algorithm) -> BaseSampler:
@@ -21,6 +30,7 @@ def _tpe(algorithm: Algorithm) -> BaseSampler:
         multivariate=True,
         group=True,
         constant_liar=True,
+        constraints_func=_violations,
         seed=algorithm.seed,
     )
 
@@ -30,18 +40,25 @@ def _random(algorithm: Algorithm) -> BaseSampler:
 
 
 def _nsga2(algorithm: Algorithm) -> BaseSampler:
-    return optuna.samplers.NSGAIISampler(population_size=algorithm.startup_trials, seed=algorithm.seed)
+    return optuna.samplers.NSGAIISampler(
+        population_size=algorithm.startup_trials, constraints_func=_violations, seed=algorithm.seed
+    )
 
 
 SAMPLERS: dict[str, Callable[[Algorithm], BaseSampler]] = {"tpe": _tpe, "random": _random, "nsga2": _nsga2}
 
 
-def make_sampler(algorithm: Algorithm) -> BaseSampler:
+def make_sampler(algorithm: Algorithm, number: int = 0) -> BaseSampler:
     """Make the sampler that an algorithm block names.
+
+    Args:
+        algorithm: Names the row, with its seed.
+        number: The trial that it is to draw. Each trial has a sampler of its own, whose seed follows from the number,
+            so that a search that was interrupted draws what an undisturbed one draws.
 
     Raises:
         InputError: If the table has no such row.
     """
     if algorithm.sampler not in SAMPLERS:
         fail("algorithm.sampler", f"unknown sampler {algorithm.sampler!r}", "allowed: " + ", ".join(SAMPLERS))
-    return SAMPLERS[algorithm.sampler](algorithm)
+    return SAMPLERS[algorithm.sampler](algorithm.model_copy(update={"seed": algorithm.seed + number}))

@@ -19,7 +19,7 @@ import psutil
 from packaging.version import Version
 
 from clinie_core.errors import InputError
-from search.settings import Home
+from search.settings import Home, without_password
 
 __all__ = ["KNOWN_FAULTS", "Finding", "KnownFault", "examine"]
 
@@ -179,7 +179,7 @@ def _gpu() -> Finding:
 
 def _storage(home: Home) -> Iterator[Finding]:
     from search.ledger import open_storage, study_names
-    from search.tracking.connection import connect, require_reachable, without_password
+    from search.tracking.connection import connect, require_reachable
 
     if not home.root.is_dir():
         yield Finding("ledger", "good", f"{home.root} is not there yet; a search makes it")

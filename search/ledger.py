@@ -3,7 +3,8 @@
 It is an Optuna storage (a journal file by default, a database by URL) and the only module, beside
 the samplers, that imports Optuna. A trial that was stopped early stands as PRUNED with every
 epoch's value, a finished one as COMPLETE with its best epoch's, a crashed one as FAIL with its reason.
-A trial that was under way when its driver ended stays RUNNING and is taken up again by a resume.
+A trial that was under way when its driver ended stays RUNNING and is taken up again by a resume, also one that
+was not drawn in whole: a draw depends on the seed, the trial's number and the trials before it, and on nothing else.
 """
 
 from __future__ import annotations
@@ -17,23 +18,25 @@ from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from clinie_core.config import TrialConfig
 from clinie_core.errors import fail
-from search.algorithms import make_sampler
+from search.algorithms import INFEASIBLE, make_sampler
 from search.domains import Scalar
+from search.ledger_storage import open_storage
 from search.objectives import Objective
 from search.settings import Home
 from search.space import SearchSpace
 from search.space_file import Algorithm
 
-__all__ = ["Ledger", "State", "Storage", "TrialRecord", "open_storage", "study_names"]
+__all__ = ["ENDED", "Ledger", "State", "Storage", "TrialRecord", "open_storage", "study_names"]
 
 Storage = BaseStorage
-State = Literal["running", "interrupted", "complete", "pruned", "failed"]
+State = Literal["running", "interrupted", "complete", "pruned", "infeasible", "failed"]
+ENDED: tuple[State, ...] = ("complete", "pruned", "infeasible", "failed")
+"""How a trial can have ended; an infeasible one did not fit into memory, a constraint to Optuna's samplers."""
 FINISHED: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -41,7 +44,7 @@ FINISHED: Mapping[TrialState, State] = {
 }
 LATE = "late."
 LEAST_FOR_IMPORTANCE = 10
-ENDS = {state: end for end, state in FINISHED.items()}
+ENDS = {**{state: end for end, state in FINISHED.items()}, "infeasible": TrialState.PRUNED}
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=ExperimentalWarning, module=r"optuna|search")
 
@@ -118,14 +121,11 @@ class _TrialChooser:
         return self._trial.suggest_int(name, low, high, log=log)
 
 
-def open_storage(home: Home) -> BaseStorage:
-    """The ledger's storage in a home folder."""
-    return JournalStorage(JournalFileBackend(str(home.ledger_file)))
-
-
 def study_names(home: Home) -> list[str]:
-    """The studies in a home folder's ledger."""
-    return sorted(optuna.get_all_study_names(open_storage(home))) if home.ledger_file.exists() else []
+    """The studies in a home's ledger."""
+    if home.ledger is None and not home.ledger_file.exists():
+        return []
+    return sorted(optuna.get_all_study_names(open_storage(home)))
 
 
 class Ledger:
@@ -133,11 +133,14 @@ class Ledger:
 
     Args:
         study: The Optuna study behind it; see :meth:`create` and :meth:`open`.
+        algorithm: The sampler to draw by; none is needed to read.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
+    def __init__(self, study: optuna.Study, algorithm: Algorithm | None = None) -> None:
         self._study = study
+        self._algorithm = algorithm
         self._trials: dict[int, Trial] = {}
+        self._torn: list[FrozenTrial] | None = None  # begun by a driver that ended before they were drawn in whole
 
     @classmethod
     def create(
@@ -173,7 +176,7 @@ class Ledger:
             study.set_user_attr(key, value)
         for point in algorithm.points_to_evaluate:
             study.enqueue_trial(dict(point))
-        return cls(study)
+        return cls(study, algorithm)
 
     @classmethod
     def open(cls, storage: BaseStorage, name: str, algorithm: Algorithm | None = None) -> Ledger:
@@ -190,12 +193,7 @@ class Ledger:
         names = optuna.get_all_study_names(storage)
         if name not in names:
             fail("study", f"no study {name!r} in this home", "one of " + (", ".join(sorted(names)) or "none yet"))
-        # The seed moves with the trials that exist, or a resumed sampler would draw the same ones again.
-        sampler = None
-        if algorithm is not None:
-            done = len(optuna.load_study(storage=storage, study_name=name).get_trials(deepcopy=False))
-            sampler = make_sampler(algorithm.model_copy(update={"seed": algorithm.seed + done}))
-        return cls(optuna.load_study(storage=storage, study_name=name, sampler=sampler))
+        return cls(optuna.load_study(storage=storage, study_name=name), algorithm)
 
     @property
     def name(self) -> str:
@@ -230,11 +228,25 @@ class Ledger:
         Returns:
             The trial's number and configuration.
         """
-        trial = self._study.ask()
+        trial = self._next()
         self._trials[trial.number] = trial
         config = space.suggest(_TrialChooser(trial))
         trial.set_user_attr("config", config.model_dump(mode="json"))
         return trial.number, config
+
+    def _next(self) -> Trial:
+        """A trial to draw: one that was begun and not drawn in whole, else a new one."""
+        assert self._algorithm is not None, "a ledger that draws is opened with an algorithm"
+        trials = self._study.get_trials(deepcopy=False)
+        if self._torn is None:
+            self._torn = [t for t in trials if t.state == TrialState.RUNNING and "config" not in t.user_attrs]
+        if self._torn:
+            torn = self._torn.pop(0)
+            self._study.sampler = make_sampler(self._algorithm, torn.number)
+            return Trial(self._study, torn._trial_id)
+        waiting = (trial.number for trial in trials if trial.state == TrialState.WAITING)
+        self._study.sampler = make_sampler(self._algorithm, next(waiting, len(trials)))
+        return self._study.ask()
 
     def interrupted(self) -> list[TrialRecord]:
         """Trials whose driver ended before them, in order of number."""
@@ -296,9 +308,11 @@ class Ledger:
         Args:
             number: The trial.
             state: ``complete`` with the values of its best epoch, ``pruned`` if it was stopped before
-                its budget, or ``failed``.
-            reason: Why it failed, without document text.
+                its budget, ``infeasible`` if it did not fit into memory, or ``failed``.
+            reason: Why it failed or did not fit, without document text.
         """
+        if state == "infeasible":
+            self._handle(number).set_user_attr(INFEASIBLE, True)
         if reason is not None:
             self._handle(number).set_user_attr("reason", reason)
         if state == "complete":
@@ -371,15 +385,16 @@ def _record(trial: FrozenTrial, late: Mapping[int, Mapping[str, str]]) -> TrialR
     attributes: dict[str, Any] = {**trial.user_attrs, **late.get(trial.number, {})}
     interrupted = attributes.get("interrupted")
     config = attributes.get("config")
+    ended: State | None = "infeasible" if attributes.get(INFEASIBLE) else FINISHED.get(trial.state)
     return TrialRecord(
         number=trial.number,
-        state=FINISHED.get(trial.state, "interrupted" if interrupted else "running"),
+        state=ended or ("interrupted" if interrupted else "running"),
         config=TrialConfig.model_validate(config) if config else None,
         parameters=dict(trial.params),
         epochs={int(k.removeprefix("epoch.")): dict(v) for k, v in attributes.items() if k.startswith("epoch.")},
         reason=attributes.get("reason") or interrupted,
         run_id=attributes.get("run_id"),
-        checkpoint=attributes.get("checkpoint"),
+        checkpoint=attributes.get("checkpoint") or None,
         started=trial.datetime_start,
         ended=trial.datetime_complete,
     )

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from clinie_core.config import TrialConfig
 from search.describe import describe_config
-from search.ledger import Ledger
+from search.ledger import ENDED, Ledger
 
 __all__ = ["Progress"]
 
@@ -43,7 +43,7 @@ class Progress:
     trials: int
     hours: float | None
     _running: dict[int, _Row] = field(default_factory=dict)
-    _ended: dict[str, int] = field(default_factory=lambda: {"complete": 0, "pruned": 0, "failed": 0})
+    _ended: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ENDED, 0))
     _metric: str = ""
     _maximized: bool = True
     _best: tuple[float, int, str] | None = None
@@ -84,6 +84,9 @@ class Progress:
         row, value = self._running[number], metrics[self._metric]
         row.epoch = epoch
         row.score = value if row.score is None else self._better(row.score, value)
+
+    def trial_recorded(self, number: int) -> None:
+        """Nothing: what is shown is shown when the trial ends."""
 
     def trial_ended(self, number: int, state: str, reason: str | None) -> None:
         """A trial has ended."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
 
 # isort: split
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from clinie_core.errors import fail
+from search.ledger import TrialRecord
 from search.objectives import Objective
 from search.space_file import Algorithm
 
-__all__ = ["EPOCH", "SCHEDULERS", "make_scheduler"]
+__all__ = ["EPOCH", "SCHEDULERS", "make_scheduler", "remember"]
 
 EPOCH = "epoch"
 """The time attribute: Tune's own `training_iteration` restarts with a trial's driver, an epoch does not."""
@@ -37,7 +40,7 @@ def _asha(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialSched
 
 
 def _median(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
-    return MedianStoppingRule(
+    return _Median(
         time_attr=EPOCH,
         metric=objective.metric,
         mode=_mode(objective),
@@ -71,3 +74,36 @@ def make_scheduler(algorithm: Algorithm, objective: Objective, epochs: int) -> T
     if algorithm.scheduler not in SCHEDULERS:
         fail("algorithm.scheduler", f"unknown scheduler {algorithm.scheduler!r}", "allowed: " + ", ".join(SCHEDULERS))
     return SCHEDULERS[algorithm.scheduler](algorithm, objective, epochs)
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What a scheduler sees of a trial that ended in an earlier run of the search."""
+
+    trial_id: str
+
+
+def remember(scheduler: TrialScheduler, records: Iterable[TrialRecord]) -> None:
+    """Show a scheduler the trials that ended before, so that it judges new ones as if it had never been away.
+
+    Args:
+        scheduler: A fresh one.
+        records: The trials that ended.
+    """
+    for record in records:
+        past = _Past(f"past-{record.number}")
+        scheduler.on_trial_add(None, past)
+        curve = [{EPOCH: epoch, **metrics} for epoch, metrics in sorted(record.epochs.items())]
+        for result in curve[:-1] if record.state == "complete" else curve:  # Tune tells a last epoch once
+            scheduler.on_trial_result(None, past, result)
+        if curve:
+            scheduler.on_trial_complete(None, past, curve[-1])
+
+
+class _Median(MedianStoppingRule):
+    """The median rule, which otherwise looks for the metric of a trial that failed before its first epoch."""
+
+    def on_trial_complete(self, tune_controller: object, trial: object, result: dict[str, Any]) -> None:
+        """Count a trial's last epoch."""
+        if EPOCH in result:
+            super().on_trial_complete(tune_controller, trial, result)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import clinie_core
 from clinie_core.errors import fail
 
-__all__ = ["Home", "source_digest"]
+__all__ = ["LEDGER_VARIABLE", "STORAGE_VARIABLE", "Home", "source_digest", "without_password"]
+
+LEDGER_VARIABLE = "CLINIE_LEDGER"
+STORAGE_VARIABLE = "CLINIE_STORAGE"
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,16 @@ class Home:
     Args:
         root: The folder, absolute.
         server: URL of an MLflow server or database; None for a database in the folder.
+        ledger: URL of the database that keeps the ledger, from the environment (a password on a command line is
+            seen by everybody on the machine); None for a journal in the folder.
+        storage: URL of object storage for checkpoints and artifacts, such as ``s3://bucket/clinie``, from the
+            environment; None for the folder.
     """
 
     root: Path
     server: str | None = None
+    ledger: str | None = field(default_factory=lambda: os.environ.get(LEDGER_VARIABLE) or None)
+    storage: str | None = field(default_factory=lambda: os.environ.get(STORAGE_VARIABLE) or None)
 
     @classmethod
     def at(cls, folder: Path, server: str | None = None, *, create: bool = False) -> Home:
@@ -62,9 +72,24 @@ class Home:
         return self.server or f"sqlite:///{self.root / 'mlflow.db'}"
 
     @property
-    def artifacts(self) -> Path:
-        """MLflow's artifacts."""
-        return self.root / "artifacts"
+    def artifacts(self) -> str:
+        """URL of MLflow's artifacts."""
+        return f"{self.storage.rstrip('/')}/artifacts" if self.storage else (self.root / "artifacts").as_uri()
+
+    def used_megabytes(self, study: str) -> float:
+        """What a study's folder and its artifacts take of this disk; what is in object storage is not counted."""
+        folders = [self.study_folder(study), self.root / "artifacts" / study]
+        files = (file for folder in folders for file in folder.rglob("*"))
+        return sum(status.st_size for status in map(_status, files) if status and stat.S_ISREG(status.st_mode)) / 1e6
+
+    def trials_url(self, study: str) -> str | None:
+        """Where a study's trials keep what a retry or a resume needs; None for their folders on a shared disk."""
+        return f"{self.storage.rstrip('/')}/studies/{study}/trials" if self.storage else None
+
+    def ray_folder(self, study: str) -> str:
+        """Where Ray Train and Tune keep their own files, which every node must reach."""
+        place = f"{self.storage.rstrip('/')}/studies/{study}" if self.storage else str(self.study_folder(study))
+        return f"{place}/ray"
 
     def study_folder(self, study: str) -> Path:
         """What belongs to one study alone."""
@@ -73,6 +98,20 @@ class Home:
     def trial_folder(self, study: str, number: int) -> Path:
         """Checkpoints of one trial while it runs."""
         return self.study_folder(study) / "trials" / f"{number:05d}"
+
+
+def without_password(uri: str) -> str:
+    """A URL as it may be shown."""
+    scheme, separator, rest = uri.partition("://")
+    account, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}{account.partition(':')[0]}{at}{host}"
+
+
+def _status(file: Path) -> os.stat_result | None:
+    try:
+        return file.lstat()
+    except FileNotFoundError:  # a search may remove what a listing has just found
+        return None
 
 
 @cache

@@ -154,6 +154,8 @@ class SearchSpace:
             variants = [row.model_validate(v) for v in _extremes(self._parts["finetuning"][method])]
             for refusal in sorted(filter(None, {variant.refusal(facts) for variant in variants})):
                 self._errors.add(place, f"backbone {source.name!r} cannot carry it: {refusal}")
+            if not row.recomputes and True in self._scalars.get("gradient_checkpointing", Fixed(False)).corners:
+                self._errors.add(place, "it does not go with gradient_checkpointing", "", "leave one of them out")
             if row.needs_cuda and not self.file.resources.gpus_per_worker:
                 self._errors.add(place, "it needs an NVIDIA GPU", "", "set resources.gpus_per_worker, or leave it out")
             needed = int(longest) + max(variant.virtual_tokens for variant in variants)  # type: ignore[arg-type]

@@ -24,11 +24,19 @@ SETTLED_ELSEWHERE = {"task": "task", "epochs": "budget.epochs", "selection": "ob
 
 
 class Budget(Frozen):
-    """How much a study may spend: trials, epochs a trial, hours in all (None for no limit)."""
+    """How much a study may spend.
+
+    Args:
+        trials: How many.
+        epochs: Of each.
+        hours: In all; None for no limit.
+        checkpoints: How many of the best trials, by each objective, keep their weights; the others' are deleted.
+    """
 
     trials: int = Field(default=20, ge=1)
     epochs: int = Field(default=4, ge=1)
     hours: float | None = Field(default=None, gt=0)
+    checkpoints: int = Field(default=5, ge=1)
 
 
 class Algorithm(Frozen):

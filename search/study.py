@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clinie_core.config import BEST, LAST, TrialConfig
 from clinie_core.corpora.loading import load_corpora
 from clinie_core.corpora.summary import summarize
 from clinie_core.document import Corpus
 from clinie_core.errors import ErrorList, Problem, fail
 from search.describe import describe_config
-from search.ledger import Ledger, Storage, TrialRecord, open_storage
+from search.ledger import ENDED, Ledger, Storage, TrialRecord, open_storage
 from search.objectives import SYSTEM
 from search.progress import Progress
-from search.settings import Home
+from search.settings import Home, without_password
 from search.space import SearchSpace
 from search.space_file import SpaceFile
+from search.study_lock import locked
 
-__all__ = ["Study", "StudyFailed", "StudyOutcome", "is_running", "standing"]
+if TYPE_CHECKING:
+    from search.bookkeeping import Bookkeeper
+    from search.tracking.tracker import Tracker
+
+__all__ = ["Study", "StudyFailed", "StudyOutcome", "standing"]
 
 SEARCHED = ("train", "dev")
 """The splits that a search reads; test belongs to promotion."""
@@ -97,6 +98,28 @@ class Study:
             fail("corpus.path", f"the corpus of study {name!r} has changed since it began", "", "start a new study")
         return study
 
+    @classmethod
+    def extended(cls, home: Home, name: str, *, trials: int, hours: float | None) -> Study:
+        """A study that exists, with more trials to run; the ledger keeps its new budget.
+
+        Args:
+            home: Where it is.
+            name: Its name.
+            trials: How many more.
+            hours: How long it may run from now; None as before.
+
+        Raises:
+            InputError: As for :meth:`reopen`, or if it is being searched.
+        """
+        study = cls.reopen(home, name)
+        budget = study.file.budget.model_copy(update={"trials": study.file.budget.trials + trials})
+        if hours is not None:
+            budget = budget.model_copy(update={"hours": hours})
+        study.file = study.file.model_copy(update={"budget": budget})
+        with locked(home, name):
+            Ledger.open(open_storage(home), name).set_attribute("space", study.file.model_dump(mode="json"))
+        return study
+
     def _check_algorithm(self) -> None:
         from search.algorithms import make_sampler
         from search.schedulers import make_scheduler
@@ -132,8 +155,9 @@ class Study:
             InputError: If a study of that name exists (without ``resume``), or runs already.
             StudyFailed: If no trial finished an epoch.
         """
+        from search.bookkeeping import Bookkeeper
         from search.executor.cluster import ray_session
-        from search.tracking.connection import connect, require_reachable, without_password
+        from search.tracking.connection import connect, require_reachable
         from search.tracking.datasets import dataset_facts
         from search.tracking.tracker import StudyFacts, Tracker
 
@@ -141,7 +165,7 @@ class Study:
         require_reachable(client)
         if progress:
             progress.prepare(self.name, str(self.home.root))
-        with _locked(self.home, self.name):
+        with locked(self.home, self.name):
             if not resume:
                 self._begin(storage)
             ledger = Ledger.open(storage, self.name, self.file.algorithm)
@@ -152,13 +176,14 @@ class Study:
             ledger.set_attribute("parent_run", tracker.parent)
             if self.home.server and without_password(self.home.server) == self.home.server:
                 ledger.set_attribute("server", self.home.server)
-            listeners = [_TrackingListener(ledger, tracker, self.home, self.name), *([progress] if progress else [])]
-            ended = sum(record.state not in ("running", "interrupted") for record in ledger.records())
+            keeper = Bookkeeper(ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints)
+            listeners = [keeper, *([progress] if progress else [])]
+            ended = sum(record.state in ENDED for record in ledger.records())
             remaining = self.file.budget.trials - ended
             if remaining > 0:
                 with ray_session(self.home.root):
                     self._run_trials(ledger, listeners, remaining, progress, allow_text=allow_text)
-            return self._conclude(ledger, tracker)
+            return self._conclude(ledger, tracker, keeper)
 
     def _tags(self, *, allow_text: bool) -> dict[str, str]:
         return {
@@ -188,8 +213,9 @@ class Study:
         from search.executor.tuning import run_trials
 
         folder = self.home.study_folder(self.name)
-        program, stop = TrainingProgram((ray.put(self.corpus),)), StopSignal()
-        with Pool(self.file.resources, program, folder / "ray", allow_text=allow_text) as pool:
+        program = TrainingProgram((ray.put(self.corpus),), self.home.trials_url(self.name))
+        stop = StopSignal()
+        with Pool(self.file.resources, program, self.home.ray_folder(self.name), allow_text=allow_text) as pool:
             with progress.watch(ledger) if progress else nullcontext(), stop.listening():
                 run_trials(
                     pool,
@@ -200,7 +226,7 @@ class Study:
                     trials=trials,
                     hours=self.file.budget.hours,
                     trials_folder=folder / "trials",
-                    tune_folder=folder / "tune",
+                    tune_folder=f"{self.home.ray_folder(self.name)}/tune",
                 )
             broken = pool.failure()
         self._stopped = stop.given
@@ -208,22 +234,16 @@ class Study:
             ledger.interrupt(broken)
             raise StudyFailed(broken)
 
-    def _conclude(self, ledger: Ledger, tracker: Any) -> StudyOutcome:
+    def _conclude(self, ledger: Ledger, tracker: Tracker, keeper: Bookkeeper) -> StudyOutcome:
         for number in ledger.interrupt("the search ended before the trial"):
-            record = ledger.record(number)
-            if record.config is not None and record.run_id is not None:
-                tracker.end(
-                    number, "interrupted", config=record.config, reason=None, best={}, best_epoch=None, checkpoint=None
-                )
+            keeper.interrupted(ledger.record(number))
         records, best = ledger.records(), ledger.best()
         interrupted = [record.number for record in records if record.state == "interrupted"]
-        summary: dict[str, Any] = {
-            f"trials_{s}": sum(r.state == s for r in records) for s in ("complete", "pruned", "failed")
-        }
+        summary: dict[str, Any] = {f"trials_{state}": sum(r.state == state for r in records) for state in ENDED}
         if best is not None:
             summary |= {f"best_{k}": v for k, v in best.metrics.items() if not k.startswith(SYSTEM)}
             summary["clinie.best_trial"] = str(best.number)
-        failed = [record for record in records if record.state == "failed"]
+        failed = [record for record in records if record.state in ("failed", "infeasible")]
         all_failed = bool(records) and len(failed) == len(records)
         status = "FAILED" if all_failed else "SCHEDULED" if interrupted else "FINISHED"
         waiting = tracker.close(status, summary, self._note(best))
@@ -247,71 +267,9 @@ class Study:
         return "\n\n".join(lines)
 
 
-class _TrackingListener:
-    """Keeps MLflow and a trial's checkpoint in step with the ledger."""
-
-    def __init__(self, ledger: Ledger, tracker: Any, home: Home, study: str) -> None:
-        self._ledger = ledger
-        self._tracker = tracker
-        self._home = home
-        self._study = study
-
-    def trial_started(self, number: int, config: TrialConfig) -> None:
-        record = self._ledger.record(number)
-        self._tracker.begin(number, config, record.run_id, record.epochs)
-
-    def trial_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        self._tracker.epoch(number, epoch, metrics)
-
-    def trial_ended(self, number: int, state: str, reason: str | None) -> None:
-        folder, record = self._home.trial_folder(self._study, number), self._ledger.record(number)
-        best = folder / BEST
-        shutil.rmtree(folder / LAST, ignore_errors=True)
-        if best.is_dir():  # where it is until MLflow has it
-            self._ledger.place(number, {"checkpoint": best.as_uri()})
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        assert record.config is not None
-        self._tracker.end(
-            number,
-            state,
-            config=record.config,
-            reason=reason,
-            best=record.metrics,
-            best_epoch=record.best_epoch,
-            checkpoint=best if best.is_dir() else None,
-        )
-
-
-@contextmanager
-def _locked(home: Home, study: str) -> Iterator[None]:
-    """Hold a study's lock, so that two searches do not write one study."""
-    folder = home.study_folder(study)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            fail("study", f"a search of {study!r} is running in this home", "", "wait for it, or stop it by Ctrl-C")
-        yield
-
-
 def standing(ledger: Ledger, *, running: bool) -> list[TrialRecord]:
     """A study's trials as they stand: without a search under way, what was running is interrupted."""
     records = ledger.records()
     if running:
         return records
     return [replace(r, state="interrupted") if r.state == "running" else r for r in records]
-
-
-def is_running(home: Home, study: str) -> bool:
-    """Whether a search of the study is under way on this machine."""
-    file = home.study_folder(study) / "lock"
-    if not file.exists():
-        return False
-    with file.open("r+", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        return False

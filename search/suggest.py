@@ -23,8 +23,10 @@ from search.ledger import Ledger, State
 from search.schedulers import EPOCH
 from search.space import SearchSpace
 
-__all__ = ["METRIC_NAMES", "LedgerSearcher", "Listener", "StudyRecorder", "epoch_metrics"]
+__all__ = ["FAILURE", "METRIC_NAMES", "LedgerSearcher", "Listener", "StudyRecorder", "epoch_metrics"]
 
+FAILURE = "failure"
+"""Key of the last result of a trial that could not go on: ``failed`` or ``infeasible``, beside its ``reason``."""
 METRIC_NAMES = "metric_names"
 """Key of a result that lists the trial's own metrics, beside Tune's bookkeeping."""
 
@@ -39,7 +41,10 @@ class Listener(Protocol):
         """A trial has done an epoch."""
 
     def trial_ended(self, number: int, state: State, reason: str | None) -> None:
-        """A trial has ended so; the ledger is told right after."""
+        """A trial has ended so; the ledger is told right after, and until then a resume goes on with the trial."""
+
+    def trial_recorded(self, number: int) -> None:
+        """The ledger has a trial's end: nothing of it will be asked for again."""
 
 
 class LedgerSearcher(Searcher):
@@ -114,6 +119,8 @@ class StudyRecorder(Callback):
     ) -> None:
         """Record an epoch, whatever the scheduler decides on it."""
         number = self._start(trial)
+        if EPOCH not in result:
+            return  # it failed before its first epoch
         epoch, metrics = int(result[EPOCH]), epoch_metrics(result)
         if not self._ledger.report(number, epoch, metrics):
             return  # a trial that goes on reports what it has behind it
@@ -121,10 +128,13 @@ class StudyRecorder(Callback):
             listener.trial_epoch(number, epoch, metrics)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Record a trial that ended by itself as complete, one that was stopped as pruned."""
-        finished = bool((trial.last_result or {}).get("finished"))
+        """Record a trial as complete if it ended by itself, as pruned if it was stopped, as failed if it gave up."""
+        last: Mapping[str, Any] = trial.last_result or {}
         number = self._start(trial)
-        self._end(trial, *self._ledger.outcome(number, finished=finished))
+        if last.get(FAILURE):
+            self._end(trial, last[FAILURE], str(last["reason"]))
+        else:
+            self._end(trial, *self._ledger.outcome(number, finished=bool(last.get("finished"))))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record a trial that failed for good, with its reason."""
@@ -135,6 +145,8 @@ class StudyRecorder(Callback):
         for listener in self._listeners:  # first, since a trial that has ended takes no further attributes
             listener.trial_ended(number, state, reason)
         self._ledger.end(number, state, reason)
+        for listener in self._listeners:
+            listener.trial_recorded(number)
         # Tune keeps every trial that was, and with it statistics of each metric that nobody reads here.
         trial.metric_analysis.clear()
         trial.metric_n_steps.clear()

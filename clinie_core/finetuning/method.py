@@ -38,6 +38,8 @@ class FineTuning(Frozen, ABC):
     """Which kinds of backbone can carry the method."""
     needs_cuda: ClassVar[bool] = False
     """Whether the method works on NVIDIA GPUs alone."""
+    recomputes: ClassVar[bool] = True
+    """Whether the backbone's activations may be computed again in the backward pass."""
 
     learning_rate: float = Field(gt=0, le=1)
     head_rate_factor: float = Field(default=1.0, gt=0)

@@ -111,6 +111,7 @@ class PrefixTuning(PeftMethod):
         "learning_rate": {"log": [1.0e-3, 3.0e-2]},
     }
     architectures: ClassVar[frozenset[Any]] = frozenset({"decoder"})
+    recomputes: ClassVar[bool] = False  # the prefix is a cache of keys and values, which a second forward would lack
 
     prompt_tokens: int = Field(default=10, ge=1)
 

@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 
 from clinie_core.errors import InputError
-from search.cli import checks, data, models, promotions, reports, studies
+from search.cli import checks, data, jobs, models, promotions, reports, studies
 
 __all__ = ["app", "main"]
 
-FAILURES = {"StudyFailed", "PredictionsDiffer", "TransferFailed", "HistoryBroken"}
+FAILURES = {"StudyFailed", "PredictionsDiffer", "TransferFailed", "HistoryBroken", "LedgerAway"}
 """Errors that say in one line what failed; named, since importing them would import everything."""
 
 app = typer.Typer(
@@ -42,7 +42,14 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data.app, name="data")
-for command in (*studies.COMMANDS, *reports.COMMANDS, *promotions.COMMANDS, *models.COMMANDS, *checks.COMMANDS):
+for command in (
+    *studies.COMMANDS,
+    *reports.COMMANDS,
+    *promotions.COMMANDS,
+    *models.COMMANDS,
+    *checks.COMMANDS,
+    *jobs.COMMANDS,
+):
     app.command(rich_help_panel=command.panel, name=command.name)(command.function)
 
 

@@ -155,7 +155,7 @@ def ui(
 
     place = Home.at(home, tracking_uri)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", place.tracking_uri]
-    command += ["--default-artifact-root", place.artifacts.as_uri(), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--default-artifact-root", place.artifacts, "--host", "127.0.0.1", "--port", str(port)]
     console().print(f"http://127.0.0.1:{port}")
     # The server looks for its own programs beside the interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

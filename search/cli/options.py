@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from search.settings import Home
 
 __all__ = [
+    "AllowText",
     "AsJson",
+    "ClusterAddress",
     "Command",
     "HomeFolder",
     "Overrides",
@@ -41,6 +43,13 @@ TrackingUri = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+AllowText = Annotated[
+    bool, typer.Option("--allow-text", help="Let failure reasons quote what failed; they may then hold patients' text.")
+]
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option("--address", help="URL of the Ray dashboard, for a submitted search."),
+]
 SpaceName = Annotated[
     str, typer.Argument(metavar="SPACE", help="A space: a YAML file, or a name from `clinie spaces`.")
 ]

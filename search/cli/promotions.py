@@ -69,7 +69,9 @@ def promote(
         found = f"study {study!r} has no finished trial" if trial is None else f"study {study!r} has no trial {trial}"
         fail("study", found, "a finished trial")
     if record.checkpoint is None:
-        fail(f"trial {record.number}", "it has no checkpoint", "a trial that finished an epoch")
+        kept = "one of the best trials (the study's budget.checkpoints says how many keep their weights)"
+        remedy = f"train it again: clinie repeat {study} {record.number}"
+        fail(f"trial {record.number}", "its weights are not kept", kept, remedy)
     attributes = ledger.attributes
     file = SpaceFile.model_validate(attributes["space"])
     corpus = load_corpora(file.corpus, ("dev", "test"))

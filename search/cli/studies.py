@@ -6,9 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from search.cli.jobs import jobs_at, show_jobs
 from search.cli.options import (
     DEFAULT_HOME,
+    AllowText,
     AsJson,
+    ClusterAddress,
     Command,
     HomeFolder,
     Overrides,
@@ -21,10 +24,6 @@ from search.cli.options import (
 )
 
 __all__ = ["COMMANDS"]
-
-AllowText = Annotated[
-    bool, typer.Option("--allow-text", help="Let failure reasons quote what failed; they may then hold patients' text.")
-]
 
 
 def spaces(as_json: AsJson = False) -> None:
@@ -196,6 +195,22 @@ def resume(
     _run(reopened, resume=True, as_json=as_json, allow_text=allow_text)
 
 
+def extend(
+    study: StudyName,
+    trials: Annotated[int, typer.Option(help="How many more trials.", min=1)],
+    hours: Annotated[float | None, typer.Option(help="How long it may run from now; as before if left out.")] = None,
+    home: HomeFolder = DEFAULT_HOME,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+    allow_text: AllowText = False,
+) -> None:
+    """Go on with a study beyond its budget, with all that it has learned."""
+    from search.study import Study
+
+    longer = Study.extended(home_of_study(home, study, tracking_uri), study, trials=trials, hours=hours)
+    _run(longer, resume=True, as_json=as_json, allow_text=allow_text)
+
+
 def repeat(
     study: StudyName,
     trial: Annotated[int, typer.Argument(metavar="TRIAL", help="A trial's number.")],
@@ -258,26 +273,38 @@ def _run(study: Any, *, resume: bool, as_json: bool, allow_text: bool) -> None:
 def status(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study; all of them if left out.")] = None,
     home: HomeFolder = DEFAULT_HOME,
+    address: ClusterAddress = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the studies of a home folder, or the trials of one."""
+    """Show the studies of a home folder, or the trials of one; with an address, the searches submitted to a cluster."""
+    if address:
+        show_jobs(jobs_at(address), study, as_json=as_json)
+        return
     from search.ledger import Ledger, open_storage, study_names
     from search.report.terminal import trials_table
     from search.settings import Home
-    from search.study import is_running, standing
+    from search.study import standing
+    from search.study_lock import is_running
 
     place = Home.at(home)
     if study is None:
         rows = [(name, Ledger.open(open_storage(place), name)) for name in study_names(place)]
         summary = [
-            {"study": name, "running": is_running(place, name), "trials": len(ledger.records()), "best": _best(ledger)}
+            {
+                "study": name,
+                "running": is_running(place, name),
+                "trials": len(ledger.records()),
+                "best": _best(ledger),
+                "megabytes": place.used_megabytes(name),
+            }
             for name, ledger in rows
         ]
         if as_json:
             print_json({"studies": summary})
         for row in summary if not as_json else ():
             state = "running" if row["running"] else "ended"
-            console().print(f"[bold]{row['study']}[/bold]  {state}, {row['trials']} trials, best {row['best']}")
+            words = f"{state}, {row['trials']} trials, best {row['best']}, {row['megabytes']:.0f} MB"
+            console().print(f"[bold]{row['study']}[/bold]  {words}")
         return
     ledger = Ledger.open(open_storage(place), study)
     running = is_running(place, study)
@@ -290,10 +317,11 @@ def status(
                 "running": running,
                 "trials": [record.as_json() for record in trials],
                 "best": best.as_json() if best else None,
+                "megabytes": place.used_megabytes(study),
             }
         )
         return
-    title = f"study {study} ({'running' if running else 'not running'})"
+    title = f"study {study} ({'running' if running else 'not running'}, {place.used_megabytes(study):.0f} MB)"
     console().print(trials_table(title, trials, ledger.metrics[0], maximized=ledger.maximized))
 
 
@@ -302,4 +330,4 @@ def _best(ledger: Any) -> float | None:
     return round(best.metrics[ledger.metrics[0]], 4) if best else None
 
 
-COMMANDS = tuple(Command(f, "Search") for f in (spaces, plan, search, resume, repeat, status, transfer))
+COMMANDS = tuple(Command(f, "Search") for f in (spaces, plan, search, resume, extend, repeat, status, transfer))

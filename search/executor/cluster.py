@@ -8,12 +8,17 @@ import search.ray_environment  # noqa: F401  # before Ray, which reads it when i
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import ray
 
+from search.executor.leftovers import end_leftovers, remembered_processes
+
 __all__ = ["ray_session"]
+
+PROCESSES = "ray-processes"
+"""Folder of a home in which the processes of a local Ray are written down."""
 
 
 @contextmanager
@@ -36,12 +41,16 @@ def ray_session(folder: Path, *, cpus: int | None = None) -> Iterator[None]:
     try:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            started: AbstractContextManager[None] = nullcontext()
         else:
+            end_leftovers(folder / PROCESSES)
             ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            started = remembered_processes(folder / PROCESSES)
         # Why a trial failed stands in the ledger and in the progress display, in one line.
         logging.getLogger("ray").setLevel(logging.ERROR)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        yield
+        with started:
+            yield
     finally:
         ray.shutdown()
         os.chdir(before)

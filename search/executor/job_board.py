@@ -18,9 +18,10 @@ from typing import Any
 
 import ray
 
-__all__ = ["Ended", "Job", "JobBoard", "JobBoardHandle", "Report"]
+__all__ = ["CLOSED", "Ended", "Job", "JobBoard", "JobBoardHandle", "Report", "Shortage"]
 
 CLOSED = "the worker pool has closed"
+LOST = "a worker process died"
 JobBoardHandle = Any  # Ray's actor handles have no static type
 
 
@@ -34,6 +35,7 @@ class Job:
         config: The trial's configuration as JSON.
         folder: Where its checkpoints go.
         backbone: What the worker should already hold, to prefer that worker.
+        micro_batch: Windows that a process computes at once where its own choice did not fit into memory.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Job:
     config: str
     folder: Path | None = None
     backbone: str = ""
+    micro_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,26 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Shortage:
+    """Memory was too short: how many windows a process computed at once, and the most that it held, in MiB."""
+
+    micro_batch: int
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True)
 class Ended:
-    """A job is over: by itself (``reason`` None), or because of a failure that ``reason`` names."""
+    """A job is over: by itself (``reason`` None), or because of a failure that ``reason`` names.
+
+    Args:
+        reason: Why, without document text.
+        lost: The worker died or its node went, which may have nothing to do with the trial.
+        shortage: Memory was too short.
+    """
 
     reason: str | None
+    lost: bool = False
+    shortage: Shortage | None = None
 
 
 @dataclass
@@ -71,13 +90,20 @@ class _Desk:
 
 
 class _JobBoard:
-    """See the module; workers call the first four methods, trial clients the other three."""
+    """See the module; workers call the first five methods, trial clients the other three.
 
-    def __init__(self) -> None:
+    Args:
+        groups: How many worker groups there are. A board that Ray has started again knows nothing of the jobs that
+            they hold, so it gives out none until each group has joined again: two must never train one trial.
+    """
+
+    def __init__(self, groups: int) -> None:
+        again = ray.get_runtime_context().was_current_actor_reconstructed
+        self._missing = set(range(groups)) if again else set()
         self._waiting: OrderedDict[str, Job] = OrderedDict()
         self._desks: dict[str, _Desk] = {}
         self._changed = asyncio.Condition()
-        self._held: dict[int, str] = {}  # group to the job it works on
+        self._held: dict[int, Job] = {}  # what each group works on
         self._lives: defaultdict[int, int] = defaultdict(int)  # how often a group has started
         self._followers: defaultdict[tuple[int, int, int], asyncio.Queue[Job | None]] = defaultdict(asyncio.Queue)
         self._backbones: defaultdict[int, set[str]] = defaultdict(set)
@@ -92,9 +118,10 @@ class _JobBoard:
         """
         lost = self._held.pop(group, None)
         self._backbones.pop(group, None)
-        if lost is not None and lost in self._desks:
-            self._desks[lost].reports.put_nowait(Ended("a worker process died"))
+        if lost is not None and lost.id in self._desks:
+            self._desks[lost.id].reports.put_nowait(Ended(LOST, lost=True))
         async with self._changed:
+            self._missing.discard(group)
             self._lives[group] += 1
             self._changed.notify_all()
         return self._lives[group]
@@ -102,19 +129,24 @@ class _JobBoard:
     async def take(self, group: int, life: int, workers: int) -> Job | None:
         """Wait for a job, for rank 0 of a group; None when the board closes."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or self._waiting or self._lives[group] != life)
+            await self._changed.wait_for(lambda: self._closed or self._takeable() or self._lives[group] != life)
             if self._lives[group] != life:
                 return None
             job = None
             if not self._closed:
-                held = self._backbones[group]
-                id_ = next((i for i, j in self._waiting.items() if j.backbone in held), next(iter(self._waiting)))
-                job = self._waiting.pop(id_)
+                held, takeable = self._backbones[group], self._takeable()
+                job = next((j for j in takeable if j.backbone in held), takeable[0])
+                del self._waiting[job.id]
                 held.add(job.backbone)
-                self._held[group] = job.id
+                self._held[group] = job
         for rank in range(1, workers):
             self._followers[group, life, rank].put_nowait(job)
         return job
+
+    def _takeable(self) -> list[Job]:
+        """Jobs that wait, but for those of a trial that a group still works on: a job that was cancelled ends late."""
+        busy = {job.number for job in self._held.values()}
+        return [] if self._missing else [job for job in self._waiting.values() if job.number not in busy]
 
     async def follow(self, group: int, life: int, rank: int) -> Job | None:
         """Wait for the job that the group's rank 0 took, for its other ranks."""
@@ -129,15 +161,19 @@ class _JobBoard:
         desk.reports.put_nowait(report)
         return False if report.last else await desk.go_on.get()
 
-    async def end(self, group: int, job_id: str, reason: str | None) -> None:
+    async def end(self, group: int, job_id: str, ended: Ended) -> None:
         """A worker is done with a job."""
-        if self._held.get(group) == job_id:
+        if group in self._held and self._held[group].id == job_id:
             del self._held[group]
+            async with self._changed:
+                self._changed.notify_all()
         if job_id in self._desks:
-            self._desks[job_id].reports.put_nowait(Ended(reason))
+            self._desks[job_id].reports.put_nowait(ended)
 
     async def submit(self, job: Job) -> Report | Ended:
-        """Leave a job for the next free group and wait for its first epoch."""
+        """Leave a job for the next free group and wait for its first epoch; an older one of the trial is cancelled."""
+        for older in [other for other in (*self._waiting.values(), *self._held.values()) if other.number == job.number]:
+            await self.cancel(older.id)
         desk = self._desks[job.id] = _Desk()
         if self._closed:
             desk.reports.put_nowait(Ended(CLOSED))
@@ -174,4 +210,4 @@ class _JobBoard:
             desk.reports.put_nowait(Ended(CLOSED))
 
 
-JobBoard = ray.remote(num_cpus=0, max_concurrency=10_000)(_JobBoard)
+JobBoard = ray.remote(num_cpus=0, max_concurrency=10_000, max_restarts=-1)(_JobBoard)

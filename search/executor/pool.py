@@ -29,7 +29,8 @@ __all__ = ["CLIENT_CPUS", "Pool"]
 
 CLIENT_CPUS = 0.01
 """What a trial client asks for; each group leaves room for it beside its own share."""
-GROUP_RESTARTS = 20
+GROUP_RESTARTS = 100
+"""How often a group may lose a process or its node; each spot machine that goes is one."""
 GOODBYE_SECONDS = 5.0
 
 
@@ -39,12 +40,12 @@ class Pool:
     Args:
         resources: Processes, cores and GPUs of a group, and how many groups.
         make_program: Makes what runs the jobs, once in each worker process.
-        folder: Where Ray Train keeps its own files.
+        folder: Where Ray Train keeps its own files; a folder or a URL.
         allow_text: Whether failure reasons may carry an error's own words.
     """
 
     def __init__(
-        self, resources: Resources, make_program: Callable[[], Program], folder: Path, *, allow_text: bool = False
+        self, resources: Resources, make_program: Callable[[], Program], folder: str | Path, *, allow_text: bool = False
     ) -> None:
         self._resources = resources
         self._make_program = make_program
@@ -58,7 +59,7 @@ class Pool:
         self.board_name = f"clinie-board-{uuid.uuid4().hex}"
 
     def __enter__(self) -> Self:
-        self.board = JobBoard.options(name=self.board_name).remote()
+        self.board = JobBoard.options(name=self.board_name).remote(self.groups)
         self._host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1)(_PoolHost).remote()
         for group in range(self.groups):
             setup = WorkerSetup(
@@ -95,7 +96,7 @@ class Pool:
 class _PoolHost:
     """The actor in whose threads the groups' trainers run."""
 
-    def run(self, setup: WorkerSetup, resources: Resources, folder: Path) -> None:
+    def run(self, setup: WorkerSetup, resources: Resources, folder: str | Path) -> None:
         """Run one group until the board closes."""
         gpus = resources.gpus_per_worker
         share: dict[str, float] = {"CPU": max(CLIENT_CPUS, resources.cpus_per_worker - 2 * CLIENT_CPUS)}

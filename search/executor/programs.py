@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from search.executor.system_metrics import SystemMonitor
 from search.executor.worker import OnReport, Program
 from search.schedulers import EPOCH
 from search.suggest import METRIC_NAMES
+from search.trial_store import TrialStore
 
 __all__ = ["TrainingProgram"]
 
@@ -26,9 +30,11 @@ class TrainingProgram:
     Args:
         corpus: Reference of the train and dev splits in Ray's object store, in a list so that Ray
             does not fetch it for every call.
+        trials_url: Where trials keep what a retry needs; None for the job's folder, which all nodes then share.
     """
 
     corpus: tuple[ray.ObjectRef[Corpus], ...]
+    trials_url: str | None = None
 
     def __call__(self) -> Program:
         """Fetch the corpus and make the shelf, once for the life of the process."""
@@ -38,12 +44,14 @@ class TrainingProgram:
 
         corpus: Corpus = ray.get(self.corpus[0])
         shelf = Shelf()
+        store = TrialStore(self.trials_url) if self.trials_url else None
 
         def run(job: Job, on_report: OnReport) -> None:
-            folder = Path(job.folder) if job.folder else None
-            with SystemMonitor() as monitor:
+            with _working_folder(job, store) as folder, SystemMonitor() as monitor:
 
                 def on_epoch(report: EpochReport) -> bool:
+                    if store is not None and folder is not None:
+                        store.save(job.number, folder)
                     return on_report(as_result(replace(report, metrics=report.metrics | monitor.averages())))
 
                 train(
@@ -52,10 +60,23 @@ class TrainingProgram:
                     shelf=shelf,
                     world=World.current(),
                     folder=folder,
+                    micro_batch=job.micro_batch,
                     on_epoch=on_epoch,
                 )
 
         return run
+
+
+@contextmanager
+def _working_folder(job: Job, store: TrialStore | None) -> Iterator[Path | None]:
+    """Where a job finds and leaves its checkpoints: its folder, or a passing one for what the store has."""
+    if store is None or job.folder is None:
+        yield Path(job.folder) if job.folder else None
+        return
+    with tempfile.TemporaryDirectory(prefix="clinie-trial-") as place:
+        folder = Path(place) / f"{job.number:05d}"
+        store.fetch(job.number, folder)
+        yield folder
 
 
 def as_result(report: Any) -> dict[str, Any]:

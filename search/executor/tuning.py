@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
+from clinie_core.config import TrialConfig
 from search.executor.pool import CLIENT_CPUS, Pool
 from search.executor.stop_signal import StopSignal
 from search.executor.trial import TrialClient, TrialFailed
-from search.ledger import Ledger
-from search.schedulers import make_scheduler
+from search.ledger import ENDED, Ledger, State
+from search.schedulers import make_scheduler, remember
 from search.space import SearchSpace
 from search.suggest import LedgerSearcher, Listener, StudyRecorder
 
 __all__ = ["run_trials", "trial_failure"]
 
-TRIES = 3
+CLIENT_DEATHS = 20
+"""How often the thin process of a trial may die; it goes with its node and has nothing to do with the trial."""
+HOPELESS = 5
+"""So many failed trials, and no epoch of any, end a search."""
 
 
 class _SearchStopper(Stopper):
-    """Ends the search when the user asks for it or the pool cannot go on."""
+    """Ends the search when the user asks for it, the pool cannot go on, or one trial after the other fails."""
 
-    def __init__(self, pool: Pool, stop: StopSignal) -> None:
+    def __init__(self, pool: Pool, stop: StopSignal, ledger: Ledger) -> None:
         self._pool = pool
         self._stop = stop
+        self._failed = 0
+        self._hopeful = any(record.epochs for record in ledger.records())
 
     def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._stop.given or self._pool.failure() is not None
+        hopeless = not self._hopeful and self._failed >= HOPELESS
+        return self._stop.given or hopeless or self._pool.failure() is not None
+
+    def trial_started(self, number: int, config: TrialConfig) -> None:
+        """Nothing follows from that."""
+
+    def trial_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._hopeful = True
+
+    def trial_ended(self, number: int, state: State, reason: str | None) -> None:
+        self._failed += state in ("failed", "infeasible")
+
+    def trial_recorded(self, number: int) -> None:
+        """Nothing follows from that."""
 
     def __getstate__(self) -> dict[str, object]:
         return {}
@@ -60,7 +80,7 @@ def run_trials(
     trials: int,
     hours: float | None,
     trials_folder: Path | None,
-    tune_folder: Path,
+    tune_folder: str | Path,
 ) -> None:
     """Run trials until the budget is spent; what is still under way then stays as it is in the ledger.
 
@@ -73,16 +93,19 @@ def run_trials(
         trials: How many to run, interrupted ones that go on among them.
         hours: After so long no trial goes on; None for no limit.
         trials_folder: Where each trial's checkpoints go; None keeps none.
-        tune_folder: Where Tune keeps its own files.
+        tune_folder: Where Tune keeps its own files; a folder or a URL.
     """
     file = space.file
+    stopper = _SearchStopper(pool, stop, ledger)
+    scheduler = make_scheduler(file.algorithm, file.objective[0], file.budget.epochs)
+    remember(scheduler, (record for record in ledger.records() if record.state in ENDED))
     config = {"board": pool.board_name, "folder": str(trials_folder) if trials_folder else None}
     tune.Tuner(
         tune.with_resources(TrialClient, {"cpu": CLIENT_CPUS}),
         param_space=config,
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(ledger, space),
-            scheduler=make_scheduler(file.algorithm, file.objective[0], file.budget.epochs),
+            scheduler=scheduler,
             num_samples=trials,
             max_concurrent_trials=pool.groups,
             time_budget_s=hours * 3600 if hours else None,
@@ -93,9 +116,9 @@ def run_trials(
         run_config=tune.RunConfig(
             name=ledger.name,
             storage_path=str(tune_folder),
-            callbacks=[StudyRecorder(ledger, listeners, trial_failure)],
-            failure_config=tune.FailureConfig(max_failures=TRIES - 1),
-            stop=_SearchStopper(pool, stop),
+            callbacks=[StudyRecorder(ledger, [stopper, *listeners], trial_failure)],
+            failure_config=tune.FailureConfig(max_failures=CLIENT_DEATHS),
+            stop=stopper,
             verbose=0,
         ),
     ).fit()

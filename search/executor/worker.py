@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
 import clinie_core
-from clinie_core.errors import InputError
-from search.executor.job_board import Job, JobBoardHandle
+from clinie_core.errors import InputError, OutOfMemory
+from search.executor.job_board import Ended, Job, JobBoardHandle, Shortage
 from search.settings import source_digest
 
 __all__ = ["OnReport", "Program", "WorkerSetup", "failure_reason", "work"]
@@ -95,13 +96,17 @@ def work(setup: WorkerSetup) -> None:
         job: Job | None = ray.get(call)
         if job is None:
             return
-        reason = None
+        ended = Ended(None)
         try:
             program(job, lambda result, id_=job.id: bool(ray.get(board.report.remote(id_, result))))  # type: ignore[misc]
+        except ray.exceptions.RayActorError:
+            raise  # the board is gone and with it what this group was; Ray Train starts the group again
+        except OutOfMemory as error:
+            ended = Ended(str(error), shortage=Shortage(error.micro_batch, error.peak_memory_mb))
         except Exception as error:
-            reason = failure_reason(error, allow_text=setup.allow_text)
-            if setup.workers > 1:
-                ray.get(board.end.remote(group, job.id, reason))
-                os._exit(1)  # Ray Train restarts the group; a traceback in its logs could quote a note
+            ended = Ended(failure_reason(error, allow_text=setup.allow_text))
+        if ended.reason is not None and setup.workers > 1:
+            ray.get(board.end.remote(group, job.id, ended))
+            os._exit(1)  # Ray Train restarts the group; a traceback in its logs could quote a note
         if rank == 0:
-            ray.get(board.end.remote(group, job.id, reason))
+            ray.get(board.end.remote(group, job.id, ended))

@@ -8,8 +8,8 @@ from clinie_core.corpora.synthetic import synthetic_splits
 from clinie_core.extractor import Extractor
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
 from search.promotion.registration import EXTRACTOR, check_predictions, files_of, logged_version
-from search.settings import Home
-from search.tracking.connection import connect, experiment_id, without_password
+from search.settings import Home, without_password
+from search.tracking.connection import connect, experiment_id
 
 __all__ = ["copy_model"]
 

@@ -32,7 +32,7 @@ COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "
 
 def trials_table(title: str, records: Sequence[TrialRecord], metric: str, *, maximized: bool) -> RenderableType:
     """Trials, best first, the finished ones before the others."""
-    order = ("complete", "pruned", "running", "interrupted", "failed")
+    order = ("complete", "pruned", "running", "interrupted", "infeasible", "failed")
     sign = -1 if maximized else 1
 
     def key(record: TrialRecord) -> tuple[int, float, int]:

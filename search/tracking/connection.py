@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 import clinie_core
 from clinie_core.errors import fail
-from search.settings import Home, source_digest
+from search.settings import Home, source_digest, without_password
 
 __all__ = [
     "code_version",
@@ -32,7 +32,6 @@ __all__ = [
     "is_unreachable",
     "keep_page",
     "require_reachable",
-    "without_password",
 ]
 
 OPENED_AS = {"mlflow.experimentKind": "custom_model_development"}
@@ -80,13 +79,6 @@ def require_reachable(client: MlflowClient) -> None:
         fail("--tracking-uri", found, "the URL of a server that runs, or nothing for a database in the home folder")
 
 
-def without_password(uri: str) -> str:
-    """A URL as it may be shown."""
-    scheme, separator, rest = uri.partition("://")
-    account, at, host = rest.rpartition("@")
-    return f"{scheme}{separator}{account.partition(':')[0]}{at}{host}"
-
-
 @cache
 def code_version() -> str:
     """Clinie's version, the commit of its checkout if there is one, and a digest of its sources."""
@@ -104,7 +96,7 @@ def experiment_id(client: MlflowClient, home: Home, name: str) -> str:
     if found is not None:
         return str(found.experiment_id)
     remote = client.tracking_uri.startswith(("http:", "https:"))
-    location = None if remote else (home.artifacts / name).as_uri()
+    location = None if remote else f"{home.artifacts}/{name}"
     try:
         return str(client.create_experiment(name, artifact_location=location, tags=OPENED_AS))
     except MlflowException:  # another study of this name came first, on a shared server

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from mlflow.entities import LoggedModelOutput, Metric, Param, RunStatus, RunTag, ViewType
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, RunStatus, RunTag, ViewType
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
@@ -23,7 +25,13 @@ __all__ = ["BATCH_METRICS", "CHECKPOINT", "Runs", "params_of"]
 CHECKPOINT = "checkpoint"
 BATCH_PARAMS = 100
 BATCH_METRICS = 1000
-STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "interrupted": "SCHEDULED"}
+STATUS = {
+    "complete": "FINISHED",
+    "pruned": "KILLED",
+    "infeasible": "FAILED",
+    "failed": "FAILED",
+    "interrupted": "SCHEDULED",
+}
 """A trial's state as the status of its run; the tag `clinie.state` says it in the ledger's own word."""
 
 OnPlaced = Callable[[int, dict[str, str]], None]
@@ -75,6 +83,8 @@ class Runs:
             self._log_epoch(self._run(event["trial"]), event["epoch"], event["metrics"], event["at"])
         elif kind == "end":
             self._end(event["trial"], event)
+        elif kind == "drop":
+            self._drop(event["trial"])
         else:
             self._close(event)
 
@@ -136,8 +146,13 @@ class Runs:
         self._client.log_batch(run_id, tags=tags)
         folder = Path(event["checkpoint"]) if event["checkpoint"] else None
         if folder is not None and folder.is_dir():
-            self._on_placed(number, {"checkpoint": self._keep_checkpoint(number, run_id, folder, event)})
-            shutil.rmtree(folder.parent, ignore_errors=True)
+            if (folder / COUNTS_FILE).is_file():  # stays with the run even where the weights go
+                self._client.log_artifact(run_id, str(folder / COUNTS_FILE))
+            if event["keep"]:
+                self._on_placed(number, {"checkpoint": self._keep_checkpoint(number, run_id, folder, event)})
+            shutil.rmtree(folder)
+            with suppress(OSError):  # a resume may need what else is there until the ledger has the trial's end
+                folder.parent.rmdir()
         if state == "interrupted":
             self._client.update_run(run_id, status="SCHEDULED")
         else:
@@ -149,21 +164,14 @@ class Runs:
         Returns:
             The URI of its artifacts.
         """
-        if (folder / COUNTS_FILE).is_file():  # stays with the run even where the weights go
-            self._client.log_artifact(run_id, str(folder / COUNTS_FILE))
         config = TrialConfig.model_validate(event["config"])
-        found = self._client.search_logged_models([self._experiment], f"source_run_id = '{run_id}'", max_results=1)
-        model = (
-            found[0]
-            if found
-            else self._client.create_logged_model(
-                self._experiment,
-                name=CHECKPOINT,
-                source_run_id=run_id,
-                tags={"clinie.trial": str(number), "clinie.config_digest": config.digest()},
-                params={p.key: p.value for p in params_of(config)},
-                model_type=config.task,
-            )
+        model = self._logged_model(run_id) or self._client.create_logged_model(
+            self._experiment,
+            name=CHECKPOINT,
+            source_run_id=run_id,
+            tags={"clinie.trial": str(number), "clinie.config_digest": config.digest()},
+            params={p.key: p.value for p in params_of(config)},
+            model_type=config.task,
         )
         self._client.log_model_artifacts(model.model_id, str(folder))
         dev = next((f for f in self._facts if f.split == "dev"), None)
@@ -184,6 +192,18 @@ class Runs:
         self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, event["best_epoch"])])
         self._client.finalize_logged_model(model.model_id, "READY")
         return str(model.artifact_location)
+
+    def _logged_model(self, run_id: str) -> LoggedModel | None:
+        found = self._client.search_logged_models([self._experiment], f"source_run_id = '{run_id}'", max_results=1)
+        return found[0] if found else None
+
+    def _drop(self, number: int) -> None:
+        """Remove a trial's logged model, its files first."""
+        model = self._logged_model(self._run(number))
+        if model is not None:
+            get_artifact_repository(model.artifact_location).delete_artifacts()
+            self._client.delete_logged_model(model.model_id)
+        self._on_placed(number, {"checkpoint": ""})
 
     def _close(self, event: Event) -> None:
         status, at = event["status"], event["at"]

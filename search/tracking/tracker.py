@@ -112,6 +112,7 @@ class Tracker:
         best: Mapping[str, float],
         best_epoch: int | None,
         checkpoint: Path | None,
+        keep: bool,
     ) -> None:
         """Close a trial's run.
 
@@ -122,7 +123,8 @@ class Tracker:
             reason: Why it failed, without document text.
             best: The metrics of its best epoch.
             best_epoch: Which that was.
-            checkpoint: Its best checkpoint; once it is kept the trial's folder is removed.
+            checkpoint: Its best checkpoint; removed once MLflow has what is kept of it.
+            keep: Whether its weights are kept; its counts by document always are.
         """
         self._outbox.put(
             {
@@ -134,9 +136,14 @@ class Tracker:
                 "best": dict(best),
                 "best_epoch": best_epoch,
                 "checkpoint": str(checkpoint) if checkpoint else None,
+                "keep": keep,
                 "at": _now(),
             }
         )
+
+    def drop(self, number: int) -> None:
+        """Remove the weights that are kept of a trial; its run stays."""
+        self._outbox.put({"event": "drop", "trial": number, "at": _now()})
 
     def close(self, status: str, summary: Mapping[str, Any], note: str) -> int:
         """Close the study's run.

@@ -29,7 +29,8 @@ def test_the_outcome_names_every_trial_and_the_best(home: Path) -> None:
     complete = [t for t in outcome["trials"] if t["state"] == "complete"]
     best = max(complete, key=lambda t: t["metrics"]["strict_f1"])
     assert outcome["best"]["metrics"]["strict_f1"] == best["metrics"]["strict_f1"]
-    assert all(t["run_id"] and t["checkpoint"] and t["parameters"] for t in outcome["trials"])
+    assert all(t["run_id"] and t["parameters"] for t in outcome["trials"])
+    assert {t["number"] for t in outcome["trials"] if t["checkpoint"]} == {t["number"] for t in complete}
 
 
 def test_mlflow_has_one_parent_and_one_child_a_trial(home: Path) -> None:
@@ -54,6 +55,9 @@ def test_mlflow_has_one_parent_and_one_child_a_trial(home: Path) -> None:
         for metric in ("train_loss", "peak_memory_mb", "trainable_parameters", "seconds"):
             assert run.data.metrics[metric] > 0
         assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["document_counts.json"]
+        if trial["state"] == "pruned":  # its weights are not worth their place
+            assert run.outputs is None or not run.outputs.model_outputs
+            continue
         (output,) = run.outputs.model_outputs
         checkpoint = client.get_logged_model(output.model_id)
         assert checkpoint.artifact_location == trial["checkpoint"]
@@ -72,9 +76,11 @@ def test_an_adapter_checkpoint_is_small(home: Path) -> None:
         .stat()
         .st_size
         for t in outcome["trials"]
+        if t["checkpoint"]
     }
-    assert size["lora"] < size["full"] / 2
-    assert size["ia3"] < size["full"] / 2
+    adapters = size.keys() & {"lora", "ia3"}
+    assert adapters
+    assert all(size[adapter] < size["full"] / 2 for adapter in adapters)
 
 
 def test_no_training_files_are_left_behind(home: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_killed_worker_fails_its_job_only_and_the_group_comes_back(tmp_path: P
         job = new_job("5")
         message = ray.get(pool.board.submit.remote(job))
         os.kill(message.result["pid"], signal.SIGKILL)
-        assert ray.get(pool.board.next_report.remote(job.id)) == Ended("a worker process died")
+        assert ray.get(pool.board.next_report.remote(job.id)) == Ended("a worker process died", lost=True)
         again, reason = reports_of(pool, new_job("1"))
         assert reason is None
         assert again[0]["pid"] != message.result["pid"]

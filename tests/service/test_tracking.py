@@ -59,6 +59,7 @@ def test_a_server_that_goes_away_and_comes_back_has_everything_once(
         best=reports[2].metrics,
         best_epoch=3,
         checkpoint=best,
+        keep=True,
     )
     tracker.begin(1, config, None, {})
     tracker.epoch(1, 1, reports[0].metrics)
@@ -69,7 +70,8 @@ def test_a_server_that_goes_away_and_comes_back_has_everything_once(
     mlflow_server.start()
     tracker = tracker_of(home, corpus, places)  # a later process sends what waits
     tracker.epoch(1, 2, reports[1].metrics)
-    tracker.end(1, "pruned", config=config, reason=None, best=reports[1].metrics, best_epoch=2, checkpoint=None)
+    second = reports[1].metrics
+    tracker.end(1, "pruned", config=config, reason=None, best=second, best_epoch=2, checkpoint=None, keep=False)
     assert tracker.close("FINISHED", {"trials_complete": 1}, "a note") == 0
     assert not (home.study_folder("away") / "outbox.jsonl").exists()
     assert not best.exists()

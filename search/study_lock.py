@@ -1,0 +1,73 @@
+"""Who searches a study: a lock file that the driver holds, with its pid, so that nobody else writes the study."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clinie_core.errors import fail
+from search.settings import Home
+
+__all__ = ["ask_to_stop", "is_running", "locked"]
+
+
+def _file(home: Home, study: str) -> Path:
+    return home.study_folder(study) / "lock"
+
+
+@contextmanager
+def locked(home: Home, study: str) -> Iterator[None]:
+    """Hold a study's lock, so that two searches do not write one study.
+
+    Raises:
+        InputError: If somebody holds it.
+    """
+    _file(home, study).parent.mkdir(parents=True, exist_ok=True)
+    with _file(home, study).open("a+", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            remedy = f"wait for it, or stop it: clinie stop {study}"
+            fail("study", f"a search of {study!r} is running in this home", "", remedy)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+        lock.truncate(0)
+
+
+def is_running(home: Home, study: str) -> bool:
+    """Whether a search of the study is under way on this machine."""
+    file = _file(home, study)
+    if not file.exists():
+        return False
+    with file.open("r+", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
+
+
+def ask_to_stop(home: Home, study: str) -> int:
+    """Ask the search of a study to end its trials in order.
+
+    Returns:
+        The pid of its driver.
+
+    Raises:
+        InputError: If no search of it is running on this machine.
+    """
+    if not is_running(home, study):
+        fail(
+            "study",
+            f"no search of {study!r} is running in {home.root} on this machine",
+            "one that `clinie status` shows",
+        )
+    pid = int(_file(home, study).read_text(encoding="ascii"))
+    os.kill(pid, signal.SIGTERM)
+    return pid

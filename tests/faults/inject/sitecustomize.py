@@ -1,0 +1,104 @@
+"""Kills a process at a named point; Python imports this in every process of a search whose PYTHONPATH leads here.
+
+The driver and Ray's processes inherit ``CLINIE_FAULT``, a JSON object: ``at`` (``module:Class.method``), ``after``
+(whether the call is made first), ``count`` (at which call, over all processes), ``victim`` (a part of a process's
+title, or ``driver``) and ``folder`` (for what the processes tell each other and the test).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.util
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+TRACED = "clinie_core.trainer:Trainer.train_epoch"
+FAULT: dict[str, Any] = json.loads(os.environ.get("CLINIE_FAULT", "null"))
+FOLDER = Path(FAULT["folder"]) if FAULT else Path()
+os.environ.setdefault("CLINIE_FAULT_DRIVER", str(os.getpid()))
+
+
+def tick(name: str, line: str = ".") -> int:
+    """Add a line to a file that all processes share; its number, from 1."""
+    handle = os.open(FOLDER / name, os.O_APPEND | os.O_CREAT | os.O_RDWR)
+    os.write(handle, f"{line}\n".encode())
+    seen = os.pread(handle, 1 << 20, 0).count(b"\n")
+    os.close(handle)
+    return seen
+
+
+def kill() -> None:
+    """Kill the victim at once, wherever in the search's processes this is."""
+    import psutil
+
+    driver = int(os.environ["CLINIE_FAULT_DRIVER"])
+    if FAULT["victim"] == "driver":
+        os.kill(driver, signal.SIGKILL)
+        return
+    for process in psutil.Process(driver).children(recursive=True):
+        title = " ".join(process.cmdline()) or process.name()
+        if FAULT["victim"] in title:
+            tick("killed", title)
+            process.kill()
+
+
+def patch(module: ModuleType, name: str, *, traced: bool) -> None:
+    """Wrap a function of a module."""
+    owner: Any = module
+    *classes, last = name.split(".")
+    for part in classes:
+        owner = getattr(owner, part)
+    original = getattr(owner, last)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if traced:
+            tick("epochs", f"{args[0].config.digest()} {args[1]}")
+            return original(*args, **kwargs)
+        hit = tick("calls") == FAULT["count"]
+        if hit and not FAULT["after"]:
+            kill()
+        result = original(*args, **kwargs)
+        if hit and FAULT["after"]:
+            kill()
+        return result
+
+    setattr(owner, last, wrapped)
+
+
+class Patching(importlib.abc.MetaPathFinder):
+    """Finds modules as Python does, and wraps what is asked for once they are there."""
+
+    def __init__(self, wanted: dict[str, list[tuple[str, bool]]]) -> None:
+        self.wanted = wanted
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if name not in self.wanted:
+            return None
+        functions = self.wanted.pop(name)
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        run = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            run(module)
+            for function, traced in functions:
+                patch(module, function, traced=traced)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+if FAULT:
+    asked: dict[str, list[tuple[str, bool]]] = {}
+    for place, is_trace in ((TRACED, True), (FAULT["at"], False)):
+        module_name, _, function_name = place.partition(":")
+        asked.setdefault(module_name, []).append((function_name, is_trace))
+    sys.meta_path.insert(0, Patching(asked))
