@@ -168,7 +168,9 @@ def build_model(config: TrialConfig, schema: Schema, pristine: PreTrainedModel) 
             if not (method.recomputes and backbone.supports_gradient_checkpointing):
                 found = f"{config.finetuning.name} on {config.backbone.name} cannot compute activations again"
                 fail("gradient_checkpointing", found, "false")
-            backbone.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers 5.23 has a new name for it and warns of the old one
+            recompute = getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)
+            recompute({"use_reentrant": False})
         width = int(backbone.config.hidden_size)
         own = {_identity(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
         components = components_of(config)

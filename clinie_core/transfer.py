@@ -104,7 +104,7 @@ def few_shot_result(
         split: On which of its splits to score.
         shelf: What is kept between trainings.
     """
-    target = folder / f"shots-{shots}"
+    target = folder / f"shots-{shots}-epochs-{epochs}"  # another length is another model
     few = config.model_copy(update={"train_documents": shots, "patience": 0, "epochs": epochs})
     if not (target / "done").exists():
         train(few, Corpus({"train": corpus["train"], "dev": ()}), shelf=shelf, folder=target, start=folder / BEST)

@@ -6,20 +6,11 @@ from collections.abc import Callable
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial
 
 from clinie_core.errors import fail
 from search.space_file import Algorithm
 
-__all__ = ["INFEASIBLE", "SAMPLERS", "make_sampler"]
-
-INFEASIBLE = "infeasible"
-"""Attribute of a trial that did not fit into memory."""
-
-
-def _violations(trial: FrozenTrial) -> tuple[float]:
-    """Above zero where a trial cannot be run at all, so that a sampler keeps away from what is like it."""
-    return (1.0 if trial.user_attrs.get(INFEASIBLE) else -1.0,)
+__all__ = ["SAMPLERS", "make_sampler"]
 
 
 def _tpe(algorithm: Algorithm) -> BaseSampler:
@@ -30,7 +21,6 @@ def _tpe(algorithm: Algorithm) -> BaseSampler:
         multivariate=True,
         group=True,
         constant_liar=True,
-        constraints_func=_violations,
         seed=algorithm.seed,
     )
 
@@ -40,9 +30,7 @@ def _random(algorithm: Algorithm) -> BaseSampler:
 
 
 def _nsga2(algorithm: Algorithm) -> BaseSampler:
-    return optuna.samplers.NSGAIISampler(
-        population_size=algorithm.startup_trials, constraints_func=_violations, seed=algorithm.seed
-    )
+    return optuna.samplers.NSGAIISampler(population_size=algorithm.startup_trials, seed=algorithm.seed)
 
 
 SAMPLERS: dict[str, Callable[[Algorithm], BaseSampler]] = {"tpe": _tpe, "random": _random, "nsga2": _nsga2}

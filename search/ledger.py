@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from clinie_core.config import TrialConfig
 from clinie_core.errors import fail
-from search.algorithms import INFEASIBLE, make_sampler
+from search.algorithms import make_sampler
 from search.domains import Scalar
 from search.ledger_storage import open_storage
 from search.objectives import Objective
@@ -43,6 +43,7 @@ FINISHED: Mapping[TrialState, State] = {
     TrialState.FAIL: "failed",
 }
 LATE = "late."
+INFEASIBLE = "infeasible"
 LEAST_FOR_IMPORTANCE = 10
 ENDS = {**{state: end for end, state in FINISHED.items()}, "infeasible": TrialState.PRUNED}
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -311,8 +312,9 @@ class Ledger:
                 its budget, ``infeasible`` if it did not fit into memory, or ``failed``.
             reason: Why it failed or did not fit, without document text.
         """
-        if state == "infeasible":
+        if state == "infeasible":  # samplers keep away from what breaks a constraint, its value above zero
             self._handle(number).set_user_attr(INFEASIBLE, True)
+            self._handle(number).set_constraint("memory", 1.0)
         if reason is not None:
             self._handle(number).set_user_attr("reason", reason)
         if state == "complete":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,8 +38,6 @@ JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or a st
 
 def jobs_at(address: str | None) -> Jobs:
     """The jobs of a cluster, by the URL of its dashboard."""
-    # Ray on the cluster knows this token; one of our own, which a local Ray gets, would be refused.
-    os.environ.setdefault("RAY_ADDRESS", address or "")
     from search.submission import DEFAULT_ADDRESS, Jobs
 
     return Jobs(address or DEFAULT_ADDRESS)

@@ -44,7 +44,8 @@ def ray_session(folder: Path, *, cpus: int | None = None) -> Iterator[None]:
             started: AbstractContextManager[None] = nullcontext()
         else:
             end_leftovers(folder / PROCESSES)
-            ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            # By its own account "local": without an address it would join whatever Ray runs on this machine.
+            ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             started = remembered_processes(folder / PROCESSES)
         # Why a trial failed stands in the ledger and in the progress display, in one line.
         logging.getLogger("ray").setLevel(logging.ERROR)

@@ -22,6 +22,7 @@ __all__ = ["CLOSED", "Ended", "Job", "JobBoard", "JobBoardHandle", "Report", "Sh
 
 CLOSED = "the worker pool has closed"
 LOST = "a worker process died"
+WATCH_SECONDS = 2.0
 JobBoardHandle = Any  # Ray's actor handles have no static type
 
 
@@ -108,23 +109,46 @@ class _JobBoard:
         self._followers: defaultdict[tuple[int, int, int], asyncio.Queue[Job | None]] = defaultdict(asyncio.Queue)
         self._backbones: defaultdict[int, set[str]] = defaultdict(set)
         self._closed = False
+        self._nodes: defaultdict[int, set[str]] = defaultdict(set)  # where each group's processes are
+        self._watch: asyncio.Task[None] | None = None
 
-    async def join(self, group: int) -> int:
+    async def join(self, group: int, node: str) -> int:
         """A group's rank 0 starts; a job that an earlier life of the group held is lost with it.
+
+        Args:
+            group: Its number.
+            node: The id of the node that it is on.
 
         Returns:
             Which life of the group this is. A call that a dead process left waiting belongs to an
             earlier one and gets nothing any more.
         """
-        lost = self._held.pop(group, None)
+        self._watch = self._watch or asyncio.create_task(self._watch_nodes())
+        self._lose(group)
         self._backbones.pop(group, None)
-        if lost is not None and lost.id in self._desks:
-            self._desks[lost.id].reports.put_nowait(Ended(LOST, lost=True))
+        self._nodes[group] = {node}
         async with self._changed:
             self._missing.discard(group)
             self._lives[group] += 1
             self._changed.notify_all()
         return self._lives[group]
+
+    def _lose(self, group: int) -> None:
+        lost = self._held.pop(group, None)
+        if lost is not None and lost.id in self._desks:
+            self._desks[lost.id].reports.put_nowait(Ended(LOST, lost=True))
+
+    async def _watch_nodes(self) -> None:
+        """Give the jobs of a node that is gone to others: its groups may wait long for another node to join from."""
+        while not self._closed:
+            await asyncio.sleep(WATCH_SECONDS)
+            nodes = await asyncio.to_thread(ray.nodes)
+            alive = {node["NodeID"] for node in nodes if node["Alive"]}
+            for group in list(self._held):
+                if not self._nodes[group] <= alive:
+                    self._lose(group)
+                    async with self._changed:
+                        self._changed.notify_all()
 
     async def take(self, group: int, life: int, workers: int) -> Job | None:
         """Wait for a job, for rank 0 of a group; None when the board closes."""
@@ -148,8 +172,9 @@ class _JobBoard:
         busy = {job.number for job in self._held.values()}
         return [] if self._missing else [job for job in self._waiting.values() if job.number not in busy]
 
-    async def follow(self, group: int, life: int, rank: int) -> Job | None:
-        """Wait for the job that the group's rank 0 took, for its other ranks."""
+    async def follow(self, group: int, life: int, rank: int, node: str) -> Job | None:
+        """Wait for the job that the group's rank 0 took, for its other ranks, which may be on other nodes."""
+        self._nodes[group].add(node)
         return await self._followers[group, life, rank].get()
 
     async def report(self, job_id: str, result: dict[str, Any]) -> bool:

@@ -11,13 +11,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import ray
+import ray.exceptions
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clinie_core.errors import fail
 from search.executor.job_board import JobBoard, JobBoardHandle
@@ -59,8 +62,11 @@ class Pool:
         self.board_name = f"clinie-board-{uuid.uuid4().hex}"
 
     def __enter__(self) -> Self:
-        self.board = JobBoard.options(name=self.board_name).remote(self.groups)
-        self._host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1)(_PoolHost).remote()
+        # Beside the driver: a node that goes then takes workers with it, and never what holds them together.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.board = JobBoard.options(name=self.board_name, scheduling_strategy=here).remote(self.groups)
+        host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1, scheduling_strategy=here)(_PoolHost)
+        self._host = host.remote()
         for group in range(self.groups):
             setup = WorkerSetup(
                 group=group,
@@ -86,7 +92,8 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ray.get(self.board.close.remote())
+        with suppress(ray.exceptions.RayActorError):  # a board that is just being started again has nobody to send home
+            ray.get(self.board.close.remote())
         # An idle worker goes by itself; one in the middle of an epoch ends with the host that owns it.
         ray.wait(self._runs, num_returns=len(self._runs), timeout=GOODBYE_SECONDS)
         ray.kill(self._host)

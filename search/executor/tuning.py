@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ray import cloudpickle, tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
@@ -19,6 +20,10 @@ from search.space import SearchSpace
 from search.suggest import LedgerSearcher, Listener, StudyRecorder
 
 __all__ = ["run_trials", "trial_failure"]
+
+AWS_SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+# Tune would hand them on in each trial's runtime environment, which stands in command lines and in Ray's logs.
+class_cache.ENV_VARS_TO_PROPAGATE.difference_update(AWS_SECRETS)
 
 CLIENT_DEATHS = 20
 """How often the thin process of a trial may die; it goes with its node and has nothing to do with the trial."""

@@ -90,9 +90,13 @@ def work(setup: WorkerSetup) -> None:
     board = setup.board
     program = setup.make_program()
     group = setup.group
-    life: int = broadcast_from_rank_zero(ray.get(board.join.remote(group)) if rank == 0 else 0)
+    node = ray.get_runtime_context().get_node_id()
+    life: int = broadcast_from_rank_zero(ray.get(board.join.remote(group, node)) if rank == 0 else 0)
     while True:
-        call = board.take.remote(group, life, setup.workers) if rank == 0 else board.follow.remote(group, life, rank)
+        if rank == 0:
+            call = board.take.remote(group, life, setup.workers)
+        else:
+            call = board.follow.remote(group, life, rank, node)
         job: Job | None = ray.get(call)
         if job is None:
             return

@@ -99,7 +99,7 @@ def test_one_corpus_left_out_then_learned_from_a_few_documents(
     assert zero.low <= zero.metrics["strict_f1"] <= zero.high
     few = few_shot_result(config, corpora["b"], "b", tmp_path, 4, epochs=2, split="dev", shelf=shelf)
     assert few.shots == 4
-    assert Checkpoint.read(tmp_path / "shots-4" / "best").config.epochs == 2
+    assert Checkpoint.read(tmp_path / "shots-4-epochs-2" / "best").config.epochs == 2
 
 
 def test_labels_of_one_corpus_cannot_be_transferred(

@@ -1,0 +1,103 @@
+"""Micro-batches and recomputed activations change nothing but memory; a shortage is told and can be gone on from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from clinie_core.config import Part, TrialConfig
+from clinie_core.document import Corpus
+from clinie_core.errors import InputError
+from clinie_core.training import train
+
+MakeConfig = Callable[..., TrialConfig]
+
+
+def weights_after(config: TrialConfig, corpus: Corpus, folder: Path, **how: Any) -> dict[str, Any]:
+    train(config, corpus, folder=folder, **how)
+    return dict(load_file(folder / "best" / "model.safetensors"))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_gradients_add_up_to_those_of_the_whole_batch(
+    method: str, make_config: MakeConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    undropped = Part(name="token_classification", parameters={"dropout": 0.0})
+    config = make_config(
+        epochs=1, formulation=undropped, finetuning=Part(name=method, parameters={"learning_rate": 1e-3})
+    )
+    whole = weights_after(config, corpus, tmp_path / "whole")
+    ways = {
+        "asked": (config, {"micro_batch": 3}),
+        "configured": (config.model_copy(update={"micro_batch": 1}), {}),
+        "recomputed": (config.model_copy(update={"gradient_checkpointing": True}), {}),
+    }
+    for name, (changed, how) in ways.items():
+        parts = weights_after(changed, corpus, tmp_path / name, **how)
+        assert parts.keys() == whole.keys()
+        for key, value in whole.items():
+            assert parts[key] == pytest.approx(value, abs=2e-4), f"{key} {name}"
+
+
+def test_a_prefix_cannot_be_recomputed(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
+    from clinie_core.config import BackboneSource
+
+    llama = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = make_config(
+        backbone=BackboneSource(name="writer", scratch={**llama, "num_key_value_heads": 2, "intermediate_size": 64}),
+        finetuning=Part(name="prefix_tuning", parameters={"prompt_tokens": 2, "learning_rate": 1e-3}),
+        gradient_checkpointing=True,
+    )
+    with pytest.raises(InputError, match="prefix_tuning on writer cannot compute activations again"):
+        train(config, corpus)
+
+
+SHORT = """
+import json, resource, sys
+from pathlib import Path
+import torch
+from clinie_core.config import TrialConfig
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Corpus
+from clinie_core.errors import OutOfMemory
+from clinie_core.training import train
+
+torch.set_num_threads(1)
+config, folder = TrialConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2])
+corpus = Corpus({s: tuple(n) for s, n in synthetic_splits(60, seed=3).items()})
+train(config.model_copy(update={"epochs": 1}), corpus, micro_batch=1)  # what is loaded once is loaded now
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 150 * 2**20, -1))
+said = []
+try:
+    train(config, corpus, folder=folder)
+except OutOfMemory as shortage:
+    said = [shortage.micro_batch, shortage.peak_memory_mb, str(shortage)]
+result = train(config, corpus, folder=folder, micro_batch=1)
+print(json.dumps({"said": said, "epochs": result.last_epoch}))
+"""
+
+
+def test_a_shortage_is_told_and_less_at_once_fits_in_the_same_process(make_config: MakeConfig, tmp_path: Path) -> None:
+    wide = {"model_type": "bert", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
+    config = make_config(
+        backbone={"name": "wide", "scratch": {**wide, "intermediate_size": 2048, "max_position_embeddings": 512}},
+        batch_size=64,
+        window_tokens=400,
+        window_overlap=32,
+    )
+    command = [sys.executable, "-c", SHORT, config.model_dump_json(), str(tmp_path / "trial")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["said"][0] == 64
+    assert found["said"][1] > 100
+    assert found["said"][2].startswith("out of memory with 64 windows at once")
+    assert found["epochs"] == 2

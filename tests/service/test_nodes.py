@@ -1,0 +1,245 @@
+"""Two nodes on one machine, each a `ray start` of its own: trials spread, train together, move, and come as jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+WriteSpace = Callable[[Mapping[str, Any]], Path]
+RunClinie = Callable[..., subprocess.CompletedProcess[str]]
+WaitUntil = Callable[[Callable[[], bool]], None]
+RAY = Path(sys.executable).with_name("ray")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A head and the environment that reaches it.
+
+    Args:
+        environment: With Ray's address and the file that holds its token.
+        dashboard: URL of the dashboard, where jobs are sent.
+        add_node: Starts a node with one core and gives its process.
+    """
+
+    environment: dict[str, str]
+    dashboard: str
+    add_node: Callable[[], subprocess.Popen[bytes]]
+
+
+def end(node: subprocess.Popen[bytes]) -> None:
+    """End a node and all that it started, by pid."""
+    family = psutil.Process(node.pid).children(recursive=True) if node.poll() is None else []
+    node.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs(family, timeout=20)
+    for process in left:
+        process.kill()
+    node.kill()
+    node.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int], wait_until: WaitUntil
+) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32), encoding="ascii")
+    token.chmod(0o600)
+    port, dashboard = free_port(), free_port()
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_AUTH_", "RAY_ADDRESS"))}
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    env["PATH"] = f"{RAY.parent}{os.pathsep}{env['PATH']}"  # a job's command is looked for there
+    nodes: list[subprocess.Popen[bytes]] = []
+
+    def start(*options: str) -> subprocess.Popen[bytes]:
+        command = [str(RAY), "start", "--block", "--num-cpus=1", "--node-ip-address=127.0.0.1", *options]
+        command += [f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=200000000"]
+        with (folder / f"node-{len(nodes)}.log").open("ab") as log:
+            nodes.append(subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True))
+        return nodes[-1]
+
+    def nodes_alive() -> int:
+        program = "import ray; ray.init(log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
+        asked = {**env, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=asked, capture_output=True, text=True, timeout=120, check=False
+        )
+        return int(done.stdout) if done.returncode == 0 else 0
+
+    def add_node() -> subprocess.Popen[bytes]:
+        before = nodes_alive()
+        node = start(f"--address=127.0.0.1:{port}")
+        wait_until(lambda: nodes_alive() > before)
+        return node
+
+    start("--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}")
+    wait_until(lambda: nodes_alive() == 1)
+    add_node()
+    yield Cluster({**env, "RAY_ADDRESS": f"127.0.0.1:{port}"}, f"http://127.0.0.1:{dashboard}", add_node)
+    for node in reversed(nodes):
+        end(node)
+
+
+PROGRAM = """
+import json, os, sys
+from pathlib import Path
+import search.ray_environment
+import ray
+from clinie_core.config import TrialConfig
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Corpus
+from search.executor.job_board import Job, Report
+from search.executor.pool import Pool
+from search.executor.programs import TrainingProgram
+from search.space_file import Resources
+
+config, workers, groups, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+
+class Program:
+    def __init__(self, corpus): self.train = TrainingProgram((corpus,))
+    def __call__(self):
+        run, node = self.train(), ray.get_runtime_context().get_node_id()
+        def tell(job, on_report): run(job, lambda result: on_report({**result, "node": node}))
+        return tell
+
+ray.init(log_to_driver=False, logging_level="error")
+ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
+corpus = ray.put(Corpus({s: tuple(n) for s, n in synthetic_splits(20, seed=3).items()}))
+out = []
+with Pool(Resources(workers_per_trial=workers, concurrent_trials=groups), Program(corpus), folder / "ray") as pool:
+    jobs = [Job(f"job-{n}", n, config, folder / str(n)) for n in range(groups)]
+    messages = ray.get([pool.board.submit.remote(job) for job in jobs])
+    for job, message in zip(jobs, messages):
+        while isinstance(message, Report):
+            out.append({k: message.result[k] for k in ("epoch", "train_loss", "node")} | {"trial": job.number})
+            if message.last: break
+            message = ray.get(pool.board.next_report.remote(job.id))
+        else:
+            out.append({"reason": message.reason})
+print(json.dumps(out))
+"""
+
+
+def run_pool(cluster: Cluster, config: Any, folder: Path, *, workers: int, groups: int) -> list[dict[str, Any]]:
+    command = [sys.executable, "-c", PROGRAM, config.model_dump_json(), str(workers), str(groups), str(folder)]
+    done = subprocess.run(
+        command, env=cluster.environment, capture_output=True, text=True, timeout=600, check=False, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def test_trials_spread_over_nodes_and_two_nodes_train_one_trial_to_the_loss_of_one_process(
+    cluster: Cluster, make_config: Callable[..., Any], tmp_path: Path
+) -> None:
+    undropped = {"name": "token_classification", "parameters": {"dropout": 0.0}}
+    config = make_config(epochs=2, batch_size=4, formulation=undropped)
+    apart = run_pool(cluster, config, tmp_path, workers=1, groups=2)
+    assert len({report["node"] for report in apart}) == 2
+    (tmp_path / "together").mkdir()
+    together = run_pool(cluster, config, tmp_path / "together", workers=2, groups=1)
+    alone = {report["epoch"]: report["train_loss"] for report in apart if report["trial"] == 0}
+    assert {report["epoch"] for report in together} == {1, 2}
+    for report in together:
+        assert report["train_loss"] == pytest.approx(alone[report["epoch"]], rel=1e-3)
+
+
+def test_a_submitted_search_runs_on_the_cluster_is_stopped_and_goes_on_there(
+    cluster: Cluster,
+    tmp_path: Path,
+    space_content: dict[str, Any],
+    write_space: WriteSpace,
+    clinie: RunClinie,
+    wait_until: WaitUntil,
+) -> None:
+    # Ray prefers a token in the environment to one in a file, and this process has one for its own local Ray.
+    client = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": Path(cluster.environment["RAY_AUTH_TOKEN_PATH"]).read_text()}
+    home, there = str(tmp_path / "home"), ["--address", cluster.dashboard]
+    content = space_content | {"study": f"sent-{uuid.uuid4().hex[:6]}", "budget": {"trials": 2, "epochs": 40}}
+    space, study = write_space(content | {"algorithm": {"scheduler": "none"}}), content["study"]
+
+    relative = clinie("submit", space, "corpus.path=notes", *there, "--home", home, **client)
+    assert relative.returncode == 2
+    assert "corpus.path: notes is relative, and the search runs on the cluster" in relative.stderr
+    stranger = clinie("submit", space, *there, "--home", home, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+    assert stranger.returncode == 2
+    assert "does not know this token" in stranger.stderr
+
+    sent = clinie("submit", space, *there, "--home", home, "--json", **client)
+    assert sent.returncode == 0, sent.stderr
+    job = json.loads(sent.stdout)["job"]
+
+    def status() -> str:
+        shown = clinie("status", job, *there, "--json", **client)
+        assert shown.returncode == 0, shown.stderr
+        return str(json.loads(shown.stdout)["jobs"][0]["status"])
+
+    def epochs() -> list[int]:
+        shown = clinie("status", study, "--home", home, "--json")
+        return [t["epochs"] for t in json.loads(shown.stdout)["trials"]] if shown.returncode == 0 else []
+
+    def under_way() -> bool:
+        assert status() in ("pending", "running"), clinie("logs", job, *there, **client).stdout
+        return any(epochs())
+
+    wait_until(under_way)
+    stopped = clinie("stop", study, *there, **client)
+    assert stopped.returncode == 0, stopped.stderr
+    wait_until(lambda: status() not in ("pending", "running"))
+    assert "go on with: clinie resume" in clinie("logs", job, *there, **client).stdout
+    before = json.loads(clinie("status", study, "--home", home, "--json").stdout)["trials"]
+    assert {t["state"] for t in before} <= {"interrupted", "complete"}
+
+    again = clinie("submit", study, "--resume", *there, "--home", home, "--json", **client)
+    assert again.returncode == 0, again.stderr
+    followed = clinie("logs", json.loads(again.stdout)["job"], "--follow", *there, **client)
+    assert f"study {study}" in followed.stdout
+    after = json.loads(clinie("status", study, "--home", home, "--json").stdout)["trials"]
+    assert [(t["state"], t["epochs"]) for t in after] == [("complete", 40), ("complete", 40)]
+    assert [t["run_id"] for t in after[: len(before)]] == [t["run_id"] for t in before]
+    (newest,) = json.loads(clinie("status", study, *there, "--json", **client).stdout)["jobs"]
+    assert newest["status"] == "succeeded"
+
+
+def test_a_trial_moves_to_the_node_that_is_left(
+    cluster: Cluster,
+    tmp_path: Path,
+    space_content: dict[str, Any],
+    write_space: WriteSpace,
+    clinie: RunClinie,
+    wait_until: WaitUntil,
+) -> None:
+    node, home = cluster.add_node(), tmp_path / "home"
+    content = space_content | {"budget": {"trials": 3, "epochs": 30}, "algorithm": {"scheduler": "none"}}
+    content["resources"] = {"concurrent_trials": 3}  # one on each node
+    program = [str(Path(sys.executable).with_name("clinie")), "search", str(write_space(content)), "--home", str(home)]
+    pipe = subprocess.PIPE
+    search = subprocess.Popen(program, env=cluster.environment, stdout=pipe, stderr=pipe, text=True)
+
+    def all_under_way() -> bool:
+        assert search.poll() is None, search.communicate()
+        shown = clinie("status", "small", "--home", home, "--json")
+        trials = json.loads(shown.stdout)["trials"] if shown.returncode == 0 else []
+        return len(trials) == 3 and all(t["epochs"] for t in trials)
+
+    wait_until(all_under_way)
+    (raylet,) = [p for p in psutil.Process(node.pid).children(recursive=True) if p.name() == "raylet"]
+    raylet.kill()
+    _, messages = search.communicate(timeout=900)
+    assert search.returncode == 0, messages
+    assert "Traceback" not in messages
+    trials = json.loads(clinie("status", "small", "--home", home, "--json").stdout)["trials"]
+    assert [(t["state"], t["epochs"]) for t in trials] == [("complete", 30)] * 3

@@ -1,0 +1,258 @@
+"""Ledger and MLflow in PostgreSQL, checkpoints and artifacts on S3, by URL only; no secret is shown anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import psutil
+import pytest
+from pyarrow import fs
+
+from clinie_core.errors import InputError
+from search.ledger import Ledger, open_storage, study_names
+from search.ledger_storage import LedgerAway
+from search.settings import Home
+from search.space import SearchSpace
+from search.space_file import read_space_file
+from search.trial_store import TrialStore
+
+if TYPE_CHECKING:
+    from tests.service.conftest import PostgresServer
+
+WriteSpace = Callable[[Mapping[str, Any]], Path]
+RunClinie = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command_lines(marker: str) -> list[str]:
+    """Command lines of the processes whose environment has a marker."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if marker in process.environ().get("CLINIE_HOME", ""):
+                found.append(" ".join(process.cmdline()))
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def test_a_search_keeps_its_record_in_postgresql_and_its_models_on_s3(
+    postgres: PostgresServer,
+    s3: dict[str, str],
+    tmp_path: Path,
+    corpus_folder: Path,
+    space_content: dict[str, Any],
+    write_space: WriteSpace,
+    clinie: RunClinie,
+) -> None:
+    for database in ("ledger", "mlflow"):
+        postgres.create(database)
+    home, ray_folder = tmp_path / "home", Path("/tmp") / f"clinie-ray-{os.getpid()}"
+    env = {
+        **s3,
+        "CLINIE_LEDGER": postgres.url("ledger"),
+        "CLINIE_TRACKING_URI": postgres.url("mlflow"),
+        "CLINIE_STORAGE": "s3://notes/clinie",
+        "CLINIE_HOME": str(home),
+        "RAY_TMPDIR": str(ray_folder),
+    }
+    space = write_space(space_content | {"budget": {"trials": 2, "epochs": 2}})
+    program = [str(Path(sys.executable).with_name("clinie")), "search", str(space), "--json"]
+    search = subprocess.Popen(
+        program, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    shown: set[str] = set()
+    while search.poll() is None:
+        shown.update(command_lines(str(home)))
+        try:
+            search.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            continue
+    output, messages = search.communicate()
+    assert search.returncode == 0, messages
+    assert any("ray::" in line for line in shown)
+    outcome = json.loads(output)
+    assert {trial["state"] for trial in outcome["trials"]} == {"complete"}
+    assert all(trial["checkpoint"].startswith("s3://notes/clinie/artifacts/") for trial in outcome["trials"])
+    assert not (home / "ledger.journal").exists()
+    assert not (home / "mlflow.db").exists()
+    bucket = fs.S3FileSystem(
+        endpoint_override=s3["AWS_ENDPOINT_URL"],
+        access_key=s3["AWS_ACCESS_KEY_ID"],
+        secret_key=s3["AWS_SECRET_ACCESS_KEY"],
+        region="us-east-1",
+    )
+    files = [f.path for f in bucket.get_file_info(fs.FileSelector("notes/clinie", recursive=True)) if f.is_file]
+    assert any(path.endswith("model.safetensors") for path in files)
+    assert not [path for path in files if path.endswith(".tar")], "what a resume needs is gone with the trial"
+
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nfirst_champion: {strict_f1: 0.0}\n", encoding="utf-8")
+    promoted = clinie("promote", "small", "--name", "stored", "--policy", policy, "--home", home, **env)
+    assert promoted.returncode == 0, promoted.stderr
+    note = next((corpus_folder / "test").glob("*.txt"))
+    predicted = clinie("predict", "--model", "stored@champion", note, "--home", home, **env)
+    assert predicted.returncode == 0, predicted.stderr
+
+    secrets = [env["AWS_SECRET_ACCESS_KEY"], env["AWS_ACCESS_KEY_ID"], postgres.url("x").split(":")[2].split("@")[0]]
+    texts = [output, messages, promoted.stdout, promoted.stderr, predicted.stderr, *shown]
+    shown_secrets = [(secret, text[max(0, text.index(secret) - 200) :][:260]) for secret in secrets for text in texts if secret in text]
+    assert not shown_secrets
+    written = [f for folder in (home, ray_folder) for f in folder.rglob("*") if f.is_file()]
+    assert any("session" in str(f) for f in written)
+    assert not [f for f in written if any(secret.encode() in f.read_bytes() for secret in secrets)]
+    for database in ("ledger", "mlflow"):
+        dump = subprocess.run(
+            [str(postgres.programs / "pg_dump"), postgres.url(database)], capture_output=True, text=True, check=True
+        ).stdout
+        assert "copy" in dump.lower()
+        assert not [secret for secret in secrets if secret in dump]
+
+
+def test_a_database_that_is_away_is_waited_for(
+    postgres: PostgresServer, tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
+) -> None:
+    postgres.create("waiting")
+    home = Home(tmp_path, ledger=postgres.url("waiting"))
+    space = SearchSpace(*read_space_file(str(write_space(space_content))))
+    ledger = Ledger.create(open_storage(home), "away", space.file.objective, space.file.algorithm, {})
+    number, _ = ledger.ask(space)
+    ledger.report(number, 1, {"strict_f1": 0.5})
+    postgres.stop()
+    reported: list[bool] = []
+    reporting = threading.Thread(target=lambda: reported.append(ledger.report(number, 2, {"strict_f1": 0.6})))
+    reporting.start()
+    reporting.join(timeout=2)
+    assert reporting.is_alive(), "it waits"
+    postgres.start()
+    reporting.join(timeout=120)
+    assert reported == [True]
+    ledger.end(number, "complete")
+    again = Ledger.open(open_storage(home), "away")
+    assert again.record(number).epochs == {1: {"strict_f1": 0.5}, 2: {"strict_f1": 0.6}}
+    assert study_names(home) == ["away"]
+
+
+def test_a_database_that_does_not_answer_is_named_without_its_password(
+    tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"postgresql://me:hidden-word@127.0.0.1:{free_port()}/ledger"
+    with pytest.raises(InputError) as raised:
+        open_storage(Home(tmp_path, ledger=url))
+    assert "CLINIE_LEDGER: the database does not answer at postgresql://me@127.0.0.1" in str(raised.value)
+    assert "hidden-word" not in str(raised.value)
+    for wrong, said in (("nonsense", "is no database URL"), ("oracle+unknown://x", "is no database URL")):
+        with pytest.raises(InputError, match=said):
+            open_storage(Home(tmp_path, ledger=wrong))
+
+
+def test_a_draw_depends_on_seed_number_and_earlier_trials_alone(
+    tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
+) -> None:
+    space = SearchSpace(*read_space_file(str(write_space(space_content))))
+
+    def drawn(folder: Path, *, reopened: bool) -> list[dict[str, Any]]:
+        home = Home.at(folder, create=True)
+        ledger = Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
+        for value in (0.3, 0.7, 0.5, 0.6, 0.2):
+            number, _ = ledger.ask(space)
+            ledger.report(number, 1, {"strict_f1": value})
+            ledger.end(number, "complete")
+            if reopened:
+                ledger = Ledger.open(open_storage(home), "s", space.file.algorithm)
+        return [record.parameters for record in ledger.records()]
+
+    assert drawn(tmp_path / "a", reopened=False) == drawn(tmp_path / "b", reopened=True)
+
+
+def test_a_trial_that_was_not_drawn_in_whole_is_drawn_by_the_next_driver(
+    tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
+) -> None:
+    space = SearchSpace(*read_space_file(str(write_space(space_content))))
+    home = Home.at(tmp_path / "home", create=True)
+    Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
+    study = optuna.load_study(storage=open_storage(home), study_name="s")
+    study.ask()  # and there its driver was killed
+    number, config = Ledger.open(open_storage(home), "s", space.file.algorithm).ask(space)
+    assert number == 0
+    assert len(study.trials) == 1
+    assert study.trials[0].user_attrs["config"] == config.model_dump(mode="json")
+
+
+def test_a_line_that_a_crash_cut_off_is_not_the_end_of_the_ledger(
+    tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
+) -> None:
+    space = SearchSpace(*read_space_file(str(write_space(space_content))))
+    home = Home.at(tmp_path / "home", create=True)
+    ledger = Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
+    number, _ = ledger.ask(space)
+    with home.ledger_file.open("ab") as journal:
+        journal.write(b'{"op_code":8,"worker')
+    reopened = Ledger.open(open_storage(home), "s")
+    assert reopened.report(number, 1, {"strict_f1": 0.5})
+    assert Ledger.open(open_storage(home), "s").record(number).epochs == {1: {"strict_f1": 0.5}}
+
+
+def test_a_full_disk_is_said_in_one_line_and_loses_nothing(
+    tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        space = SearchSpace(*read_space_file(str(write_space(space_content))))
+        home = Home.at(small / "home", create=True)
+        ledger = Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
+        number, _ = ledger.ask(space)
+        epochs = 0
+
+        def fill() -> None:
+            nonlocal epochs
+            while True:
+                ledger.report(number, epochs + 1, {"strict_f1": 0.5, **{f"m{i}": 0.1 for i in range(100)}})
+                epochs += 1
+
+        with pytest.raises(LedgerAway, match="No space left on device; free some space and resume the study"):
+            fill()
+        assert epochs > 3
+        subprocess.run(["mount", "-o", "remount,size=1m", str(small)], check=True)
+        again = Ledger.open(open_storage(home), "s")
+        assert set(again.record(number).epochs) == set(range(1, epochs + 1))
+        assert again.report(number, epochs + 1, {"strict_f1": 0.7})
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_trials_folder_comes_back_from_the_store_as_it_was(
+    s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    store, folder = TrialStore("s3://notes/store"), tmp_path / "00003"
+    (folder / "best").mkdir(parents=True)
+    (folder / "best" / "model.safetensors").write_bytes(b"weights")
+    (folder / "last").mkdir()
+    (folder / "last" / "state").write_bytes(b"one")
+    store.save(3, folder)
+    (folder / "last" / "state").write_bytes(b"two")
+    store.save(3, folder)
+    store.fetch(3, tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "best" / "model.safetensors").read_bytes() == b"weights"
+    assert (tmp_path / "elsewhere" / "last" / "state").read_bytes() == b"two"
+    store.remove(3)
+    store.remove(3)
+    store.fetch(3, tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+    with pytest.raises(InputError, match="CLINIE_STORAGE: nowhere://x cannot be opened"):
+        TrialStore("nowhere://x")
