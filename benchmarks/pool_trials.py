@@ -81,7 +81,7 @@ def run_pool_trials(folder: Path, trials: int, make_program: Callable[[], Progra
     file = SpaceFile(
         version=1,
         study="overhead",
-        corpus=CorpusSource(path=str(folder)),
+        corpus=(CorpusSource(path=str(folder)),),
         budget=Budget(trials=trials, epochs=1),
         algorithm=Algorithm(sampler="random"),
         resources=Resources(concurrent_trials=1),

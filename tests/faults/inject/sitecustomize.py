@@ -2,11 +2,14 @@
 
 The driver and Ray's processes inherit ``CLINIE_FAULT``, a JSON object: ``at`` (``module:Class.method``), ``after``
 (whether the call is made first), ``count`` (at which call, over all processes), ``victim`` (a part of a process's
-title, or ``driver``) and ``folder`` (for what the processes tell each other and the test).
+title, or ``driver``) and ``folder`` (for what the processes tell each other and the test). With ``raise`` in place of a
+victim, every call from that one on raises an error of that type, whose words are the text of the note at hand.
+``unscrubbed`` lets an error's own words through.
 """
 
 from __future__ import annotations
 
+import builtins
 import functools
 import importlib.abc
 import importlib.util
@@ -50,6 +53,9 @@ def kill() -> None:
 
 def patch(module: ModuleType, name: str, *, traced: bool) -> None:
     """Wrap a function of a module."""
+    if name == "failure_reason":
+        module.failure_reason = lambda error, *, allow_text: str(error)  # type: ignore[attr-defined]
+        return
     owner: Any = module
     *classes, last = name.split(".")
     for part in classes:
@@ -61,7 +67,12 @@ def patch(module: ModuleType, name: str, *, traced: bool) -> None:
         if traced:
             tick("epochs", f"{args[0].config.digest()} {args[1]}")
             return original(*args, **kwargs)
-        hit = tick("calls") == FAULT["count"]
+        number = tick("calls")
+        if "raise" in FAULT:
+            if number >= FAULT["count"]:
+                raise getattr(builtins, FAULT["raise"])(f"cannot read {args[0].text}")
+            return original(*args, **kwargs)
+        hit = number == FAULT["count"]
         if hit and not FAULT["after"]:
             kill()
         result = original(*args, **kwargs)
@@ -98,7 +109,9 @@ class Patching(importlib.abc.MetaPathFinder):
 
 if FAULT:
     asked: dict[str, list[tuple[str, bool]]] = {}
-    for place, is_trace in ((TRACED, True), (FAULT["at"], False)):
+    places = [(TRACED, True), (FAULT["at"], False)]
+    places += [("search.executor.worker:failure_reason", False)] if FAULT.get("unscrubbed") else []
+    for place, is_trace in places:
         module_name, _, function_name = place.partition(":")
         asked.setdefault(module_name, []).append((function_name, is_trace))
     sys.meta_path.insert(0, Patching(asked))

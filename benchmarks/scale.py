@@ -1,0 +1,190 @@
+"""What holds when a study grows: the ledger up to 10,000 trials, the board under 200 workers, the whole path.
+
+python benchmarks/scale.py ledger [TRIALS]     milliseconds of a draw, a report and an end, and memory
+python benchmarks/scale.py board [WORKERS]     reports a second that the job board passes on
+python benchmarks/scale.py path [TRIALS]       empty trials through ledger, Tune, pool and MLflow
+"""
+
+from __future__ import annotations
+
+import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
+
+# isort: split
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import ray
+
+from clinie_core.config import BackboneSource
+from clinie_core.corpora.loading import CorpusSource
+from search.ledger import Ledger, open_storage
+from search.settings import Home
+from search.space import SearchSpace
+from search.space_file import Algorithm, Budget, Resources, SpaceFile
+
+ROUNDS = 20
+MARKS = (100, 1_000, 10_000)
+LAST = 50
+TINY = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+def space_of(folder: Path, trials: int, sampler: str) -> SearchSpace:
+    """A space of four dimensions, two of them conditional."""
+    file = SpaceFile(
+        version=1,
+        study="scale",
+        corpus=(CorpusSource(path=str(folder)),),
+        budget=Budget(trials=trials, epochs=1),
+        algorithm=Algorithm(sampler=sampler),
+        resources=Resources(concurrent_trials=1),
+        backbones={"tiny": BackboneSource(name="tiny", scratch={**TINY, "intermediate_size": 64}).model_dump()},
+        space={
+            "backbone": "tiny",
+            "formulation": "token_classification",
+            "finetuning": {
+                "choose": {
+                    "full": {"learning_rate": {"log": [1e-5, 1e-3]}},
+                    "lora": {"rank": {"log_int": [4, 16]}, "learning_rate": {"log": [1e-4, 1e-2]}},
+                }
+            },
+        },
+    )
+    return SearchSpace(file, "scale")
+
+
+def megabytes() -> float:
+    """What this process holds."""
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
+def measure_ledger(trials: int) -> None:
+    """Grow a ledger and time its last operations at each mark; a draw by TPE is timed there too."""
+    with tempfile.TemporaryDirectory() as place:
+        home = Home(Path(place))
+        spaces = {sampler: space_of(Path(place), trials, sampler) for sampler in ("random", "tpe")}
+        file = spaces["random"].file
+        ledger = Ledger.create(open_storage(home), "scale", file.objective, file.algorithm, {})
+        spent: dict[str, list[float]] = {"ask": [], "report": [], "end": []}
+        for count in range(1, trials + 1):
+            times = [time.perf_counter()]
+            number, _ = ledger.ask(spaces["random"])
+            times.append(time.perf_counter())
+            ledger.report(number, 1, {"strict_f1": (number * 7919 % 1000) / 1000})
+            times.append(time.perf_counter())
+            ledger.end(number, "complete")
+            times.append(time.perf_counter())
+            for name, before, after in zip(spent, times, times[1:], strict=False):
+                spent[name].append(1000 * (after - before))
+            if count in MARKS:
+                shown = "  ".join(f"{name} {statistics.median(took[-LAST:]):.1f} ms" for name, took in spent.items())
+                tpe = Ledger.open(open_storage(home), "scale", spaces["tpe"].file.algorithm)
+                started = time.perf_counter()
+                drawn, _ = tpe.ask(spaces["tpe"])
+                first = 1000 * (time.perf_counter() - started)
+                print(f"{count:>6} trials: {shown}  by TPE {first:.0f} ms  {megabytes():.0f} MiB", flush=True)
+                tpe.end(drawn, "failed", "drawn to be timed")
+
+
+def measure_board(workers: int) -> None:
+    """Let so many simulated workers and their clients exchange reports as fast as the board passes them on."""
+    from search.executor.job_board import Job, JobBoard
+
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    board = JobBoard.remote(workers)
+
+    async def work(group: int) -> None:
+        life = await board.join.remote(group, ray.get_runtime_context().get_node_id())
+        job = await board.take.remote(group, life, 1)
+        for epoch in range(1, ROUNDS + 1):
+            await board.report.remote(job.id, {"epoch": epoch, "strict_f1": 0.5, "finished": epoch == ROUNDS})
+
+    async def follow(number: int) -> None:
+        message = await board.submit.remote(Job(f"job-{number}", number, "{}"))
+        while not message.last:
+            message = await board.next_report.remote(f"job-{number}")
+
+    async def exchange() -> float:
+        started = time.perf_counter()
+        both = [*(work(n) for n in range(workers)), *(follow(n) for n in range(workers))]
+        await asyncio.gather(*both)
+        return time.perf_counter() - started
+
+    seconds = asyncio.run(exchange())
+    print(
+        f"{workers} workers, {workers * ROUNDS} reports in {seconds:.1f} s: {workers * ROUNDS / seconds:.0f} a second"
+    )
+    ray.shutdown()
+
+
+def measure_path(trials: int) -> None:
+    """Run empty trials through everything and print what one costs at each mark."""
+    from pool_trials import make_empty_program
+
+    from search.bookkeeping import Bookkeeper
+    from search.executor.cluster import ray_session
+    from search.executor.pool import Pool
+    from search.executor.stop_signal import StopSignal
+    from search.executor.tuning import run_trials
+    from search.tracking.connection import connect
+    from search.tracking.tracker import StudyFacts, Tracker
+
+    with tempfile.TemporaryDirectory() as place:
+        home = Home.at(Path(place), create=True)
+        space = space_of(Path(place), trials, "random")
+        file = space.file
+        ledger = Ledger.create(open_storage(home), "scale", file.objective, file.algorithm, {})
+        tracker = Tracker(connect(home), home, StudyFacts("scale", {}, []), ledger.place)
+        clock = Clock()
+        with ray_session(home.root), Pool(file.resources, make_empty_program, home.root / "ray") as pool:
+            run_trials(
+                pool,
+                ledger,
+                space,
+                [Bookkeeper(ledger, tracker, home, file.objective, file.budget.checkpoints), clock],
+                stop=StopSignal(),
+                trials=trials,
+                hours=None,
+                trials_folder=None,
+                tune_folder=home.root / "tune",
+            )
+
+
+class Clock:
+    """A listener that prints what the last trials cost, in seconds and memory of the driver."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    def trial_started(self, number: int, config: object) -> None:
+        """Nothing to keep."""
+
+    def trial_epoch(self, number: int, epoch: int, metrics: object) -> None:
+        """Nothing to keep."""
+
+    def trial_ended(self, number: int, state: object, reason: object) -> None:
+        """Nothing to keep."""
+
+    def trial_recorded(self, number: int) -> None:
+        """Keep the time, and print at each mark."""
+        self._ends.append(time.perf_counter())
+        if len(self._ends) in (*MARKS, 300, 3_000):
+            window = self._ends[-LAST:]
+            each = (window[-1] - window[0]) / (len(window) - 1)
+            print(f"{len(self._ends):>6} trials: {each:.3f} s a trial, {megabytes():.0f} MiB", flush=True)
+
+
+if __name__ == "__main__":
+    what = sys.argv[1] if len(sys.argv) > 1 else "ledger"
+    how_many = int(sys.argv[2]) if len(sys.argv) > 2 else {"ledger": 10_000, "board": 200, "path": 1_000}[what]
+    measures: dict[str, Callable[[int], None]] = {
+        "ledger": measure_ledger,
+        "board": measure_board,
+        "path": measure_path,
+    }
+    measures[what](how_many)
