@@ -65,6 +65,9 @@ class Checkpoint:
         file = folder / CONFIG
         if not file.is_file() or not (folder / WEIGHTS).is_file():
             fail(str(folder), "no checkpoint here", f"a folder with {CONFIG} and {WEIGHTS}")
+        link = next((path for path in folder.rglob("*") if path.is_symlink()), None)
+        if link is not None:  # a checkpoint may come from elsewhere, and a link may lead anywhere
+            fail(str(link), "a symbolic link in a checkpoint", "plain files", "copy what it leads to in its place")
         content = json.loads(file.read_text(encoding="utf-8"))
         if content.get("format") != FORMAT:
             fail(

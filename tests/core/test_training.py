@@ -103,6 +103,13 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
         Extractor.load(tmp_path)
 
 
+def test_a_checkpoint_with_a_link_in_it_is_refused(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
+    train(make_config(epochs=1), corpus, folder=tmp_path / "trial")
+    (tmp_path / "trial" / "best" / "more.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(InputError, match=r"more\.json: a symbolic link in a checkpoint"):
+        Checkpoint.read(tmp_path / "trial" / "best")
+
+
 def test_checkpoints_hold_no_text(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
     train(make_config(epochs=1), corpus, folder=tmp_path)
     words = {w for d in corpus["train"] for w in d.text.split() if len(w) > 9}

@@ -1,0 +1,53 @@
+"""A manifest is what KubeRay and Kubernetes accept, and holds nothing secret."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+import search
+
+RunClinie = Callable[..., subprocess.CompletedProcess[str]]
+WriteSpace = Callable[[Mapping[str, Any]], Path]
+KUBERNETES = "1.31"
+SCHEMA = json.loads((Path(search.__file__).parent / "rayjob.schema.json").read_text(encoding="utf-8"))
+
+
+def test_kuberay_and_kubernetes_accept_a_manifest(
+    space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path, clinie: RunClinie
+) -> None:
+    space = write_space(space_content | {"study": "My_Study.1", "resources": {"gpus_per_worker": 0.5}})
+    secret = "postgresql://me:planted-word@host/ledger"
+    done = clinie("manifest", space, "--workers", "3", "-o", tmp_path / "job.yaml", CLINIE_LEDGER=secret)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "job.yaml").read_text(encoding="utf-8")
+    assert "planted-word" not in text
+    settings, job = yaml.safe_load_all(text)
+    kubernetes_validate.validate(settings, KUBERNETES, strict=True)
+    jsonschema.validate(job, SCHEMA)
+    cluster = job["spec"]["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    for name, group in (("head", cluster["headGroupSpec"]), ("workers", workers)):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, **group["template"]}
+        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+    assert workers["maxReplicas"] == 3
+    assert workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert yaml.safe_load(settings["data"]["space.yaml"])["study"] == "My_Study.1"
+    assert job["spec"]["entrypoint"].startswith("python -m search.cli search /etc/clinie/space.yaml --home /mnt/clinie")
+
+
+def test_the_schema_refuses_a_key_that_kuberay_does_not_know(
+    space_content: dict[str, Any], write_space: WriteSpace, clinie: RunClinie
+) -> None:
+    _, job = yaml.safe_load_all(clinie("manifest", write_space(space_content)).stdout)
+    job["spec"]["rayClusterSpec"]["workerGroups"] = []
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(job, SCHEMA)

@@ -1,0 +1,114 @@
+"""What a trial's failures come to: three tries, half as much at once, infeasible, and a search that gives up."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import ray.cloudpickle
+
+from clinie_core.errors import OutOfMemory, fail
+from search.executor.job_board import Job
+from search.executor.pool import Pool
+from search.executor.stop_signal import StopSignal
+from search.executor.tuning import HOPELESS, run_trials
+from search.executor.worker import OnReport, Program
+from search.ledger import Ledger, open_storage
+from search.settings import Home
+from search.space import SearchSpace
+from search.space_file import read_space_file
+from search.suggest import METRIC_NAMES
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module
+pytestmark = pytest.mark.usefixtures("local_ray")
+WriteSpace = Callable[[Mapping[str, Any]], Path]
+
+
+def make_failing_program() -> Program:
+    """Trials that fail by their weight decay: below 0.1 once, below 0.2 always, below 0.4 by memory, else never."""
+    attempts: Counter[int] = Counter()
+
+    def run(job: Job, on_report: OnReport) -> None:
+        decay = float(json.loads(job.config)["weight_decay"])
+        attempts[job.number] += 1
+        if decay < 0.1 and attempts[job.number] == 1:
+            raise ValueError("a note says: aspirin")
+        if 0.1 <= decay < 0.2:
+            fail("space.weight_decay", f"attempt {attempts[job.number]}")
+        if 0.2 <= decay < 0.3:
+            raise OutOfMemory(job.micro_batch or 16, 900.0)
+        if 0.3 <= decay < 0.4 and job.micro_batch is None:
+            raise OutOfMemory(16, 800.0)
+        rows = float(job.micro_batch or 0)
+        on_report({"strict_f1": decay, "rows": rows, METRIC_NAMES: "strict_f1,rows", "epoch": 1, "finished": True})
+
+    return run
+
+
+def ledger_of(
+    content: dict[str, Any], points: list[float], trials: int, write_space: WriteSpace, home: Home
+) -> tuple[Ledger, optuna.Study]:
+    content = content | {
+        "budget": {"trials": trials, "epochs": 1},
+        "algorithm": {"sampler": "tpe", "points_to_evaluate": [{"weight_decay": point} for point in points]},
+    }
+    content["space"] = content["space"] | {"weight_decay": {"uniform": [0.0, 1.0]}}
+    space = SearchSpace(*read_space_file(str(write_space(content))))
+    storage = open_storage(home)
+    ledger = Ledger.create(storage, "failing", space.file.objective, space.file.algorithm, {})
+    with Pool(space.file.resources, make_failing_program, home.root / "ray") as pool:
+        run_trials(
+            pool,
+            ledger,
+            space,
+            [],
+            stop=StopSignal(),
+            trials=trials,
+            hours=None,
+            trials_folder=None,
+            tune_folder=home.root / "tune",
+        )
+    return ledger, optuna.load_study(storage=storage, study_name="failing")
+
+
+def test_each_failure_counts_as_what_it_is(
+    space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path
+) -> None:
+    points = [0.05, 0.15, 0.25, 0.35, 0.9]
+    home = Home.at(tmp_path / "home", create=True)
+    ledger, study = ledger_of(space_content, points, len(points), write_space, home)
+    once, always, large, halved, well = ledger.records()
+    assert [r.state for r in (once, always, large, halved, well)] == [
+        "complete",
+        "failed",
+        "infeasible",
+        "complete",
+        "complete",
+    ]
+    assert always.reason == "InputError: space.weight_decay: attempt 3"
+    assert large.reason is not None
+    assert large.reason.startswith("out of memory with 8 windows at once, after 900 MiB")
+    assert halved.metrics["rows"] == 8
+    assert well.metrics["rows"] == 0
+    frozen = study.trials[large.number]
+    assert frozen.state == optuna.trial.TrialState.PRUNED
+    assert frozen.constraints["memory"] > 0
+    assert ledger.best() == well
+    number, _ = ledger.ask(SearchSpace(*read_space_file(str(tmp_path / "space.yaml"))))  # the sampler copes with all
+    assert number == len(points)
+
+
+def test_a_search_of_which_nothing_works_gives_up(
+    space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path
+) -> None:
+    home = Home.at(tmp_path / "home", create=True)
+    ledger, _ = ledger_of(space_content, [0.15] * 12, 12, write_space, home)
+    states = Counter(record.state for record in ledger.records())
+    assert states["failed"] == HOPELESS
+    assert sum(states.values()) <= HOPELESS + 1
