@@ -11,6 +11,7 @@ from __future__ import annotations
 import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
 
 # isort: split
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -27,6 +28,8 @@ __all__ = ["FAILURE", "METRIC_NAMES", "LedgerSearcher", "Listener", "StudyRecord
 
 FAILURE = "failure"
 """Key of the last result of a trial that could not go on: ``failed`` or ``infeasible``, beside its ``reason``."""
+CLIENT_DEATHS = 20
+"""How often the thin process of a trial may die; it goes with its node and has nothing to do with the trial."""
 METRIC_NAMES = "metric_names"
 """Key of a result that lists the trial's own metrics, beside Tune's bookkeeping."""
 
@@ -53,24 +56,57 @@ class LedgerSearcher(Searcher):
     Args:
         ledger: The study.
         space: What to draw from.
+        trials: How many to suggest, interrupted ones among them.
     """
 
-    def __init__(self, ledger: Ledger, space: SearchSpace) -> None:
+    def __init__(self, ledger: Ledger, space: SearchSpace, trials: int) -> None:
         super().__init__(metric=ledger.metrics[0], mode="max" if ledger.maximized else "min")
         self._ledger = ledger
         self._space = space
-        self._again = [record.number for record in ledger.interrupted()]
+        self._interrupted = [record.number for record in ledger.interrupted()]
+        self._lost: list[int] = []
+        self._losses: Counter[int] = Counter()
+        self._left = trials
+        self._under_way: set[int] = set()
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Take up a trial; Tune's configuration of it is its number and its configuration as JSON."""
-        if self._again:
-            number = self._again.pop(0)
-            self._ledger.take_up(number)
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Take up a trial; Tune's configuration of it is its number and its configuration as JSON.
+
+        Returns:
+            None while no trial is left but one under way may still be lost; ``FINISHED`` when all have ended.
+        """
+        if not self._lost and not self._left:
+            return None if self._under_way else str(Searcher.FINISHED)
+        if self._lost:
+            number = self._lost.pop(0)
             config = self._ledger.record(number).config
-            assert config is not None
         else:
-            number, config = self._ledger.ask(self._space)
+            self._left -= 1
+            if self._interrupted:
+                number = self._interrupted.pop(0)
+                self._ledger.take_up(number)
+                config = self._ledger.record(number).config
+            else:
+                number, config = self._ledger.ask(self._space)
+        assert config is not None
+        self._under_way.add(number)
         return {"number": number, "trial_config": config.model_dump_json()}
+
+    def ended(self, number: int) -> None:
+        """A trial has ended for good."""
+        self._under_way.discard(number)
+
+    def lost(self, number: int) -> bool:
+        """A trial has lost its thin process, before or after it began, which is not its fault.
+
+        Returns:
+            Whether it is suggested again; a trial that this happens to over and over is not.
+        """
+        self._losses[number] += 1
+        if self._losses[number] > CLIENT_DEATHS:
+            return False
+        self._lost.append(number)
+        return True
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: the callback records how a trial ended."""
@@ -91,12 +127,21 @@ class StudyRecorder(Callback):
 
     Args:
         ledger: The study.
+        searcher: Told how trials end.
         listeners: Who is told after the ledger.
-        describe: Turns the error of a failed trial into its reason, without document text.
+        describe: Turns the error of a failed trial into its reason, without document text; None where its thin
+            process was lost.
     """
 
-    def __init__(self, ledger: Ledger, listeners: list[Listener], describe: Callable[[Trial], str]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        searcher: LedgerSearcher,
+        listeners: list[Listener],
+        describe: Callable[[Trial], str | None],
+    ) -> None:
         self._ledger = ledger
+        self._searcher = searcher
         self._listeners = listeners
         self._describe = describe
         self._started: set[int] = set()
@@ -137,14 +182,17 @@ class StudyRecorder(Callback):
             self._end(trial, *self._ledger.outcome(number, finished=bool(last.get("finished"))))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Record a trial that failed for good, with its reason."""
-        self._end(trial, "failed", self._describe(trial))
+        """Record a trial that failed for good, with its reason; one that was lost is suggested again."""
+        reason = self._describe(trial)
+        if reason is not None or not self._searcher.lost(int(trial.config["number"])):
+            self._end(trial, "failed", reason or f"the trial's own process was lost {CLIENT_DEATHS} times")
 
     def _end(self, trial: Trial, state: State, reason: str | None) -> None:
         number = self._start(trial)
         for listener in self._listeners:  # first, since a trial that has ended takes no further attributes
             listener.trial_ended(number, state, reason)
         self._ledger.end(number, state, reason)
+        self._searcher.ended(number)
         for listener in self._listeners:
             listener.trial_recorded(number)
         # Tune keeps every trial that was, and with it statistics of each metric that nobody reads here.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ray import cloudpickle, tune
+from ray.exceptions import RayActorError
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
@@ -17,7 +18,7 @@ from search.executor.trial import TrialClient, TrialFailed
 from search.ledger import ENDED, Ledger, State
 from search.schedulers import make_scheduler, remember
 from search.space import SearchSpace
-from search.suggest import LedgerSearcher, Listener, StudyRecorder
+from search.suggest import CLIENT_DEATHS, LedgerSearcher, Listener, StudyRecorder
 
 __all__ = ["run_trials", "trial_failure"]
 
@@ -25,8 +26,6 @@ AWS_SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN
 # Tune would hand them on in each trial's runtime environment, which stands in command lines and in Ray's logs.
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update(AWS_SECRETS)
 
-CLIENT_DEATHS = 20
-"""How often the thin process of a trial may die; it goes with its node and has nothing to do with the trial."""
 HOPELESS = 5
 """So many failed trials, and no epoch of any, end a search."""
 
@@ -63,15 +62,17 @@ class _SearchStopper(Stopper):
         return {}
 
 
-def trial_failure(trial: Trial) -> str:
-    """Why a trial failed, in one line without document text."""
+def trial_failure(trial: Trial) -> str | None:
+    """Why a trial failed, in one line without document text; None where its thin process was lost."""
     file = trial.pickled_error_file  # as this process wrote it: get_pickled_error reads a copy that may lag behind
     if file is None:
-        return "the trial's own process did not start"
+        return None
     error: BaseException = cloudpickle.loads(Path(file).read_bytes())
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, TrialFailed):
         return str(cause)
+    if isinstance(cause, RayActorError):  # Tune does not try again where a process dies between two trials
+        return None
     return f"the trial's own process failed: {type(cause).__name__}"
 
 
@@ -101,6 +102,7 @@ def run_trials(
         tune_folder: Where Tune keeps its own files; a folder or a URL.
     """
     file = space.file
+    searcher = LedgerSearcher(ledger, space, trials)
     stopper = _SearchStopper(pool, stop, ledger)
     scheduler = make_scheduler(file.algorithm, file.objective[0], file.budget.epochs)
     remember(scheduler, (record for record in ledger.records() if record.state in ENDED))
@@ -109,9 +111,9 @@ def run_trials(
         tune.with_resources(TrialClient, {"cpu": CLIENT_CPUS}),
         param_space=config,
         tune_config=tune.TuneConfig(
-            search_alg=LedgerSearcher(ledger, space),
+            search_alg=searcher,
             scheduler=scheduler,
-            num_samples=trials,
+            num_samples=-1,  # the searcher says when there are enough
             max_concurrent_trials=pool.groups,
             time_budget_s=hours * 3600 if hours else None,
             reuse_actors=True,
@@ -121,7 +123,7 @@ def run_trials(
         run_config=tune.RunConfig(
             name=ledger.name,
             storage_path=str(tune_folder),
-            callbacks=[StudyRecorder(ledger, [stopper, *listeners], trial_failure)],
+            callbacks=[StudyRecorder(ledger, searcher, [stopper, *listeners], trial_failure)],
             failure_config=tune.FailureConfig(max_failures=CLIENT_DEATHS),
             stop=stopper,
             verbose=0,

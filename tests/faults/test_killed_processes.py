@@ -45,9 +45,7 @@ VICTIMS = {
     "the driver": "driver",
 }
 QUICK = {
-    ("after a suggestion", "the driver"),
     ("in the middle of an epoch", "the worker"),
-    ("after the report, before the ledger", "the job board"),
     ("between MLflow and the ledger", "the driver"),
 }
 """Those that run with every change; the others are slow."""
@@ -117,7 +115,7 @@ def ending_of(home: Path) -> Ending:
         for r in runs
     }
     trials = [
-        {key: trial[key] for key in ("number", "state", "parameters", "epochs", "best_epoch")}
+        {key: trial[key] for key in ("number", "state", "reason", "parameters", "epochs", "best_epoch")}
         | {"strict_f1": trial["metrics"].get("strict_f1")}
         for trial in found["trials"]
     ]

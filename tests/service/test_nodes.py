@@ -214,6 +214,7 @@ def test_a_submitted_search_runs_on_the_cluster_is_stopped_and_goes_on_there(
     assert newest["status"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_trial_moves_to_the_node_that_is_left(
     cluster: Cluster,
     tmp_path: Path,
