@@ -19,7 +19,7 @@ import psutil
 from packaging.version import Version
 
 from clinie_core.errors import InputError
-from search.settings import Home, without_password
+from search.settings import LEDGER_VARIABLE, STORAGE_VARIABLE, Home, without_password
 
 __all__ = ["KNOWN_FAULTS", "Finding", "KnownFault", "examine"]
 
@@ -177,18 +177,39 @@ def _gpu() -> Finding:
     return Finding("GPU", "good", f"{len(names)}: {', '.join(names)}; {kind}")
 
 
+def _object_storage(url: str) -> Finding:
+    from search.trial_store import open_file_system
+
+    try:
+        files, path = open_file_system(url)
+        files.get_file_info(path)
+    except (InputError, OSError) as error:
+        found = error.problems[0].found if isinstance(error, InputError) else f"{url} does not answer"
+        return Finding("object storage", "bad", found, f"mend {STORAGE_VARIABLE} and the AWS variables")
+    return Finding("object storage", "good", f"{url} answers")
+
+
 def _storage(home: Home) -> Iterator[Finding]:
     from search.ledger import open_storage, study_names
     from search.tracking.connection import connect, require_reachable
 
-    if not home.root.is_dir():
-        yield Finding("ledger", "good", f"{home.root} is not there yet; a search makes it")
-        return
-    if home.ledger_file.exists():
+    if home.storage is not None:
+        yield _object_storage(home.storage)
+    if home.ledger is not None:
+        try:
+            count = len(study_names(home))
+        except InputError as error:
+            yield Finding("ledger", "bad", error.problems[0].found, f"start the database, or mend {LEDGER_VARIABLE}")
+        else:
+            yield Finding("ledger", "good", f"{count} studies in {without_password(home.ledger)}")
+    elif home.ledger_file.exists():
         open_storage(home)
         yield Finding("ledger", "good", f"{len(study_names(home))} studies in {home.ledger_file}")
     else:
-        yield Finding("ledger", "good", "no study yet")
+        yield Finding("ledger", "good", f"no study in {home.root} yet")
+    if home.server is None and not home.root.is_dir():
+        yield Finding("MLflow", "good", f"{home.root} is not there yet; a search makes it")
+        return
     shown = without_password(home.tracking_uri)
     try:
         require_reachable(connect(home))

@@ -82,3 +82,13 @@ def test_a_server_that_is_away_is_bad_and_its_password_is_not_shown(tmp_path: Pa
     assert done.returncode == 1
     assert "bad      MLflow" in done.stdout
     assert "secret-word" not in done.stdout + done.stderr
+
+
+def test_storage_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
+    away = Home(tmp_path, ledger="postgresql://me:hidden-word@127.0.0.1:9/ledger", storage="nowhere://bucket")
+    found = findings(away)
+    (ledger,) = found["ledger"]
+    (objects,) = found["object storage"]
+    assert (ledger.standing, objects.standing) == ("bad", "bad")
+    assert ledger.found == "the database does not answer at postgresql://me@127.0.0.1:9/ledger"
+    assert "CLINIE_STORAGE" in objects.remedy
