@@ -89,7 +89,7 @@ def test_no_training_files_are_left_behind(home: Path) -> None:
 
 def test_status_reads_the_ledger(home: Path, clinie: RunClinie) -> None:
     shown = clinie("status", "small", "--home", home)
-    assert "study small (not running)" in shown.stdout
+    assert "study small (not running, " in shown.stdout
     assert "complete" in shown.stdout
     found = json.loads(clinie("status", "small", "--home", home, "--json").stdout)
     assert found["trials"] == json.loads((home.parent / "outcome.json").read_text())["trials"]
