@@ -6,8 +6,10 @@ it. Of the checkpoints the best few stay: a study's disk use is bounded however 
 
 from __future__ import annotations
 
+import heapq
 import shutil
 from collections.abc import Mapping
+from functools import partial
 
 from clinie_core.config import BEST, LAST, TrialConfig
 from search.ledger import Ledger, TrialRecord
@@ -110,6 +112,9 @@ class Bookkeeper:
         kept: set[int] = set()
         for objective in self._objectives:
             sign = 1 if objective.direction == "maximize" else -1
-            ranked = sorted(self._complete, key=lambda n: (-sign * self._complete[n][objective.metric], n))
-            kept.update(ranked[: self._keep])
+            rank = partial(self._rank, objective.metric, sign)
+            kept.update(heapq.nsmallest(self._keep, self._complete, key=rank))
         return kept
+
+    def _rank(self, metric: str, sign: int, number: int) -> tuple[float, int]:
+        return -sign * self._complete[number][metric], number

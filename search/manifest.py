@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from search.space_file import SpaceFile
-from search.submission import SPACE_FILE, STOP_SECONDS, SearchJob
+from search.submission import ENVIRONMENT, SPACE_FILE, SearchJob, space_text
 
 __all__ = ["ray_job"]
 
@@ -66,16 +66,15 @@ def ray_job(
             }
         }
 
-    space = yaml.safe_dump(file.model_dump(mode="json", exclude_none=True), sort_keys=False)
     return [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {SPACE_FILE: space}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {SPACE_FILE: space_text(file)}},
         {
             "apiVersion": "ray.io/v1",
             "kind": "RayJob",
             "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "clinie"}},
             "spec": {
-                "entrypoint": job.entrypoint.replace(SPACE_FILE, f"{SPACE_FOLDER}/{SPACE_FILE}"),
-                "runtimeEnvYAML": yaml.safe_dump({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}}),
+                "entrypoint": job.entrypoint(SPACE_FOLDER),
+                "runtimeEnvYAML": yaml.safe_dump({"env_vars": ENVIRONMENT}),
                 "shutdownAfterJobFinishes": True,
                 "ttlSecondsAfterFinished": TTL_SECONDS,
                 "backoffLimit": 0,

@@ -74,7 +74,11 @@ class Home:
     @property
     def artifacts(self) -> str:
         """URL of MLflow's artifacts."""
-        return f"{self.storage.rstrip('/')}/artifacts" if self.storage else (self.root / "artifacts").as_uri()
+        return self._stored("artifacts") or (self.root / "artifacts").as_uri()
+
+    def _stored(self, place: str) -> str | None:
+        """The URL of a place in object storage; None without one."""
+        return f"{self.storage.rstrip('/')}/{place}" if self.storage else None
 
     def used_megabytes(self, study: str) -> float:
         """What a study's folder and its artifacts take of this disk; what is in object storage is not counted."""
@@ -84,12 +88,11 @@ class Home:
 
     def trials_url(self, study: str) -> str | None:
         """Where a study's trials keep what a retry or a resume needs; None for their folders on a shared disk."""
-        return f"{self.storage.rstrip('/')}/studies/{study}/trials" if self.storage else None
+        return self._stored(f"studies/{study}/trials")
 
     def ray_folder(self, study: str) -> str:
         """Where Ray Train and Tune keep their own files, which every node must reach."""
-        place = f"{self.storage.rstrip('/')}/studies/{study}" if self.storage else str(self.study_folder(study))
-        return f"{place}/ray"
+        return self._stored(f"studies/{study}/ray") or str(self.study_folder(study) / "ray")
 
     def study_folder(self, study: str) -> Path:
         """What belongs to one study alone."""

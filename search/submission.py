@@ -8,6 +8,7 @@ look at jobs, so the cluster's own environment holds ``CLINIE_LEDGER`` and the l
 from __future__ import annotations
 
 import os
+import posixpath
 import shlex
 import tempfile
 import uuid
@@ -25,11 +26,11 @@ import clinie_core
 from clinie_core.errors import fail
 from search.space_file import SpaceFile
 
-__all__ = ["DEFAULT_ADDRESS", "Jobs", "SearchJob", "job_of"]
+__all__ = ["DEFAULT_ADDRESS", "ENVIRONMENT", "SPACE_FILE", "Jobs", "SearchJob", "job_of", "space_text"]
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-STOP_SECONDS = 120
-"""How long a driver that is asked to stop may take to end its trials in order; Ray would give it three seconds."""
+ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
+"""Of a job: the seconds that a driver may take to end its trials in order; Ray would give it three."""
 SPACE_FILE = "space.yaml"
 
 
@@ -51,14 +52,22 @@ class SearchJob:
     tracking_uri: str | None = None
     allow_text: bool = False
 
-    @property
-    def entrypoint(self) -> str:
-        """The driver's command."""
-        what = ["search", SPACE_FILE] if self.file is not None else ["resume", self.study]
+    def entrypoint(self, folder: str = "") -> str:
+        """The driver's command.
+
+        Args:
+            folder: Where the space's file is; the driver's working folder if left out.
+        """
+        what = ["search", posixpath.join(folder, SPACE_FILE)] if self.file is not None else ["resume", self.study]
         words = ["python", "-m", "search.cli", *what, "--home", self.home]
         words += ["--tracking-uri", self.tracking_uri] if self.tracking_uri else []
         words += ["--allow-text"] if self.allow_text else []
         return shlex.join(words)
+
+
+def space_text(file: SpaceFile) -> str:
+    """A space as the YAML that goes along with its job."""
+    return str(yaml.safe_dump(file.model_dump(mode="json", exclude_none=True), sort_keys=False))
 
 
 def job_of(file: SpaceFile, home: str, *, tracking_uri: str | None = None, allow_text: bool = False) -> SearchJob:
@@ -110,17 +119,16 @@ class Jobs:
         Returns:
             The job's id.
         """
-        environment: dict[str, Any] = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}}
+        environment: dict[str, Any] = {"env_vars": ENVIRONMENT}
         if with_sources:
             core = Path(clinie_core.__file__).parent
             environment["py_modules"] = [str(core), str(core.parent / "search")]
         with tempfile.TemporaryDirectory() as place:
             if job.file is not None:
-                content = yaml.safe_dump(job.file.model_dump(mode="json", exclude_none=True), sort_keys=False)
-                (Path(place) / SPACE_FILE).write_text(content, encoding="utf-8")
+                (Path(place) / SPACE_FILE).write_text(space_text(job.file), encoding="utf-8")
                 environment["working_dir"] = place
             id_: str = self._client.submit_job(
-                entrypoint=job.entrypoint,
+                entrypoint=job.entrypoint(),
                 submission_id=f"clinie-{job.study}-{uuid.uuid4().hex[:8]}",
                 runtime_env=environment,
                 metadata={"clinie.study": job.study, "clinie.home": job.home},

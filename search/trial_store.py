@@ -46,6 +46,7 @@ class TrialStore:
 
     def __init__(self, url: str) -> None:
         self._fs, self._root = open_file_system(url)
+        self._kept: dict[Path, int] = {}  # when what is kept of each folder was written, in nanoseconds
 
     def _path(self, number: int, part: str) -> str:
         return f"{self._root}/{number:05d}/{part}.tar"
@@ -53,8 +54,12 @@ class TrialStore:
     def save(self, number: int, folder: Path) -> None:
         """Keep a trial's folder as it is now; ``best`` goes first, since ``last`` speaks of it."""
         for part in (BEST, LAST):
-            if (folder / part).is_dir():
+            if not (folder / part).is_dir():
+                continue
+            written = max(path.stat().st_mtime_ns for path in (folder / part, *(folder / part).rglob("*")))
+            if self._kept.get(folder / part) != written:  # most epochs have no new best
                 self._put(folder / part, self._path(number, part))
+                self._kept[folder / part] = written
 
     def _put(self, folder: Path, path: str) -> None:
         with tempfile.TemporaryDirectory() as place:

@@ -84,9 +84,8 @@ class TrialClient(Trainable):
             try:
                 if self._job is not None:
                     return ray.get(self._board.next_report.remote(self._job.id))  # type: ignore[no-any-return]
-                job = self._new_job()
-                self._job = job
-                return ray.get(self._board.submit.remote(job))  # type: ignore[no-any-return]
+                self._job = self._new_job()
+                return ray.get(self._board.submit.remote(self._job))  # type: ignore[no-any-return]
             except ray.exceptions.RayActorError as error:
                 self._job = None
                 if time.monotonic() > deadline:
@@ -117,8 +116,8 @@ class TrialClient(Trainable):
     def _new_job(self) -> Job:
         config = self.config
         backbone = TrialConfig.model_validate_json(config["trial_config"]).backbone.name
-        folder = trial_folder(config.get("folder"), int(config["number"]))
         number = int(config["number"])
+        folder = trial_folder(config.get("folder"), number)
         return Job(uuid.uuid4().hex, number, config["trial_config"], folder, backbone, self._micro_batch)
 
     def cleanup(self) -> None:

@@ -245,15 +245,6 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
         assert steps == list(range(1, epochs + 1))
         assert client.get_run(trial["run_id"]).info.status == "FINISHED"
 
-    extended = clinie("extend", "small", "--trials", "1", "--home", home, "--json")
-    assert extended.returncode == 0, extended.stderr
-    longer = json.loads(extended.stdout)["trials"]
-    assert longer[:2] == after
-    assert [t["state"] for t in longer] == ["complete"] * 3
-    nobody = clinie("stop", "small", "--home", home)
-    assert nobody.returncode == 2
-    assert "no search of 'small' is running" in nobody.stderr
-
 
 def test_a_search_whose_every_trial_fails_says_why(
     tmp_path: Path, write_main_space: WriteMainSpace, clinie: RunClinie

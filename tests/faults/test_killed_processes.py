@@ -136,11 +136,16 @@ def processes_of(home: Path) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path) -> Ending:
+def undisturbed_home(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     done = run(["search", str(write_search(folder, corpus_folder))], folder / "home", None)
     assert done.returncode == 0, done.stderr
-    ending = ending_of(folder / "home")
+    return folder / "home"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(undisturbed_home: Path) -> Ending:
+    ending = ending_of(undisturbed_home)
     assert len(ending.trials) == TRIALS
     assert len(ending.kept) == 1
     return ending
@@ -184,3 +189,15 @@ def test_a_kill_changes_nothing_of_what_a_search_finds(
 
     assert not list(home.glob("studies/faults/trials/*")), "a checkpoint of a trial that ended was left"
     wait_until(lambda: not processes_of(home))
+
+
+def test_a_finished_study_is_extended(undisturbed: Ending, undisturbed_home: Path) -> None:
+    done = run(["extend", "faults", "--trials", "1"], undisturbed_home, None)
+    assert done.returncode == 0, done.stderr
+    longer = ending_of(undisturbed_home)
+    assert longer.trials[:TRIALS] == undisturbed.trials
+    assert len(longer.trials) == TRIALS + 1
+    assert longer.trials[TRIALS]["state"] == "complete"
+    nobody = run(["stop", "faults"], undisturbed_home, None)
+    assert nobody.returncode == 2
+    assert "no search of 'faults' is running" in nobody.stderr
