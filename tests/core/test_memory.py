@@ -74,7 +74,7 @@ config, folder = TrialConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2])
 corpus = Corpus({s: tuple(n) for s, n in synthetic_splits(60, seed=3).items()})
 train(config.model_copy(update={"epochs": 1}), corpus, micro_batch=1)  # what is loaded once is loaded now
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (held + 150 * 2**20, -1))
+resource.setrlimit(resource.RLIMIT_AS, (held + 600 * 2**20, -1))
 said = []
 try:
     train(config, corpus, folder=folder)
