@@ -19,6 +19,7 @@ from torch import Tensor
 from clinie_core.config import TrialConfig
 from clinie_core.errors import fail
 from clinie_core.model import ExtractionModel
+from clinie_core.parallel import collected, like, own_part
 from clinie_core.schema import Schema
 from clinie_core.scoring.document_counts import DocumentCounts
 
@@ -94,15 +95,16 @@ def trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
     """The tensors of a model that a pristine backbone does not already hold.
 
     Trained parameters, the heads, and whatever a method added or replaced, frozen projections
-    included: all but the frozen weights that carry on from the backbone.
+    included: all but the frozen weights that carry on from the backbone. Of a sharded model every process
+    must ask, and rank 0 gets them.
     """
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     state = model.state_dict()
     kept: dict[int, tuple[str, Tensor]] = {}  # VeRA's projections are in every layer, and are one tensor
     for name, tensor in state.items():
         if name in trainable or name not in model.pristine_names:
-            kept.setdefault(tensor.data_ptr() or id(tensor), (name, tensor))
-    return dict(kept.values())
+            kept.setdefault(own_part(tensor).data_ptr() or id(tensor), (name, tensor))
+    return {name: collected(tensor) for name, tensor in kept.values()}
 
 
 def load_weights(model: ExtractionModel, folder: Path) -> None:
@@ -111,12 +113,12 @@ def load_weights(model: ExtractionModel, folder: Path) -> None:
     Raises:
         InputError: If the checkpoint's tensors are not those that the model trains.
     """
-    weights = load_file(folder / WEIGHTS)
-    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    other = [name for name, tensor in weights.items() if name in own and own[name] != tensor.shape]
+    weights, own = load_file(folder / WEIGHTS), model.state_dict()
+    other = [name for name, tensor in weights.items() if name in own and own[name].shape != tensor.shape]
     if other:
         fail(str(folder / WEIGHTS), f"{len(other)} tensors have another shape than the configuration's model")
-    result = model.load_state_dict(weights, strict=False)
+    parts = {name: like(tensor, own[name]) if name in own else tensor for name, tensor in weights.items()}
+    result = model.load_state_dict(parts, strict=False)
     missing = {name for name, p in model.named_parameters() if p.requires_grad} & set(result.missing_keys)
     if missing or result.unexpected_keys:
         fail(

@@ -151,6 +151,8 @@ class TrialConfig(Frozen):
             takes. None for its whole part of the batch.
         gradient_checkpointing: Whether the backbone's activations are computed again in the backward pass: a third
             more time for a fraction of the memory.
+        sharded: Whether the processes of a trial share weights, gradients and optimizer state out between them, for
+            a model that does not fit into one (FSDP); the result is the same but for rounding.
         selection: The dev score by which the best epoch is chosen.
         mixing: Where the training documents come from several corpora, the exponent of a corpus's share of
             the examples: 1 for shares as large as the corpora, 0 for equal ones.
@@ -181,6 +183,7 @@ class TrialConfig(Frozen):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     micro_batch: int | None = Field(default=None, ge=1)
     gradient_checkpointing: bool = False
+    sharded: bool = False
     selection: Score = "strict_f1"
     mixing: float = Field(default=1.0, ge=0, le=1)
     train_documents: int | None = Field(default=None, ge=1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from clinie_core.batch import IGNORED, Batch
 from clinie_core.config import TrialConfig
@@ -117,7 +118,12 @@ class LanguageModel(ExtractionModel):
         settings = GenerationConfig(
             max_new_tokens=head.budget, do_sample=False, num_beams=1, eos_token_id=head.eos_id, pad_token_id=head.eos_id
         )
-        written = writer.generate(**inputs, generation_config=settings, logits_processor=processors)
+        written = writer.generate(
+            **inputs,
+            generation_config=settings,
+            logits_processor=processors,
+            synced_gpus=isinstance(self, FSDPModule),  # a sharded model writes on until the last process is done
+        )
         return [_until(row, head.eos_id) for row in written[:, question:].cpu().numpy()]
 
     def _prompted(self, batch: Batch) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.errors import fail
 from clinie_core.finetuning.method import FineTuning
 from clinie_core.model import ExtractionModel
+from clinie_core.parallel import own_part
 
 __all__ = ["MovingAverage", "build_optimizer"]
 
@@ -72,7 +73,7 @@ class MovingAverage:
     """
 
     def __init__(self, model: ExtractionModel, decay: float) -> None:
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._parameters = [p for p in model.parameters() if p.requires_grad]  # of a sharded model, parts
         self._decay = decay
         self.values = [p.detach().clone() for p in self._parameters]
         self.steps = 0
@@ -82,7 +83,8 @@ class MovingAverage:
         """Take the current weights into the average."""
         self.steps += 1
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.values, [p.detach() for p in self._parameters], 1 - decay)
+        current = [own_part(p.detach()) for p in self._parameters]
+        torch._foreach_lerp_([own_part(v) for v in self.values], current, 1 - decay)
 
     @torch.no_grad()
     def _swap(self) -> None:

@@ -13,6 +13,8 @@ from clinie_core.batch import collate
 from clinie_core.batching import length_sorted_batches
 from clinie_core.document import Document
 from clinie_core.model import ExtractionModel
+from clinie_core.parallel import ready_to_read
+from clinie_core.world import World
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -35,6 +37,8 @@ class Predictor:
         components: Its formulations, in the order in which they predict.
         context: What documents are encoded for.
         autocast: The precision to compute in.
+        in_step: The processes that a sharded model is shared out between: they take as many batches as the one
+            with the most. One process if left out.
     """
 
     def __init__(
@@ -43,11 +47,13 @@ class Predictor:
         components: Mapping[str, Formulation],
         context: InputContext,
         autocast: torch.autocast,
+        in_step: World | None = None,
     ) -> None:
         self._model = model
         self._components = components
         self._context = context
         self._autocast = autocast
+        self._in_step = in_step or World()
         self.faults: Counter[str] = Counter()
         """What was wrong with written answers so far; see :meth:`Formulation.faults`."""
 
@@ -76,13 +82,14 @@ class Predictor:
         context = replace(self._context, task=component)  # type: ignore[arg-type]  # components are named by task
         if encoded is None:
             encoded = formulation.encode(bare, context, targets=False)
-        outputs = self._outputs(component, encoded)
-        head, remaining = self._model.head(component), iter(outputs)
-        found = []
-        for document, item in zip(bare, encoded, strict=True):
-            own = [next(remaining) for _ in item.examples]
-            self.faults += formulation.faults(item, own, context)
-            found.append(formulation.read(document, item, own, head, context))
+        with ready_to_read(self._model):
+            outputs = self._outputs(component, encoded)
+            head, remaining = self._model.head(component), iter(outputs)
+            found = []
+            for document, item in zip(bare, encoded, strict=True):
+                own = [next(remaining) for _ in item.examples]
+                self.faults += formulation.faults(item, own, context)
+                found.append(formulation.read(document, item, own, head, context))
         return found
 
     def _outputs(self, component: str, encoded: Sequence[EncodedDocument]) -> list[ndarray[Any, Any]]:
@@ -93,8 +100,14 @@ class Predictor:
         left = self._components[component].generates
         size = WRITING_BATCH_TOKENS if left else BATCH_TOKENS
         outputs: dict[int, ndarray[Any, Any]] = {}
+        batches = length_sorted_batches([len(e.input_ids) for e in examples], size)
+        # Who has fewer batches than others takes part in theirs with what is at hand.
+        others = self._in_step.gather((len(batches), examples[:1]))
+        turns = max(count for count, _ in others)
+        if turns and not batches:
+            examples, batches = next(spare for _, spare in others if spare), [[0]]
         with torch.inference_mode(), self._autocast:
-            for rows in length_sorted_batches([len(e.input_ids) for e in examples], size):
+            for rows in [*batches, *batches[-1:] * (turns - len(batches))]:
                 batch = collate(
                     [examples[i] for i in rows],
                     int(tokenizer.pad_token_id or 0),

@@ -27,6 +27,7 @@ from clinie_core.examples import EncodedDocument, Example
 from clinie_core.formulations import components_of
 from clinie_core.model import build_model, finetuning_of
 from clinie_core.optimization import MovingAverage, build_optimizer
+from clinie_core.parallel import replicated, sharded, unsynchronized
 from clinie_core.prediction import Predictor
 from clinie_core.schema import Schema, corpus_of
 from clinie_core.scoring import score_task
@@ -100,22 +101,28 @@ class Trainer:
         self._dev_counts: DocumentCounts | None = None
 
         self._method = finetuning_of(config)
-        self._model = build_model(config, self._schema, shelf.backbone(config)).to(world.device)
+        self._model = build_model(config, self._schema, shelf.backbone(config))
         for name, formulation in self._components.items():
             formulation.fit_head(self._model.head(name), self._examples[name])
+        shares_out = config.sharded and world.size > 1
+        several = len(self._components) > 1  # a batch then leaves the other head's weights without a gradient
+        self._wrapped: nn.Module
+        if shares_out:
+            if not self._method.shards:
+                fail("sharded", f"processes cannot share out the weights of {config.finetuning.name}", "false")
+            self._wrapped = sharded(self._model, self._model.backbone, world)
+        else:
+            self._wrapped = replicated(self._model.to(world.device), world, several_heads=several)
         context = input_context(config, tokenizer, self._schema)
         self._autocast = world.autocast(config)
-        self._predictor = Predictor(self._model, self._components, context, self._autocast)
+        in_step = world if shares_out else World(device=world.device)
+        self._predictor = Predictor(self._model, self._components, context, self._autocast, in_step)
         steps = sum(-(-len(rows) // config.batch_size) for rows in self._examples.values()) * config.epochs
         self._method.begin(self._model.backbone, steps)
         self._optimizer, self._scheduler = build_optimizer(config, self._method, self._model, steps)
         self._average = MovingAverage(self._model, config.averaging) if config.averaging else None
         self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average)
         self._steps_done = 0
-        self._wrapped: nn.Module = self._model
-        if world.size > 1:
-            several = len(self._components) > 1  # a batch then leaves the other head's weights without a gradient
-            self._wrapped = nn.parallel.DistributedDataParallel(self._model, find_unused_parameters=several)
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch.
@@ -158,18 +165,19 @@ class Trainer:
         """One optimizer step; returns this process's part of the summed loss."""
         world = self._world
         terms = sum(row.terms for row in rows)
-        share = rows[world.rank :: world.size] or rows[:1]
-        parts = [share[i : i + self.micro_batch] for i in range(0, len(share), self.micro_batch)]
+        share = rows[world.rank :: world.size]
+        starts = range(0, -(-len(rows) // world.size), self.micro_batch)  # as many in every process
         summed = torch.zeros((), device=world.device)
-        for number, part in enumerate(parts, start=1):
-            last = number == len(parts)
-            with nullcontext() if last else self._unsynchronized():
-                data = collate(part, self._pad_id, world.device, targets=True, component=component)
+        for start in starts:
+            part = share[start : start + self.micro_batch]
+            last = start == starts[-1]
+            with nullcontext() if last else unsynchronized(self._wrapped):
+                data = collate(part or rows[:1], self._pad_id, world.device, targets=True, component=component)
                 with self._autocast:
                     loss: torch.Tensor = self._wrapped(data)
-                if len(rows) <= world.rank:  # fewer rows than processes: take part, weigh nothing
+                if not part:  # others have a row more: take part, weigh nothing
                     loss = loss * 0.0
-                # DDP averages over processes; the factor makes that the mean over the whole batch.
+                # Gradients are averaged over processes; the factor makes that the mean over the whole batch.
                 scaled = loss * (world.size / terms)
                 penalty = self._method.penalty(self._model.backbone) if last else None
                 (scaled if penalty is None else scaled + penalty).backward()  # type: ignore[no-untyped-call]
@@ -183,11 +191,6 @@ class Trainer:
         if self._average is not None:
             self._average.update()
         return summed
-
-    def _unsynchronized(self) -> AbstractContextManager[None]:
-        """Within this context gradients add up in each process; the last part of a batch exchanges them."""
-        wrapped = self._wrapped
-        return wrapped.no_sync() if isinstance(wrapped, nn.parallel.DistributedDataParallel) else nullcontext()
 
     def scored_weights(self) -> AbstractContextManager[None]:
         """Within this context the model holds the weights that are scored and kept: their average, if there is one."""
@@ -242,13 +245,15 @@ class Trainer:
         return {"trainable_parameters": float(trainable), "peak_memory_mb": peak}
 
     def save_best(self, folder: Path, metrics: dict[str, float]) -> None:
-        """Write the checkpoint of an epoch that is the best so far."""
-        checkpoint = Checkpoint(self.config, self._schema, metrics, self._dev_counts)
-        checkpoint.save(folder, trained_weights(self._model))
+        """Write the checkpoint of an epoch that is the best so far; every process must call, rank 0 writes."""
+        weights = trained_weights(self._model)
+        if self._world.rank == 0:
+            Checkpoint(self.config, self._schema, metrics, self._dev_counts).save(folder, weights)
 
     def save_state(self, folder: Path, done: Done) -> None:
-        """Write all that is needed to go on after the last epoch."""
-        self._state.save(folder, Checkpoint(self.config, self._schema, done.history[-1]), done)
+        """Write all that is needed to go on after the last epoch; every process must call, rank 0 writes."""
+        checkpoint = Checkpoint(self.config, self._schema, done.history[-1])
+        self._state.save(folder, checkpoint, done, writes=self._world.rank == 0)
 
     def start_from(self, folder: Path) -> None:
         """Take the weights of a checkpoint; its head must not depend on the corpus's types.

@@ -131,11 +131,11 @@ def _train(
             better = not done.best_epoch or metrics[config.selection] > done.best_metrics[config.selection]
             improved = better or not corpus["dev"]
             done = done.after(metrics, improved=improved)
-            if folder is not None and world.rank == 0 and improved:
+            if folder is not None and improved:
                 trainer.save_best(folder / BEST, metrics)
         out_of_patience = 0 < config.patience <= epoch - done.best_epoch
         finished = out_of_patience or epoch == config.epochs
-        if folder is not None and world.rank == 0 and not finished:
+        if folder is not None and not finished:
             trainer.save_state(folder / LAST, done)
         report = EpochReport(epoch, config.epochs, metrics, finished, out_of_patience and epoch < config.epochs)
         stopped = not goes_on(report) or finished

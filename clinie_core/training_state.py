@@ -8,12 +8,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils._pytree import tree_map_only
 
 from clinie_core.checkpoint import WEIGHTS, Checkpoint, load_weights, replace_folder, trained_weights
 from clinie_core.model import ExtractionModel
 from clinie_core.optimization import MovingAverage
+from clinie_core.parallel import collected, like
 
 __all__ = ["Done", "TrainingState"]
 
@@ -57,19 +60,28 @@ class TrainingState:
         self._scheduler = scheduler
         self._average = average
 
-    def save(self, folder: Path, checkpoint: Checkpoint, done: Done) -> None:
-        """Write the state in whole: a reader sees the old one or the new one, never a part."""
+    def save(self, folder: Path, checkpoint: Checkpoint, done: Done, *, writes: bool) -> None:
+        """Write the state in whole: a reader sees the old one or the new one, never a part.
+
+        Args:
+            folder: Where to.
+            checkpoint: What the trial is.
+            done: What it has behind it.
+            writes: Whether this process writes; every process must call, since a sharded state is collected.
+        """
+        weights = trained_weights(self._model)
+        state = {
+            "optimizer": tree_map_only(Tensor, collected, self._optimizer.state_dict()),
+            "scheduler": self._scheduler.state_dict(),
+            "average": self._average and (self._average.steps, [collected(v) for v in self._average.values]),
+            "done": (done.history, done.best_epoch),
+        }
+        if not writes:
+            return
         staging = folder.with_name(folder.name + ".staging")
         shutil.rmtree(staging, ignore_errors=True)
         checkpoint.save(staging, {})
-        weights = trained_weights(self._model)
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staging / WEIGHTS)
-        state = {
-            "optimizer": self._optimizer.state_dict(),
-            "scheduler": self._scheduler.state_dict(),
-            "average": None if self._average is None else (self._average.steps, self._average.values),
-            "done": (done.history, done.best_epoch),
-        }
         torch.save(state, staging / STATE)
         replace_folder(staging, folder)
 
@@ -77,11 +89,14 @@ class TrainingState:
         """Bring model, optimizer, schedule and average to a saved state."""
         load_weights(self._model, folder)
         state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        for number, moments in state["optimizer"]["state"].items():
+            moments.update({name: like(moment, parameters[number]) for name, moment in moments.items()})
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
         if self._average is not None:
             self._average.steps, values = state["average"]
             for own, saved in zip(self._average.values, values, strict=True):
-                own.copy_(saved)
+                own.copy_(like(saved, own))
         history, best_epoch = state["done"]
         return Done(tuple(history), best_epoch)

@@ -60,6 +60,9 @@ class SearchSpace:
         self._facts: dict[str, BackboneFacts] = {}
         for name, source in self._backbones.items():
             self._check_backbone(name, source)
+        if self._may_be("sharded") and file.resources.workers_per_trial < 2:
+            found = "a trial has one process, and nobody to share weights with"
+            self._errors.add(f"{where}: space.sharded", found, "", "set resources.workers_per_trial, or leave it out")
         self._errors.raise_if_any()
         self._check_parts()
         self._errors.raise_if_any()
@@ -154,8 +157,9 @@ class SearchSpace:
             variants = [row.model_validate(v) for v in _extremes(self._parts["finetuning"][method])]
             for refusal in sorted(filter(None, {variant.refusal(facts) for variant in variants})):
                 self._errors.add(place, f"backbone {source.name!r} cannot carry it: {refusal}")
-            if not row.recomputes and True in self._scalars.get("gradient_checkpointing", Fixed(False)).corners:
-                self._errors.add(place, "it does not go with gradient_checkpointing", "", "leave one of them out")
+            for key, goes in (("gradient_checkpointing", row.recomputes), ("sharded", row.shards)):
+                if not goes and self._may_be(key):
+                    self._errors.add(place, f"it does not go with {key}", "", "leave one of them out")
             if row.needs_cuda and not self.file.resources.gpus_per_worker:
                 self._errors.add(place, "it needs an NVIDIA GPU", "", "set resources.gpus_per_worker, or leave it out")
             needed = int(longest) + max(variant.virtual_tokens for variant in variants)  # type: ignore[arg-type]
@@ -165,6 +169,10 @@ class SearchSpace:
                     f"backbone {source.name!r} reads {facts.positions} tokens, and {method} would give it {needed}",
                     f"at most {facts.positions - needed + int(longest)}",  # type: ignore[arg-type]
                 )
+
+    def _may_be(self, key: str) -> bool:
+        """Whether some trial has a switch on."""
+        return True in self._scalars.get(key, Fixed(False)).corners
 
     def _legal(self, key: str, facts: BackboneFacts) -> list[str]:
         """The branches of a part that a backbone carries."""

@@ -107,6 +107,7 @@ class AdaLora(AdapterMethod):
         "targets": {"choose": ["attention", "all_linear"]},
         "learning_rate": {"log": [5.0e-4, 1.0e-2]},
     }
+    shards: ClassVar[bool] = False  # its penalty and its ranking of updates look at whole factors
 
     rank: int = Field(default=8, ge=1)
     start_factor: float = Field(default=1.5, ge=1)

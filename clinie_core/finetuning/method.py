@@ -40,6 +40,8 @@ class FineTuning(Frozen, ABC):
     """Whether the method works on NVIDIA GPUs alone."""
     recomputes: ClassVar[bool] = True
     """Whether the backbone's activations may be computed again in the backward pass."""
+    shards: ClassVar[bool] = True
+    """Whether several processes may share its weights out between them."""
 
     learning_rate: float = Field(gt=0, le=1)
     head_rate_factor: float = Field(default=1.0, gt=0)

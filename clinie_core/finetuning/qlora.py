@@ -24,6 +24,7 @@ class QLora(Lora):
     """
 
     needs_cuda: ClassVar[bool] = True
+    shards: ClassVar[bool] = False  # a part of a weight is no longer what four bits are made of
     architectures: ClassVar[frozenset[Any]] = frozenset({"encoder", "decoder"})
 
     def refusal(self, facts: BackboneFacts) -> str | None:

@@ -100,5 +100,8 @@ class CrfHead(LinearHead):
 
     def transition_scores(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """See :meth:`TaskHead.transition_scores`."""
-        start, transitions, end = (p.detach().float().cpu().numpy() for p in (self.start, self.transitions, self.end))
+        # Copies: a sharded model frees the memory of its parameters, which nothing else may hold.
+        start, transitions, end = (
+            p.detach().clone().float().cpu().numpy() for p in (self.start, self.transitions, self.end)
+        )
         return start, transitions, end

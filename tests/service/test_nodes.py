@@ -149,12 +149,15 @@ def test_trials_spread_over_nodes_and_two_nodes_train_one_trial_to_the_loss_of_o
     config = make_config(epochs=2, batch_size=4, formulation=undropped)
     apart = run_pool(cluster, config, tmp_path, workers=1, groups=2)
     assert len({report["node"] for report in apart}) == 2
-    (tmp_path / "together").mkdir()
-    together = run_pool(cluster, config, tmp_path / "together", workers=2, groups=1)
     alone = {report["epoch"]: report["train_loss"] for report in apart if report["trial"] == 0}
-    assert {report["epoch"] for report in together} == {1, 2}
-    for report in together:
-        assert report["train_loss"] == pytest.approx(alone[report["epoch"]], rel=1e-3)
+    for sharded in (False, True):
+        folder = tmp_path / f"together-{sharded}"
+        folder.mkdir()
+        shared = config.model_copy(update={"sharded": sharded})
+        together = run_pool(cluster, shared, folder, workers=2, groups=1)
+        assert {report["epoch"] for report in together} == {1, 2}
+        for report in together:
+            assert report["train_loss"] == pytest.approx(alone[report["epoch"]], rel=1e-3)
 
 
 def test_a_submitted_search_runs_on_the_cluster_is_stopped_and_goes_on_there(

@@ -168,6 +168,7 @@ def test_overrides_reach_any_key(space_content: Content, write_space: WriteSpace
         ("space.relation_formulation", "marked_pairs", "space.relation_formulation: not in task concepts"),
         ("space.finetuning", "prefix_tuning", "fine-tuning method prefix_tuning cannot go with task concepts"),
         ("space.finetuning", "qlora", "space.finetuning.qlora: it needs an NVIDIA GPU"),
+        ("space.sharded", True, "space.sharded: a trial has one process, and nobody to share weights with"),
         ("space.window_tokens", 256, "space.window_tokens: backbone 'tiny' reads 160 tokens"),
         ("backbones.tiny", {"package": "no_such_package"}, "package no_such_package is not installed"),
         ("backbones.tiny", {"folder": "/nowhere"}, "backbone 'tiny': no config.json in /nowhere"),
@@ -199,6 +200,18 @@ def test_all_faults_come_at_once(space_content: Content, write_space: WriteSpace
     with pytest.raises(InputError) as caught:
         load(write_space(content))
     assert len(caught.value.problems) == 2
+
+
+def test_what_cannot_be_shared_out_or_computed_again_is_refused(
+    space_content: Content, write_space: WriteSpace
+) -> None:
+    content = changed(space_content, "space.finetuning", {"choose": {"ia3": {}, "adalora": {"rank": 4}}})
+    for key in ("sharded", "gradient_checkpointing"):
+        content = changed(content, f"space.{key}", {"choose": [False, True]})
+    content["resources"] = {"workers_per_trial": 2}
+    with pytest.raises(InputError, match=r"space.finetuning.adalora: it does not go with sharded") as caught:
+        load(write_space(content))
+    assert len(caught.value.problems) == 1
 
 
 def test_a_changed_weight_file_is_refused(space_content: Content, write_space: WriteSpace) -> None:

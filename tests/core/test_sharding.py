@@ -1,0 +1,142 @@
+"""A model that two processes share out between them trains, predicts and is kept as one that a single process holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Corpus
+from clinie_core.finetuning import FINETUNING
+from clinie_core.training import train
+
+COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SCRATCH: dict[str, dict[str, Any]] = {
+    "encoder": {"model_type": "bert", "max_position_embeddings": 256, **COMMON},
+    "decoder": {"model_type": "llama", "max_position_embeddings": 2048, "num_key_value_heads": 1, **COMMON},
+}
+TOGETHER = """
+import json, sys
+from pathlib import Path
+import torch
+from torch import distributed
+from clinie_core.config import TrialConfig
+from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.document import Corpus
+from clinie_core.training import train
+from clinie_core.world import World
+
+torch.set_num_threads(1)
+distributed.init_process_group("gloo")
+splits = synthetic_splits(20, seed=3)
+for name, (config, documents, epochs) in json.loads(Path(sys.argv[1]).read_text()).items():
+    losses = []
+    def on_epoch(report):
+        losses.append(report.metrics["train_loss"])
+        return report.epoch < epochs
+    corpus = Corpus({"train": splits["train"][:5], "dev": splits["dev"][:documents]})
+    train(TrialConfig.model_validate(config), corpus, folder=Path(sys.argv[2]) / name, on_epoch=on_epoch)
+    if World.current().rank == 0:
+        (Path(sys.argv[2]) / name / "losses.json").write_text(json.dumps(losses))
+distributed.destroy_process_group()
+"""
+
+
+def config_of(architecture: str, method: str = "full", head: str = "linear", **changes: Any) -> TrialConfig:
+    row = FINETUNING.load(method)
+    needed = {"rank": 4, "prompt_tokens": 4}
+    fields = row.model_fields.items()
+    parameters = {name: needed[name] for name, field in fields if field.is_required() and name in needed}
+    read = Part(name="token_classification", parameters={"head": head, "dropout": 0.0})
+    written = Part(name="generation", parameters={"instruction": "short"})
+    values: dict[str, Any] = {
+        "backbone": BackboneSource(name="tiny", scratch=SCRATCH[architecture]),
+        "formulation": read if architecture == "encoder" else written,
+        "finetuning": Part(name=method, parameters={"learning_rate": 3e-3, **parameters}),
+        "epochs": 2,
+        "batch_size": 5,
+        "window_tokens": 160 if architecture == "encoder" else 900,
+        "window_overlap": 16,
+        "precision": "float32",
+        "dropout": 0.0,
+        "sharded": True,
+    }
+    return TrialConfig(**(values | changes))
+
+
+def every_case() -> dict[str, tuple[TrialConfig, int, int]]:
+    """Configuration, documents of the dev split, and epochs until it is stopped."""
+    found = {}
+    for method in FINETUNING:
+        row = FINETUNING.load(method)
+        if row.shards:
+            found[method] = (config_of("encoder" if "encoder" in row.architectures else "decoder", method), 3, 2)
+    marked = Part(name="marked_pairs", parameters={"pair_tokens": 64, "dropout": 0.0})
+    pointer = Part(name="span_pointer", parameters={"dropout": 0.0})
+    joint = config_of("encoder", task="joint", formulation=pointer, relation_formulation=marked)
+    return found | {
+        "crf-average-and-uneven-parts": (config_of("encoder", head="crf", averaging=0.9, micro_batch=1), 3, 2),
+        "joint": (joint, 3, 2),
+        "writing-and-one-document-for-two": (config_of("decoder", "lora"), 1, 2),
+        "recomputed": (config_of("encoder", gradient_checkpointing=True), 2, 2),
+        "stopped": (config_of("encoder", averaging=0.9), 3, 1),
+        "gone-on": (config_of("encoder", averaging=0.9), 3, 2),
+    }
+
+
+CASES = every_case()
+
+
+def corpus_of(documents: int) -> Corpus:
+    splits = synthetic_splits(20, seed=3)
+    return Corpus({"train": tuple(splits["train"][:5]), "dev": tuple(splits["dev"][:documents])})
+
+
+def alone(name: str, folder: Path, epochs: int) -> list[float]:
+    config, documents, _ = CASES[name]
+    losses: list[float] = []
+
+    def on_epoch(report: Any) -> bool:
+        losses.append(report.metrics["train_loss"])
+        return bool(report.epoch < epochs)
+
+    train(config, corpus_of(documents), folder=folder, on_epoch=on_epoch)
+    return losses
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All cases, trained by two processes as torchrun starts them."""
+    root = tmp_path_factory.mktemp("together")
+    alone("gone-on", root / "gone-on", 1)
+    cases = {name: (config.model_dump(mode="json"), *rest) for name, (config, *rest) in CASES.items()}
+    (root / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
+    (root / "together.py").write_text(TOGETHER, encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, str(root / "together.py"), str(root / "cases.json"), str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-9000:]
+    return root
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_two_that_share_a_model_out_learn_what_one_learns(name: str, together: Path, tmp_path: Path) -> None:
+    losses = json.loads((together / name / "losses.json").read_text(encoding="utf-8"))
+    expected = alone(name, tmp_path / "alone", 2)
+    if name == "stopped":  # by two processes after an epoch; one alone goes on
+        losses = alone(name, together / name, 2)
+    assert losses == pytest.approx(expected, rel=1e-4)
+    kept = [load_file(folder / "best" / "model.safetensors") for folder in (together / name, tmp_path / "alone")]
+    assert {k: v.shape for k, v in kept[0].items()} == {k: v.shape for k, v in kept[1].items()}
+    scores = [
+        json.loads((folder / "best" / "clinie.json").read_text()) for folder in (together / name, tmp_path / "alone")
+    ]
+    assert scores[0]["metrics"]["strict_f1"] == pytest.approx(scores[1]["metrics"]["strict_f1"], abs=1e-3)
+    assert scores[0]["config"] == scores[1]["config"]
