@@ -11,7 +11,8 @@ import functools
 import inspect
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,19 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._file import get_lock_file
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 
 from clinie_core.errors import fail
 from search.settings import LEDGER_VARIABLE, Home, without_password
 
-__all__ = ["LedgerAway", "open_storage"]
+__all__ = ["LedgerAway", "held", "is_held", "open_storage"]
 
 PATIENCE_SECONDS = 600.0
 PAUSE_SECONDS = 1.0
 CONNECT_SECONDS = 10
+KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+"""After a minute the server lets go of what a machine held that went without a word."""
 LONGEST_LINE = 1 << 20
 """Bytes; a line holds one attribute or one value of a trial."""
 
@@ -90,20 +94,102 @@ def _end_of_lines(file: Path) -> int | None:
 
 
 class _PatientStorage(RDBStorage):
-    """A database storage that waits for its database."""
+    """A database storage that waits for its database, and may hold a study against other searches of it."""
 
     def __init__(self, url: str) -> None:
-        arguments = {"connect_timeout": CONNECT_SECONDS} if url.startswith("postgresql") else {}
+        self.locks = url.startswith("postgresql")
+        arguments = {"connect_timeout": CONNECT_SECONDS, "options": KEEPALIVE} if self.locks else {}
         super().__init__(url, engine_kwargs={"pool_pre_ping": True, "connect_args": arguments})
-        self._shown = without_password(url)
+        self.shown = without_password(url)
+        self._held: str | None = None
+        self._holder: Connection | None = None
+
+    def take(self, study: str) -> bool:
+        """Take a study's lock, which goes with this storage's session; False if another session has it."""
+        session = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        taken = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+        if not session.execute(taken, {"name": _lock_name(study)}).scalar_one():
+            session.close()
+            return False
+        self._held, self._holder = study, session
+        return True
+
+    def is_taken(self, study: str) -> bool:
+        """Whether some session has a study's lock."""
+        key = "classid::bigint << 32 | objid::bigint"  # as pg_locks shows a lock of one 64-bit number
+        here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        found = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND {here}"
+        with self.engine.connect() as session:
+            asked = text(f"{found} AND {key} = hashtextextended(:name, 0)")
+            return bool(session.execute(asked, {"name": _lock_name(study)}).scalar_one())
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        if self._holder is not None:
+            self._holder.invalidate()  # which ends its session, and with it the lock
+            self._holder.close()
+        self._held = self._holder = None
+
+    def check_lock(self) -> None:
+        """Make sure that the lock is still held; a server that was away has forgotten it.
+
+        Raises:
+            LedgerAway: If another search has taken it meanwhile.
+        """
+        if self._held is None:
+            return
+        if self._holder is not None:
+            try:
+                self._holder.execute(text("SELECT 1"))
+                return
+            except (OperationalError, InterfaceError):
+                self._holder.close()
+                self._holder = None
+        study = self._held
+        if not self.take(study):
+            self._held = None
+            raise LedgerAway(f"another search of {study!r} has begun while {self.shown} was away") from None
+
+
+@contextmanager
+def held(storage: BaseStorage, study: str) -> Iterator[None]:
+    """Hold a study against searches on other machines that keep their record in the same PostgreSQL database.
+
+    Raises:
+        InputError: If one is under way.
+    """
+    if not isinstance(storage, _PatientStorage) or not storage.locks:
+        yield
+        return
+    if not storage.take(study):
+        remedy = "wait for it, or stop it where it runs"
+        fail("study", f"a search of {study!r} is running, on another machine or in another home", "", remedy)
+    try:
+        yield
+    finally:
+        storage.release()
+
+
+def is_held(storage: BaseStorage, study: str) -> bool:
+    """Whether a search of a study is under way on any machine, as far as its database can tell."""
+    if not isinstance(storage, _PatientStorage) or not storage.locks:
+        return False
+    return storage.is_taken(study)
+
+
+def _lock_name(study: str) -> str:
+    return f"clinie/{study}"
 
 
 def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: _PatientStorage, *args: Any, **kwargs: Any) -> Any:
         deadline = time.monotonic() + PATIENCE_SECONDS
+        checks = method.__name__ == "_create_new_trial"  # each draw, since an outage between two calls goes unseen
         while True:
             try:
+                if checks:
+                    self.check_lock()
                 return method(self, *args, **kwargs)
             except (StorageInternalError, OperationalError, InterfaceError) as error:
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
@@ -111,9 +197,10 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
                     raise
                 if time.monotonic() > deadline:
                     raise LedgerAway(
-                        f"the ledger has not answered at {self._shown} for {PATIENCE_SECONDS / 60:.0f} minutes;"
+                        f"the ledger has not answered at {self.shown} for {PATIENCE_SECONDS / 60:.0f} minutes;"
                         " resume the study when it does"
                     ) from None
+            checks = True
             time.sleep(PAUSE_SECONDS)
 
     return call

@@ -116,8 +116,9 @@ class Study:
         if hours is not None:
             budget = budget.model_copy(update={"hours": hours})
         study.file = study.file.model_copy(update={"budget": budget})
-        with locked(home, name):
-            Ledger.open(open_storage(home), name).set_attribute("space", study.file.model_dump(mode="json"))
+        storage = open_storage(home)
+        with locked(home, name, storage):
+            Ledger.open(storage, name).set_attribute("space", study.file.model_dump(mode="json"))
         return study
 
     def _check_algorithm(self) -> None:
@@ -165,7 +166,7 @@ class Study:
         require_reachable(client)
         if progress:
             progress.prepare(self.name, str(self.home.root))
-        with locked(self.home, self.name):
+        with locked(self.home, self.name, storage):
             if not resume:
                 self._begin(storage)
             ledger = Ledger.open(storage, self.name, self.file.algorithm)

@@ -1,4 +1,8 @@
-"""Who searches a study: a lock file that the driver holds, with its pid, so that nobody else writes the study."""
+"""Who searches a study: a lock that the driver holds, so that nobody else writes the study.
+
+In its home it is a file with the driver's pid; where the ledger is a PostgreSQL database that several machines may
+use, a lock of that database stands beside it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clinie_core.errors import fail
+from search.ledger_storage import held, is_held
 from search.settings import Home
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
 
 __all__ = ["ask_to_stop", "is_running", "locked"]
 
@@ -20,8 +29,13 @@ def _file(home: Home, study: str) -> Path:
 
 
 @contextmanager
-def locked(home: Home, study: str) -> Iterator[None]:
+def locked(home: Home, study: str, storage: BaseStorage) -> Iterator[None]:
     """Hold a study's lock, so that two searches do not write one study.
+
+    Args:
+        home: Where the search runs.
+        study: The study's name.
+        storage: Its ledger's.
 
     Raises:
         InputError: If somebody holds it.
@@ -36,12 +50,17 @@ def locked(home: Home, study: str) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        with held(storage, study):
+            yield
         lock.truncate(0)
 
 
-def is_running(home: Home, study: str) -> bool:
-    """Whether a search of the study is under way on this machine."""
+def is_running(home: Home, study: str, storage: BaseStorage | None = None) -> bool:
+    """Whether a search of the study is under way in this home or, as far as a ledger can tell, on another machine."""
+    return _is_locked(home, study) or (storage is not None and is_held(storage, study))
+
+
+def _is_locked(home: Home, study: str) -> bool:
     file = _file(home, study)
     if not file.exists():
         return False

@@ -288,11 +288,12 @@ def status(
 
     place = Home.at(home)
     if study is None:
-        rows = [(name, Ledger.open(open_storage(place), name)) for name in study_names(place)]
+        storage = open_storage(place)
+        rows = [(name, Ledger.open(storage, name)) for name in study_names(place)]
         summary = [
             {
                 "study": name,
-                "running": is_running(place, name),
+                "running": is_running(place, name, storage),
                 "trials": len(ledger.records()),
                 "best": _best(ledger),
                 "megabytes": place.used_megabytes(name),
@@ -306,8 +307,9 @@ def status(
             words = f"{state}, {row['trials']} trials, best {row['best']}, {row['megabytes']:.0f} MB"
             console().print(f"[bold]{row['study']}[/bold]  {words}")
         return
-    ledger = Ledger.open(open_storage(place), study)
-    running = is_running(place, study)
+    storage = open_storage(place)
+    ledger = Ledger.open(storage, study)
+    running = is_running(place, study, storage)
     trials = standing(ledger, running=running)
     best = ledger.best()
     if as_json:

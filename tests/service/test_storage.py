@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from search.ledger_storage import LedgerAway
 from search.settings import Home
 from search.space import SearchSpace
 from search.space_file import read_space_file
+from search.study_lock import is_running, locked
 from search.trial_store import TrialStore
 
 if TYPE_CHECKING:
@@ -137,6 +139,37 @@ def test_a_database_that_is_away_is_waited_for(
     again = Ledger.open(open_storage(home), "away")
     assert again.record(number).epochs == {1: {"strict_f1": 0.5}, 2: {"strict_f1": 0.6}}
     assert study_names(home) == ["away"]
+
+
+def test_one_study_in_one_database_is_searched_from_one_machine_at_a_time(
+    postgres: PostgresServer, tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
+) -> None:
+    postgres.create("shared")
+    here, there = (Home.at(tmp_path / name, create=True) for name in ("here", "there"))
+    here, there = (replace(home, ledger=postgres.url("shared")) for home in (here, there))
+    space = SearchSpace(*read_space_file(str(write_space(space_content))))
+    storage, other = open_storage(here), open_storage(there)
+    ledger = Ledger.create(storage, "one", space.file.objective, space.file.algorithm, {})
+    assert not is_running(there, "one", other)
+    with locked(here, "one", storage):
+        assert is_running(there, "one", other)
+        assert not is_running(there, "another", other)
+        with (
+            pytest.raises(InputError, match="is running, on another machine or in another home"),
+            locked(there, "one", other),
+        ):
+            pass
+        ledger.ask(space)
+        postgres.stop()
+        postgres.start()
+        ledger.ask(space)
+        assert is_running(there, "one", other), "it was taken again after the outage"
+        postgres.stop()
+        postgres.start()
+        with locked(there, "one", other), pytest.raises(LedgerAway, match="another search of 'one' has begun"):
+            ledger.ask(space)
+    with locked(there, "one", other):
+        pass
 
 
 def test_a_database_that_does_not_answer_is_named_without_its_password(
