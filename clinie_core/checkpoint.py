@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clinie_core.config import TrialConfig
-from clinie_core.errors import fail
+from clinie_core.errors import fail, room_for
 from clinie_core.model import ExtractionModel
 from clinie_core.parallel import collected, like, own_part
 from clinie_core.schema import Schema
@@ -40,21 +40,26 @@ class Checkpoint:
     counts: DocumentCounts | None = None
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        """Write the checkpoint in whole: a reader sees the old one or the new one, never a part."""
+        """Write the checkpoint in whole: a reader sees the old one or the new one, never a part.
+
+        Raises:
+            NoSpace: If the disk is full.
+        """
         staging = folder.with_name(folder.name + ".new")
         shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staging / WEIGHTS)
         content = {
             "format": FORMAT,
             "config": self.config.model_dump(mode="json"),
             "schema": self.schema.model_dump(mode="json"),
             "metrics": dict(self.metrics),
         }
-        (staging / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        if self.counts is not None:
-            self.counts.write(staging)
-        replace_folder(staging, folder)
+        with room_for(folder):
+            staging.mkdir(parents=True)
+            save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staging / WEIGHTS)
+            (staging / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
+            if self.counts is not None:
+                self.counts.write(staging)
+            replace_folder(staging, folder)
 
     @classmethod
     def read(cls, folder: Path) -> Checkpoint:

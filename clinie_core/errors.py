@@ -6,11 +6,15 @@ file or id, places in them by offset or line.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["ErrorList", "InputError", "OutOfMemory", "Problem", "fail"]
+__all__ = ["ErrorList", "InputError", "NoSpace", "OutOfMemory", "Problem", "fail", "room_for"]
 
 SHOWN_PROBLEMS = 20
 MAX_PART = 400
@@ -108,3 +112,31 @@ class OutOfMemory(RuntimeError):
             f"out of memory with {micro_batch} windows at once, after {peak_memory_mb:.0f} MiB; a smaller micro_batch"
             " or gradient_checkpointing would need less"
         )
+
+
+class NoSpace(RuntimeError):
+    """A disk is full; the message says which place could not be written."""
+
+
+@contextmanager
+def room_for(place: Path) -> Iterator[None]:
+    """Within this context an error of a full disk, whoever raises it, becomes :class:`NoSpace`.
+
+    Args:
+        place: The file or folder that is written.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not _is_of_full_disk(cause):
+            cause = cause.__context__  # torch says what went wrong only there
+        if cause is None:
+            raise
+        found = f"{place} cannot be written: {os.strerror(errno.ENOSPC)}"
+        raise NoSpace(f"{found}; free some space and go on") from None
+
+
+def _is_of_full_disk(error: BaseException) -> bool:
+    number = getattr(error, "errno", None)
+    return number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)

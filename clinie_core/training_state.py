@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils._pytree import tree_map_only
 
 from clinie_core.checkpoint import WEIGHTS, Checkpoint, load_weights, replace_folder, trained_weights
+from clinie_core.errors import room_for
 from clinie_core.model import ExtractionModel
 from clinie_core.optimization import MovingAverage
 from clinie_core.parallel import collected, like
@@ -68,6 +69,9 @@ class TrainingState:
             checkpoint: What the trial is.
             done: What it has behind it.
             writes: Whether this process writes; every process must call, since a sharded state is collected.
+
+        Raises:
+            NoSpace: If the disk is full.
         """
         weights = trained_weights(self._model)
         state = {
@@ -81,9 +85,11 @@ class TrainingState:
         staging = folder.with_name(folder.name + ".staging")
         shutil.rmtree(staging, ignore_errors=True)
         checkpoint.save(staging, {})
-        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staging / WEIGHTS)
-        torch.save(state, staging / STATE)
-        replace_folder(staging, folder)
+        with room_for(folder):
+            save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staging / WEIGHTS)
+            with (staging / STATE).open("wb") as file:
+                torch.save(state, file)
+            replace_folder(staging, folder)
 
     def load(self, folder: Path) -> Done:
         """Bring model, optimizer, schedule and average to a saved state."""

@@ -201,9 +201,13 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
                         " resume the study when it does"
                     ) from None
             checks = True
-            time.sleep(PAUSE_SECONDS)
+            _pause()
 
     return call
+
+
+def _pause() -> None:
+    time.sleep(PAUSE_SECONDS)
 
 
 for _name, _method in list(vars(RDBStorage).items()):

@@ -155,6 +155,8 @@ class Study:
         Raises:
             InputError: If a study of that name exists (without ``resume``), or runs already.
             StudyFailed: If no trial finished an epoch.
+            NoSpace: If a disk is full.
+            LedgerAway: If the ledger cannot be written.
         """
         from search.bookkeeping import Bookkeeper
         from search.executor.cluster import ray_session

@@ -11,6 +11,7 @@ from __future__ import annotations
 import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
 
 # isort: split
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -20,18 +21,35 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from clinie_core.config import TrialConfig
+from clinie_core.errors import NoSpace
 from search.ledger import Ledger, State
 from search.schedulers import EPOCH
 from search.space import SearchSpace
 
-__all__ = ["FAILURE", "METRIC_NAMES", "LedgerSearcher", "Listener", "StudyRecorder", "epoch_metrics"]
+__all__ = ["FAILURE", "METRIC_NAMES", "NO_SPACE", "LedgerSearcher", "Listener", "StudyRecorder", "epoch_metrics"]
 
 FAILURE = "failure"
-"""Key of the last result of a trial that could not go on: ``failed`` or ``infeasible``, beside its ``reason``."""
+"""Key of the last result of a trial that could not go on, beside its ``reason``: ``failed``, ``infeasible`` or this:"""
+NO_SPACE = "no space"
+"""A disk is full, and so the search cannot go on: its trials stay as they are in the ledger, for a resume."""
 CLIENT_DEATHS = 20
 """How often the thin process of a trial may die; it goes with its node and has nothing to do with the trial."""
 METRIC_NAMES = "metric_names"
 """Key of a result that lists the trial's own metrics, beside Tune's bookkeeping."""
+
+
+def _noted(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what a method raises in its object's ``error``: Tune turns it into a text."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            self.error = error
+            raise
+
+    return call
 
 
 class Listener(Protocol):
@@ -68,7 +86,9 @@ class LedgerSearcher(Searcher):
         self._losses: Counter[int] = Counter()
         self._left = trials
         self._under_way: set[int] = set()
+        self.error: Exception | None = None
 
+    @_noted
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Take up a trial; Tune's configuration of it is its number and its configuration as JSON.
 
@@ -145,7 +165,9 @@ class StudyRecorder(Callback):
         self._listeners = listeners
         self._describe = describe
         self._started: set[int] = set()
+        self.error: Exception | None = None
 
+    @_noted
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial begins."""
         self._start(trial)
@@ -159,6 +181,7 @@ class StudyRecorder(Callback):
                 listener.trial_started(number, config)
         return number
 
+    @_noted
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
@@ -172,15 +195,19 @@ class StudyRecorder(Callback):
         for listener in self._listeners:
             listener.trial_epoch(number, epoch, metrics)
 
+    @_noted
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record a trial as complete if it ended by itself, as pruned if it was stopped, as failed if it gave up."""
         last: Mapping[str, Any] = trial.last_result or {}
         number = self._start(trial)
+        if last.get(FAILURE) == NO_SPACE:
+            raise NoSpace(str(last["reason"]))
         if last.get(FAILURE):
             self._end(trial, last[FAILURE], str(last["reason"]))
         else:
             self._end(trial, *self._ledger.outcome(number, finished=bool(last.get("finished"))))
 
+    @_noted
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record a trial that failed for good, with its reason; one that was lost is suggested again."""
         reason = self._describe(trial)

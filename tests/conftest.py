@@ -11,9 +11,11 @@ import search.ray_environment  # noqa: F401  # before Ray, which reads it when i
 
 # isort: split
 import random
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,6 +29,7 @@ from clinie_core.config import BackboneSource, Part, TrialConfig
 from clinie_core.corpora.brat import Brat
 from clinie_core.corpora.synthetic import synthetic_splits
 from clinie_core.document import Corpus
+from tests.servers import MlflowServer, PostgresServer
 
 TINY: dict[str, Any] = {
     "model_type": "bert",
@@ -167,3 +170,29 @@ def wait_until() -> Callable[[Callable[[], bool]], None]:
             time.sleep(0.2)
 
     return wait
+
+
+@pytest.fixture
+def mlflow_server(
+    tmp_path: Path, free_port: Callable[[], int], wait_until: Callable[[Callable[[], bool]], None]
+) -> Iterator[MlflowServer]:
+    (tmp_path / "server").mkdir()
+    server = MlflowServer(tmp_path / "server", free_port(), wait_until)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres(free_port: Callable[[], int]) -> Iterator[PostgresServer]:
+    """Starts by initdb and pg_ctl from /usr/lib/postgresql, as the user postgres where the tests run as root."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="clinie-postgres-"))  # pytest's own folders are closed to other users
+    server = PostgresServer(programs[-1].parent, folder, free_port(), "pg-Secret-4711")
+    server.initialize()
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)

@@ -75,11 +75,13 @@ class Ended:
         reason: Why, without document text.
         lost: The worker died or its node went, which may have nothing to do with the trial.
         shortage: Memory was too short.
+        no_space: A disk is full, which is not the trial's fault.
     """
 
     reason: str | None
     lost: bool = False
     shortage: Shortage | None = None
+    no_space: bool = False
 
 
 @dataclass

@@ -16,7 +16,7 @@ from ray.tune import Trainable
 from clinie_core.config import TrialConfig
 from search.executor.job_board import CLOSED, Ended, Job, JobBoardHandle, Report
 from search.schedulers import EPOCH
-from search.suggest import FAILURE
+from search.suggest import FAILURE, NO_SPACE
 
 __all__ = ["TRIES", "TrialClient", "TrialFailed", "trial_folder"]
 
@@ -98,6 +98,8 @@ class TrialClient(Trainable):
             return {"finished": True}
         if message.reason == CLOSED:
             raise TrialFailed(CLOSED)
+        if message.no_space:
+            return {FAILURE: NO_SPACE, "reason": message.reason}
         if message.shortage is not None:
             if self._micro_batch is not None or message.shortage.micro_batch == 1:
                 return {FAILURE: "infeasible", "reason": message.reason}

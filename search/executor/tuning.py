@@ -100,14 +100,19 @@ def run_trials(
         hours: After so long no trial goes on; None for no limit.
         trials_folder: Where each trial's checkpoints go; None keeps none.
         tune_folder: Where Tune keeps its own files; a folder or a URL.
+
+    Raises:
+        NoSpace: If a disk is full.
+        LedgerAway: If the ledger cannot be written.
     """
     file = space.file
     searcher = LedgerSearcher(ledger, space, trials)
     stopper = _SearchStopper(pool, stop, ledger)
     scheduler = make_scheduler(file.algorithm, file.objective[0], file.budget.epochs)
     remember(scheduler, (record for record in ledger.records() if record.state in ENDED))
+    recorder = StudyRecorder(ledger, searcher, [stopper, *listeners], trial_failure)
     config = {"board": pool.board_name, "folder": str(trials_folder) if trials_folder else None}
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(TrialClient, {"cpu": CLIENT_CPUS}),
         param_space=config,
         tune_config=tune.TuneConfig(
@@ -123,12 +128,19 @@ def run_trials(
         run_config=tune.RunConfig(
             name=ledger.name,
             storage_path=str(tune_folder),
-            callbacks=[StudyRecorder(ledger, searcher, [stopper, *listeners], trial_failure)],
+            callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=CLIENT_DEATHS),
             stop=stopper,
             verbose=0,
         ),
-    ).fit()
+    )
+    try:
+        tuner.fit()
+    except Exception:
+        cause = searcher.error or recorder.error
+        if cause is None:
+            raise
+        raise cause from None
 
 
 def _trial_name(trial: Trial) -> str:

@@ -20,7 +20,7 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
 import clinie_core
-from clinie_core.errors import InputError, OutOfMemory
+from clinie_core.errors import InputError, NoSpace, OutOfMemory
 from search.executor.job_board import Ended, Job, JobBoardHandle, Shortage
 from search.settings import source_digest
 
@@ -107,6 +107,8 @@ def work(setup: WorkerSetup) -> None:
             raise  # the board is gone and with it what this group was; Ray Train starts the group again
         except OutOfMemory as error:
             ended = Ended(str(error), shortage=Shortage(error.micro_batch, error.peak_memory_mb))
+        except NoSpace as error:
+            ended = Ended(str(error), no_space=True)
         except Exception as error:
             ended = Ended(failure_reason(error, allow_text=setup.allow_text))
         if ended.reason is not None and setup.workers > 1:

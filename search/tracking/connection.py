@@ -44,7 +44,9 @@ def connect(home: Home) -> MlflowClient:
     """A client of a home's MLflow."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # a server that is away is said once, by us
+    # A server that is away and a database that is away or full are said once, by us.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     mlflow.set_tracking_uri(home.tracking_uri)
     mlflow.set_registry_uri(home.tracking_uri)
     if home.server is not None or not home.root.is_dir():

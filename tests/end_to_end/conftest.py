@@ -26,6 +26,7 @@ SPACE: dict[str, Any] = {
     "study": "small",
     "budget": {"trials": 4, "epochs": 3},
     "algorithm": {
+        "scheduler": "none",  # which trials are stopped depends on who reports first
         "startup_trials": 2,
         "points_to_evaluate": [{"finetuning": "full"}, {"finetuning": "lora"}, {"finetuning": "ia3"}],
     },

@@ -16,7 +16,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from clinie_core.corpora.brat import Brat
+from search.ledger import Ledger, open_storage, study_names
 from search.settings import Home
+from search.study_lock import locked
 
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 WriteMainSpace = Callable[..., Path]
@@ -208,7 +210,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
     clinie: RunClinie,
     wait_until: Callable[[Callable[[], bool]], None],
 ) -> None:
-    home, epochs = tmp_path / "home", 30
+    home, epochs = tmp_path / "home", 8
     space = write_main_space(tmp_path, budget={"trials": 2, "epochs": epochs}, algorithm={"scheduler": "none"})
     program = [str(Path(sys.executable).with_name("clinie")), "search", str(space), "--home", str(home)]
     search = subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
@@ -217,15 +219,10 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
         assert search.poll() is None, search.communicate()
         if not (home / "ledger.journal").exists():
             return False
-        from search.ledger import Ledger, open_storage, study_names
-
         names = study_names(Home.at(home))
         return bool(names) and any(r.epochs for r in Ledger.open(open_storage(Home.at(home)), "small").records())
 
     wait_until(under_way)
-    busy = clinie("resume", "small", "--home", home)
-    assert busy.returncode == 2
-    assert "a search of 'small' is running in this home" in busy.stderr
     search.send_signal(signal.SIGINT)
     _, messages = search.communicate(timeout=600)
     assert search.returncode == 1
@@ -234,6 +231,10 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
 
     before = json.loads(clinie("status", "small", "--home", home, "--json").stdout)["trials"]
     assert {t["state"] for t in before} == {"interrupted"}
+    with locked(Home.at(home), "small", open_storage(Home.at(home))):
+        busy = clinie("resume", "small", "--home", home)
+    assert busy.returncode == 2
+    assert "a search of 'small' is running in this home" in busy.stderr
     resumed = clinie("resume", "small", "--home", home, "--json")
     assert resumed.returncode == 0, resumed.stderr
     after = json.loads(resumed.stdout)["trials"]
@@ -265,6 +266,7 @@ def test_a_search_whose_every_trial_fails_says_why(
         assert run.data.tags["clinie.reason"] == trial["reason"]
 
 
+@pytest.mark.slow
 def test_two_processes_a_trial(tmp_path: Path, write_main_space: WriteMainSpace, clinie: RunClinie) -> None:
     space = write_main_space(tmp_path, budget={"trials": 2, "epochs": 2})
     done = clinie(

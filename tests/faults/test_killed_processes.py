@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import yaml
-from mlflow.tracking import MlflowClient
 
-from search.settings import Home
+from tests.faults.searches import TRIALS, Ending, ending_of, processes_of, run, write_search
 
-INJECT = Path(__file__).with_name("inject")
-TRIALS, EPOCHS = 3, 3
 POINTS: dict[str, dict[str, Any]] = {
     "after a suggestion": {"at": "search.suggest:LedgerSearcher.suggest", "after": True, "count": 2},
     "in the middle of a suggestion": {"at": "search.space:SearchSpace.suggest", "after": False, "count": 3},
@@ -44,111 +34,8 @@ VICTIMS = {
     "the job board": "JobBoard",
     "the driver": "driver",
 }
-QUICK = {
-    ("in the middle of an epoch", "the worker"),
-    ("between MLflow and the ledger", "the driver"),
-}
-"""Those that run with every change; the others are slow."""
-
-
-@dataclass(frozen=True)
-class Ending:
-    """What a search left.
-
-    Args:
-        trials: Each trial's state, parameters, epochs and scores.
-        steps: The epochs that each trial's only run has of the score.
-        best: Number of the best trial.
-        kept: Trials whose weights are kept.
-    """
-
-    trials: list[dict[str, Any]]
-    steps: dict[int, list[int]]
-    best: int
-    kept: list[int]
-
-
-def write_search(folder: Path, corpus_folder: Path) -> Path:
-    space = {
-        "version": 1,
-        "study": "faults",
-        "corpus": {"path": str(corpus_folder)},
-        "budget": {"trials": TRIALS, "epochs": EPOCHS, "checkpoints": 1},
-        "algorithm": {"startup_trials": 1, "scheduler": "asha", "grace_epochs": 1},
-        "resources": {"concurrent_trials": 1},
-        "backbones": {"tiny": {"scratch": {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1,
-                                           "num_attention_heads": 2, "intermediate_size": 64}}},
-        "space": {
-            "backbone": "tiny",
-            "formulation": "token_classification",
-            "finetuning": {"full": {"learning_rate": {"log": [1e-4, 1e-2]}}},
-            "window_tokens": 96,
-            "window_overlap": 16,
-            "batch_size": 8,
-        },
-    }  # fmt: skip
-    file = folder / "space.yaml"
-    file.write_text(yaml.safe_dump(space), encoding="utf-8")
-    return file
-
-
-def run(arguments: list[str], home: Path, fault: dict[str, Any] | None) -> subprocess.CompletedProcess[str]:
-    env = {k: v for k, v in os.environ.items() if k not in ("CLINIE_FAULT", "CLINIE_FAULT_DRIVER")}
-    env["CLINIE_FAULT_HOME"] = str(home)  # marks every process of this search, so that what stays behind is found
-    if fault is not None:
-        env |= {"CLINIE_FAULT": json.dumps(fault), "PYTHONPATH": str(INJECT)}
-    command = [sys.executable, "-m", "search.cli", *arguments, "--home", str(home)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
-
-
-def ending_of(home: Path) -> Ending:
-    status = run(["status", "faults", "--json"], home, None)
-    assert status.returncode == 0, status.stderr
-    found = json.loads(status.stdout)
-    client = MlflowClient(Home(home).tracking_uri)
-    experiment = client.get_experiment_by_name("faults")
-    runs = client.search_runs([experiment.experiment_id], "tags.clinie.kind = 'trial'")
-    numbers = [int(r.data.tags["clinie.trial"]) for r in runs]
-    assert len(numbers) == len(set(numbers)), "a trial has more than one run"
-    steps = {
-        int(r.data.tags["clinie.trial"]): [m.step for m in client.get_metric_history(r.info.run_id, "strict_f1")]
-        for r in runs
-    }
-    trials = [
-        {key: trial[key] for key in ("number", "state", "reason", "parameters", "epochs", "best_epoch")}
-        | {"strict_f1": trial["metrics"].get("strict_f1")}
-        for trial in found["trials"]
-    ]
-    kept = [trial["number"] for trial in found["trials"] if trial["checkpoint"]]
-    return Ending(trials, steps, found["best"]["number"], kept)
-
-
-def processes_of(home: Path) -> list[psutil.Process]:
-    """Every process of this user that was started for a search in a home."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("CLINIE_FAULT_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.AccessDenied, psutil.NoSuchProcess):
-            continue
-    return found
-
-
-@pytest.fixture(scope="session")
-def undisturbed_home(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = run(["search", str(write_search(folder, corpus_folder))], folder / "home", None)
-    assert done.returncode == 0, done.stderr
-    return folder / "home"
-
-
-@pytest.fixture(scope="session")
-def undisturbed(undisturbed_home: Path) -> Ending:
-    ending = ending_of(undisturbed_home)
-    assert len(ending.trials) == TRIALS
-    assert len(ending.kept) == 1
-    return ending
+QUICK = {("between MLflow and the ledger", "the driver")}
+"""What runs with every change; the others are slow."""
 
 
 CASES = [

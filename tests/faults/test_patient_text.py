@@ -97,7 +97,13 @@ def test_a_search_that_succeeds(planted: Planted, tmp_path: Path, ray_folder: Pa
     assert done.leaks(planted) == set()
 
 
-@pytest.mark.parametrize(("error", "said"), [("ValueError", "ValueError at"), ("MemoryError", "out of memory with")])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("ValueError", "ValueError at"),
+        pytest.param("MemoryError", "out of memory with", marks=pytest.mark.slow),
+    ],
+)
 def test_a_search_that_crashes_while_it_reads_a_note(
     error: str, said: str, planted: Planted, tmp_path: Path, ray_folder: Path
 ) -> None:

@@ -77,6 +77,7 @@ def test_a_killed_worker_fails_its_job_only_and_the_group_comes_back(tmp_path: P
         assert pool.failure() is None
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_it_waits_takes_no_job_with_it(tmp_path: Path) -> None:
     with Pool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
         before, _ = reports_of(pool, new_job("1"))

@@ -228,7 +228,7 @@ def promoted_in_a_process(registry: Registry, calls: int) -> subprocess.Complete
 
 
 @pytest.mark.parametrize(
-    "calls", [pytest.param(n, marks=[] if n in (9, 15) else [pytest.mark.slow]) for n in range(1, CHANGES + 1)]
+    "calls", [pytest.param(n, marks=[] if n == 15 else [pytest.mark.slow]) for n in range(1, CHANGES + 1)]
 )
 def test_killed_after_any_change_it_goes_on_to_the_same_end(registry: Registry, calls: int) -> None:
     killed = promoted_in_a_process(registry, calls)

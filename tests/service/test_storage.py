@@ -27,7 +27,7 @@ from search.study_lock import is_running, locked
 from search.trial_store import TrialStore
 
 if TYPE_CHECKING:
-    from tests.service.conftest import PostgresServer
+    from tests.servers import PostgresServer
 
 WriteSpace = Callable[[Mapping[str, Any]], Path]
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]

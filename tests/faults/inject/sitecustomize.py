@@ -4,7 +4,8 @@ The driver and Ray's processes inherit ``CLINIE_FAULT``, a JSON object: ``at`` (
 (whether the call is made first), ``count`` (at which call, over all processes), ``victim`` (a part of a process's
 title, or ``driver``) and ``folder`` (for what the processes tell each other and the test). With ``raise`` in place of a
 victim, every call from that one on raises an error of that type, whose words are the text of the note at hand.
-``unscrubbed`` lets an error's own words through.
+``unscrubbed`` lets an error's own words through. With ``asks``, a list of places with a ``sign`` each, the process asks
+whoever runs the test at that place: it writes a file of that name and waits for one with ``.done`` behind it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,6 +53,13 @@ def kill() -> None:
             process.kill()
 
 
+def ask(sign: str) -> None:
+    """Wait until the test has done what a sign stands for."""
+    (FOLDER / sign).touch()
+    while not (FOLDER / f"{sign}.done").exists():
+        time.sleep(0.05)
+
+
 def patch(module: ModuleType, name: str, *, traced: bool) -> None:
     """Wrap a function of a module."""
     if name == "failure_reason":
@@ -67,6 +76,14 @@ def patch(module: ModuleType, name: str, *, traced: bool) -> None:
         if traced:
             tick("epochs", f"{args[0].config.digest()} {args[1]}")
             return original(*args, **kwargs)
+        place = f"{module.__name__}:{name}"
+        asks = [a for a in FAULT.get("asks", ()) if a["at"] == place]
+        if asks:
+            number = tick(f"calls-{place}")
+            result = original(*args, **kwargs)
+            for sign in (a["sign"] for a in asks if a["count"] == number):
+                ask(sign)
+            return result
         number = tick("calls")
         if "raise" in FAULT:
             if number >= FAULT["count"]:
@@ -109,9 +126,9 @@ class Patching(importlib.abc.MetaPathFinder):
 
 if FAULT:
     asked: dict[str, list[tuple[str, bool]]] = {}
-    places = [(TRACED, True), (FAULT["at"], False)]
+    places = [(TRACED, True), *((place["at"], False) for place in FAULT.get("asks", [FAULT]))]
     places += [("search.executor.worker:failure_reason", False)] if FAULT.get("unscrubbed") else []
-    for place, is_trace in places:
+    for place, is_trace in dict.fromkeys(places):
         module_name, _, function_name = place.partition(":")
         asked.setdefault(module_name, []).append((function_name, is_trace))
     sys.meta_path.insert(0, Patching(asked))

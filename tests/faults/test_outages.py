@@ -1,0 +1,168 @@
+"""A search whose servers go away for a while, or whose disk fills up, ends as one that nothing happened to."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.searches import Ending, ending_of, processes_of, run, write_search
+from tests.servers import MlflowServer, PostgresServer
+
+LEDGER = "search.ledger:Ledger"
+PAUSE = "search.ledger_storage:_pause"
+
+
+@contextmanager
+def answering(signs: Path, actions: Mapping[str, Callable[[], None]]) -> Iterator[None]:
+    """Does what the processes of a search ask for, each sign once."""
+    over = threading.Event()
+
+    def answer() -> None:
+        left = dict(actions)
+        while left and not over.wait(0.05):
+            for sign in [s for s in left if (signs / s).exists()]:
+                left.pop(sign)()
+                (signs / f"{sign}.done").touch()
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.fixture
+def signs(tmp_path: Path) -> Path:
+    (tmp_path / "signs").mkdir()
+    return tmp_path / "signs"
+
+
+def fault_of(signs: Path, *asks: tuple[str, int, str]) -> dict[str, Any]:
+    return {"folder": str(signs), "asks": [{"at": at, "count": count, "sign": sign} for at, count, sign in asks]}
+
+
+@pytest.mark.parametrize(
+    ("gone", "back"),
+    [
+        pytest.param((f"{LEDGER}.report", 2), (f"{LEDGER}.report", 5), marks=pytest.mark.slow),
+        pytest.param((f"{LEDGER}.ask", 2), (f"{LEDGER}.end", 2), marks=pytest.mark.slow),
+        pytest.param((f"{LEDGER}.end", 1), None, marks=pytest.mark.slow),
+    ],
+)
+def test_mlflow_goes_away_and_comes_back(
+    gone: tuple[str, int],
+    back: tuple[str, int] | None,
+    mlflow_server: MlflowServer,
+    tmp_path: Path,
+    signs: Path,
+    corpus_folder: Path,
+    undisturbed: Ending,
+) -> None:
+    """Where it comes back after the search, a resume of the finished study sends what is waiting."""
+    where, home = {"CLINIE_TRACKING_URI": mlflow_server.uri}, tmp_path / "home"
+    fault = fault_of(signs, (*gone, "gone"), *([(*back, "back")] if back else []))
+    with answering(signs, {"gone": mlflow_server.kill, "back": mlflow_server.start}):
+        done = run(["search", str(write_search(tmp_path, corpus_folder))], home, fault, **where)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (signs / "gone.done").exists()
+    if back is None:
+        mlflow_server.start()
+        done = run(["resume", "faults"], home, None, **where)
+        assert done.returncode == 0, done.stderr
+    assert ending_of(home, **where) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        pytest.param((f"{LEDGER}.ask", 2), marks=pytest.mark.slow),
+        (f"{LEDGER}.report", 2),
+        pytest.param((f"{LEDGER}.end", 1), marks=pytest.mark.slow),
+    ],
+)
+def test_postgresql_goes_away_and_comes_back(
+    gone: tuple[str, int],
+    postgres: PostgresServer,
+    tmp_path: Path,
+    signs: Path,
+    corpus_folder: Path,
+    undisturbed: Ending,
+) -> None:
+    """With it goes all that is in it: the ledger and MLflow's record."""
+    names = [f"{part}_{gone[0].rpartition('.')[2]}" for part in ("ledger", "mlflow")]
+    for name in names:
+        postgres.create(name)
+    where = {"CLINIE_LEDGER": postgres.url(names[0]), "CLINIE_TRACKING_URI": postgres.url(names[1])}
+    fault = fault_of(signs, (*gone, "gone"), (PAUSE, 3, "back"))
+    with answering(signs, {"gone": postgres.stop, "back": postgres.start}):
+        done = run(["search", str(write_search(tmp_path, corpus_folder))], tmp_path / "home", fault, **where)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (signs / "back.done").exists(), "the search waited for it"
+    assert ending_of(tmp_path / "home", **where) == undisturbed
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, wait_until: Callable[[Callable[[], bool]], None]) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    wait_until(lambda: not processes_of(folder / "home"))
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # this process still has MLflow's database open
+
+
+@pytest.mark.parametrize(
+    ("place", "count"),
+    [
+        ("clinie_core.trainer:Trainer._step", 6),
+        pytest.param(f"{LEDGER}.report", 2, marks=pytest.mark.slow),
+        pytest.param(f"{LEDGER}.end", 1, marks=pytest.mark.slow),
+        pytest.param("search.tracking.runs:Runs._logged_model", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_the_disk_fills_up(
+    place: str,
+    count: int,
+    small_disk: Path,
+    tmp_path: Path,
+    signs: Path,
+    corpus_folder: Path,
+    undisturbed: Ending,
+    wait_until: Callable[[Callable[[], bool]], None],
+) -> None:
+    """The search says so in one line, and goes on when there is room again."""
+    home, filler = small_disk / "home", small_disk / "filler"
+
+    def fill() -> None:
+        with filler.open("wb", buffering=0) as file:
+            for size in (1 << 16, 1 << 12, 1):
+                with suppress(OSError):
+                    while True:
+                        file.write(b"x" * size)
+
+    with answering(signs, {"full": fill}):
+        done = run(
+            ["search", str(write_search(tmp_path, corpus_folder))], home, fault_of(signs, (place, count, "full"))
+        )
+    assert filler.exists()
+    assert done.returncode != 0, done.stdout
+    assert "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr
+    wait_until(lambda: not processes_of(home))
+    filler.unlink()
+    done = run(["resume", "faults"], home, None)
+    assert done.returncode == 0, done.stderr
+    assert ending_of(home) == undisturbed
