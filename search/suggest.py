@@ -39,14 +39,20 @@ METRIC_NAMES = "metric_names"
 
 
 def _noted(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep what a method raises in its object's ``error``: Tune turns it into a text."""
+    """Keep the first error of a search in its searcher; from then on nothing is drawn or recorded any more.
+
+    Tune turns errors into texts, and may suggest another trial before it ends.
+    """
 
     @functools.wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: LedgerSearcher | StudyRecorder, *args: Any, **kwargs: Any) -> Any:
+        searcher = self if isinstance(self, LedgerSearcher) else self.searcher
+        if searcher.error is not None:
+            raise searcher.error
         try:
             return method(self, *args, **kwargs)
         except Exception as error:
-            self.error = error
+            searcher.error = error
             raise
 
     return call
@@ -87,6 +93,7 @@ class LedgerSearcher(Searcher):
         self._left = trials
         self._under_way: set[int] = set()
         self.error: Exception | None = None
+        """Why the search could not go on."""
 
     @_noted
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -161,11 +168,10 @@ class StudyRecorder(Callback):
         describe: Callable[[Trial], str | None],
     ) -> None:
         self._ledger = ledger
-        self._searcher = searcher
+        self.searcher = searcher
         self._listeners = listeners
         self._describe = describe
         self._started: set[int] = set()
-        self.error: Exception | None = None
 
     @_noted
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -211,7 +217,7 @@ class StudyRecorder(Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record a trial that failed for good, with its reason; one that was lost is suggested again."""
         reason = self._describe(trial)
-        if reason is not None or not self._searcher.lost(int(trial.config["number"])):
+        if reason is not None or not self.searcher.lost(int(trial.config["number"])):
             self._end(trial, "failed", reason or f"the trial's own process was lost {CLIENT_DEATHS} times")
 
     def _end(self, trial: Trial, state: State, reason: str | None) -> None:
@@ -219,7 +225,7 @@ class StudyRecorder(Callback):
         for listener in self._listeners:  # first, since a trial that has ended takes no further attributes
             listener.trial_ended(number, state, reason)
         self._ledger.end(number, state, reason)
-        self._searcher.ended(number)
+        self.searcher.ended(number)
         for listener in self._listeners:
             listener.trial_recorded(number)
         # Tune keeps every trial that was, and with it statistics of each metric that nobody reads here.

@@ -110,7 +110,6 @@ def run_trials(
     stopper = _SearchStopper(pool, stop, ledger)
     scheduler = make_scheduler(file.algorithm, file.objective[0], file.budget.epochs)
     remember(scheduler, (record for record in ledger.records() if record.state in ENDED))
-    recorder = StudyRecorder(ledger, searcher, [stopper, *listeners], trial_failure)
     config = {"board": pool.board_name, "folder": str(trials_folder) if trials_folder else None}
     tuner = tune.Tuner(
         tune.with_resources(TrialClient, {"cpu": CLIENT_CPUS}),
@@ -128,7 +127,7 @@ def run_trials(
         run_config=tune.RunConfig(
             name=ledger.name,
             storage_path=str(tune_folder),
-            callbacks=[recorder],
+            callbacks=[StudyRecorder(ledger, searcher, [stopper, *listeners], trial_failure)],
             failure_config=tune.FailureConfig(max_failures=CLIENT_DEATHS),
             stop=stopper,
             verbose=0,
@@ -137,10 +136,9 @@ def run_trials(
     try:
         tuner.fit()
     except Exception:
-        cause = searcher.error or recorder.error
-        if cause is None:
+        if searcher.error is None:
             raise
-        raise cause from None
+        raise searcher.error from None
 
 
 def _trial_name(trial: Trial) -> str:

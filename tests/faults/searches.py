@@ -106,3 +106,10 @@ def processes_of(home: Path) -> list[psutil.Process]:
         except (psutil.AccessDenied, psutil.NoSuchProcess):
             continue
     return found
+
+
+def expect(ending: Ending, expected: Ending) -> None:
+    """Compare two endings, trial by trial so that a difference is seen in whole."""
+    for trial, other in zip(ending.trials, expected.trials, strict=True):
+        assert trial == other
+    assert ending == expected

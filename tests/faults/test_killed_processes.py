@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.searches import TRIALS, Ending, ending_of, processes_of, run, write_search
+from tests.faults.searches import TRIALS, Ending, ending_of, expect, processes_of, run, write_search
 
 POINTS: dict[str, dict[str, Any]] = {
     "after a suggestion": {"at": "search.suggest:LedgerSearcher.suggest", "after": True, "count": 2},
@@ -67,7 +67,7 @@ def test_a_kill_changes_nothing_of_what_a_search_finds(
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
-    assert ending_of(home) == undisturbed
+    expect(ending_of(home), undisturbed)
     for number, steps in undisturbed.steps.items():
         assert steps == sorted(set(steps)), f"trial {number} has a step twice"
     trained = Counter((signs / "epochs").read_text().splitlines())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.searches import Ending, ending_of, processes_of, run, write_search
+from tests.faults.searches import Ending, ending_of, expect, processes_of, run, write_search
 from tests.servers import MlflowServer, PostgresServer
 
 LEDGER = "search.ledger:Ledger"
@@ -78,7 +78,7 @@ def test_mlflow_goes_away_and_comes_back(
         mlflow_server.start()
         done = run(["resume", "faults"], home, None, **where)
         assert done.returncode == 0, done.stderr
-    assert ending_of(home, **where) == undisturbed
+    expect(ending_of(home, **where), undisturbed)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_postgresql_goes_away_and_comes_back(
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert (signs / "back.done").exists(), "the search waited for it"
-    assert ending_of(tmp_path / "home", **where) == undisturbed
+    expect(ending_of(tmp_path / "home", **where), undisturbed)
 
 
 @pytest.fixture
@@ -165,4 +165,4 @@ def test_the_disk_fills_up(
     filler.unlink()
     done = run(["resume", "faults"], home, None)
     assert done.returncode == 0, done.stderr
-    assert ending_of(home) == undisturbed
+    expect(ending_of(home), undisturbed)
