@@ -65,7 +65,7 @@ def run(
     arguments: list[str], home: Path, fault: dict[str, Any] | None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of clinie with a fault in its processes, as ``inject`` reads it, and environment variables."""
-    env = {k: v for k, v in os.environ.items() if k not in ("CLINIE_FAULT", "CLINIE_FAULT_DRIVER")} | variables
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("CLINIE_FAULT", "RAY_AUTH_"))} | variables
     env["CLINIE_FAULT_HOME"] = str(home)  # marks every process of this search, so that what stays behind is found
     if fault is not None:
         env |= {"CLINIE_FAULT": json.dumps(fault), "PYTHONPATH": str(INJECT)}

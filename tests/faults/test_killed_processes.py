@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.searches import TRIALS, Ending, ending_of, expect, processes_of, run, write_search
+from tests.clusters import Cluster
+from tests.faults.searches import INJECT, TRIALS, Ending, ending_of, expect, processes_of, run, write_search
 
 POINTS: dict[str, dict[str, Any]] = {
     "after a suggestion": {"at": "search.suggest:LedgerSearcher.suggest", "after": True, "count": 2},
@@ -88,3 +90,34 @@ def test_a_finished_study_is_extended(undisturbed: Ending, undisturbed_home: Pat
     nobody = run(["stop", "faults"], undisturbed_home, None)
     assert nobody.returncode == 2
     assert "no search of 'faults' is running" in nobody.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS)
+def test_a_node_that_goes_changes_nothing_either(
+    point: str,
+    tmp_path: Path,
+    corpus_folder: Path,
+    undisturbed: Ending,
+    free_port: Callable[[], int],
+    wait_until: Callable[[Callable[[], bool]], None],
+) -> None:
+    """The raylet of the node that trains is killed; the driver is on the head, and another node is left."""
+    home, signs = tmp_path / "home", tmp_path / "signs"
+    signs.mkdir()
+    fault = {**POINTS[point], "victim": "raylet", "folder": str(signs)}
+    faulty = {"CLINIE_FAULT": json.dumps(fault), "PYTHONPATH": str(INJECT)}
+    cluster = Cluster(tmp_path, free_port, wait_until, head_cpus=0, **faulty)
+    try:
+        nodes = [cluster.add_node(), cluster.add_node()]
+        (signs / "nodes").write_text(" ".join(str(node.pid) for node in nodes), encoding="ascii")
+        reach = {key: value for key, value in cluster.environment.items() if key.startswith("RAY_")}
+        done = run(["search", str(write_search(tmp_path, corpus_folder))], home, fault, **reach)
+    finally:
+        cluster.stop()
+    assert (signs / "killed").read_text().split() == ["raylet"]
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    expect(ending_of(home), undisturbed)
+    trained = Counter((signs / "epochs").read_text().splitlines())
+    assert sum(count for count in trained.values() if count > 1) <= 2, "more than the epoch that was cut off"

@@ -3,93 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import signal
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.clusters import Cluster
+
 WriteSpace = Callable[[Mapping[str, Any]], Path]
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 WaitUntil = Callable[[Callable[[], bool]], None]
-RAY = Path(sys.executable).with_name("ray")
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A head and the environment that reaches it.
-
-    Args:
-        environment: With Ray's address and the file that holds its token.
-        dashboard: URL of the dashboard, where jobs are sent.
-        add_node: Starts a node with one core and gives its process.
-    """
-
-    environment: dict[str, str]
-    dashboard: str
-    add_node: Callable[[], subprocess.Popen[bytes]]
-
-
-def end(node: subprocess.Popen[bytes]) -> None:
-    """End a node and all that it started, by pid."""
-    family = psutil.Process(node.pid).children(recursive=True) if node.poll() is None else []
-    node.send_signal(signal.SIGTERM)
-    _, left = psutil.wait_procs(family, timeout=20)
-    for process in left:
-        process.kill()
-    node.kill()
-    node.wait()
 
 
 @pytest.fixture(scope="module")
 def cluster(
     tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int], wait_until: WaitUntil
 ) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("cluster")
-    token = folder / "token"
-    token.write_text(secrets.token_hex(32), encoding="ascii")
-    token.chmod(0o600)
-    port, dashboard = free_port(), free_port()
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_AUTH_", "RAY_ADDRESS"))}
-    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    env["PATH"] = f"{RAY.parent}{os.pathsep}{env['PATH']}"  # a job's command is looked for there
-    nodes: list[subprocess.Popen[bytes]] = []
-
-    def start(*options: str) -> subprocess.Popen[bytes]:
-        command = [str(RAY), "start", "--block", "--num-cpus=1", "--node-ip-address=127.0.0.1", *options]
-        command += [f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=200000000"]
-        with (folder / f"node-{len(nodes)}.log").open("ab") as log:
-            nodes.append(subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True))
-        return nodes[-1]
-
-    def nodes_alive() -> int:
-        program = "import ray; ray.init(log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
-        asked = {**env, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-        done = subprocess.run(
-            [sys.executable, "-c", program], env=asked, capture_output=True, text=True, timeout=120, check=False
-        )
-        return int(done.stdout) if done.returncode == 0 else 0
-
-    def add_node() -> subprocess.Popen[bytes]:
-        before = nodes_alive()
-        node = start(f"--address=127.0.0.1:{port}")
-        wait_until(lambda: nodes_alive() > before)
-        return node
-
-    start("--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}")
-    wait_until(lambda: nodes_alive() == 1)
-    add_node()
-    yield Cluster({**env, "RAY_ADDRESS": f"127.0.0.1:{port}"}, f"http://127.0.0.1:{dashboard}", add_node)
-    for node in reversed(nodes):
-        end(node)
+    made = Cluster(tmp_path_factory.mktemp("cluster"), free_port, wait_until)
+    made.add_node()
+    yield made
+    made.stop()
 
 
 PROGRAM = """

@@ -2,10 +2,11 @@
 
 The driver and Ray's processes inherit ``CLINIE_FAULT``, a JSON object: ``at`` (``module:Class.method``), ``after``
 (whether the call is made first), ``count`` (at which call, over all processes), ``victim`` (a part of a process's
-title, or ``driver``) and ``folder`` (for what the processes tell each other and the test). With ``raise`` in place of a
-victim, every call from that one on raises an error of that type, whose words are the text of the note at hand.
-``unscrubbed`` lets an error's own words through. With ``asks``, a list of places with a ``sign`` each, the process asks
-whoever runs the test at that place: it writes a file of that name and waits for one with ``.done`` behind it.
+title, ``driver``, or ``raylet``) and ``folder`` (for what the processes tell each other and the test). With ``raise``
+in place of a victim, every call from that one on raises an error of that type, whose words are the text of the note at
+hand. ``unscrubbed`` lets an error's own words through. With ``asks``, a list of places with a ``sign`` each, the
+process asks whoever runs the test at that place: it writes a file of that name and waits for one with ``.done``
+behind it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,15 @@ def kill() -> None:
     """Kill the victim at once, wherever in the search's processes this is."""
     import psutil
 
+    if FAULT["victim"] == "raylet":  # of the node that trains; the test has written down where its nodes are
+        nodes = [psutil.Process(int(pid)) for pid in (FOLDER / "nodes").read_text().split()]
+        family = [process for node in nodes for process in node.children(recursive=True)]
+        for worker in [process for process in family if "RayTrainWorker" in " ".join(process.cmdline())]:
+            raylet = worker.parent()
+            assert raylet is not None
+            tick("killed", raylet.name())
+            raylet.kill()
+        return
     driver = int(os.environ["CLINIE_FAULT_DRIVER"])
     if FAULT["victim"] == "driver":
         os.kill(driver, signal.SIGKILL)
