@@ -17,6 +17,8 @@ from clinie_core.config import BackboneSource, TrialConfig
 from clinie_core.formulations import components_of
 from clinie_core.model import build_model
 from clinie_core.schema import Schema
+from clinie_core.trainer import micro_batch_of
+from clinie_core.world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,7 +28,7 @@ __all__ = ["Footprint", "footprint"]
 
 @dataclass(frozen=True)
 class Footprint:
-    """Parameters in all and trained, and a rough peak of memory in MiB for training in float32."""
+    """Parameters in all and trained, and a rough peak of memory in MiB of each process for training in float32."""
 
     parameters: int
     trainable: int
@@ -40,16 +42,18 @@ def _meta_backbone(source_json: str, *, generates: bool) -> PreTrainedModel:
         return empty_model(config, generates=generates)
 
 
-def footprint(config: TrialConfig, schema: Schema) -> Footprint:
+def footprint(config: TrialConfig, schema: Schema, *, processes: int = 1) -> Footprint:
     """Measure a configuration.
 
-    Weights, gradients and both AdamW moments are counted exactly. Activations are guessed, from
-    Korthikanti et al. 2022 (arXiv 2205.05198), equation 1, in float32: 68 bytes per token and hidden
-    unit of each layer, and 10 per pair of tokens and attention head.
+    Weights, gradients and both AdamW moments are counted exactly, and shared out where the configuration says so.
+    Activations are guessed, from Korthikanti et al. 2022 (arXiv 2205.05198), equation 1, in float32: 68 bytes per
+    token and hidden unit of each layer, and 10 per pair of tokens and attention head. Where they are computed again,
+    those of one layer and each layer's input remain.
 
     Args:
         config: The configuration.
         schema: What there is to extract.
+        processes: How many train a trial together.
     """
     generates = any(formulation.generates for formulation in components_of(config).values())
     backbone = _meta_backbone(config.backbone.model_dump_json(), generates=generates)
@@ -60,6 +64,9 @@ def footprint(config: TrialConfig, schema: Schema) -> Footprint:
     c = backbone.config
     layers = math.ceil(config.depth * int(getattr(c, "num_hidden_layers", 12)))
     heads = int(getattr(c, "num_attention_heads", 12))
-    tokens = config.batch_size * config.window_tokens
-    activations = layers * tokens * (68 * int(c.hidden_size) + 10 * heads * config.window_tokens)
-    return Footprint(total, trainable, (4 * total + 12 * trainable + activations) / 2**20)
+    tokens = micro_batch_of(config, World(size=processes)) * config.window_tokens
+    layer = tokens * (68 * int(c.hidden_size) + 10 * heads * config.window_tokens)
+    inputs = 4 * tokens * int(c.hidden_size)
+    activations = layer + layers * inputs if config.gradient_checkpointing else layers * layer
+    held = (4 * total + 12 * trainable) / (processes if config.sharded else 1)
+    return Footprint(total, trainable, (held + activations) / 2**20)

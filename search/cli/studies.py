@@ -72,7 +72,8 @@ def plan(
         note = f"corpus not read ({error.problems[0]}); sizes are for 10 types"
     from clinie_core.footprint import footprint
 
-    sizes = [footprint(config, schema) for config in drawn]
+    together = file.resources.workers_per_trial
+    sizes = [footprint(config, schema, processes=together) for config in drawn]
     size = searched.size()
     if as_json:
         print_json(

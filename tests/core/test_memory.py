@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from clinie_core.config import Part, TrialConfig
 from clinie_core.document import Corpus
 from clinie_core.errors import InputError
+from clinie_core.footprint import footprint
+from clinie_core.schema import Schema
 from clinie_core.training import train
 
 MakeConfig = Callable[..., TrialConfig]
@@ -57,6 +59,20 @@ def test_a_prefix_cannot_be_recomputed(make_config: MakeConfig, corpus: Corpus, 
     )
     with pytest.raises(InputError, match="prefix_tuning on writer cannot compute activations again"):
         train(config, corpus)
+
+
+def test_the_guess_of_memory_follows_what_saves_it(make_config: MakeConfig, corpus: Corpus) -> None:
+    schema = Schema.of(corpus["train"])
+    config = make_config(batch_size=16)
+
+    def guess(processes: int = 1, **changes: Any) -> float:
+        return footprint(config.model_copy(update=changes), schema, processes=processes).memory_mb
+
+    assert guess(micro_batch=4) < guess(micro_batch=8) < guess()
+    assert guess(gradient_checkpointing=True) < guess()
+    assert guess(processes=2) < guess(), "each computes a part of the batch"
+    assert guess(processes=2, sharded=True) < guess(processes=2)
+    assert guess(sharded=True) == guess()
 
 
 SHORT = """
