@@ -32,7 +32,7 @@ POINTS: dict[str, dict[str, Any]] = {
 }
 VICTIMS = {
     "the worker": "RayTrainWorker",
-    "the trial client": "TrialClient",
+    "the trial client": "TrialClient|ResourceTrainable",  # at rest, and while it waits for an epoch
     "the job board": "JobBoard",
     "the driver": "driver",
 }

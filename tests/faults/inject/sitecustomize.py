@@ -1,7 +1,7 @@
 """Kills a process at a named point; Python imports this in every process of a search whose PYTHONPATH leads here.
 
 The driver and Ray's processes inherit ``CLINIE_FAULT``, a JSON object: ``at`` (``module:Class.method``), ``after``
-(whether the call is made first), ``count`` (at which call, over all processes), ``victim`` (a part of a process's
+(whether the call is made first), ``count`` (at which call, over all processes), ``victim`` (a pattern in a process's
 title, ``driver``, or ``raylet``) and ``folder`` (for what the processes tell each other and the test). With ``raise``
 in place of a victim, every call from that one on raises an error of that type, whose words are the text of the note at
 hand. ``unscrubbed`` lets an error's own words through. With ``asks``, a list of places with a ``sign`` each, the
@@ -17,6 +17,7 @@ import importlib.abc
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -58,7 +59,7 @@ def kill() -> None:
         return
     for process in psutil.Process(driver).children(recursive=True):
         title = " ".join(process.cmdline()) or process.name()
-        if FAULT["victim"] in title:
+        if re.search(FAULT["victim"], title):
             tick("killed", title)
             process.kill()
 
