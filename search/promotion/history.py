@@ -115,14 +115,17 @@ class History:
         known = {entry.digest for entry in entries}
         for version in self.client.search_model_versions(f"name = '{self.name}'"):
             digest = version.tags.get(HISTORY_DIGEST)
-            if digest is None:
-                faults.append(f"version {version.version} was registered by something else")
-            elif digest not in known:
+            if digest is not None and digest not in known:
                 faults.append(f"the entry by which version {version.version} was registered is missing")
         champion, said = self.champion(), self.last_champion(entries)
         if champion is not None and champion != said:
             faults.append(f"version {champion} is champion, and the record says {said or 'none'}")
         return faults
+
+    def strangers(self) -> list[str]:
+        """Versions that something else registered, which does the record no harm as long as none is champion."""
+        versions = self.client.search_model_versions(f"name = '{self.name}'")
+        return [str(version.version) for version in versions if HISTORY_DIGEST not in version.tags]
 
     def champion(self) -> str | None:
         """The version that is champion now."""
