@@ -31,8 +31,8 @@ __all__ = ["LedgerAway", "held", "is_held", "open_storage"]
 PATIENCE_SECONDS = 600.0
 PAUSE_SECONDS = 1.0
 CONNECT_SECONDS = 10
-KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
-"""After a minute the server lets go of what a machine held that went without a word."""
+KEEPALIVE = {"idle": 30, "interval": 10, "count": 3}
+"""Seconds, seconds, times: after a minute the server lets go of what a machine held that went without a word."""
 LONGEST_LINE = 1 << 20
 """Bytes; a line holds one attribute or one value of a trial."""
 
@@ -98,7 +98,7 @@ class _PatientStorage(RDBStorage):
 
     def __init__(self, url: str) -> None:
         self.locks = url.startswith("postgresql")
-        arguments = {"connect_timeout": CONNECT_SECONDS, "options": KEEPALIVE} if self.locks else {}
+        arguments = {"connect_timeout": CONNECT_SECONDS} if self.locks else {}
         super().__init__(url, engine_kwargs={"pool_pre_ping": True, "connect_args": arguments})
         self.shown = without_password(url)
         self._held: str | None = None
@@ -107,6 +107,8 @@ class _PatientStorage(RDBStorage):
     def take(self, study: str) -> bool:
         """Take a study's lock, which goes with this storage's session; False if another session has it."""
         session = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        for name, value in KEEPALIVE.items():
+            session.execute(text(f"SET tcp_keepalives_{name} = {value}"))
         taken = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
         if not session.execute(taken, {"name": _lock_name(study)}).scalar_one():
             session.close()
