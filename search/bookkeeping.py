@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from clinie_core.config import BEST, LAST, TrialConfig
-from search.ledger import Ledger, TrialRecord
+from search.ledger import ENDED, Ledger, TrialRecord
 from search.objectives import Objective
 from search.settings import Home
 from search.tracking.tracker import Tracker
@@ -92,6 +92,14 @@ class Bookkeeper:
         for beaten in sorted(self._holding - kept):
             self._holding.discard(beaten)
             self._tracker.drop(beaten)
+
+    def clear(self) -> None:
+        """Remove what is left of trials that have ended: a driver may be killed right after it has recorded an end."""
+        stored = self._store.numbers() if self._store is not None else set()
+        for record in self._ledger.records():
+            here = self._home.trial_folder(self._ledger.name, record.number).is_dir()
+            if record.state in ENDED and (here or record.number in stored):
+                self.trial_recorded(record.number)
 
     def interrupted(self, record: TrialRecord) -> None:
         """Mark the run of a trial that a resume will go on with."""

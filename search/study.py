@@ -180,6 +180,7 @@ class Study:
             if self.home.server and without_password(self.home.server) == self.home.server:
                 ledger.set_attribute("server", self.home.server)
             keeper = Bookkeeper(ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints)
+            keeper.clear()
             listeners = [keeper, *([progress] if progress else [])]
             ended = sum(record.state in ENDED for record in ledger.records())
             remaining = self.file.budget.trials - ended

@@ -79,6 +79,12 @@ class TrialStore:
             with self._fs.open_input_stream(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
                 archive.extractall(folder, filter="data")
 
+    def numbers(self) -> set[int]:
+        """Trials of which something is kept."""
+        selector = fs.FileSelector(self._root, recursive=True, allow_not_found=True)
+        paths = [info.path for info in self._fs.get_file_info(selector) if info.type == fs.FileType.File]
+        return {int(path.rsplit("/", 2)[1]) for path in paths}
+
     def remove(self, number: int) -> None:
         """Drop what is kept of a trial."""
         for part in (BEST, LAST):

@@ -44,6 +44,13 @@ hypothesis.settings.load_profile("clinie")
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests stay in one process: those of a file, and all that share the study of the main job."""
+    for item in items:
+        shares = "home" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("main job" if shares else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def tiny_backbone() -> BackboneSource:
     return BackboneSource(name="tiny", scratch=TINY)

@@ -210,9 +210,10 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
     clinie: RunClinie,
     wait_until: Callable[[Callable[[], bool]], None],
 ) -> None:
-    home, epochs = tmp_path / "home", 8
+    home, epochs = tmp_path / "home", 60
     space = write_main_space(tmp_path, budget={"trials": 2, "epochs": epochs}, algorithm={"scheduler": "none"})
-    program = [str(Path(sys.executable).with_name("clinie")), "search", str(space), "--home", str(home)]
+    command = ["search", str(space), "space.backbone=tiny", "--home", str(home)]
+    program = [str(Path(sys.executable).with_name("clinie")), *command]
     search = subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
 
     def under_way() -> bool:
@@ -247,6 +248,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
         assert client.get_run(trial["run_id"]).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_search_whose_every_trial_fails_says_why(
     tmp_path: Path, write_main_space: WriteMainSpace, clinie: RunClinie
 ) -> None:

@@ -127,7 +127,7 @@ def small_disk(tmp_path: Path, wait_until: Callable[[Callable[[], bool]], None])
 @pytest.mark.parametrize(
     ("place", "count"),
     [
-        ("clinie_core.trainer:Trainer._step", 6),
+        pytest.param("clinie_core.trainer:Trainer._step", 6, marks=pytest.mark.slow),
         pytest.param(f"{LEDGER}.report", 2, marks=pytest.mark.slow),
         pytest.param(f"{LEDGER}.end", 1, marks=pytest.mark.slow),
         pytest.param("search.tracking.runs:Runs._logged_model", 1, marks=pytest.mark.slow),

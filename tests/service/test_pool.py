@@ -116,6 +116,7 @@ def test_workers_train_together_to_the_curve_of_one_process(
     assert reports[-1]["finished"]
 
 
+@pytest.mark.slow
 def test_an_error_in_a_group_of_two_fails_the_job_and_the_group_comes_back(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path
 ) -> None:

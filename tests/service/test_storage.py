@@ -272,6 +272,7 @@ def test_a_trials_folder_comes_back_from_the_store_as_it_was(
     for name, value in s3.items():
         monkeypatch.setenv(name, value)
     store, folder = TrialStore("s3://notes/store"), tmp_path / "00003"
+    assert store.numbers() == set()
     (folder / "best").mkdir(parents=True)
     (folder / "best" / "model.safetensors").write_bytes(b"weights")
     (folder / "last").mkdir()
@@ -282,8 +283,10 @@ def test_a_trials_folder_comes_back_from_the_store_as_it_was(
     store.fetch(3, tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "best" / "model.safetensors").read_bytes() == b"weights"
     assert (tmp_path / "elsewhere" / "last" / "state").read_bytes() == b"two"
+    assert store.numbers() == {3}
     store.remove(3)
     store.remove(3)
+    assert store.numbers() == set()
     store.fetch(3, tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
     with pytest.raises(InputError, match="CLINIE_STORAGE: nowhere://x cannot be opened"):
