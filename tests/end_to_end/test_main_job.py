@@ -210,7 +210,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
     clinie: RunClinie,
     wait_until: Callable[[Callable[[], bool]], None],
 ) -> None:
-    home, epochs = tmp_path / "home", 60
+    home, epochs = tmp_path / "home", 30
     space = write_main_space(tmp_path, budget={"trials": 2, "epochs": epochs}, algorithm={"scheduler": "none"})
     command = ["search", str(space), "space.backbone=tiny", "--home", str(home)]
     program = [str(Path(sys.executable).with_name("clinie")), *command]
