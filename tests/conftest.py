@@ -44,6 +44,7 @@ hypothesis.settings.load_profile("clinie")
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests stay in one process: those of a file, and all that share the study of the main job."""
     for item in items:
