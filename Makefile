@@ -37,7 +37,7 @@ demo: setup-demo
 	sh docs/demo.sh $(CLINIE) $(HOME_FOLDER)
 
 test: setup-dev
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup-dev
 	$(BIN)/python -m pytest -m slow

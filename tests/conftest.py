@@ -44,14 +44,6 @@ hypothesis.settings.load_profile("clinie")
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests stay in one process: those of a file, and all that share the study of the main job."""
-    for item in items:
-        shares = "home" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("main job" if shares else item.path.name))
-
-
 @pytest.fixture(scope="session")
 def tiny_backbone() -> BackboneSource:
     return BackboneSource(name="tiny", scratch=TINY)
