@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mlflow.tracking import MlflowClient
 
 from search.settings import Home
@@ -45,6 +46,7 @@ def test_the_terminal_shows_the_same(home: Path, clinie: RunClinie) -> None:
     assert f"clinie repeat small {number}" in best.stdout
 
 
+@pytest.mark.slow
 def test_a_trial_repeated_scores_the_same_and_the_studies_compare(home: Path, clinie: RunClinie) -> None:
     trial = next(t for t in outcome_of(home)["trials"] if t["state"] == "complete")
     number = str(trial["number"])

@@ -85,7 +85,7 @@ def test_mlflow_goes_away_and_comes_back(
     "gone",
     [
         pytest.param((f"{LEDGER}.ask", 2), marks=pytest.mark.slow),
-        (f"{LEDGER}.report", 2),
+        pytest.param((f"{LEDGER}.report", 2), marks=pytest.mark.slow),
         pytest.param((f"{LEDGER}.end", 1), marks=pytest.mark.slow),
     ],
 )

@@ -124,6 +124,7 @@ def test_the_scan_finds_what_a_missing_scrubber_lets_through(
     assert any(leak.endswith("mlflow.db") for leak in leaks)
 
 
+@pytest.mark.slow
 def test_text_is_let_out_only_when_asked_for_and_the_run_says_so(
     planted: Planted, tmp_path: Path, ray_folder: Path
 ) -> None:

@@ -89,7 +89,7 @@ def test_a_worker_killed_while_it_waits_takes_no_job_with_it(tmp_path: Path) -> 
         assert after[0]["pid"] != before[0]["pid"]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_workers_train_together_to_the_curve_of_one_process(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path, workers: int
 ) -> None:
