@@ -115,7 +115,7 @@ class Trainer:
             self._wrapped = replicated(self._model.to(world.device), world, several_heads=several)
         context = input_context(config, tokenizer, self._schema)
         self._autocast = world.autocast(config)
-        in_step = world if shares_out else World(device=world.device)
+        in_step = world if shares_out else None
         self._predictor = Predictor(self._model, self._components, context, self._autocast, in_step)
         steps = sum(-(-len(rows) // config.batch_size) for rows in self._examples.values()) * config.epochs
         self._method.begin(self._model.backbone, steps)

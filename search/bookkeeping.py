@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import heapq
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from clinie_core.config import BEST, LAST, TrialConfig
-from search.ledger import ENDED, Ledger, TrialRecord
+from search.ledger import Ledger, TrialRecord
 from search.objectives import Objective
 from search.settings import Home
 from search.tracking.tracker import Tracker
@@ -93,13 +93,16 @@ class Bookkeeper:
             self._holding.discard(beaten)
             self._tracker.drop(beaten)
 
-    def clear(self) -> None:
-        """Remove what is left of trials that have ended: a driver may be killed right after it has recorded an end."""
+    def clear(self, ended: Iterable[int]) -> None:
+        """Remove what is left of trials that have ended: a driver may be killed right after it has recorded an end.
+
+        Args:
+            ended: Their numbers.
+        """
         stored = self._store.numbers() if self._store is not None else set()
-        for record in self._ledger.records():
-            here = self._home.trial_folder(self._ledger.name, record.number).is_dir()
-            if record.state in ENDED and (here or record.number in stored):
-                self.trial_recorded(record.number)
+        for number in ended:
+            if number in stored or self._home.trial_folder(self._ledger.name, number).is_dir():
+                self.trial_recorded(number)
 
     def interrupted(self, record: TrialRecord) -> None:
         """Mark the run of a trial that a resume will go on with."""

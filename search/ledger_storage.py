@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -160,7 +160,7 @@ def held(storage: BaseStorage, study: str) -> Iterator[None]:
     Raises:
         InputError: If one is under way.
     """
-    if not isinstance(storage, _PatientStorage) or not storage.locks:
+    if not _locks(storage):
         yield
         return
     if not storage.take(study):
@@ -174,9 +174,12 @@ def held(storage: BaseStorage, study: str) -> Iterator[None]:
 
 def is_held(storage: BaseStorage, study: str) -> bool:
     """Whether a search of a study is under way on any machine, as far as its database can tell."""
-    if not isinstance(storage, _PatientStorage) or not storage.locks:
-        return False
-    return storage.is_taken(study)
+    return _locks(storage) and storage.is_taken(study)
+
+
+def _locks(storage: BaseStorage) -> TypeGuard[_PatientStorage]:
+    """Whether a storage can hold a study."""
+    return isinstance(storage, _PatientStorage) and storage.locks
 
 
 def _lock_name(study: str) -> str:

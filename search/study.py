@@ -180,10 +180,10 @@ class Study:
             if self.home.server and without_password(self.home.server) == self.home.server:
                 ledger.set_attribute("server", self.home.server)
             keeper = Bookkeeper(ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints)
-            keeper.clear()
             listeners = [keeper, *([progress] if progress else [])]
-            ended = sum(record.state in ENDED for record in ledger.records())
-            remaining = self.file.budget.trials - ended
+            ended = [record.number for record in ledger.records() if record.state in ENDED]
+            keeper.clear(ended)
+            remaining = self.file.budget.trials - len(ended)
             if remaining > 0:
                 with ray_session(self.home.root):
                     self._run_trials(ledger, listeners, remaining, progress, allow_text=allow_text)

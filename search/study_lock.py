@@ -55,9 +55,9 @@ def locked(home: Home, study: str, storage: BaseStorage) -> Iterator[None]:
         lock.truncate(0)
 
 
-def is_running(home: Home, study: str, storage: BaseStorage | None = None) -> bool:
+def is_running(home: Home, study: str, storage: BaseStorage) -> bool:
     """Whether a search of the study is under way in this home or, as far as a ledger can tell, on another machine."""
-    return _is_locked(home, study) or (storage is not None and is_held(storage, study))
+    return _is_locked(home, study) or is_held(storage, study)
 
 
 def _is_locked(home: Home, study: str) -> bool:
@@ -81,7 +81,7 @@ def ask_to_stop(home: Home, study: str) -> int:
     Raises:
         InputError: If no search of it is running on this machine.
     """
-    if not is_running(home, study):
+    if not _is_locked(home, study):
         fail(
             "study",
             f"no search of {study!r} is running in {home.root} on this machine",
