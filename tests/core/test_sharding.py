@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch import distributed
 
 from clinie_core.config import BackboneSource, Part, TrialConfig
 from clinie_core.corpora.synthetic import synthetic_splits
@@ -22,31 +24,6 @@ SCRATCH: dict[str, dict[str, Any]] = {
     "encoder": {"model_type": "bert", "max_position_embeddings": 256, **COMMON},
     "decoder": {"model_type": "llama", "max_position_embeddings": 2048, "num_key_value_heads": 1, **COMMON},
 }
-TOGETHER = """
-import json, sys
-from pathlib import Path
-import torch
-from torch import distributed
-from clinie_core.config import TrialConfig
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus
-from clinie_core.training import train
-from clinie_core.world import World
-
-torch.set_num_threads(1)
-distributed.init_process_group("gloo")
-splits = synthetic_splits(20, seed=3)
-for name, (config, documents, epochs) in json.loads(Path(sys.argv[1]).read_text()).items():
-    losses = []
-    def on_epoch(report):
-        losses.append(report.metrics["train_loss"])
-        return report.epoch < epochs
-    corpus = Corpus({"train": splits["train"][:5], "dev": splits["dev"][:documents]})
-    train(TrialConfig.model_validate(config), corpus, folder=Path(sys.argv[2]) / name, on_epoch=on_epoch)
-    if World.current().rank == 0:
-        (Path(sys.argv[2]) / name / "losses.json").write_text(json.dumps(losses))
-distributed.destroy_process_group()
-"""
 
 
 def config_of(architecture: str, method: str = "full", head: str = "linear", **changes: Any) -> TrialConfig:
@@ -72,7 +49,7 @@ def config_of(architecture: str, method: str = "full", head: str = "linear", **c
 
 
 def every_case() -> dict[str, tuple[TrialConfig, int, int]]:
-    """Configuration, documents of the dev split, and epochs until it is stopped."""
+    """Configuration, documents of the dev split, and the epochs after which two processes stop."""
     found = {}
     for method in FINETUNING:
         row = FINETUNING.load(method)
@@ -99,7 +76,7 @@ def corpus_of(documents: int) -> Corpus:
     return Corpus({"train": tuple(splits["train"][:5]), "dev": tuple(splits["dev"][:documents])})
 
 
-def alone(name: str, folder: Path, epochs: int) -> list[float]:
+def learn(name: str, folder: Path, epochs: int) -> list[float]:
     config, documents, _ = CASES[name]
     losses: list[float] = []
 
@@ -115,13 +92,11 @@ def alone(name: str, folder: Path, epochs: int) -> list[float]:
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All cases, trained by two processes as torchrun starts them."""
     root = tmp_path_factory.mktemp("together")
-    alone("gone-on", root / "gone-on", 1)
-    cases = {name: (config.model_dump(mode="json"), *rest) for name, (config, *rest) in CASES.items()}
-    (root / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
-    (root / "together.py").write_text(TOGETHER, encoding="utf-8")
+    learn("gone-on", root / "gone-on", 1)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, str(root / "together.py"), str(root / "cases.json"), str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    command = [*launch, "-m", __name__, str(root)]
+    house = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, cwd=house)
     assert done.returncode == 0, done.stderr[-9000:]
     return root
 
@@ -129,9 +104,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_two_that_share_a_model_out_learn_what_one_learns(name: str, together: Path, tmp_path: Path) -> None:
     losses = json.loads((together / name / "losses.json").read_text(encoding="utf-8"))
-    expected = alone(name, tmp_path / "alone", 2)
+    expected = learn(name, tmp_path / "alone", 2)
     if name == "stopped":  # by two processes after an epoch; one alone goes on
-        losses = alone(name, together / name, 2)
+        losses = learn(name, together / name, 2)
     assert losses == pytest.approx(expected, rel=1e-4)
     kept = [load_file(folder / "best" / "model.safetensors") for folder in (together / name, tmp_path / "alone")]
     assert {k: v.shape for k, v in kept[0].items()} == {k: v.shape for k, v in kept[1].items()}
@@ -140,3 +115,18 @@ def test_two_that_share_a_model_out_learn_what_one_learns(name: str, together: P
     ]
     assert scores[0]["metrics"]["strict_f1"] == pytest.approx(scores[1]["metrics"]["strict_f1"], abs=1e-3)
     assert scores[0]["config"] == scores[1]["config"]
+
+
+def train_all(root: Path) -> None:
+    """What each of the two processes does."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo")
+    for name, (_, _, epochs) in CASES.items():
+        losses = learn(name, root / name, epochs)
+        if distributed.get_rank() == 0:
+            (root / name / "losses.json").write_text(json.dumps(losses), encoding="utf-8")
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    train_all(Path(sys.argv[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -38,13 +39,21 @@ VICTIMS = {
 }
 QUICK = {("between MLflow and the ledger", "the driver")}
 """What runs with every change; the others are slow."""
-
-
 CASES = [
     pytest.param(point, victim, marks=() if (point, victim) in QUICK else pytest.mark.slow)
     for point in POINTS
     for victim in VICTIMS
 ]
+
+
+def expect_undisturbed(done: subprocess.CompletedProcess[str], home: Path, signs: Path, undisturbed: Ending) -> None:
+    """The search that ended last has found the same, and trained the epoch that was cut off again at most."""
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    expect(ending_of(home), undisturbed)
+    trained = Counter((signs / "epochs").read_text().splitlines())
+    repeated = {epoch: count for epoch, count in trained.items() if count > 1}
+    assert sum(repeated.values()) <= 2, f"more than the epoch that was cut off was trained again: {repeated}"
 
 
 @pytest.mark.parametrize(("point", "victim"), CASES)
@@ -66,16 +75,9 @@ def test_a_kill_changes_nothing_of_what_a_search_finds(
         done = run(["resume", "faults"], home, traced)
     else:
         assert (signs / "killed").exists(), f"there was no {victim} to kill: {done.stderr}"
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-
-    expect(ending_of(home), undisturbed)
+    expect_undisturbed(done, home, signs, undisturbed)
     for number, steps in undisturbed.steps.items():
         assert steps == sorted(set(steps)), f"trial {number} has a step twice"
-    trained = Counter((signs / "epochs").read_text().splitlines())
-    repeated = {epoch: count for epoch, count in trained.items() if count > 1}
-    assert sum(repeated.values()) <= 2, f"more than the epoch that was cut off was trained again: {repeated}"
-
     assert not list(home.glob("studies/faults/trials/*")), "a checkpoint of a trial that ended was left"
     wait_until(lambda: not processes_of(home))
 
@@ -116,8 +118,4 @@ def test_a_node_that_goes_changes_nothing_either(
     finally:
         cluster.stop()
     assert (signs / "killed").read_text().split() == ["raylet"]
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    expect(ending_of(home), undisturbed)
-    trained = Counter((signs / "epochs").read_text().splitlines())
-    assert sum(count for count in trained.values() if count > 1) <= 2, "more than the epoch that was cut off"
+    expect_undisturbed(done, home, signs, undisturbed)

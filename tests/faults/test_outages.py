@@ -14,6 +14,7 @@ import pytest
 from tests.faults.searches import Ending, ending_of, expect, processes_of, run, write_search
 from tests.servers import MlflowServer, PostgresServer
 
+pytestmark = pytest.mark.slow
 LEDGER = "search.ledger:Ledger"
 PAUSE = "search.ledger_storage:_pause"
 
@@ -52,9 +53,9 @@ def fault_of(signs: Path, *asks: tuple[str, int, str]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("gone", "back"),
     [
-        pytest.param((f"{LEDGER}.report", 2), (f"{LEDGER}.report", 5), marks=pytest.mark.slow),
-        pytest.param((f"{LEDGER}.ask", 2), (f"{LEDGER}.end", 2), marks=pytest.mark.slow),
-        pytest.param((f"{LEDGER}.end", 1), None, marks=pytest.mark.slow),
+        ((f"{LEDGER}.report", 2), (f"{LEDGER}.report", 5)),
+        ((f"{LEDGER}.ask", 2), (f"{LEDGER}.end", 2)),
+        ((f"{LEDGER}.end", 1), None),
     ],
 )
 def test_mlflow_goes_away_and_comes_back(
@@ -84,9 +85,9 @@ def test_mlflow_goes_away_and_comes_back(
 @pytest.mark.parametrize(
     "gone",
     [
-        pytest.param((f"{LEDGER}.ask", 2), marks=pytest.mark.slow),
-        pytest.param((f"{LEDGER}.report", 2), marks=pytest.mark.slow),
-        pytest.param((f"{LEDGER}.end", 1), marks=pytest.mark.slow),
+        (f"{LEDGER}.ask", 2),
+        (f"{LEDGER}.report", 2),
+        (f"{LEDGER}.end", 1),
     ],
 )
 def test_postgresql_goes_away_and_comes_back(
@@ -127,10 +128,10 @@ def small_disk(tmp_path: Path, wait_until: Callable[[Callable[[], bool]], None])
 @pytest.mark.parametrize(
     ("place", "count"),
     [
-        pytest.param("clinie_core.trainer:Trainer._step", 6, marks=pytest.mark.slow),
-        pytest.param(f"{LEDGER}.report", 2, marks=pytest.mark.slow),
-        pytest.param(f"{LEDGER}.end", 1, marks=pytest.mark.slow),
-        pytest.param("search.tracking.runs:Runs._logged_model", 1, marks=pytest.mark.slow),
+        ("clinie_core.trainer:Trainer._step", 6),
+        (f"{LEDGER}.report", 2),
+        (f"{LEDGER}.end", 1),
+        ("search.tracking.runs:Runs._logged_model", 1),
     ],
 )
 def test_the_disk_fills_up(
