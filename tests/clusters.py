@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
+from tests.processes import end_with_children
 
 RAY = Path(sys.executable).with_name("ray")
 
@@ -80,10 +79,4 @@ class Cluster:
     def stop(self) -> None:
         """End all nodes and what they started, by pid."""
         for node in reversed(self.nodes):
-            family = psutil.Process(node.pid).children(recursive=True) if node.poll() is None else []
-            node.send_signal(signal.SIGTERM)
-            _, left = psutil.wait_procs(family, timeout=20)
-            for process in left:
-                process.kill()
-            node.kill()
-            node.wait()
+            end_with_children(node)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.processes import end_with_children
 
 
 class MlflowServer:
@@ -42,16 +45,8 @@ class MlflowServer:
 
     def kill(self) -> None:
         """End it at once, as a crash does: the server and the processes that it started."""
-        import psutil
-
-        if self._process is None:
-            return
-        family = psutil.Process(self._process.pid).children(recursive=True)
-        for process in family:
-            process.kill()
-        self._process.kill()
-        self._process.wait()
-        psutil.wait_procs(family)
+        if self._process is not None:
+            end_with_children(self._process, signal.SIGKILL)
         self._process = None
 
 

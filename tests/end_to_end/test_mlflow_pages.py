@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
 from search.settings import Home
+from tests.processes import end_with_children
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -49,10 +49,7 @@ def ui(
 
     wait_until(answers)
     yield f"http://127.0.0.1:{port}/#"
-    family = psutil.Process(server.pid).children(recursive=True)
-    server.terminate()
-    server.wait()
-    psutil.wait_procs(family)
+    end_with_children(server)
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from clinie_core.corpora.brat import Brat
 from search.settings import Home
+from tests.processes import end_with_children
 
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -44,14 +44,6 @@ def answers(url: str, process: subprocess.Popen[bytes], log: Path) -> bool:
         return False
 
 
-def ends(process: subprocess.Popen[bytes]) -> None:
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=120)
-    _, alive = psutil.wait_procs(family, timeout=60)
-    assert alive == []
-
-
 @pytest.fixture(scope="module")
 def service(
     home: Path,
@@ -71,7 +63,7 @@ def service(
         wait_until(lambda: answers(f"{url}/healthz", process, log))
         yield url
     finally:
-        ends(process)
+        assert end_with_children(process, signal.SIGINT, patience=60) == []
 
 
 def expected(home: Path, corpus_folder: Path, clinie: RunClinie) -> tuple[list[str], list[Any]]:
@@ -137,13 +129,7 @@ def test_mlflows_own_server_serves_it_too(
         assert status == 200
         assert [json.loads(row)["concepts"] for row in found["predictions"]] == concepts
         assert answer(f"{url}/invocations", {"inputs": [1]})[0] == 400
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        process.wait()
-        for child in family:
-            if child.is_running():
-                child.terminate()
-        psutil.wait_procs(family)
+        end_with_children(process)
 
 
 @pytest.mark.usefixtures("promoted")
