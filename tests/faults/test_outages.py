@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.faults.searches import Ending, ending_of, expect, processes_of, run, write_search
+from tests.faults.searches import POINTS, TRIALS, Ending, ending_of, expect, processes_of, run, write_search
 from tests.servers import MlflowServer, PostgresServer
 
 pytestmark = pytest.mark.slow
-LEDGER = "search.ledger:Ledger"
-PAUSE = "search.ledger_storage:_pause"
+LAST_END = {"at": "search.ledger:Ledger.end", "after": True, "count": TRIALS}
+THIRD_PAUSE = {"at": "search.ledger_storage:_pause", "after": True, "count": 3}
 
 
 @contextmanager
@@ -46,64 +46,53 @@ def signs(tmp_path: Path) -> Path:
     return tmp_path / "signs"
 
 
-def fault_of(signs: Path, *asks: tuple[str, int, str]) -> dict[str, Any]:
-    return {"folder": str(signs), "asks": [{"at": at, "count": count, "sign": sign} for at, count, sign in asks]}
+def fault_of(signs: Path, **asks: dict[str, Any]) -> dict[str, Any]:
+    """A fault of which the processes tell the test: at which place each sign is given."""
+    return {"folder": str(signs), "asks": [{**place, "sign": sign} for sign, place in asks.items()]}
 
 
-@pytest.mark.parametrize(
-    ("gone", "back"),
-    [
-        ((f"{LEDGER}.report", 2), (f"{LEDGER}.report", 5)),
-        ((f"{LEDGER}.ask", 2), (f"{LEDGER}.end", 2)),
-        ((f"{LEDGER}.end", 1), None),
-    ],
-)
+@pytest.mark.parametrize("point", POINTS)
 def test_mlflow_goes_away_and_comes_back(
-    gone: tuple[str, int],
-    back: tuple[str, int] | None,
-    mlflow_server: MlflowServer,
-    tmp_path: Path,
-    signs: Path,
-    corpus_folder: Path,
-    undisturbed: Ending,
+    point: str, mlflow_server: MlflowServer, tmp_path: Path, signs: Path, corpus_folder: Path, undisturbed: Ending
 ) -> None:
-    """Where it comes back after the search, a resume of the finished study sends what is waiting."""
+    """It goes at the point and is back when the last trial has ended."""
     where, home = {"CLINIE_TRACKING_URI": mlflow_server.uri}, tmp_path / "home"
-    fault = fault_of(signs, (*gone, "gone"), *([(*back, "back")] if back else []))
+    fault = fault_of(signs, gone=POINTS[point], back=LAST_END)
     with answering(signs, {"gone": mlflow_server.kill, "back": mlflow_server.start}):
         done = run(["search", str(write_search(tmp_path, corpus_folder))], home, fault, **where)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert (signs / "gone.done").exists()
-    if back is None:
-        mlflow_server.start()
-        done = run(["resume", "faults"], home, None, **where)
-        assert done.returncode == 0, done.stderr
     expect(ending_of(home, **where), undisturbed)
 
 
-@pytest.mark.parametrize(
-    "gone",
-    [
-        (f"{LEDGER}.ask", 2),
-        (f"{LEDGER}.report", 2),
-        (f"{LEDGER}.end", 1),
-    ],
-)
+def test_mlflow_comes_back_after_the_search(
+    mlflow_server: MlflowServer, tmp_path: Path, signs: Path, corpus_folder: Path, undisturbed: Ending
+) -> None:
+    """Then a resume of the finished study sends what is waiting."""
+    where, home = {"CLINIE_TRACKING_URI": mlflow_server.uri}, tmp_path / "home"
+    with answering(signs, {"gone": mlflow_server.kill}):
+        fault = fault_of(signs, gone=POINTS["after the ledger has a trial's end"])
+        done = run(["search", str(write_search(tmp_path, corpus_folder))], home, fault, **where)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (signs / "gone.done").exists()
+    mlflow_server.start()
+    done = run(["resume", "faults"], home, None, **where)
+    assert done.returncode == 0, done.stderr
+    expect(ending_of(home, **where), undisturbed)
+
+
+@pytest.mark.parametrize("point", POINTS)
 def test_postgresql_goes_away_and_comes_back(
-    gone: tuple[str, int],
-    postgres: PostgresServer,
-    tmp_path: Path,
-    signs: Path,
-    corpus_folder: Path,
-    undisturbed: Ending,
+    point: str, postgres: PostgresServer, tmp_path: Path, signs: Path, corpus_folder: Path, undisturbed: Ending
 ) -> None:
     """With it goes all that is in it: the ledger and MLflow's record."""
-    names = [f"{part}_{gone[0].rpartition('.')[2]}" for part in ("ledger", "mlflow")]
+    names = [f"{part}_outage_{list(POINTS).index(point)}" for part in ("ledger", "mlflow")]
     for name in names:
         postgres.create(name)
     where = {"CLINIE_LEDGER": postgres.url(names[0]), "CLINIE_TRACKING_URI": postgres.url(names[1])}
-    fault = fault_of(signs, (*gone, "gone"), (PAUSE, 3, "back"))
+    fault = fault_of(signs, gone=POINTS[point], back=THIRD_PAUSE)
     with answering(signs, {"gone": postgres.stop, "back": postgres.start}):
         done = run(["search", str(write_search(tmp_path, corpus_folder))], tmp_path / "home", fault, **where)
     assert done.returncode == 0, done.stderr
@@ -125,18 +114,9 @@ def small_disk(tmp_path: Path, wait_until: Callable[[Callable[[], bool]], None])
     subprocess.run(["umount", "--lazy", str(folder)], check=True)  # this process still has MLflow's database open
 
 
-@pytest.mark.parametrize(
-    ("place", "count"),
-    [
-        ("clinie_core.trainer:Trainer._step", 6),
-        (f"{LEDGER}.report", 2),
-        (f"{LEDGER}.end", 1),
-        ("search.tracking.runs:Runs._logged_model", 1),
-    ],
-)
+@pytest.mark.parametrize("point", POINTS)
 def test_the_disk_fills_up(
-    place: str,
-    count: int,
+    point: str,
     small_disk: Path,
     tmp_path: Path,
     signs: Path,
@@ -155,9 +135,8 @@ def test_the_disk_fills_up(
                         file.write(b"x" * size)
 
     with answering(signs, {"full": fill}):
-        done = run(
-            ["search", str(write_search(tmp_path, corpus_folder))], home, fault_of(signs, (place, count, "full"))
-        )
+        fault = fault_of(signs, full=POINTS[point])
+        done = run(["search", str(write_search(tmp_path, corpus_folder))], home, fault)
     assert filler.exists()
     assert done.returncode != 0, done.stdout
     assert "Traceback" not in done.stderr

@@ -4,9 +4,9 @@ The driver and Ray's processes inherit ``CLINIE_FAULT``, a JSON object: ``at`` (
 (whether the call is made first), ``count`` (at which call, over all processes), ``victim`` (a pattern in a process's
 title, ``driver``, or ``raylet``) and ``folder`` (for what the processes tell each other and the test). With ``raise``
 in place of a victim, every call from that one on raises an error of that type, whose words are the text of the note at
-hand. ``unscrubbed`` lets an error's own words through. With ``asks``, a list of places with a ``sign`` each, the
-process asks whoever runs the test at that place: it writes a file of that name and waits for one with ``.done``
-behind it.
+hand. ``unscrubbed`` lets an error's own words through. With ``asks``, a list of ``at``, ``after`` and ``count`` with a
+``sign`` each, the process asks whoever runs the test at that place: it writes a file of that name and waits for one
+with ``.done`` behind it.
 """
 
 from __future__ import annotations
@@ -91,8 +91,11 @@ def patch(module: ModuleType, name: str, *, traced: bool) -> None:
         asks = [a for a in FAULT.get("asks", ()) if a["at"] == place]
         if asks:
             number = tick(f"calls-{place}")
+            due = [a for a in asks if a["count"] == number]
+            for sign in (a["sign"] for a in due if not a["after"]):
+                ask(sign)
             result = original(*args, **kwargs)
-            for sign in (a["sign"] for a in asks if a["count"] == number):
+            for sign in (a["sign"] for a in due if a["after"]):
                 ask(sign)
             return result
         number = tick("calls")
