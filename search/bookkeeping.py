@@ -6,10 +6,9 @@ it. Of the checkpoints the best few stay: a study's disk use is bounded however 
 
 from __future__ import annotations
 
-import heapq
+import bisect
 import shutil
 from collections.abc import Iterable, Mapping
-from functools import partial
 
 from clinie_core.config import BEST, LAST, TrialConfig
 from search.ledger import Ledger, TrialRecord
@@ -43,7 +42,10 @@ class Bookkeeper:
         url = home.trials_url(ledger.name)
         self._store = TrialStore(url) if url else None
         records = ledger.records()
-        self._complete = {r.number: r.metrics for r in records if r.state == "complete"}
+        self._best: dict[str, list[tuple[float, int]]] = {objective.metric: [] for objective in objectives}
+        for record in records:
+            if record.state == "complete":
+                self._rank(record)
         self._holding = {r.number for r in records if r.state == "complete" and r.checkpoint}
 
     def trial_started(self, number: int, config: TrialConfig) -> None:
@@ -62,7 +64,7 @@ class Bookkeeper:
             self._store.fetch(number, folder, parts=(BEST,))
         best = folder / BEST
         if state == "complete":
-            self._complete[number] = record.metrics
+            self._rank(record)
         kept = number in self._kept()
         if kept and best.is_dir():  # where it is until MLflow has it
             self._ledger.place(number, {"checkpoint": best.as_uri()})
@@ -118,14 +120,14 @@ class Bookkeeper:
                 keep=True,
             )
 
-    def _kept(self) -> set[int]:
-        """The complete trials that are among the best by an objective."""
-        kept: set[int] = set()
+    def _rank(self, record: TrialRecord) -> None:
+        """Put a complete trial among the best by each objective, if it is; the best first, of equals the older one."""
         for objective in self._objectives:
             sign = 1 if objective.direction == "maximize" else -1
-            rank = partial(self._rank, objective.metric, sign)
-            kept.update(heapq.nsmallest(self._keep, self._complete, key=rank))
-        return kept
+            best = self._best[objective.metric]
+            bisect.insort(best, (-sign * record.metrics[objective.metric], record.number))
+            del best[self._keep :]
 
-    def _rank(self, metric: str, sign: int, number: int) -> tuple[float, int]:
-        return -sign * self._complete[number][metric], number
+    def _kept(self) -> set[int]:
+        """The complete trials that are among the best by an objective."""
+        return {number for best in self._best.values() for _, number in best}

@@ -133,11 +133,13 @@ class Ledger:
     """One study's trials.
 
     Args:
+        storage: Where it is kept.
         study: The Optuna study behind it; see :meth:`create` and :meth:`open`.
         algorithm: The sampler to draw by; none is needed to read.
     """
 
-    def __init__(self, study: optuna.Study, algorithm: Algorithm | None = None) -> None:
+    def __init__(self, storage: BaseStorage, study: optuna.Study, algorithm: Algorithm | None = None) -> None:
+        self._storage = storage
         self._study = study
         self._algorithm = algorithm
         self._trials: dict[int, Trial] = {}
@@ -177,7 +179,7 @@ class Ledger:
             study.set_user_attr(key, value)
         for point in algorithm.points_to_evaluate:
             study.enqueue_trial(dict(point))
-        return cls(study, algorithm)
+        return cls(storage, study, algorithm)
 
     @classmethod
     def open(cls, storage: BaseStorage, name: str, algorithm: Algorithm | None = None) -> Ledger:
@@ -194,7 +196,7 @@ class Ledger:
         names = optuna.get_all_study_names(storage)
         if name not in names:
             fail("study", f"no study {name!r} in this home", "one of " + (", ".join(sorted(names)) or "none yet"))
-        return cls(optuna.load_study(storage=storage, study_name=name), algorithm)
+        return cls(storage, optuna.load_study(storage=storage, study_name=name), algorithm)
 
     @property
     def name(self) -> str:
@@ -259,9 +261,12 @@ class Ledger:
 
     def _handle(self, number: int) -> Trial:
         if number not in self._trials:
-            frozen = self._study.get_trials(deepcopy=False)[number]
-            self._trials[number] = Trial(self._study, frozen._trial_id)
+            self._trials[number] = Trial(self._study, self._id(number))
         return self._trials[number]
+
+    def _id(self, number: int) -> int:
+        """A trial's id in the storage, without a list of all trials, which grows."""
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
     def place(self, number: int, places: Mapping[str, str]) -> None:
         """Keep where a trial is to be found: ``run_id``, ``checkpoint``.
@@ -337,7 +342,7 @@ class Ledger:
 
     def record(self, number: int) -> TrialRecord:
         """One trial."""
-        return _record(self._study.get_trials(deepcopy=False)[number], self._late())
+        return _record(self._storage.get_trial(self._id(number)), self._late())
 
     def _late(self) -> dict[int, dict[str, str]]:
         """What the study keeps of trials that had ended; by number."""

@@ -154,7 +154,7 @@ class Study:
 
         Raises:
             InputError: If a study of that name exists (without ``resume``), or runs already.
-            StudyFailed: If no trial finished an epoch.
+            StudyFailed: If every trial failed, or the workers cannot start.
             NoSpace: If a disk is full.
             LedgerAway: If the ledger cannot be written.
         """
@@ -184,10 +184,11 @@ class Study:
             ended = [record.number for record in ledger.records() if record.state in ENDED]
             keeper.clear(ended)
             remaining = self.file.budget.trials - len(ended)
+            broken = None
             if remaining > 0:
                 with ray_session(self.home.root):
-                    self._run_trials(ledger, listeners, remaining, progress, allow_text=allow_text)
-            return self._conclude(ledger, tracker, keeper)
+                    broken = self._run_trials(ledger, listeners, remaining, progress, allow_text=allow_text)
+            return self._conclude(ledger, tracker, keeper, broken)
 
     def _tags(self, *, allow_text: bool) -> dict[str, str]:
         return {
@@ -208,7 +209,8 @@ class Study:
 
     def _run_trials(
         self, ledger: Ledger, listeners: list[Any], trials: int, progress: Progress | None, *, allow_text: bool
-    ) -> None:
+    ) -> str | None:
+        """Run the trials that are left; why the workers could not go on, if they could not."""
         import ray
 
         from search.executor.pool import Pool
@@ -234,12 +236,10 @@ class Study:
                 )
             broken = pool.failure()
         self._stopped = stop.given
-        if broken and not any(record.epochs for record in ledger.records()):
-            ledger.interrupt(broken)
-            raise StudyFailed(broken)
+        return broken
 
-    def _conclude(self, ledger: Ledger, tracker: Tracker, keeper: Bookkeeper) -> StudyOutcome:
-        for number in ledger.interrupt("the search ended before the trial"):
+    def _conclude(self, ledger: Ledger, tracker: Tracker, keeper: Bookkeeper, broken: str | None) -> StudyOutcome:
+        for number in ledger.interrupt(broken or "the search ended before the trial"):
             keeper.interrupted(ledger.record(number))
         records, best = ledger.records(), ledger.best()
         interrupted = [record.number for record in records if record.state == "interrupted"]
@@ -253,6 +253,8 @@ class Study:
         waiting = tracker.close(status, summary, self._note(best))
         if all_failed:
             raise StudyFailed(f"all {len(failed)} trials failed; the last one: {failed[-1].reason}")
+        if broken and sum(r.state in ENDED for r in records) < self.file.budget.trials:
+            raise StudyFailed(f"{broken}; then go on with: clinie resume {self.name}")
         return StudyOutcome(self.name, records, best, interrupted, self._stopped, waiting)
 
     def _note(self, best: TrialRecord | None) -> str:

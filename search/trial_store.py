@@ -14,7 +14,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from clinie_core.config import BEST, LAST
-from clinie_core.errors import fail
+from clinie_core.errors import fail, room_for
 from search.settings import STORAGE_VARIABLE
 
 __all__ = ["TrialStore", "open_file_system"]
@@ -52,7 +52,11 @@ class TrialStore:
         return f"{self._root}/{number:05d}/{part}.tar"
 
     def save(self, number: int, folder: Path) -> None:
-        """Keep a trial's folder as it is now; ``best`` goes first, since ``last`` speaks of it."""
+        """Keep a trial's folder as it is now; ``best`` goes first, since ``last`` speaks of it.
+
+        Raises:
+            NoSpace: If the disk of temporary files, where a folder is packed, is full.
+        """
         for part in (BEST, LAST):
             if not (folder / part).is_dir():
                 continue
@@ -64,19 +68,27 @@ class TrialStore:
     def _put(self, folder: Path, path: str) -> None:
         with tempfile.TemporaryDirectory() as place:
             packed = Path(place) / "packed.tar"
-            with tarfile.open(packed, "w") as archive:
+            with room_for(packed), tarfile.open(packed, "w") as archive:
                 archive.add(folder, arcname=folder.name)
             self._fs.create_dir(path.rpartition("/")[0], recursive=True)
             fs.copy_files(str(packed), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self._fs)
 
     def fetch(self, number: int, folder: Path, *, parts: tuple[str, ...] = (BEST, LAST)) -> None:
-        """Bring to a folder what is kept of a trial, which may be nothing."""
+        """Bring to a folder what is kept of a trial, which may be nothing.
+
+        Raises:
+            NoSpace: If the folder's disk is full.
+        """
         for part in parts:
             path = self._path(number, part)
             if self._fs.get_file_info(path).type == fs.FileType.NotFound:
                 continue
             folder.mkdir(parents=True, exist_ok=True)
-            with self._fs.open_input_stream(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            with (
+                self._fs.open_input_stream(path) as stream,
+                tarfile.open(fileobj=stream, mode="r|") as archive,
+                room_for(folder),
+            ):
                 archive.extractall(folder, filter="data")
 
     def numbers(self) -> set[int]:

@@ -108,6 +108,7 @@ class _JobBoard:
         self._changed = asyncio.Condition()
         self._held: dict[int, Job] = {}  # what each group works on
         self._lives: defaultdict[int, int] = defaultdict(int)  # how often a group has started
+        self._asked: defaultdict[int, int] = defaultdict(int)  # how often a group has asked for a job
         self._followers: defaultdict[tuple[int, int, int], asyncio.Queue[Job | None]] = defaultdict(asyncio.Queue)
         self._backbones: defaultdict[int, set[str]] = defaultdict(set)
         self._closed = False
@@ -154,6 +155,7 @@ class _JobBoard:
 
     async def take(self, group: int, life: int, workers: int) -> Job | None:
         """Wait for a job, for rank 0 of a group; None when the board closes."""
+        self._asked[group] += 1
         async with self._changed:
             await self._changed.wait_for(lambda: self._closed or self._takeable() or self._lives[group] != life)
             if self._lives[group] != life:
@@ -168,6 +170,10 @@ class _JobBoard:
         for rank in range(1, workers):
             self._followers[group, life, rank].put_nowait(job)
         return job
+
+    async def asked(self, group: int) -> int:
+        """How often a group has asked for a job: whether it comes as far as that between two failures."""
+        return self._asked[group]
 
     def _takeable(self) -> list[Job]:
         """Jobs that wait, but for those of a trial that a group still works on: a job that was cancelled ends late."""

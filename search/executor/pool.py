@@ -8,6 +8,7 @@ actor, which owns them: ending it ends every process of the pool, even in the mi
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,13 +19,13 @@ from typing import Any, Self
 
 import ray
 import ray.exceptions
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clinie_core.errors import fail
 from search.executor.job_board import JobBoard, JobBoardHandle
-from search.executor.worker import Program, WorkerSetup, work
+from search.executor.worker import Program, WorkerSetup, failure_reason, work
 from search.settings import source_digest
 from search.space_file import Resources
 
@@ -32,8 +33,8 @@ __all__ = ["CLIENT_CPUS", "Pool"]
 
 CLIENT_CPUS = 0.01
 """What a trial client asks for; each group leaves room for it beside its own share."""
-GROUP_RESTARTS = 100
-"""How often a group may lose a process or its node; each spot machine that goes is one."""
+GROUP_RESTARTS = 3
+"""So often a group may fail in a row without having asked for a job; one that has done so is always started again."""
 GOODBYE_SECONDS = 5.0
 
 
@@ -86,7 +87,9 @@ class Pool:
         for end in self._ends:  # asked at every step of the search, so without a call to Ray
             error = end.exception() if end.done() else None
             if error is not None:
-                return f"a worker group ended for good: {type(getattr(error, 'cause', None) or error).__name__}"
+                cause = getattr(error, "cause", None) or error
+                reason = str(cause) if isinstance(cause, GroupBroken) else type(cause).__name__
+                return f"a worker group cannot start: {reason}"
         return None
 
     def __exit__(
@@ -100,26 +103,53 @@ class Pool:
         ray.kill(self.board)
 
 
+class GroupBroken(RuntimeError):
+    """A worker group does not come as far as to ask for a job; the message says why, without document text."""
+
+
 class _PoolHost:
     """The actor in whose threads the groups' trainers run."""
 
     def run(self, setup: WorkerSetup, resources: Resources, folder: str | Path) -> None:
-        """Run one group until the board closes."""
-        gpus = resources.gpus_per_worker
-        share: dict[str, float] = {"CPU": max(CLIENT_CPUS, resources.cpus_per_worker - 2 * CLIENT_CPUS)}
-        if gpus:
-            share["GPU"] = gpus
-        TorchTrainer(
-            work,
-            train_loop_config=setup,
-            scaling_config=ScalingConfig(num_workers=setup.workers, use_gpu=gpus > 0, resources_per_worker=share),
-            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-            run_config=RunConfig(
-                name=f"group-{setup.group}",
-                storage_path=str(folder),
-                failure_config=FailureConfig(max_failures=GROUP_RESTARTS),
-            ),
-        ).fit()
+        """Run one group until the board closes.
+
+        Raises:
+            GroupBroken: If the group cannot start.
+        """
+        for attempt in itertools.count():
+            asked = ray.get(setup.board.asked.remote(setup.group))
+            try:
+                _trainer(
+                    setup,
+                    resources,
+                    RunConfig(
+                        name=f"group-{setup.group}-{attempt}",
+                        storage_path=str(folder),
+                        failure_config=FailureConfig(max_failures=GROUP_RESTARTS),
+                    ),
+                ).fit()
+            except WorkerGroupError as error:
+                if ray.get(setup.board.asked.remote(setup.group)) == asked:
+                    failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
+                    reasons = (failure_reason(failure, allow_text=setup.allow_text) for failure in failures)
+                    raise GroupBroken(" | ".join(dict.fromkeys(reasons))) from None
+            else:
+                return
+
+
+def _trainer(setup: WorkerSetup, resources: Resources, run_config: RunConfig) -> TorchTrainer:
+    """What starts a group's processes, and again after a failure."""
+    gpus = resources.gpus_per_worker
+    share: dict[str, float] = {"CPU": max(CLIENT_CPUS, resources.cpus_per_worker - 2 * CLIENT_CPUS)}
+    if gpus:
+        share["GPU"] = gpus
+    return TorchTrainer(
+        work,
+        train_loop_config=setup,
+        scaling_config=ScalingConfig(num_workers=setup.workers, use_gpu=gpus > 0, resources_per_worker=share),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        run_config=run_config,
+    )
 
 
 def groups_that_fit(resources: Resources) -> int:

@@ -20,7 +20,7 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
 import clinie_core
-from clinie_core.errors import InputError, NoSpace, OutOfMemory
+from clinie_core.errors import InputError, NoSpace, OutOfMemory, fail
 from search.executor.job_board import Ended, Job, JobBoardHandle, Shortage
 from search.settings import source_digest
 
@@ -61,28 +61,27 @@ def failure_reason(error: BaseException, *, allow_text: bool) -> str:
     """Say what went wrong in one line that holds no document text.
 
     An error's own words may quote what it choked on, so only those of errors that clinie words
-    itself are kept; of others stay the type and the place.
+    itself, and the name of a module that is missing, are kept; of others stay the type and the place.
     """
-    if isinstance(error, InputError) or allow_text:
+    if isinstance(error, InputError | ModuleNotFoundError) or allow_text:
         return f"{type(error).__name__}: {error}".replace("\n", " | ")[:500]
     frames = traceback.extract_tb(error.__traceback__)
     ours = [f for f in frames if Path(f.filename).is_relative_to(CORE)]
     places = [f"{Path(f.filename).name}:{f.lineno} ({f.name})" for f in (*frames[-1:], *ours[-1:])]
-    return f"{type(error).__name__} at " + ", from ".join(dict.fromkeys(places))
+    return " at ".join(filter(None, (type(error).__name__, ", from ".join(dict.fromkeys(places)))))
 
 
 def work(setup: WorkerSetup) -> None:
     """Take jobs until the board closes; the training function of a group's TorchTrainer.
 
     Raises:
-        RuntimeError: If this process runs other sources than the driver.
+        InputError: If this process runs other sources than the driver.
         Exception: In a group of several processes whatever a job raised, since a process group in
             which one process has left a collective cannot be trusted; Ray Train then restarts it.
     """
     if source_digest() != setup.sources:
-        raise RuntimeError(
-            "this worker has other clinie sources than the driver; install the same version on every node"
-        )
+        node = ray.util.get_node_ip_address()
+        fail(f"node {node}", "other sources of clinie than the search's own", "", "install the same on every node")
     import torch
 
     torch.set_num_threads(setup.threads)

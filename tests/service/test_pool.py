@@ -77,6 +77,32 @@ def test_a_killed_worker_fails_its_job_only_and_the_group_comes_back(tmp_path: P
         assert pool.failure() is None
 
 
+def make_no_program() -> Program:
+    raise ModuleNotFoundError("No module named 'lost'")
+
+
+@pytest.mark.parametrize(
+    ("make_program", "digest", "says"),
+    [
+        (make_pid_program, "another", "other sources of clinie than the search's own; install the same on every node"),
+        (make_no_program, None, "ModuleNotFoundError: No module named 'lost'"),
+    ],
+)
+def test_a_group_that_cannot_start_says_why(
+    make_program: Callable[[], Program],
+    digest: str | None,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[[Callable[[], bool]], None],
+) -> None:
+    if digest:
+        monkeypatch.setattr("search.executor.pool.source_digest", lambda: digest)  # as on a machine with another clinie
+    with Pool(Resources(concurrent_trials=1), make_program, tmp_path) as pool:
+        wait_until(lambda: pool.failure() is not None)
+        assert says in str(pool.failure())
+
+
 @pytest.mark.slow
 def test_a_worker_killed_while_it_waits_takes_no_job_with_it(tmp_path: Path) -> None:
     with Pool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
