@@ -157,18 +157,24 @@ def finetuning_of(config: TrialConfig) -> FineTuning:
     return FINETUNING.load(config.finetuning.name).model_validate(config.finetuning.parameters)
 
 
-def build_model(config: TrialConfig, schema: Schema, pristine: PreTrainedModel) -> ExtractionModel:
+def build_model(
+    config: TrialConfig, schema: Schema, pristine: PreTrainedModel, *, takes_over: bool = False
+) -> ExtractionModel:
     """Build a model from a configuration.
 
     Args:
         config: The trial's configuration; its seed draws every new weight.
         schema: What there is to extract.
         pristine: The backbone's weights; they are never changed.
+        takes_over: Whether they become the model's own all the same, for one that is too large to be there twice.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = finetuning_of(config)
-        backbone = _copy(pristine, share_weights=method.freezes_backbone)
+        if takes_over:
+            backbone = pristine.requires_grad_(not method.freezes_backbone)
+        else:
+            backbone = _copy(pristine, share_weights=method.freezes_backbone)
         cut_layers(backbone, config.depth, config.depth_scheme)
         if config.gradient_checkpointing:
             if not (method.recomputes and backbone.supports_gradient_checkpointing):

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import Tensor, distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from clinie_core.depth import layer_stack
 from clinie_core.world import World
 
-__all__ = ["collected", "like", "own_part", "ready_to_read", "replicated", "sharded", "unsynchronized"]
+__all__ = ["collected", "like", "mesh_of", "own_part", "ready_to_read", "replicated", "sharded", "unsynchronized"]
 
 
 def replicated(model: nn.Module, world: World, *, several_heads: bool) -> nn.Module:
@@ -35,16 +35,22 @@ def replicated(model: nn.Module, world: World, *, several_heads: bool) -> nn.Mod
     return nn.parallel.DistributedDataParallel(model, find_unused_parameters=several_heads)
 
 
-def sharded(model: nn.Module, backbone: nn.Module, world: World) -> nn.Module:
+def mesh_of(world: World) -> DeviceMesh:
+    """All processes of a world in a row; all of them must call."""
+    return init_device_mesh(world.device.type, (world.size,))
+
+
+def sharded(model: nn.Module, backbone: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Share a model out between processes, in place: each keeps its part of every parameter, on its device.
+
+    No process waits for another one here.
 
     Args:
         model: The same in every process, still on the CPU: only one layer at a time is whole on the device. Its
             methods ``forward`` and ``outputs`` put it together.
         backbone: The part of it with the repeated layers.
-        world: The processes.
+        mesh: The processes.
     """
-    mesh = init_device_mesh(world.device.type, (world.size,))
     for layer in layer_stack(backbone)[1]:
         fully_shard(layer, mesh=mesh)
     # Embeddings and heads stay together from the forward to the backward pass, which needs them first.

@@ -25,14 +25,14 @@ from clinie_core.document import Corpus, Document
 from clinie_core.errors import fail
 from clinie_core.examples import EncodedDocument, Example
 from clinie_core.formulations import components_of
-from clinie_core.model import build_model, finetuning_of
+from clinie_core.model import ExtractionModel, build_model, finetuning_of
 from clinie_core.optimization import MovingAverage, build_optimizer
-from clinie_core.parallel import replicated, sharded, unsynchronized
+from clinie_core.parallel import mesh_of, replicated, sharded, unsynchronized
 from clinie_core.prediction import Predictor
 from clinie_core.schema import Schema, corpus_of
 from clinie_core.scoring import score_task
 from clinie_core.scoring.document_counts import DocumentCounts
-from clinie_core.shelf import Shelf, input_context
+from clinie_core.shelf import Shelf, input_context, load_backbone
 from clinie_core.training_state import Done, TrainingState
 from clinie_core.world import World
 
@@ -101,18 +101,8 @@ class Trainer:
         self._dev_counts: DocumentCounts | None = None
 
         self._method = finetuning_of(config)
-        self._model = build_model(config, self._schema, shelf.backbone(config))
-        for name, formulation in self._components.items():
-            formulation.fit_head(self._model.head(name), self._examples[name])
         shares_out = config.sharded and world.size > 1
-        several = len(self._components) > 1  # a batch then leaves the other head's weights without a gradient
-        self._wrapped: nn.Module
-        if shares_out:
-            if not self._method.shards:
-                fail("sharded", f"processes cannot share out the weights of {config.finetuning.name}", "false")
-            self._wrapped = sharded(self._model, self._model.backbone, world)
-        else:
-            self._wrapped = replicated(self._model.to(world.device), world, several_heads=several)
+        self._model, self._wrapped = self._shared_out(shelf) if shares_out else self._whole(shelf)
         context = input_context(config, tokenizer, self._schema)
         self._autocast = world.autocast(config)
         in_step = world if shares_out else None
@@ -123,6 +113,27 @@ class Trainer:
         self._average = MovingAverage(self._model, config.averaging) if config.averaging else None
         self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average)
         self._steps_done = 0
+
+    def _whole(self, shelf: Shelf) -> tuple[ExtractionModel, nn.Module]:
+        """The model in whole on this process's device, and what adds up its gradients over processes."""
+        model = self._with_heads_fitted(build_model(self.config, self._schema, shelf.backbone(self.config)))
+        several = len(self._components) > 1  # a batch then leaves the other head's weights without a gradient
+        return model, replicated(model.to(self._world.device), self._world, several_heads=several)
+
+    def _shared_out(self, shelf: Shelf) -> tuple[ExtractionModel, nn.Module]:
+        """The model of which each process keeps a part; the whole backbone is there in one of them at a time."""
+        config = self.config
+        if not self._method.shards:
+            fail("sharded", f"processes cannot share out the weights of {config.finetuning.name}", "false")
+        mesh = mesh_of(self._world)
+        with self._world.in_turn():
+            model = self._with_heads_fitted(build_model(config, self._schema, load_backbone(config), takes_over=True))
+            return model, sharded(model, model.backbone, mesh)
+
+    def _with_heads_fitted(self, model: ExtractionModel) -> ExtractionModel:
+        for name, formulation in self._components.items():
+            formulation.fit_head(model.head(name), self._examples[name])
+        return model
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch.

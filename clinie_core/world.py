@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +83,20 @@ class World:
         values: list[Any] = [None] * self.size
         distributed.all_gather_object(values, value)
         return values
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Within this context a machine's processes follow each other: what takes much memory is there once.
+
+        All processes must come here, and nothing within may wait for another one.
+        """
+        place = int(os.environ.get("LOCAL_RANK", self.rank))
+        turns = [turn == place for turn in range(1 + max(self.gather(place)))]
+        for mine in turns:
+            if mine:
+                yield
+                self.release_memory()
+            self.gather(mine)  # until the one whose turn it is comes here too
 
     def reset_peak_memory(self) -> None:
         """Start measuring the peak memory of a new trial."""
