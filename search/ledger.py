@@ -144,6 +144,7 @@ class Ledger:
         self._algorithm = algorithm
         self._trials: dict[int, Trial] = {}
         self._torn: list[FrozenTrial] | None = None  # begun by a driver that ended before they were drawn in whole
+        self._waiting: list[int] = []  # points to try first that nobody has begun
 
     @classmethod
     def create(
@@ -240,15 +241,18 @@ class Ledger:
     def _next(self) -> Trial:
         """A trial to draw: one that was begun and not drawn in whole, else a new one."""
         assert self._algorithm is not None, "a ledger that draws is opened with an algorithm"
-        trials = self._study.get_trials(deepcopy=False)
-        if self._torn is None:
+        if (
+            self._torn is None
+        ):  # what another driver has left changes no more, and looking costs with the trials there are
+            trials = self._study.get_trials(deepcopy=False)
             self._torn = [t for t in trials if t.state == TrialState.RUNNING and "config" not in t.user_attrs]
+            self._waiting = [trial.number for trial in trials if trial.state == TrialState.WAITING]
         if self._torn:
             torn = self._torn.pop(0)
             self._study.sampler = make_sampler(self._algorithm, torn.number)
             return Trial(self._study, torn._trial_id)
-        waiting = (trial.number for trial in trials if trial.state == TrialState.WAITING)
-        self._study.sampler = make_sampler(self._algorithm, next(waiting, len(trials)))
+        number = self._waiting.pop(0) if self._waiting else self._storage.get_n_trials(self._study._study_id)
+        self._study.sampler = make_sampler(self._algorithm, number)
         return self._study.ask()
 
     def interrupted(self) -> list[TrialRecord]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from clinie_core.errors import fail
@@ -28,7 +29,7 @@ def _mode(objective: Objective) -> str:
 
 def _asha(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
     # Source: Li et al. 2020, arXiv 1810.05934.
-    return AsyncHyperBandScheduler(
+    return _Asha(
         time_attr=EPOCH,
         metric=objective.metric,
         mode=_mode(objective),
@@ -50,7 +51,7 @@ def _median(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialSch
 
 
 def _none(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
-    return FIFOScheduler()
+    return _None()
 
 
 SCHEDULERS: dict[str, Callable[[Algorithm, Objective, int], TrialScheduler]] = {
@@ -100,7 +101,24 @@ def remember(scheduler: TrialScheduler, records: Iterable[TrialRecord]) -> None:
             scheduler.on_trial_complete(None, past, curve[-1])
 
 
-class _Median(MedianStoppingRule):
+class _LooksAtLiveTrials(FIFOScheduler):
+    """Looks for a trial to start among those that have not ended; Ray's own looks through all, at every step."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The first trial that waits, by its number; none of clinie's is ever paused."""
+        waiting = (trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING)
+        return min(waiting, key=lambda trial: int(trial.config["number"]), default=None)
+
+
+class _None(_LooksAtLiveTrials):
+    """Stops no trial."""
+
+
+class _Asha(_LooksAtLiveTrials, AsyncHyperBandScheduler):
+    """Successive halving."""
+
+
+class _Median(_LooksAtLiveTrials, MedianStoppingRule):
     """The median rule, which otherwise looks for the metric of a trial that failed before its first epoch."""
 
     def on_trial_complete(self, tune_controller: object, trial: object, result: dict[str, Any]) -> None:
