@@ -9,6 +9,7 @@ actor, which owns them: ending it ends every process of the pool, even in the mi
 from __future__ import annotations
 
 import itertools
+import re
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -88,8 +89,7 @@ class Pool:
             error = end.exception() if end.done() else None
             if error is not None:
                 cause = getattr(error, "cause", None) or error
-                reason = str(cause) if isinstance(cause, GroupBroken) else type(cause).__name__
-                return f"a worker group cannot start: {reason}"
+                return f"a worker group cannot start: {_in_words(cause)}"
         return None
 
     def __exit__(
@@ -101,6 +101,15 @@ class Pool:
         ray.wait(self._runs, num_returns=len(self._runs), timeout=GOODBYE_SECONDS)
         ray.kill(self._host)
         ray.kill(self.board)
+
+
+def _in_words(error: BaseException) -> str:
+    """What of an error may be shown: Ray's own hold the tracebacks of other processes, which could quote a note."""
+    if isinstance(error, GroupBroken):
+        return str(error)
+    missing = re.search(r"No module named '[\w.]+'", str(error))
+    remedy = f": {missing[0]}; install clinie on every node" if missing else ""
+    return f"{type(error).__name__}{remedy}"
 
 
 class GroupBroken(RuntimeError):
