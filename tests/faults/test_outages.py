@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -101,23 +100,10 @@ def test_postgresql_goes_away_and_comes_back(
     expect(ending_of(tmp_path / "home", **where), undisturbed)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path, wait_until: Callable[[Callable[[], bool]], None]) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    wait_until(lambda: not processes_of(folder / "home"))
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # this process still has MLflow's database open
-
-
 @pytest.mark.parametrize("point", POINTS)
 def test_the_disk_fills_up(
     point: str,
-    small_disk: Path,
+    small_disk: Callable[[str], Path],
     tmp_path: Path,
     signs: Path,
     corpus_folder: Path,
@@ -125,7 +111,8 @@ def test_the_disk_fills_up(
     wait_until: Callable[[Callable[[], bool]], None],
 ) -> None:
     """The search says so in one line, and goes on when there is room again."""
-    home, filler = small_disk / "home", small_disk / "filler"
+    disk = small_disk("64m")
+    home, filler = disk / "home", disk / "filler"
 
     def fill() -> None:
         with filler.open("wb", buffering=0) as file:
@@ -146,3 +133,4 @@ def test_the_disk_fills_up(
     done = run(["resume", "faults"], home, None)
     assert done.returncode == 0, done.stderr
     expect(ending_of(home), undisturbed)
+    wait_until(lambda: not processes_of(home))

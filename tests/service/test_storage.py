@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +18,7 @@ import psutil
 import pytest
 from pyarrow import fs
 
-from clinie_core.errors import InputError
+from clinie_core.errors import InputError, NoSpace
 from search.ledger import Ledger, open_storage, study_names
 from search.ledger_storage import LedgerAway
 from search.settings import Home
@@ -233,37 +234,28 @@ def test_a_line_that_a_crash_cut_off_is_not_the_end_of_the_ledger(
 
 
 def test_a_full_disk_is_said_in_one_line_and_loses_nothing(
-    tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
+    small_disk: Callable[[str], Path], space_content: dict[str, Any], write_space: WriteSpace
 ) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        space = SearchSpace(*read_space_file(str(write_space(space_content))))
-        home = Home.at(small / "home", create=True)
-        ledger = Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
-        number, _ = ledger.ask(space)
-        epochs = 0
+    small = small_disk("64k")
+    space = SearchSpace(*read_space_file(str(write_space(space_content))))
+    home = Home.at(small / "home", create=True)
+    ledger = Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
+    number, _ = ledger.ask(space)
+    epochs = 0
 
-        def fill() -> None:
-            nonlocal epochs
-            while True:
-                ledger.report(number, epochs + 1, {"strict_f1": 0.5, **{f"m{i}": 0.1 for i in range(100)}})
-                epochs += 1
+    def fill() -> None:
+        nonlocal epochs
+        while True:
+            ledger.report(number, epochs + 1, {"strict_f1": 0.5, **{f"m{i}": 0.1 for i in range(100)}})
+            epochs += 1
 
-        with pytest.raises(LedgerAway, match="No space left on device; free some space and resume the study"):
-            fill()
-        assert epochs > 3
-        subprocess.run(["mount", "-o", "remount,size=1m", str(small)], check=True)
-        again = Ledger.open(open_storage(home), "s")
-        assert set(again.record(number).epochs) == set(range(1, epochs + 1))
-        assert again.report(number, epochs + 1, {"strict_f1": 0.7})
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+    with pytest.raises(LedgerAway, match="No space left on device; free some space and resume the study"):
+        fill()
+    assert epochs > 3
+    subprocess.run(["mount", "-o", "remount,size=1m", str(small)], check=True)
+    again = Ledger.open(open_storage(home), "s")
+    assert set(again.record(number).epochs) == set(range(1, epochs + 1))
+    assert again.report(number, epochs + 1, {"strict_f1": 0.7})
 
 
 def test_a_trials_folder_comes_back_from_the_store_as_it_was(
@@ -291,3 +283,15 @@ def test_a_trials_folder_comes_back_from_the_store_as_it_was(
     assert not (tmp_path / "nothing").exists()
     with pytest.raises(InputError, match="CLINIE_STORAGE: nowhere://x cannot be opened"):
         TrialStore("nowhere://x")
+
+
+def test_a_full_disk_of_temporary_files_is_said_to_be_one(
+    small_disk: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk("64k")))
+    (tmp_path / "00003" / "best").mkdir(parents=True)
+    (tmp_path / "00003" / "best" / "model.safetensors").write_bytes(b"w" * 100_000)
+    store = TrialStore((tmp_path / "store").as_uri())
+    with pytest.raises(NoSpace, match="No space left on device; free some space and go on"):
+        store.save(3, tmp_path / "00003")
+    assert store.numbers() == set()
