@@ -85,7 +85,7 @@ def make_no_program() -> Program:
     ("make_program", "digest", "says"),
     [
         (make_pid_program, "another", "other sources of clinie than the search's own; install the same on every node"),
-        (make_no_program, None, "ModuleNotFoundError: No module named 'lost'"),
+        pytest.param(make_no_program, None, "ModuleNotFoundError: No module named 'lost'", marks=pytest.mark.slow),
     ],
 )
 def test_a_group_that_cannot_start_says_why(
