@@ -241,9 +241,7 @@ class Ledger:
     def _next(self) -> Trial:
         """A trial to draw: one that was begun and not drawn in whole, else a new one."""
         assert self._algorithm is not None, "a ledger that draws is opened with an algorithm"
-        if (
-            self._torn is None
-        ):  # what another driver has left changes no more, and looking costs with the trials there are
+        if self._torn is None:  # looked for once: what an earlier driver has left changes no more
             trials = self._study.get_trials(deepcopy=False)
             self._torn = [t for t in trials if t.state == TrialState.RUNNING and "config" not in t.user_attrs]
             self._waiting = [trial.number for trial in trials if trial.state == TrialState.WAITING]

@@ -51,7 +51,7 @@ def _median(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialSch
 
 
 def _none(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
-    return _None()
+    return _LooksAtLiveTrials()
 
 
 SCHEDULERS: dict[str, Callable[[Algorithm, Objective, int], TrialScheduler]] = {
@@ -108,10 +108,6 @@ class _LooksAtLiveTrials(FIFOScheduler):
         """The first trial that waits, by its number; none of clinie's is ever paused."""
         waiting = (trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING)
         return min(waiting, key=lambda trial: int(trial.config["number"]), default=None)
-
-
-class _None(_LooksAtLiveTrials):
-    """Stops no trial."""
 
 
 class _Asha(_LooksAtLiveTrials, AsyncHyperBandScheduler):

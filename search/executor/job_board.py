@@ -93,7 +93,7 @@ class _Desk:
 
 
 class _JobBoard:
-    """See the module; workers call the first five methods, trial clients the other three.
+    """See the module; workers and their host call the methods up to ``end``, trial clients those behind it.
 
     Args:
         groups: How many worker groups there are. A board that Ray has started again knows nothing of the jobs that
@@ -171,6 +171,8 @@ class _JobBoard:
             self._followers[group, life, rank].put_nowait(job)
         return job
 
+    # A board that is just being started again is waited for.
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     async def asked(self, group: int) -> int:
         """How often a group has asked for a job: whether it comes as far as that between two failures."""
         return self._asked[group]

@@ -89,7 +89,7 @@ class Pool:
             error = end.exception() if end.done() else None
             if error is not None:
                 cause = getattr(error, "cause", None) or error
-                return f"a worker group cannot start: {_in_words(cause)}"
+                return f"a worker group cannot go on: {_in_words(cause)}"
         return None
 
     def __exit__(
