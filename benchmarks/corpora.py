@@ -19,15 +19,15 @@ from typing import Any
 import bioc.brat
 from nervaluate import Evaluator
 
-from clinie_core.backbones import load_tokenizer
+from clinie_core.backbones.pretrained import load_tokenizer
 from clinie_core.config import BackboneSource
-from clinie_core.corpora.brat import Brat
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Concept, Document, Span
+from clinie_core.data.corpora.brat import Brat
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Concept, Document, Span
+from clinie_core.encoding.windows import tokenize_documents
 from clinie_core.scoring import score_concepts
 from clinie_core.scoring.items import MODES
 from clinie_core.scoring.significance import compare
-from clinie_core.windows import tokenize_documents
 
 TURNS, DOCUMENTS, RESAMPLES = 5, 1_000, 10_000
 NOTES_EACH = 10

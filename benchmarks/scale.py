@@ -7,7 +7,7 @@ python benchmarks/scale.py path [TRIALS]       empty trials through ledger, Tune
 
 from __future__ import annotations
 
-import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
+import search.cluster.environment  # noqa: F401  # before Ray, which reads it when it is imported
 
 # isort: split
 import asyncio
@@ -22,11 +22,11 @@ import psutil
 import ray
 
 from clinie_core.config import BackboneSource
-from clinie_core.corpora.loading import CorpusSource
-from search.ledger import Ledger, open_storage
-from search.settings import Home
-from search.space import SearchSpace
-from search.space_file import Algorithm, Budget, Resources, SpaceFile
+from clinie_core.data.corpora.loading import CorpusSource
+from search.config.search_space import SearchSpace
+from search.config.space_file import Algorithm, Budget, Resources, SpaceFile
+from search.ledger.ledger import Ledger, open_storage
+from search.storage.home import Home
 
 ROUNDS = 20
 MARKS = (100, 1_000, 10_000)
@@ -93,7 +93,7 @@ def measure_ledger(trials: int) -> None:
 
 def measure_board(workers: int) -> None:
     """Let so many simulated workers and their clients exchange reports as fast as the board passes them on."""
-    from search.executor.job_board import Job, JobBoard
+    from search.pool.queue import Job, JobBoard
 
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     board = JobBoard.remote(workers)
@@ -126,13 +126,13 @@ def measure_path(trials: int) -> None:
     """Run empty trials through everything and print what one costs at each mark."""
     from pool_trials import make_empty_program
 
-    from search.bookkeeping import Bookkeeper
-    from search.executor.cluster import ray_session
-    from search.executor.pool import Pool
-    from search.executor.stop_signal import StopSignal
-    from search.executor.tuning import run_trials
+    from search.cluster.session import ray_session
+    from search.pool.pool import Pool
+    from search.study.checkpoint_manager import Bookkeeper
     from search.tracking.connection import connect
     from search.tracking.tracker import StudyFacts, Tracker
+    from search.tune.run import run_trials
+    from search.tune.stop_signal import StopSignal
 
     with tempfile.TemporaryDirectory() as place:
         home = Home.at(Path(place), create=True)

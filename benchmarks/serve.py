@@ -25,8 +25,8 @@ from pathlib import Path
 
 import psutil
 
-from clinie_core.corpora.synthetic import synthetic_splits
-from search.settings import Home
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from search.storage.home import Home
 
 CLIENTS = (1, 8, 32)
 START_SECONDS = 180

@@ -15,9 +15,9 @@ import torch
 from torch import distributed
 
 from clinie_core.config import BackboneSource, Part, TrialConfig
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus
-from clinie_core.training import train
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Corpus
+from clinie_core.training.train import train
 
 PROCESSES = 2
 WIDE: dict[str, Any] = {

@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
-from clinie_core.batch import IGNORED
 from clinie_core.config import BackboneSource, Part, TrialConfig
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus
-from clinie_core.examples import Example
-from clinie_core.schema import Schema
-from clinie_core.shelf import Shelf
-from clinie_core.tagging import bio_labels
-from clinie_core.training import EpochReport, train
+from clinie_core.data.bio_tagging import bio_labels
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Corpus
+from clinie_core.data.schema import Schema
+from clinie_core.encoding.batch import IGNORED
+from clinie_core.encoding.examples import Example
+from clinie_core.modeling.model_cache import Shelf
+from clinie_core.training.train import EpochReport, train
 
 ROUNDS, DOCUMENTS, BATCH = 3, 300, 16
 CONFIG = TrialConfig(
@@ -38,7 +38,7 @@ CONFIG = TrialConfig(
 
 
 def clinie_speed(corpus: Corpus, shelf: Shelf) -> float:
-    """Tokens a second of :func:`clinie_core.training.train`."""
+    """Tokens a second of :func:`clinie_core.training.train.train`."""
     speeds: list[float] = []
 
     def on_epoch(report: EpochReport) -> bool:
@@ -58,8 +58,8 @@ def trainer_speed(examples: list[Example], labels: int, shelf: Shelf, *, by_leng
         TrainingArguments,
     )
 
-    from clinie_core.backbones import locate
-    from clinie_core.quiet import quiet_transformers
+    from clinie_core.backbones.pretrained import locate
+    from clinie_core.backbones.quiet import quiet_transformers
 
     def row(example: Example) -> dict[str, Any]:
         targets = [IGNORED] * len(example.input_ids)

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from clinie_core.config import BackboneSource, Part, TrialConfig
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus
-from search.settings import Home
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Corpus
+from search.storage.home import Home
 from search.tracking.connection import connect
 from search.tracking.datasets import dataset_facts
 from search.tracking.tracker import StudyFacts, Tracker

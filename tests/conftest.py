@@ -7,7 +7,7 @@ import os
 # Models of the tests are tiny: threads that wait for each other cost more than they bring. Torch reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
+import search.cluster.environment  # noqa: F401  # before Ray, which reads it when it is imported
 
 # isort: split
 import random
@@ -26,9 +26,9 @@ import pytest
 import yaml
 
 from clinie_core.config import BackboneSource, Part, TrialConfig
-from clinie_core.corpora.brat import Brat
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus
+from clinie_core.data.corpora.brat import Brat
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Corpus
 from tests.servers import MlflowServer, PostgresServer
 
 TINY: dict[str, Any] = {
@@ -139,7 +139,7 @@ def clinie() -> RunClinie:
 
 @pytest.fixture(scope="session")
 def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    from search.executor.cluster import ray_session
+    from search.cluster.session import ray_session
 
     with ray_session(tmp_path_factory.mktemp("ray"), cpus=2):
         yield

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from clinie_core.config import Frozen, Task
-from clinie_core.document import Document
-from clinie_core.examples import EncodedDocument, Example
-from clinie_core.schema import Schema
+from clinie_core.data.document import Document
+from clinie_core.data.schema import Schema
+from clinie_core.encoding.examples import EncodedDocument, Example
 
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerFast
 
-    from clinie_core.backbones import Architecture
+    from clinie_core.backbones.pretrained import Architecture
     from clinie_core.heads import TaskHead
 
 __all__ = ["EncodedDocument", "Example", "Formulation", "InputContext"]

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from clinie_core.config import Task
-from clinie_core.document import Concept, Document, Relation, Span
+from clinie_core.data.document import Concept, Document, Relation, Span
+from clinie_core.data.schema import Schema, corpus_of
+from clinie_core.encoding.examples import EncodedDocument, Example
+from clinie_core.encoding.sentences import sentence_starts
+from clinie_core.encoding.windows import token_ids
 from clinie_core.errors import fail
-from clinie_core.examples import EncodedDocument, Example
 from clinie_core.formulations.formulation import Formulation, InputContext
-from clinie_core.schema import Schema, corpus_of
-from clinie_core.sentences import sentence_starts
 from clinie_core.templates import TEMPLATES
 from clinie_core.templates.grounding import ground
 from clinie_core.templates.template import END, Answer, Mention, Source, Template
-from clinie_core.windows import token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from clinie_core.constrained import Grammar, Vocabulary
     from clinie_core.heads import TaskHead
+    from clinie_core.templates.constrained_decoding import Grammar, Vocabulary
 __all__ = ["Generation"]
 
 LEAST_CHUNK = 16
@@ -313,13 +313,13 @@ def _placed(type_: str, stretch: tuple[int, int] | None, chunk: _Chunk, number: 
 
 
 def _grammar(template: str, source: Source, tokenizer: PreTrainedTokenizerFast) -> Grammar:
-    from clinie_core.constrained import Grammar
+    from clinie_core.templates.constrained_decoding import Grammar
 
     return Grammar(_vocabulary(tokenizer), partial(TEMPLATES.load(template)().edges, source=source), END)
 
 
 @lru_cache(maxsize=2)
 def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
-    from clinie_core.constrained import Vocabulary
+    from clinie_core.templates.constrained_decoding import Vocabulary
 
     return Vocabulary(tokenizer)

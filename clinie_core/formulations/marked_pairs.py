@@ -21,13 +21,13 @@ import numpy as np
 from pydantic import Field
 
 from clinie_core.config import Task
-from clinie_core.document import Concept, Document, EntityRelation, Relation
-from clinie_core.examples import EncodedDocument, Example
+from clinie_core.data.document import Concept, Document, EntityRelation, Relation
+from clinie_core.data.schema import Schema
+from clinie_core.encoding.examples import EncodedDocument, Example
+from clinie_core.encoding.sentences import sentence_number, sentence_starts
+from clinie_core.encoding.windows import Frame, token_ids
 from clinie_core.formulations.formulation import Formulation, InputContext
 from clinie_core.formulations.negatives import with_sampled_negatives
-from clinie_core.schema import Schema
-from clinie_core.sentences import sentence_number, sentence_starts
-from clinie_core.windows import Frame, token_ids
 
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead

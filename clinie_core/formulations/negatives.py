@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from clinie_core.document import Document
+from clinie_core.data.document import Document
 
 __all__ = ["with_sampled_negatives"]
 

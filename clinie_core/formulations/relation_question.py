@@ -16,13 +16,13 @@ import numpy as np
 from pydantic import Field
 
 from clinie_core.config import Task
-from clinie_core.document import Concept, Document, Relation
-from clinie_core.examples import EncodedDocument, Example
+from clinie_core.data.document import Concept, Document, Relation
+from clinie_core.data.schema import Schema
+from clinie_core.encoding.examples import EncodedDocument, Example
+from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents, unit_range
 from clinie_core.formulations.formulation import Formulation, InputContext
 from clinie_core.formulations.negatives import with_sampled_negatives
 from clinie_core.formulations.span_pointer import spans_within
-from clinie_core.schema import Schema
-from clinie_core.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents, unit_range
 
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead

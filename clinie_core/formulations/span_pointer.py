@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from clinie_core.document import Concept, Document, Span
-from clinie_core.examples import EncodedDocument, Example
+from clinie_core.data.document import Concept, Document, Span
+from clinie_core.data.schema import Schema
+from clinie_core.encoding.examples import EncodedDocument, Example
+from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, tokenize_documents, unit_range
 from clinie_core.formulations.formulation import Formulation, InputContext
-from clinie_core.schema import Schema
-from clinie_core.windows import Frame, TokenizedDocument, Window, tokenize_documents, unit_range
 
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from clinie_core.document import Document
-from clinie_core.examples import EncodedDocument, Example
+from clinie_core.data.document import Document
+from clinie_core.data.schema import Schema
+from clinie_core.encoding.examples import EncodedDocument, Example
+from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents
 from clinie_core.formulations.formulation import Formulation, InputContext
 from clinie_core.formulations.negatives import with_sampled_negatives
 from clinie_core.formulations.span_pointer import numbered, owned_spans, spans_within, without_overlaps
-from clinie_core.schema import Schema
-from clinie_core.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents
 
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead

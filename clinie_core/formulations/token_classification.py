@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from clinie_core.document import Document
+from clinie_core.data.bio_tagging import bio_labels, legal_transitions, tag_units, tagged_concepts, viterbi
+from clinie_core.data.document import Document
+from clinie_core.data.schema import Schema
+from clinie_core.encoding.windows import Frame, Unit, tokenize_documents
 from clinie_core.formulations.formulation import EncodedDocument, Example, Formulation, InputContext
-from clinie_core.schema import Schema
-from clinie_core.tagging import bio_labels, legal_transitions, tag_units, tagged_concepts, viterbi
-from clinie_core.windows import Frame, Unit, tokenize_documents
 
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead

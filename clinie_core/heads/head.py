@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clinie_core.batch import Batch
+from clinie_core.encoding.batch import Batch
 
 __all__ = ["TaskHead", "feed_forward"]
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clinie_core.batch import Batch
+from clinie_core.encoding.batch import Batch
 from clinie_core.heads.head import TaskHead
 
 __all__ = ["LanguageHead"]
@@ -40,7 +40,7 @@ class LanguageHead(TaskHead):
         self.get_buffer("last_token").fill_(eos_id)
 
     def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Not of this head: :class:`clinie_core.model.LanguageModel` computes it from the backbone's scores."""
+        """Not supported: :class:`clinie_core.modeling.model.LanguageModel` computes the loss."""
         raise NotImplementedError
 
     def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.int64] | Any]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clinie_core.batch import Batch
+from clinie_core.encoding.batch import Batch
 from clinie_core.heads.head import TaskHead, feed_forward
 
 __all__ = ["PairHead"]

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clinie_core.batch import IGNORED, Batch
+from clinie_core.data.bio_tagging import legal_transitions
+from clinie_core.encoding.batch import IGNORED, Batch
 from clinie_core.heads.head import TaskHead, feed_forward
-from clinie_core.tagging import legal_transitions
 
 __all__ = ["CrfHead", "LinearHead"]
 

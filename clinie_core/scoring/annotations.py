@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from clinie_core.document import Concept, Document
+from clinie_core.data.document import Concept, Document
 from clinie_core.scoring.items import MODES, ByType, Item, Sides
 from clinie_core.scoring.scores import Scores
 

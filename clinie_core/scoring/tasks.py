@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clinie_core.config import Task
-from clinie_core.document import Document
+from clinie_core.data.document import Document
 from clinie_core.scoring.annotations import score_concepts, score_entity_relations, score_relations
 from clinie_core.scoring.scores import Scores
 

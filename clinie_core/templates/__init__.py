@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clinie_core.table import Table
+from clinie_core.registry import Table
 
 if TYPE_CHECKING:
     from clinie_core.templates.template import Template

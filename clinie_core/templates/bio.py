@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from clinie_core.config import Task
-from clinie_core.document import Concept, Span
-from clinie_core.tagging import bio_labels, tag_units, tagged_concepts
+from clinie_core.data.bio_tagging import bio_labels, tag_units, tagged_concepts
+from clinie_core.data.document import Concept, Span
 from clinie_core.templates.template import END, Answer, Edge, Mention, Node, Source, Template
 
 __all__ = ["BioLines"]

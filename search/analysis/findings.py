@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clinie_core.backbones import architecture_of
+from clinie_core.backbones.pretrained import architecture_of
 from clinie_core.errors import InputError
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.significance import Comparison, compare, interval
@@ -25,7 +25,7 @@ from search.analysis.comparisons import (
     corrected_best,
     trend,
 )
-from search.ledger import TrialRecord
+from search.ledger.ledger import TrialRecord
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

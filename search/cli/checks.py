@@ -21,8 +21,8 @@ def doctor(home: HomeFolder = DEFAULT_HOME, tracking_uri: TrackingUri = None, as
     """
     from rich.markup import escape
 
-    from search.doctor import examine
-    from search.settings import Home
+    from search.cluster.doctor import examine
+    from search.storage.home import Home
 
     findings = list(examine(Home(Path(home).expanduser().resolve(), tracking_uri)))
     if as_json:

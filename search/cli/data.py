@@ -12,9 +12,9 @@ import typer
 from search.cli.options import AsJson, console, print_json
 
 if TYPE_CHECKING:
-    from clinie_core.corpora.loading import CorpusSource
-    from clinie_core.corpora.summary import CorpusSummary
-    from clinie_core.document import Document
+    from clinie_core.data.corpora.loading import CorpusSource
+    from clinie_core.data.corpora.summary import CorpusSummary
+    from clinie_core.data.document import Document
     from clinie_core.errors import Problem
 
 app = typer.Typer(help="Write, check, count, convert and split corpora.", no_args_is_help=True)
@@ -31,9 +31,9 @@ def synth(
     as_json: AsJson = False,
 ) -> None:
     """Write a synthetic corpus of discharge summaries, radiology reports and social histories (brat)."""
-    from clinie_core.corpora.brat import Brat
-    from clinie_core.corpora.corpus_format import require_new
-    from clinie_core.corpora.synthetic import synthetic_splits
+    from clinie_core.data.corpora.brat import Brat
+    from clinie_core.data.corpora.corpus_format import require_new
+    from clinie_core.data.corpora.synthetic import synthetic_splits
 
     require_new(folder)
     splits = synthetic_splits(documents, seed)
@@ -48,7 +48,7 @@ def synth(
 @app.command()
 def formats(as_json: AsJson = False) -> None:
     """List the corpus formats and what a folder of each holds."""
-    from clinie_core.corpora import FORMATS
+    from clinie_core.data.corpora import FORMATS
 
     rows = {name: FORMATS.load(name).example for name in FORMATS}
     if as_json:
@@ -61,8 +61,8 @@ def formats(as_json: AsJson = False) -> None:
 @contextmanager
 def _source(path: Path, format_: str) -> Iterator[CorpusSource]:
     """The corpus at a path, an archive unpacked for as long as it is read."""
-    from clinie_core.corpora.archive import unpacked
-    from clinie_core.corpora.loading import discover_splits
+    from clinie_core.data.corpora.archive import unpacked
+    from clinie_core.data.corpora.loading import discover_splits
 
     with unpacked(path) as folder:
         yield discover_splits(folder, format_)
@@ -74,8 +74,8 @@ def _summary(source: CorpusSource) -> CorpusSummary:
     Raises:
         InputError: With all its problems.
     """
-    from clinie_core.corpora.loading import source_problems
-    from clinie_core.corpora.summary import CorpusSummary
+    from clinie_core.data.corpora.loading import source_problems
+    from clinie_core.data.corpora.summary import CorpusSummary
     from clinie_core.errors import ErrorList, Problem
 
     errors, summary = ErrorList(), CorpusSummary()
@@ -90,7 +90,7 @@ def _summary(source: CorpusSource) -> CorpusSummary:
 
 def _items(source: CorpusSource) -> Iterator[tuple[str, Document | Problem]]:
     """Every document and problem of a corpus, with its split."""
-    from clinie_core.corpora.loading import read_split
+    from clinie_core.data.corpora.loading import read_split
 
     for split in source.splits:
         for item in read_split(source, split):
@@ -119,7 +119,7 @@ def check(path: CorpusPath, format_: Format = "brat", as_json: AsJson = False) -
 
 def _undeclared(source: CorpusSource, summary: CorpusSummary) -> list[Any]:
     """Types that a brat corpus uses and its annotation.conf does not name."""
-    from clinie_core.corpora.brat import legal_types
+    from clinie_core.data.corpora.brat import legal_types
     from clinie_core.errors import Problem
 
     legal = None
@@ -176,7 +176,7 @@ def convert(
 
     Each document is read back from what was written and compared with what it was.
     """
-    from clinie_core.corpora.conversion import convert as convert_corpus
+    from clinie_core.data.corpora.conversion import convert as convert_corpus
 
     with _source(path, format_) as source:
         report = convert_corpus(source, to, folder)
@@ -213,8 +213,8 @@ def split(
 
     The lists are what a space names: `splits: {train: lists/train.list, ...}`.
     """
-    from clinie_core.corpora.split_lists import write_lists
-    from clinie_core.corpora.splitting import Member
+    from clinie_core.data.corpora.split_lists import write_lists
+    from clinie_core.data.corpora.splitting import Member
     from clinie_core.errors import ErrorList, Problem
 
     errors, members = ErrorList(), []

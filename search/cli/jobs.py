@@ -23,7 +23,7 @@ from search.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from search.submission import Jobs
+    from search.cluster.submission import Jobs
 
 __all__ = ["COMMANDS", "jobs_at", "show_jobs"]
 
@@ -38,7 +38,7 @@ JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or a st
 
 def jobs_at(address: str | None) -> Jobs:
     """The jobs of a cluster, by the URL of its dashboard."""
-    from search.submission import DEFAULT_ADDRESS, Jobs
+    from search.cluster.submission import DEFAULT_ADDRESS, Jobs
 
     return Jobs(address or DEFAULT_ADDRESS)
 
@@ -80,8 +80,8 @@ def submit(
 
     Paths are the cluster's. Passwords are taken from the cluster's environment and are never sent.
     """
-    from search.space_file import read_space_file
-    from search.submission import SearchJob, job_of
+    from search.cluster.submission import SearchJob, job_of
+    from search.config.space_file import read_space_file
 
     if resume:
         job = SearchJob(None, space, home, tracking_uri, allow_text)
@@ -121,8 +121,8 @@ def stop(
     if address:
         console().print(f"asked {jobs_at(address).stop(study)} to stop")
         return
-    from search.settings import Home
-    from search.study_lock import ask_to_stop
+    from search.storage.home import Home
+    from search.study.lock import ask_to_stop
 
     console().print(f"asked process {ask_to_stop(Home.at(home), study)} to stop")
 
@@ -145,9 +145,9 @@ def manifest(
     """Write a KubeRay RayJob for a search: `clinie manifest SPACE | kubectl apply -f -`."""
     import yaml
 
-    from search.manifest import ray_job
-    from search.space_file import read_space_file
-    from search.submission import job_of
+    from search.cluster.manifest import ray_job
+    from search.cluster.submission import job_of
+    from search.config.space_file import read_space_file
 
     file, _ = read_space_file(space, overrides or ())
     job = job_of(file, home, tracking_uri=tracking_uri)

@@ -20,8 +20,8 @@ from search.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from clinie_core.document import Document
-    from clinie_core.extractor import Extractor
+    from clinie_core.data.document import Document
+    from clinie_core.inference.extractor import Extractor
 
 __all__ = ["COMMANDS"]
 
@@ -42,8 +42,8 @@ def predict(
     Shows the text with its concepts marked; --json gives types and offsets without text. A model of relations
     alone reads the concepts of NOTE.txt from the brat file NOTE.ann beside it.
     """
-    from clinie_core.corpora import FORMATS
-    from clinie_core.extractor import found_json
+    from clinie_core.data.corpora import FORMATS
+    from clinie_core.inference.extractor import found_json
     from search.report.terminal import marked_text
 
     format_ = FORMATS.load(to, "--to")()
@@ -98,7 +98,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a registered model on a split of a corpus."""
-    from clinie_core.corpora.loading import discover_splits, load_corpus
+    from clinie_core.data.corpora.loading import discover_splits, load_corpus
     from clinie_core.scoring.significance import interval
     from search.report.terminal import scores_table
 
@@ -127,7 +127,7 @@ def serve(
     """
     from search.promotion.registration import EXTRACTOR, files_of
     from search.serving.service import serve_model
-    from search.settings import Home
+    from search.storage.home import Home
     from search.tracking.connection import connect
 
     place = Home.at(home, tracking_uri)
@@ -151,7 +151,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000,
 ) -> None:
     """Open the MLflow UI on a home folder (Ctrl-C ends it)."""
-    from search.settings import Home
+    from search.storage.home import Home
 
     place = Home.at(home, tracking_uri)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", place.tracking_uri]
@@ -163,8 +163,8 @@ def ui(
 
 
 def _without_concepts(file: Path) -> Document:
-    from clinie_core.corpora.corpus_format import read_text
-    from clinie_core.document import Document
+    from clinie_core.data.corpora.corpus_format import read_text
+    from clinie_core.data.document import Document
 
     if str(file) == "-":
         return Document("stdin", sys.stdin.read())
@@ -172,8 +172,8 @@ def _without_concepts(file: Path) -> Document:
 
 
 def _with_concepts(file: Path) -> Document:
-    from clinie_core.corpora.brat import Brat
-    from clinie_core.corpora.corpus_format import read_text
+    from clinie_core.data.corpora.brat import Brat
+    from clinie_core.data.corpora.corpus_format import read_text
     from clinie_core.errors import fail
 
     annotations = file.with_suffix(".ann")
@@ -186,7 +186,7 @@ def _with_concepts(file: Path) -> Document:
 
 def _extractor(model: str, home: Path, tracking_uri: str | None) -> Extractor:
     from search.promotion.registration import registered_extractor
-    from search.settings import Home
+    from search.storage.home import Home
     from search.tracking.connection import connect
 
     connect(Home.at(home, tracking_uri))

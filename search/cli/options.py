@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from search.settings import Home
+    from search.storage.home import Home
 
 __all__ = [
     "AllowText",
@@ -88,8 +88,8 @@ def home_of_study(home: Path, study: str, server: str | None) -> Home:
     Raises:
         InputError: If there is no such folder or study.
     """
-    from search.ledger import Ledger, open_storage
-    from search.settings import Home
+    from search.ledger.ledger import Ledger, open_storage
+    from search.storage.home import Home
 
     remembered = Ledger.open(open_storage(Home.at(home)), study).attributes.get("server")
     return Home.at(home, server or remembered)

@@ -50,13 +50,13 @@ def promote(
     Every read of the test split is recorded, that of a dry run too, and raises the bar for the next one. Exits
     with 1 if the model is refused.
     """
-    from clinie_core.corpora.loading import load_corpora
+    from clinie_core.data.corpora.loading import load_corpora
     from clinie_core.errors import fail
-    from search.ledger import Ledger, open_storage
+    from search.config.space_file import SpaceFile
+    from search.ledger.ledger import Ledger, open_storage
     from search.promotion.policy import read_policy
     from search.promotion.promotion import Candidate
     from search.promotion.promotion import promote as promote_candidate
-    from search.space_file import SpaceFile
     from search.tracking.connection import connect
 
     if merge and pin:
@@ -144,7 +144,7 @@ def history(
 
     from clinie_core.errors import fail
     from search.promotion.history import History
-    from search.settings import Home
+    from search.storage.home import Home
     from search.tracking.connection import connect
 
     record = History(connect(Home.at(home, tracking_uri)), name)
@@ -177,7 +177,7 @@ def rollback(
 ) -> None:
     """Make the champion before the present one champion again."""
     from search.promotion.promotion import rollback as roll_back
-    from search.settings import Home
+    from search.storage.home import Home
     from search.tracking.connection import connect
 
     before, now = roll_back(connect(Home.at(home, tracking_uri)), name)
@@ -197,7 +197,7 @@ def copy(
 ) -> None:
     """Copy a registered model to another registry and make it champion there, as from development to production."""
     from search.promotion.copying import copy_model
-    from search.settings import Home
+    from search.storage.home import Home
 
     title = name or model.replace("/", "@").partition("@")[0]
     source = Home.at(home, tracking_uri)

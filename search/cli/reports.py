@@ -20,7 +20,7 @@ from search.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from search.report.gather import StudyReport
+    from search.report.study_report import StudyReport
 
 __all__ = ["COMMANDS"]
 
@@ -98,7 +98,7 @@ def compare(
 
 
 def _gathered(study: str, home: Path, tracking_uri: str | None) -> StudyReport:
-    from search.report.gather import gather
+    from search.report.study_report import gather
 
     return gather(home_of_study(home, study, tracking_uri), study)
 

@@ -28,7 +28,7 @@ __all__ = ["COMMANDS"]
 
 def spaces(as_json: AsJson = False) -> None:
     """List the spaces that come with clinie."""
-    from search.space_file import read_space_file, shipped_spaces
+    from search.config.space_file import read_space_file, shipped_spaces
 
     rows = []
     for name, file in shipped_spaces().items():
@@ -53,12 +53,12 @@ def plan(
     """Validate a space, count its configurations and show some with their size, without training."""
     import math
 
-    from clinie_core.corpora.loading import load_corpora
+    from clinie_core.data.corpora.loading import load_corpora
+    from clinie_core.data.schema import Schema
     from clinie_core.errors import InputError
-    from clinie_core.schema import Schema
-    from search.domains import RandomChooser
-    from search.space import SearchSpace
-    from search.space_file import read_space_file
+    from search.config.domains import RandomChooser
+    from search.config.search_space import SearchSpace
+    from search.config.space_file import read_space_file
 
     file, where = read_space_file(space, overrides or ())
     searched = SearchSpace(file, where)
@@ -70,7 +70,7 @@ def plan(
         types = tuple(f"type-{i}" for i in range(10))
         schema = Schema(concept_types=types, links=tuple((f"link-{i}", types[0], types[i]) for i in range(10)))
         note = f"corpus not read ({error.problems[0]}); sizes are for 10 types"
-    from clinie_core.footprint import footprint
+    from clinie_core.training.memory_estimate import footprint
 
     together = file.resources.workers_per_trial
     sizes = [footprint(config, schema, processes=together) for config in drawn]
@@ -118,9 +118,9 @@ def search(
 
     Ctrl-C stops cleanly; `clinie resume STUDY` then goes on where it stopped.
     """
-    from search.settings import Home
-    from search.space_file import read_space_file
-    from search.study import Study
+    from search.config.space_file import read_space_file
+    from search.storage.home import Home
+    from search.study.study import Study
 
     file, where = read_space_file(space, overrides or ())
     file = file.with_absolute_paths()
@@ -150,10 +150,10 @@ def transfer(
     import dataclasses
 
     from clinie_core.errors import fail
+    from search.config.space_file import read_space_file
     from search.report.terminal import transfer_table
-    from search.settings import Home
-    from search.space_file import read_space_file
-    from search.transfer import run_transfer, summarized
+    from search.storage.home import Home
+    from search.study.transfer import run_transfer, summarized
 
     if not all(part.strip().isdigit() for part in shots.split(",")):
         fail("--shots", f"found {shots!r}", "whole numbers with commas between them, for example 0,5,20")
@@ -190,7 +190,7 @@ def resume(
 
     Sends what MLflow could not be told while its server was away.
     """
-    from search.study import Study
+    from search.study.study import Study
 
     reopened = Study.reopen(home_of_study(home, study, tracking_uri), study)
     _run(reopened, resume=True, as_json=as_json, allow_text=allow_text)
@@ -206,7 +206,7 @@ def extend(
     allow_text: AllowText = False,
 ) -> None:
     """Go on with a study beyond its budget, with all that it has learned."""
-    from search.study import Study
+    from search.study.study import Study
 
     longer = Study.extended(home_of_study(home, study, tracking_uri), study, trials=trials, hours=hours)
     _run(longer, resume=True, as_json=as_json, allow_text=allow_text)
@@ -223,9 +223,9 @@ def repeat(
 ) -> None:
     """Train one trial's configuration again, as a study of its own named STUDY-trial-TRIAL."""
     from clinie_core.errors import fail
-    from search.ledger import Ledger, open_storage
-    from search.space_file import SpaceFile
-    from search.study import Study
+    from search.config.space_file import SpaceFile
+    from search.ledger.ledger import Ledger, open_storage
+    from search.study.study import Study
 
     place = home_of_study(home, study, tracking_uri)
     ledger = Ledger.open(open_storage(place), study)
@@ -243,8 +243,8 @@ def repeat(
 def _run(study: Any, *, resume: bool, as_json: bool, allow_text: bool) -> None:
     from rich.console import Console
 
-    from search.progress import Progress
     from search.report.terminal import trials_table
+    from search.study.progress import Progress
 
     messages = Console(stderr=True, highlight=False)
     for warning in study.warnings:
@@ -281,11 +281,11 @@ def status(
     if address:
         show_jobs(jobs_at(address), study, as_json=as_json)
         return
-    from search.ledger import Ledger, open_storage, study_names
+    from search.ledger.ledger import Ledger, open_storage, study_names
     from search.report.terminal import trials_table
-    from search.settings import Home
-    from search.study import standing
-    from search.study_lock import is_running
+    from search.storage.home import Home
+    from search.study.lock import is_running
+    from search.study.study import standing
 
     place = Home.at(home)
     if study is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from clinie_core.checkpoint import Checkpoint
-from search.describe import describe_config
+from clinie_core.modeling.checkpoint import Checkpoint
+from search.config.description import describe_config
 from search.promotion.gate import Decision
 
 __all__ = ["model_card"]

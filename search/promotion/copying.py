@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from mlflow.tracking import MlflowClient
 
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.extractor import Extractor
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.inference.extractor import Extractor
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
 from search.promotion.registration import EXTRACTOR, check_predictions, files_of, logged_version
-from search.settings import Home, without_password
+from search.storage.home import Home, without_password
 from search.tracking.connection import connect, experiment_id
 
 __all__ = ["copy_model"]

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from clinie_core.document import Document
-from clinie_core.extractor import Extractor
-from clinie_core.world import World
+from clinie_core.data.document import Document
+from clinie_core.inference.extractor import Extractor
+from clinie_core.modeling.distributed import World
 from search.promotion.gate import Evidence, TypeScore
 
 __all__ = ["measure"]

@@ -19,17 +19,17 @@ from mlflow.tracking import MlflowClient
 
 import clinie_core
 from clinie_core.config import Frozen
-from clinie_core.document import Corpus
+from clinie_core.data.document import Corpus
 from clinie_core.errors import fail
-from clinie_core.extractor import Extractor
-from search.ledger import TrialRecord
+from clinie_core.inference.extractor import Extractor
+from search.ledger.ledger import TrialRecord
 from search.promotion.card import model_card
 from search.promotion.evidence import measure
 from search.promotion.gate import Decision, Evidence, decide
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
 from search.promotion.policy import Policy
-from search.promotion.reads import count_reads
 from search.promotion.registration import EXTRACTOR, Base, check_predictions, files_of, packages, register, written
+from search.promotion.test_set_accesses import count_reads
 from search.tracking.connection import code_version, fetch_artifacts
 
 __all__ = ["Candidate", "HistoryBroken", "Promotion", "promote", "rollback"]

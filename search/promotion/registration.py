@@ -22,10 +22,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 import clinie_core
-from clinie_core.corpora.jsonl import Jsonl
-from clinie_core.document import Document
+from clinie_core.data.corpora.jsonl import Jsonl
+from clinie_core.data.document import Document
 from clinie_core.errors import fail
-from clinie_core.extractor import Extractor, found_json
+from clinie_core.inference.extractor import Extractor, found_json
 
 __all__ = [
     "EXTRACTOR",
@@ -42,7 +42,7 @@ __all__ = [
 
 Base = Literal["whole", "pinned", "merged"]
 """Whether a version carries its backbone, names it by sha256, or has everything in one set of weights."""
-SERVED = Path(__file__).parent.parent / "served_model.py"
+SERVED = Path(__file__).with_name("served_model.py")
 EXTRACTOR = "artifacts/extractor"
 FRESH = """
 import json, sys

@@ -9,8 +9,8 @@ from clinie_core.errors import fail
 from clinie_core.scoring.significance import Comparison
 from search.analysis.comparisons import GroupComparison
 from search.analysis.findings import Findings, compared_groups, compared_trials
-from search.describe import describe_config
-from search.report.sheets import Sheet, verdict
+from search.config.description import describe_config
+from search.report.sections import Sheet, verdict
 
 __all__ = ["StudyComparison", "compare_studies"]
 

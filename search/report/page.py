@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from search.analysis.findings import COSTS, Findings
 from search.report import plots
-from search.report.sheets import Curve, Sheet
+from search.report.sections import Curve, Sheet
 
 __all__ = ["render_page"]
 

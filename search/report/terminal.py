@@ -11,16 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from clinie_core.config import TrialConfig
-from clinie_core.document import Document
+from clinie_core.data.document import Document
 from clinie_core.scoring import Scores
 from clinie_core.scoring.significance import interval
-from search.describe import describe_config
-from search.ledger import TrialRecord
-from search.report.sheets import Sheet
+from search.config.description import describe_config
+from search.ledger.ledger import TrialRecord
+from search.report.sections import Sheet
 
 if TYPE_CHECKING:
-    from clinie_core.footprint import Footprint
-    from search.transfer import TransferRow
+    from clinie_core.training.memory_estimate import Footprint
+    from search.study.transfer import TransferRow
 
 __all__ = ["marked_text", "plan_table", "print_sheets", "scores_table", "transfer_table", "trials_table"]
 

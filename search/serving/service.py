@@ -4,7 +4,7 @@ Annotations are evaluated here, not kept as text: FastAPI reads them in the repl
 have not travelled.
 """
 
-import search.ray_environment  # noqa: F401  # before Ray, which reads it when it is imported
+import search.cluster.environment  # noqa: F401  # before Ray, which reads it when it is imported
 
 # isort: split
 import asyncio
@@ -17,14 +17,14 @@ from typing import Any
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from clinie_core.corpora.corpus_format import Piece
-from clinie_core.corpora.jsonl import Jsonl
-from clinie_core.document import Document
+from clinie_core.data.corpora.corpus_format import Piece
+from clinie_core.data.corpora.jsonl import Jsonl
+from clinie_core.data.document import Document
 from clinie_core.errors import InputError
-from clinie_core.extractor import Extractor, found_json
-from search.executor.cluster import ray_session
-from search.executor.worker import failure_reason
+from clinie_core.inference.extractor import Extractor, found_json
+from search.cluster.session import ray_session
 from search.serving.api import FoundIn, Health, Notes, PredictionFailed, Predictions, TooLarge, make_api
+from search.trials.failure import failure_reason
 
 __all__ = ["serve_model"]
 

@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 import clinie_core
 from clinie_core.errors import fail
-from search.settings import Home, source_digest, without_password
+from search.storage.home import Home, source_digest, without_password
 
 __all__ = [
     "code_version",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from clinie_core.document import Corpus
+from clinie_core.data.document import Corpus
 
 __all__ = ["DatasetFacts", "dataset_facts", "dataset_inputs"]
 

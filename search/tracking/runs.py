@@ -12,11 +12,11 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from clinie_core.backbones import architecture_of
+from clinie_core.backbones.pretrained import architecture_of
 from clinie_core.config import TrialConfig
 from clinie_core.scoring.document_counts import FILE as COUNTS_FILE
-from search.describe import formulation_name, run_name
-from search.objectives import SYSTEM
+from search.config.description import formulation_name, run_name
+from search.config.objectives import SYSTEM
 from search.tracking.datasets import DatasetFacts, dataset_inputs
 from search.tracking.outbox import Event
 

@@ -12,7 +12,7 @@ from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
 from clinie_core.config import TrialConfig
-from search.settings import Home
+from search.storage.home import Home
 from search.tracking.connection import code_version, experiment_id, is_unreachable
 from search.tracking.datasets import DatasetFacts, dataset_inputs
 from search.tracking.outbox import Outbox

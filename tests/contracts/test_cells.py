@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from clinie_core.capabilities import Cell, cells
 from clinie_core.config import BackboneSource, Part, TrialConfig
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus, Document
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Corpus, Document
 from clinie_core.errors import ErrorList, InputError
-from clinie_core.extractor import Extractor
 from clinie_core.finetuning import FINETUNING
-from clinie_core.model import build_model
-from clinie_core.shelf import Shelf
-from clinie_core.training import EpochReport, train
-from search.domains import parse_domain
+from clinie_core.inference.extractor import Extractor
+from clinie_core.modeling.capabilities import Cell, cells
+from clinie_core.modeling.model import build_model
+from clinie_core.modeling.model_cache import Shelf
+from clinie_core.training.train import EpochReport, train
+from search.config.domains import parse_domain
 
 COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 SCRATCH: dict[str, dict[str, Any]] = {
@@ -34,8 +34,8 @@ FORMULATION_PARAMETERS = {"generation": {"instruction": "short"}, "marked_pairs"
 PREDICT = """
 import json, sys
 from pathlib import Path
-from clinie_core.document import Document
-from clinie_core.extractor import Extractor
+from clinie_core.data.document import Document
+from clinie_core.inference.extractor import Extractor
 from tests_cells import gold, plain
 folders = json.loads(sys.stdin.read())
 print(json.dumps({folder: plain(Extractor.load(Path(folder)).annotate(gold())) for folder in folders}))

@@ -6,7 +6,7 @@ import pytest
 
 from clinie_core.errors import ErrorList
 from clinie_core.finetuning import FINETUNING
-from search.domains import parse_domain
+from search.config.domains import parse_domain
 
 
 @pytest.mark.parametrize("name", FINETUNING)

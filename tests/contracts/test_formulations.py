@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clinie_core.backbones import load_tokenizer
+from clinie_core.backbones.pretrained import load_tokenizer
 from clinie_core.config import BackboneSource, Task, TrialConfig
-from clinie_core.document import Corpus, Document
+from clinie_core.data.document import Corpus, Document
+from clinie_core.data.schema import Schema
+from clinie_core.encoding.examples import Example
 from clinie_core.errors import ErrorList
-from clinie_core.examples import Example
 from clinie_core.formulations import FORMULATIONS
 from clinie_core.formulations.formulation import Formulation
-from clinie_core.schema import Schema
-from clinie_core.shelf import input_context
-from search.domains import parse_domain
+from clinie_core.modeling.model_cache import input_context
+from search.config.domains import parse_domain
 
 ROWS = [(name, task) for name in FORMULATIONS for task in sorted(FORMULATIONS.load(name).tasks)]
 

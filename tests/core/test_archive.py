@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clinie_core.corpora.archive import FREE_BYTES, unpacked
+from clinie_core.data.corpora.archive import FREE_BYTES, unpacked
 from clinie_core.errors import InputError
 
 

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from clinie_core.backbones import backbone_facts, check_backbone, load_model, load_tokenizer, locate
+from clinie_core.backbones.pretrained import backbone_facts, check_backbone, load_model, load_tokenizer, locate
 from clinie_core.config import BackboneSource
 from clinie_core.errors import InputError
 

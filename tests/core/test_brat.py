@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.corpora.brat import Brat
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Attribute, Concept, Document, Relation, Span
+from clinie_core.data.corpora.brat import Brat
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Attribute, Concept, Document, Relation, Span
 from clinie_core.errors import InputError
 
 

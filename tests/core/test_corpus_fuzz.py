@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from clinie_core.corpora import FORMATS
-from clinie_core.corpora.checking import document_problems
-from clinie_core.corpora.losses import differences
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Document
+from clinie_core.data.corpora import FORMATS
+from clinie_core.data.corpora.checking import document_problems
+from clinie_core.data.corpora.losses import differences
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Document
 from clinie_core.errors import Problem
 
 CORPORA = os.environ.get("CLINIE_CORPORA")

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.backbones import load_model
+from clinie_core.backbones.layer_removal import cut_layers, kept_layers, layer_stack
+from clinie_core.backbones.pretrained import load_model
 from clinie_core.config import BackboneSource, TrialConfig
-from clinie_core.depth import cut_layers, kept_layers, layer_stack
-from clinie_core.document import Corpus
-from clinie_core.extractor import Extractor
-from clinie_core.training import train
+from clinie_core.data.document import Corpus
+from clinie_core.inference.extractor import Extractor
+from clinie_core.training.train import train
 
 
 @given(st.integers(1, 48), st.floats(0.01, 1.0), st.sampled_from(["top", "alternate"]))

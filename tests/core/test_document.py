@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from clinie_core.document import Concept, Corpus, Document, Span
+from clinie_core.data.document import Concept, Corpus, Document, Span
 from clinie_core.errors import ErrorList, InputError
-from clinie_core.table import Table
+from clinie_core.registry import Table
 
 
 def test_repr_hides_text_and_mentions(corpus: Corpus) -> None:

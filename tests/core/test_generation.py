@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from clinie_core.backbones import load_model
-from clinie_core.batch import collate
+from clinie_core.backbones.pretrained import load_model
 from clinie_core.config import BackboneSource, Part, TrialConfig
-from clinie_core.document import Corpus
+from clinie_core.data.document import Corpus
+from clinie_core.data.schema import Schema
+from clinie_core.encoding.batch import collate
+from clinie_core.encoding.examples import Example
 from clinie_core.errors import InputError
-from clinie_core.examples import Example
-from clinie_core.extractor import Extractor
 from clinie_core.finetuning import FINETUNING
 from clinie_core.formulations import FORMULATIONS, components_of
 from clinie_core.heads import LanguageHead
-from clinie_core.model import LanguageModel
-from clinie_core.schema import Schema
-from clinie_core.shelf import Shelf, input_context
-from clinie_core.training import EpochReport, train
+from clinie_core.inference.extractor import Extractor
+from clinie_core.modeling.model import LanguageModel
+from clinie_core.modeling.model_cache import Shelf, input_context
+from clinie_core.training.train import EpochReport, train
 
 COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.5}
 DECODERS = {

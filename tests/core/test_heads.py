@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.batch import IGNORED, Batch
+from clinie_core.data.bio_tagging import FORBIDDEN, bio_labels, legal_transitions, viterbi
+from clinie_core.encoding.batch import IGNORED, Batch
 from clinie_core.heads import CrfHead, LinearHead
-from clinie_core.tagging import FORBIDDEN, bio_labels, legal_transitions, viterbi
 
 LABELS = bio_labels(("A",))
 

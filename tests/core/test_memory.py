@@ -13,11 +13,11 @@ import pytest
 from safetensors.torch import load_file
 
 from clinie_core.config import Part, TrialConfig
-from clinie_core.document import Corpus
+from clinie_core.data.document import Corpus
+from clinie_core.data.schema import Schema
 from clinie_core.errors import InputError
-from clinie_core.footprint import footprint
-from clinie_core.schema import Schema
-from clinie_core.training import train
+from clinie_core.training.memory_estimate import footprint
+from clinie_core.training.train import train
 
 MakeConfig = Callable[..., TrialConfig]
 
@@ -80,10 +80,10 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from clinie_core.config import TrialConfig
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Corpus
 from clinie_core.errors import OutOfMemory
-from clinie_core.training import train
+from clinie_core.training.train import train
 
 torch.set_num_threads(1)
 config, folder = TrialConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2])

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from clinie_core.corpora import FORMATS
-from clinie_core.corpora.brat import Brat
-from clinie_core.corpora.conll import Conll
-from clinie_core.corpora.losses import differences
-from clinie_core.document import (
+from clinie_core.data.corpora import FORMATS
+from clinie_core.data.corpora.brat import Brat
+from clinie_core.data.corpora.conll import Conll
+from clinie_core.data.corpora.losses import differences
+from clinie_core.data.document import (
     Attribute,
     Concept,
     Document,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from clinie_core.corpora import FORMATS
-from clinie_core.corpora.brat import Brat
-from clinie_core.corpora.losses import differences
+from clinie_core.data.corpora import FORMATS
+from clinie_core.data.corpora.brat import Brat
+from clinie_core.data.corpora.losses import differences
 
 CORPORA = os.environ.get("CLINIE_CORPORA")
 pytestmark = pytest.mark.skipif(CORPORA is None, reason="CLINIE_CORPORA is not set: no real corpora on this machine")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clinie_core.document import Attribute, Concept, Document, EntityRelation, Relation, Span
+from clinie_core.data.document import Attribute, Concept, Document, EntityRelation, Relation, Span
 from clinie_core.scoring import Counts, score_attributes, score_entity_relations, score_relations
 from clinie_core.scoring.significance import compare, interval
 

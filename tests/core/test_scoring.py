@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.document import Concept, Span
+from clinie_core.data.document import Concept, Span
 from clinie_core.scoring import Counts, score_concepts
 from clinie_core.scoring.items import MODES as MODE_TABLE
 

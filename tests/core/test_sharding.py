@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import distributed
 
 from clinie_core.config import BackboneSource, Part, TrialConfig
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Corpus
 from clinie_core.finetuning import FINETUNING
-from clinie_core.training import train
+from clinie_core.training.train import train
 
 COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 SCRATCH: dict[str, dict[str, Any]] = {

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.corpora.splitting import Member, few_shot_order, group_key, stratify
-from clinie_core.document import Document
+from clinie_core.data.corpora.splitting import Member, few_shot_order, group_key, stratify
+from clinie_core.data.document import Document
 from clinie_core.errors import InputError
 
 types = st.dictionaries(st.sampled_from(["Drug", "ADE", "Dose", "Rare"]), st.integers(1, 5), max_size=4)

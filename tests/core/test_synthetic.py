@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from decoder_from_scratch import look_up_f1
 
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Corpus
 
 
 def test_equal_seeds_give_equal_notes_and_others_do_not() -> None:

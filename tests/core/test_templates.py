@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinie_core.backbones import load_tokenizer
+from clinie_core.backbones.pretrained import load_tokenizer
 from clinie_core.config import BackboneSource, Task
-from clinie_core.constrained import Grammar, Vocabulary
 from clinie_core.templates import TEMPLATES
+from clinie_core.templates.constrained_decoding import Grammar, Vocabulary
 from clinie_core.templates.grounding import ground
 from clinie_core.templates.template import END, Answer, Mention, Source
 

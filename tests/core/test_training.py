@@ -11,14 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.batching import epoch_batches, length_sorted_batches
-from clinie_core.checkpoint import Checkpoint
 from clinie_core.config import Part, TrialConfig
-from clinie_core.document import Corpus
+from clinie_core.data.document import Corpus
+from clinie_core.encoding.batch_sampling import epoch_batches, length_sorted_batches
 from clinie_core.errors import InputError
-from clinie_core.extractor import Extractor
+from clinie_core.inference.extractor import Extractor
+from clinie_core.modeling.checkpoint import Checkpoint
 from clinie_core.scoring import score_concepts
-from clinie_core.training import EpochReport, train
+from clinie_core.training.train import EpochReport, train
 
 MakeConfig = Callable[..., TrialConfig]
 STABLE = ("strict_f1", "lenient_f1", "train_loss")
@@ -144,9 +144,9 @@ def test_training_leaves_the_random_state_of_the_caller(make_config: MakeConfig,
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    from clinie_core.model import build_model
-    from clinie_core.schema import Schema
-    from clinie_core.shelf import Shelf
+    from clinie_core.data.schema import Schema
+    from clinie_core.modeling.model import build_model
+    from clinie_core.modeling.model_cache import Shelf
 
     config = make_config()
     build_model(config, Schema(concept_types=("A",)), Shelf().backbone(config))

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.batching import mixed
-from clinie_core.checkpoint import Checkpoint
 from clinie_core.config import Part, TrialConfig
-from clinie_core.corpora.brat import Brat
-from clinie_core.corpora.loading import CorpusSource, Shares, load_corpora, load_corpus
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Concept, Corpus
+from clinie_core.data.corpora.brat import Brat
+from clinie_core.data.corpora.loading import CorpusSource, Shares, load_corpora, load_corpus
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Concept, Corpus
+from clinie_core.data.schema import CORPUS, Schema
+from clinie_core.encoding.batch_sampling import mixed
 from clinie_core.errors import InputError
-from clinie_core.schema import CORPUS, Schema
-from clinie_core.shelf import Shelf
-from clinie_core.training import train
-from clinie_core.transfer import few_shot_result, joined, zero_shot_result
+from clinie_core.modeling.checkpoint import Checkpoint
+from clinie_core.modeling.model_cache import Shelf
+from clinie_core.training.train import train
+from clinie_core.training.transfer import few_shot_result, joined, zero_shot_result
 
 MakeConfig = Callable[..., TrialConfig]
 QUESTION = Part(name="span_question", parameters={"wording": "name"})

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from clinie_core.backbones import load_tokenizer
+from clinie_core.backbones.pretrained import load_tokenizer
 from clinie_core.config import BackboneSource
-from clinie_core.document import Concept, Span
-from clinie_core.tagging import bio_labels, tag_units, tagged_concepts
-from clinie_core.windows import Frame, TokenizedDocument, Unit, tokenize_documents
+from clinie_core.data.bio_tagging import bio_labels, tag_units, tagged_concepts
+from clinie_core.data.document import Concept, Span
+from clinie_core.encoding.windows import Frame, TokenizedDocument, Unit, tokenize_documents
 
 SOURCES = {
     "characters": BackboneSource(name="tiny", scratch={"model_type": "bert"}),

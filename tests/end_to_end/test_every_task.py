@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clinie_core.corpora.brat import Brat
+from clinie_core.data.corpora.brat import Brat
 
 RunClinie = Callable[..., Any]
 WriteSpace = Callable[[Mapping[str, Any]], Path]

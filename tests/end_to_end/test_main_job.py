@@ -15,10 +15,10 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from clinie_core.corpora.brat import Brat
-from search.ledger import Ledger, open_storage, study_names
-from search.settings import Home
-from search.study_lock import locked
+from clinie_core.data.corpora.brat import Brat
+from search.ledger.ledger import Ledger, open_storage, study_names
+from search.storage.home import Home
+from search.study.lock import locked
 
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 WriteMainSpace = Callable[..., Path]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from search.settings import Home
+from search.storage.home import Home
 from tests.processes import end_with_children
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

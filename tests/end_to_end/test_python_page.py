@@ -19,7 +19,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_t
 def place(home: Path, corpus_folder: Path, promoted: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the page speaks of: a home folder, a corpus, a model's files."""
     from search.promotion.registration import EXTRACTOR, files_of
-    from search.settings import Home
+    from search.storage.home import Home
     from search.tracking.connection import connect
 
     folder = tmp_path_factory.mktemp("page")

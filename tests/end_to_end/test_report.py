@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from search.settings import Home
+from search.storage.home import Home
 
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 

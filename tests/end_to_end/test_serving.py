@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from clinie_core.corpora.brat import Brat
-from search.settings import Home
+from clinie_core.data.corpora.brat import Brat
+from search.storage.home import Home
 from tests.processes import end_with_children
 
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]

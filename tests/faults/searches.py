@@ -14,26 +14,30 @@ import psutil
 import yaml
 from mlflow.tracking import MlflowClient
 
-from search.settings import Home
+from search.storage.home import Home
 
 INJECT = Path(__file__).with_name("inject")
 TRIALS, EPOCHS = 3, 3
 POINTS: dict[str, dict[str, Any]] = {
-    "after a suggestion": {"at": "search.suggest:LedgerSearcher.suggest", "after": True, "count": 2},
-    "in the middle of a suggestion": {"at": "search.space:SearchSpace.suggest", "after": False, "count": 3},
-    "before the first epoch": {"at": "clinie_core.trainer:Trainer.train_epoch", "after": False, "count": 1},
-    "in the middle of an epoch": {"at": "clinie_core.trainer:Trainer._step", "after": True, "count": 6},
-    "while a checkpoint is written": {"at": "clinie_core.training_state:replace_folder", "after": False, "count": 2},
+    "after a suggestion": {"at": "search.tune.searcher:LedgerSearcher.suggest", "after": True, "count": 2},
+    "in the middle of a suggestion": {
+        "at": "search.config.search_space:SearchSpace.suggest",
+        "after": False,
+        "count": 3,
+    },
+    "before the first epoch": {"at": "clinie_core.training.trainer:Trainer.train_epoch", "after": False, "count": 1},
+    "in the middle of an epoch": {"at": "clinie_core.training.trainer:Trainer._step", "after": True, "count": 6},
+    "while a checkpoint is written": {"at": "clinie_core.training.state:replace_folder", "after": False, "count": 2},
     "after the checkpoint, before the report": {
-        "at": "search.executor.programs:as_result",
+        "at": "search.pool.program:as_result",
         "after": False,
         "count": 2,
     },
-    "after the report, before the ledger": {"at": "search.ledger:Ledger.report", "after": False, "count": 2},
+    "after the report, before the ledger": {"at": "search.ledger.ledger:Ledger.report", "after": False, "count": 2},
     "while MLflow is told an epoch": {"at": "search.tracking.runs:Runs._log_epoch", "after": False, "count": 4},
     "while a model is logged": {"at": "search.tracking.runs:Runs._logged_model", "after": True, "count": 1},
-    "between MLflow and the ledger": {"at": "search.ledger:Ledger.end", "after": False, "count": 1},
-    "after the ledger has a trial's end": {"at": "search.ledger:Ledger.end", "after": True, "count": 1},
+    "between MLflow and the ledger": {"at": "search.ledger.ledger:Ledger.end", "after": False, "count": 1},
+    "after the ledger has a trial's end": {"at": "search.ledger.ledger:Ledger.end", "after": True, "count": 1},
 }
 """Where something happens to a search: before or after which call of a function, counted over all its processes."""
 

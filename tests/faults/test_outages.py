@@ -14,8 +14,8 @@ from tests.faults.searches import POINTS, TRIALS, Ending, ending_of, expect, pro
 from tests.servers import MlflowServer, PostgresServer
 
 pytestmark = pytest.mark.slow
-LAST_END = {"at": "search.ledger:Ledger.end", "after": True, "count": TRIALS}
-THIRD_PAUSE = {"at": "search.ledger_storage:_pause", "after": True, "count": 3}
+LAST_END = {"at": "search.ledger.ledger:Ledger.end", "after": True, "count": TRIALS}
+THIRD_PAUSE = {"at": "search.ledger.storage:_pause", "after": True, "count": 3}
 
 
 @contextmanager

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import yaml
 
-from clinie_core.corpora.brat import Brat
-from clinie_core.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.brat import Brat
+from clinie_core.data.corpora.synthetic import synthetic_splits
 
 INJECT = Path(__file__).with_name("inject")
-READING = {"at": "clinie_core.prediction:_bare", "after": False, "count": 3, "victim": ""}
+READING = {"at": "clinie_core.inference.prediction:_bare", "after": False, "count": 3, "victim": ""}
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def test_text_is_let_out_only_when_asked_for_and_the_run_says_so(
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    from search.settings import Home
+    from search.storage.home import Home
 
     done = search(planted, tmp_path, ray_folder, {**READING, "raise": "ValueError"}, "--allow-text")
     assert "printed" in done.leaks(planted)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from clinie_core.config import Part, TrialConfig
-from clinie_core.document import Corpus
-from clinie_core.training import EpochReport, train
+from clinie_core.data.document import Corpus
+from clinie_core.training.train import EpochReport, train
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,9 @@ from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.significance import rates
 from search.analysis.comparisons import compare_groups, corrected_best, expected_best, trend
 from search.analysis.findings import CorpusRow, Findings, ScoredTrial, compared_with_single, find
-from search.ledger import TrialRecord
+from search.ledger.ledger import TrialRecord
 from search.report.page import render_page
-from search.report.sheets import NO_EVIDENCE, sheets_of
+from search.report.sections import NO_EVIDENCE, sheets_of
 
 Counts = NDArray[np.float64]
 DOCUMENTS = 100

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from search import doctor
-from search.doctor import KNOWN_FAULTS, Finding, examine
-from search.settings import Home
+from search.cluster import doctor
+from search.cluster.doctor import KNOWN_FAULTS, Finding, examine
+from search.storage.home import Home
 
 
 def findings(home: Home) -> dict[str, list[Finding]]:

@@ -15,17 +15,17 @@ import ray.cloudpickle
 from optuna.trial import TrialState
 
 from clinie_core.errors import InputError
-from search.executor.job_board import Job
-from search.executor.pool import Pool
-from search.executor.stop_signal import StopSignal
-from search.executor.tuning import run_trials
-from search.executor.worker import OnReport, Program
-from search.ledger import Ledger, open_storage
-from search.objectives import Objective
-from search.settings import Home
-from search.space import SearchSpace
-from search.space_file import SpaceFile, read_space_file
-from search.suggest import METRIC_NAMES
+from search.config.objectives import Objective
+from search.config.search_space import SearchSpace
+from search.config.space_file import SpaceFile, read_space_file
+from search.ledger.ledger import Ledger, open_storage
+from search.pool.pool import Pool
+from search.pool.queue import Job
+from search.pool.worker import OnReport, Program
+from search.storage.home import Home
+from search.trials.result import METRIC_NAMES
+from search.tune.run import run_trials
+from search.tune.stop_signal import StopSignal
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module
 

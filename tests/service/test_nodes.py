@@ -33,15 +33,15 @@ def cluster(
 PROGRAM = """
 import json, os, sys
 from pathlib import Path
-import search.ray_environment
+import search.cluster.environment
 import ray
 from clinie_core.config import TrialConfig
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus
-from search.executor.job_board import Job, Report
-from search.executor.pool import Pool
-from search.executor.programs import TrainingProgram
-from search.space_file import Resources
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Corpus
+from search.pool.queue import Job, Report
+from search.pool.pool import Pool
+from search.pool.program import TrainingProgram
+from search.config.space_file import Resources
 
 config, workers, groups, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
 

@@ -16,12 +16,12 @@ import ray
 import ray.cloudpickle
 
 from clinie_core.config import Part, TrialConfig
-from clinie_core.document import Corpus
-from search.executor.job_board import Ended, Job, Report
-from search.executor.pool import Pool
-from search.executor.programs import TrainingProgram
-from search.executor.worker import OnReport, Program
-from search.space_file import Resources
+from clinie_core.data.document import Corpus
+from search.config.space_file import Resources
+from search.pool.pool import Pool
+from search.pool.program import TrainingProgram
+from search.pool.queue import Ended, Job, Report
+from search.pool.worker import OnReport, Program
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -97,7 +97,7 @@ def test_a_group_that_cannot_start_says_why(
     wait_until: Callable[[Callable[[], bool]], None],
 ) -> None:
     if digest:
-        monkeypatch.setattr("search.executor.pool.source_digest", lambda: digest)  # as on a machine with another clinie
+        monkeypatch.setattr("search.pool.pool.source_digest", lambda: digest)  # as on a machine with another clinie
     with Pool(Resources(concurrent_trials=1), make_program, tmp_path) as pool:
         wait_until(lambda: pool.failure() is not None)
         assert says in str(pool.failure())
@@ -119,7 +119,7 @@ def test_a_worker_killed_while_it_waits_takes_no_job_with_it(tmp_path: Path) -> 
 def test_workers_train_together_to_the_curve_of_one_process(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path, workers: int
 ) -> None:
-    from clinie_core.training import EpochReport, train
+    from clinie_core.training.train import EpochReport, train
 
     undropped = Part(name="token_classification", parameters={"dropout": 0.0})  # ranks draw dropout apart
     config = make_config(epochs=2, batch_size=4, formulation=undropped)
@@ -131,7 +131,7 @@ def test_workers_train_together_to_the_curve_of_one_process(
 
     train(config, corpus, on_epoch=on_epoch)
     resources = Resources(workers_per_trial=workers, cpus_per_worker=1, concurrent_trials=1)
-    with Pool(resources, TrainingProgram((ray.put(corpus),)), tmp_path / "ray") as pool:
+    with Pool(resources, TrainingProgram.share(corpus), tmp_path / "ray") as pool:
         for folder in (tmp_path / "a", tmp_path / "b"):  # the second job finds everything warm
             reports, reason = reports_of(pool, new_job(config.model_dump_json(), folder=folder))
             assert reason is None
@@ -147,7 +147,7 @@ def test_an_error_in_a_group_of_two_fails_the_job_and_the_group_comes_back(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
     resources = Resources(workers_per_trial=2, concurrent_trials=1)
-    with Pool(resources, TrainingProgram((ray.put(corpus),)), tmp_path / "ray") as pool:
+    with Pool(resources, TrainingProgram.share(corpus), tmp_path / "ray") as pool:
         broken = json.dumps({"epochs": "many"})
         reports, reason = reports_of(pool, new_job(broken))
         assert reports == []

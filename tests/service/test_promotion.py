@@ -15,18 +15,18 @@ import mlflow
 import pytest
 
 from clinie_core.config import TrialConfig
-from clinie_core.document import Corpus
+from clinie_core.data.document import Corpus
 from clinie_core.errors import InputError
-from clinie_core.training import train
-from search.ledger import TrialRecord
+from clinie_core.training.train import train
+from search.ledger.ledger import TrialRecord
 from search.promotion import promotion as promotion_module
 from search.promotion.copying import copy_model
 from search.promotion.history import History
 from search.promotion.policy import Policy
 from search.promotion.promotion import Candidate, HistoryBroken, Promotion, promote, rollback
-from search.promotion.reads import count_reads
 from search.promotion.registration import PredictionsDiffer, files_of, registered_extractor
-from search.settings import Home
+from search.promotion.test_set_accesses import count_reads
+from search.storage.home import Home
 from search.tracking.connection import connect
 
 MUTATING = (
@@ -173,12 +173,12 @@ import json, os, signal, sys
 from pathlib import Path
 from mlflow.tracking import MlflowClient
 from clinie_core.config import TrialConfig
-from clinie_core.corpora.synthetic import synthetic_splits
-from clinie_core.document import Corpus
-from search.ledger import TrialRecord
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.document import Corpus
+from search.ledger.ledger import TrialRecord
 from search.promotion.policy import Policy
 from search.promotion.promotion import Candidate, promote
-from search.settings import Home
+from search.storage.home import Home
 from search.tracking.connection import connect
 
 asked = json.load(sys.stdin)
@@ -271,7 +271,7 @@ def test_a_backbone_from_scratch_cannot_be_pinned(registry: Registry) -> None:
 def test_a_pinned_model_refuses_other_weights(
     tmp_path: Path, corpus: Corpus, make_config: Callable[..., TrialConfig], trained: Any
 ) -> None:
-    from clinie_core.backbones import load_model, load_tokenizer
+    from clinie_core.backbones.pretrained import load_model, load_tokenizer
     from clinie_core.config import BackboneSource
 
     _, (config, _) = trained
@@ -294,7 +294,7 @@ def test_a_pinned_model_refuses_other_weights(
 def test_a_model_that_predicts_otherwise_is_not_promoted(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from clinie_core.extractor import Extractor
+    from clinie_core.inference.extractor import Extractor
 
     save = Extractor.save
 

@@ -16,7 +16,7 @@ from clinie_core.scoring.significance import rates
 from search.promotion.gate import Decision, Evidence, TypeScore, decide
 from search.promotion.history import History
 from search.promotion.policy import Policy, read_policy
-from search.settings import Home
+from search.storage.home import Home
 from search.tracking.connection import connect
 
 Counts = NDArray[np.float64]

@@ -14,16 +14,16 @@ import pytest
 import ray.cloudpickle
 
 from clinie_core.errors import OutOfMemory, fail
-from search.executor.job_board import Job
-from search.executor.pool import Pool
-from search.executor.stop_signal import StopSignal
-from search.executor.tuning import HOPELESS, run_trials
-from search.executor.worker import OnReport, Program
-from search.ledger import Ledger, open_storage
-from search.settings import Home
-from search.space import SearchSpace
-from search.space_file import read_space_file
-from search.suggest import METRIC_NAMES
+from search.config.search_space import SearchSpace
+from search.config.space_file import read_space_file
+from search.ledger.ledger import Ledger, open_storage
+from search.pool.pool import Pool
+from search.pool.queue import Job
+from search.pool.worker import OnReport, Program
+from search.storage.home import Home
+from search.trials.result import METRIC_NAMES
+from search.tune.run import HOPELESS, run_trials
+from search.tune.stop_signal import StopSignal
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -12,9 +12,9 @@ import pytest
 
 from clinie_core.config import TrialConfig
 from clinie_core.errors import InputError
-from search.domains import Fixed, OneOf, RandomChooser, Range
-from search.space import SearchSpace
-from search.space_file import read_space_file, shipped_spaces
+from search.config.domains import Fixed, OneOf, RandomChooser, Range
+from search.config.search_space import SearchSpace
+from search.config.space_file import read_space_file, shipped_spaces
 
 Content = dict[str, Any]
 WriteSpace = Callable[[Mapping[str, Any]], Path]
@@ -236,10 +236,10 @@ WITHOUT_DOWNLOADS = {
 
 @pytest.mark.parametrize("name", list(shipped_spaces()))
 def test_every_configuration_of_a_shipped_space_is_valid(name: str) -> None:
-    from clinie_core.backbones import backbone_facts
-    from clinie_core.capabilities import formulations_for, methods_for
+    from clinie_core.backbones.pretrained import backbone_facts
     from clinie_core.formulations import components_of
-    from clinie_core.model import finetuning_of
+    from clinie_core.modeling.capabilities import formulations_for, methods_for
+    from clinie_core.modeling.model import finetuning_of
 
     space = SearchSpace(*read_space_file(name, WITHOUT_DOWNLOADS.get(name, [])))
     facts = {source.name: backbone_facts(source) for source in space.backbones}

@@ -19,13 +19,13 @@ import pytest
 from pyarrow import fs
 
 from clinie_core.errors import InputError, NoSpace
-from search.ledger import Ledger, open_storage, study_names
-from search.ledger_storage import LedgerAway
-from search.settings import Home
-from search.space import SearchSpace
-from search.space_file import read_space_file
-from search.study_lock import is_running, locked
-from search.trial_store import TrialStore
+from search.config.search_space import SearchSpace
+from search.config.space_file import read_space_file
+from search.ledger.ledger import Ledger, open_storage, study_names
+from search.ledger.storage import LedgerAway
+from search.storage.home import Home
+from search.storage.trial_store import TrialStore
+from search.study.lock import is_running, locked
 
 if TYPE_CHECKING:
     from tests.servers import PostgresServer

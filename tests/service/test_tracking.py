@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from clinie_core.config import TrialConfig
-from clinie_core.document import Corpus
+from clinie_core.data.document import Corpus
 from clinie_core.errors import InputError
-from search.settings import Home
+from search.storage.home import Home
 from search.tracking import outbox
 from search.tracking.connection import connect, require_reachable
 from search.tracking.datasets import dataset_facts
@@ -152,7 +152,7 @@ def test_a_password_in_a_url_is_not_shown(tmp_path: Path) -> None:
 
 def test_processes_that_begin_a_home_at_once_do_not_break_its_database(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from search.settings import Home;"
+        "import sys; from pathlib import Path; from search.storage.home import Home;"
         "from search.tracking.connection import connect;"
         "print(len(connect(Home(Path(sys.argv[1]))).search_experiments()))"
     )

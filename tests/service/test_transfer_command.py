@@ -9,9 +9,9 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from clinie_core.corpora.brat import Brat
-from clinie_core.corpora.synthetic import synthetic_splits
-from search.settings import Home
+from clinie_core.data.corpora.brat import Brat
+from clinie_core.data.corpora.synthetic import synthetic_splits
+from search.storage.home import Home
 
 RunClinie = Callable[..., Any]
 

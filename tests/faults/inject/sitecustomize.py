@@ -25,7 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-TRACED = "clinie_core.trainer:Trainer.train_epoch"
+TRACED = "clinie_core.training.trainer:Trainer.train_epoch"
 FAULT: dict[str, Any] = json.loads(os.environ.get("CLINIE_FAULT", "null"))
 FOLDER = Path(FAULT["folder"]) if FAULT else Path()
 os.environ.setdefault("CLINIE_FAULT_DRIVER", str(os.getpid()))
@@ -141,7 +141,7 @@ class Patching(importlib.abc.MetaPathFinder):
 if FAULT:
     asked: dict[str, list[tuple[str, bool]]] = {}
     places = [(TRACED, True), *((place["at"], False) for place in FAULT.get("asks", [FAULT]))]
-    places += [("search.executor.worker:failure_reason", False)] if FAULT.get("unscrubbed") else []
+    places += [("search.pool.worker:failure_reason", False)] if FAULT.get("unscrubbed") else []
     for place, is_trace in dict.fromkeys(places):
         module_name, _, function_name = place.partition(":")
         asked.setdefault(module_name, []).append((function_name, is_trace))

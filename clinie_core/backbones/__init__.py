@@ -1,0 +1,1 @@
+"""Pretrained backbones: where their files are, what they support, their tokenizers and weights."""

@@ -1,0 +1,27 @@
+"""Corpora: one file a format, one table; splits; checks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clinie_core.registry import Table
+
+if TYPE_CHECKING:
+    from clinie_core.data.corpora.corpus_format import CorpusFormat
+
+__all__ = ["FORMATS"]
+
+FORMATS: Table[type[CorpusFormat]] = Table(
+    "corpus format",
+    {
+        "brat": "clinie_core.data.corpora.brat:Brat",
+        "jsonl": "clinie_core.data.corpora.jsonl:Jsonl",
+        "i2b2": "clinie_core.data.corpora.i2b2:I2b2",
+        "radgraph": "clinie_core.data.corpora.radgraph:RadGraph",
+        "bioc_xml": "clinie_core.data.corpora.bioc_xml:BiocXml",
+        "bioc_json": "clinie_core.data.corpora.bioc_json:BiocJson",
+        "pubtator": "clinie_core.data.corpora.pubtator:PubTator",
+        "conll": "clinie_core.data.corpora.conll:Conll",
+        "hf_dataset": "clinie_core.data.corpora.hf_dataset:HfDataset",
+    },
+)

@@ -1,0 +1,254 @@
+"""BioC, whether as XML or as JSON: passages with offsets, annotations, relations, infons.
+
+Source: Comeau et al. 2013, Database 2013:bat064, and https://bioc.sourceforge.net. The text is put
+together by the passages' offsets. Infons other than a type become normalizations where their key
+names a terminology, and attributes otherwise. A relation with nodes links annotations; one that only
+has infons, as in BC5CDR, links terminology entries.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clinie_core.data.corpora.checking import mention_problem
+from clinie_core.data.document import (
+    Attribute,
+    Concept,
+    Document,
+    EntityRelation,
+    Normalization,
+    Relation,
+    Section,
+    Span,
+)
+from clinie_core.errors import ErrorList
+
+__all__ = ["BiocDocument", "from_bioc", "to_bioc"]
+
+TERMINOLOGIES = frozenset(
+    {"MESH", "MeSH", "OMIM", "UMLS", "SNOMED", "RxNorm", "LOINC", "ICD10", "HPO", "MedDRA", "NCBI Gene", "identifier"}
+)
+UNNAMED = "identifier"
+"""The infon of an entry whose terminology, if it is said at all, stands before a colon."""
+NO_ENTRY = ("", "-", "-1")
+MAX_GAP = 1_000_000
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    infons: dict[str, str] = {}
+
+
+class BiocLocation(BaseModel):
+    """Where an annotation stands in the document."""
+
+    offset: int = Field(ge=0)
+    length: int = Field(ge=1)
+
+
+class BiocAnnotation(_Part):
+    """A typed mention."""
+
+    id: str = ""
+    text: str | None = None
+    locations: list[BiocLocation] = Field(min_length=1)
+
+
+class BiocNode(BaseModel):
+    """A member of a relation."""
+
+    refid: str
+    role: str = ""
+
+
+class BiocRelation(_Part):
+    """A typed link."""
+
+    id: str = ""
+    nodes: list[BiocNode] = []
+
+
+class BiocSentence(_Part):
+    """A sentence where a passage is given by sentences."""
+
+    offset: int = Field(ge=0)
+    text: str | None = None
+    annotations: list[BiocAnnotation] = []
+    relations: list[BiocRelation] = []
+
+
+class BiocPassage(BiocSentence):
+    """A stretch of the document, such as its title."""
+
+    sentences: list[BiocSentence] = []
+
+
+class BiocDocument(_Part):
+    """One document."""
+
+    id: str = Field(min_length=1)
+    passages: list[BiocPassage] = []
+    annotations: list[BiocAnnotation] = []
+    relations: list[BiocRelation] = []
+
+
+class _Builder:
+    """Collects one document from its BioC parts."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self.errors = ErrorList()
+        self.text = ""
+        self.sections: list[Section] = []
+        self.concepts: list[Concept] = []
+        self.attributes: list[Attribute] = []
+        self.normalizations: list[Normalization] = []
+        self.relations: list[Relation] = []
+        self.entity_relations: list[EntityRelation] = []
+
+    def lay(self, offset: int, text: str) -> None:
+        """Put text at its offset; what lies between two pieces becomes a line feed and blanks."""
+        gap = offset - len(self.text)
+        if not 0 <= gap <= MAX_GAP:
+            found = f"a passage at offset {offset} does not follow the {len(self.text)} characters before it"
+            self.errors.add(self._where, found, "", "check that offsets count characters, not bytes")
+            self.errors.raise_if_any()
+        self.text += ("\n" + " " * gap)[:gap] + text
+
+    def annotate(self, annotation: BiocAnnotation) -> None:
+        """Check one annotation against the text and keep it."""
+        id_ = annotation.id or f"T{len(self.concepts) + 1}"
+        spans = tuple(Span(place.offset, place.offset + place.length) for place in annotation.locations)
+        if any(span.end > len(self.text) for span in spans):
+            found = f"{id_}: offsets lie outside the text of {len(self.text)} characters"
+            self.errors.add(self._where, found, "0 <= start < end <= length", "check that offsets count characters")
+            return
+        there = " ".join(self.text[s.start : s.end] for s in spans)
+        if annotation.text is not None and len(spans) == 1:  # parts of a mention are copied with what is between
+            problem = mention_problem(self._where, id_, annotation.text, there)
+            self.errors.extend([problem] if problem else [])
+        infons = dict(annotation.infons)
+        self.concepts.append(Concept(id_, infons.pop("type", "") or "annotation", spans))
+        for key, value in infons.items():
+            if key in TERMINOLOGIES:
+                for entry in value.split("|") if value not in NO_ENTRY else []:
+                    database, _, reference = entry.rpartition(":") if key == UNNAMED else (key, "", entry)
+                    number = f"N{len(self.normalizations) + 1}"
+                    self.normalizations.append(Normalization(number, id_, database or key, reference))
+            else:
+                self._attribute(key, id_, value)
+
+    def _attribute(self, key: str, target: str, value: str) -> None:
+        self.attributes.append(Attribute(f"A{len(self.attributes) + 1}", key, target, value or None))
+
+    def _relation_id(self) -> str:
+        return f"R{len(self.relations) + len(self.entity_relations) + 1}"
+
+    def relate(self, relation: BiocRelation) -> None:
+        """Keep one relation."""
+        infons = dict(relation.infons)
+        type_ = infons.pop("relation", "") or infons.pop("type", "") or "relation"
+        nodes, ends = relation.nodes, list(infons.values())
+        if len(nodes) >= 2:
+            for node in nodes[1:]:
+                id_ = self._relation_id()
+                self.relations.append(Relation(id_, type_, nodes[0].refid, node.refid))
+                for key, value in infons.items():
+                    self._attribute(key, id_, value)
+        elif not nodes and len(ends) == 2:
+            self.entity_relations.append(EntityRelation(self._relation_id(), type_, ends[0], ends[1]))
+        else:
+            self.errors.add(
+                self._where, f"a relation with {len(nodes)} nodes", "two nodes, or two infons beside its type"
+            )
+
+
+def from_bioc(source: BiocDocument, where: str) -> Document:
+    """Turn a BioC document into clinie's.
+
+    Args:
+        source: What was read.
+        where: File and line or id, for messages.
+
+    Raises:
+        InputError: With all its problems.
+    """
+    builder = _Builder(where)
+    annotations, relations = list(source.annotations), list(source.relations)
+    for passage in source.passages:
+        pieces: Sequence[BiocSentence] = passage.sentences if passage.text is None else [passage]
+        begin = passage.offset
+        for piece in pieces:
+            builder.lay(piece.offset, piece.text or "")
+        for part in (passage, *passage.sentences):
+            annotations += part.annotations
+            relations += part.relations
+        if begin < len(builder.text):
+            kind = passage.infons.get("type") or passage.infons.get("section") or "passage"
+            builder.sections.append(Section(kind, Span(begin, len(builder.text))))
+    for annotation in annotations:
+        builder.annotate(annotation)
+    for relation in relations:
+        builder.relate(relation)
+    builder.errors.raise_if_any()
+    return Document(
+        source.id,
+        builder.text,
+        tuple(builder.concepts),
+        tuple(builder.relations),
+        tuple(builder.attributes),
+        tuple(builder.normalizations),
+        entity_relations=tuple(builder.entity_relations),
+        sections=tuple(builder.sections),
+        metadata=dict(source.infons),
+    )
+
+
+def to_bioc(document: Document) -> BiocDocument:
+    """Turn a document into BioC: its sections as passages, or one passage if they do not cover the text."""
+    length = len(document.text)
+    cuts = [(s.type, s.span.start, s.span.end) for s in document.sections]
+    gaps = zip((0, *(end for _, _, end in cuts)), (*(start for _, start, _ in cuts), length), strict=True)
+    covered = all(a <= b and document.text[a:b] in ("", "\n") for a, b in gaps)
+    infons: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for attribute in document.attributes:
+        infons[attribute.target].setdefault(attribute.type, attribute.value or "")
+    for n in document.normalizations:
+        key = n.database if n.database in TERMINOLOGIES else UNNAMED
+        entry = n.reference if key == n.database else f"{n.database}:{n.reference}"
+        infons[n.target][key] = "|".join(filter(None, (infons[n.target].get(key), entry)))
+    annotations = [
+        BiocAnnotation(
+            id=c.id,
+            infons={"type": c.type, **infons[c.id]},
+            text=document.mention(c),
+            locations=[BiocLocation(offset=s.start, length=s.end - s.start) for s in c.spans],
+        )
+        for c in document.concepts
+    ]
+    passages = [
+        BiocPassage(
+            infons={"type": kind},
+            offset=start,
+            text=document.text[start:end],
+            annotations=[a for a, c in zip(annotations, document.concepts, strict=True) if start <= c.start < end],
+        )
+        for kind, start, end in (cuts if covered and cuts else [("passage", 0, length)])
+    ]
+    relations = [
+        BiocRelation(
+            id=r.id,
+            infons={"relation": r.type, **infons[r.id]},
+            nodes=[BiocNode(refid=r.head, role="head"), BiocNode(refid=r.tail, role="tail")],
+        )
+        for r in document.relations
+    ]
+    relations += [
+        BiocRelation(id=r.id, infons={"relation": r.type, "head": r.head, "tail": r.tail})
+        for r in document.entity_relations
+    ]
+    return BiocDocument(id=document.id, infons=dict(document.metadata), passages=passages, relations=relations)

@@ -1,0 +1,43 @@
+"""BioC as JSON: ``{"documents": [...]}``; see :mod:`clinie_core.data.corpora.bioc`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, ClassVar
+
+from pydantic import ValidationError
+
+from clinie_core.config import problems_from
+from clinie_core.data.corpora.bioc import BiocDocument, from_bioc, to_bioc
+from clinie_core.data.corpora.corpus_format import StreamFormat
+from clinie_core.data.corpora.json_stream import ObjectLines, items
+from clinie_core.data.document import Document
+from clinie_core.errors import InputError, Problem
+
+__all__ = ["BiocJson"]
+
+
+class BiocJson(StreamFormat):
+    """Files of BioC collections."""
+
+    example: ClassVar[str] = 'NAME.json, {"documents": [{"id": ..., "passages": [...]}]}'
+    suffix: ClassVar[str] = ".json"
+
+    def documents(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
+        """See :meth:`StreamFormat.documents`."""
+        lines = ObjectLines(stream, where, depth=2)
+        for number, content in enumerate(items(stream, where, "documents.item")):
+            place = f"{where}: documents.{number}"
+            try:
+                yield place, from_bioc(BiocDocument.model_validate(content), place)
+            except ValidationError as error:
+                yield from lines.locate(problems_from(error, place, quote=False), number)
+            except InputError as error:
+                yield from lines.locate(error.problems, number)
+
+    def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
+        """See :meth:`StreamFormat.write_stream`."""
+        stream.write(b'{"source": "clinie", "date": "", "key": "", "infons": {}, "documents": [')
+        for number, document in enumerate(documents):
+            stream.write((",\n" if number else "\n").encode() + to_bioc(document).model_dump_json().encode())
+        stream.write(b"\n]}\n")

@@ -1,0 +1,115 @@
+"""BioC as XML, by lxml; see :mod:`clinie_core.data.corpora.bioc`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, ClassVar
+
+from lxml import etree
+from pydantic import ValidationError
+
+from clinie_core.config import problems_from
+from clinie_core.data.corpora.bioc import BiocDocument, from_bioc, to_bioc
+from clinie_core.data.corpora.corpus_format import StreamFormat
+from clinie_core.data.document import Document
+from clinie_core.errors import InputError, Problem, fail
+
+__all__ = ["BiocXml"]
+
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+MANY = {"passage": "passages", "sentence": "sentences", "annotation": "annotations", "relation": "relations"}
+NUMBER = re.compile(r"[0-9]{1,12}")
+
+
+class BiocXml(StreamFormat):
+    """Files of BioC collections."""
+
+    example: ClassVar[str] = "NAME.xml, <collection> of <document> with <passage> and <annotation>"
+    suffix: ClassVar[str] = ".xml"
+
+    def documents(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
+        """See :meth:`StreamFormat.documents`; entities that a file declares are not expanded."""
+        try:
+            events = etree.iterparse(
+                stream, events=("end",), tag="document", resolve_entities=False, no_network=True, load_dtd=False
+            )
+            for _, element in events:
+                place = f"{where}:{element.sourceline}"
+                try:
+                    yield place, from_bioc(BiocDocument.model_validate(_content(element, where)), place)
+                except ValidationError as error:
+                    yield from problems_from(error, place, quote=False)
+                except InputError as error:
+                    yield from error.problems
+                element.clear()
+                while element.getprevious() is not None:  # else the tree of what is done grows with the file
+                    del element.getparent()[0]
+        except etree.XMLSyntaxError as error:
+            line = error.lineno or 1
+            fail(f"{where}:{line}", "not well-formed XML", "", "write the file again, or cut what is broken")
+
+    def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
+        """See :meth:`StreamFormat.write_stream`; a character that XML cannot hold becomes U+FFFD."""
+        with etree.xmlfile(stream, encoding="utf-8") as file:
+            file.write_declaration()
+            with file.element("collection"):
+                for tag in ("source", "date", "key"):
+                    file.write(etree.Element(tag))
+                for document in documents:
+                    file.write(_element("document", to_bioc(document).model_dump()))
+                    file.write("\n")
+
+
+def _content(element: Any, where: str) -> dict[str, Any]:
+    """An element as :class:`BiocDocument` and its parts have it."""
+    content: dict[str, Any] = {key: element.get(key) for key in ("id",) if element.get(key) is not None}
+    for child in element.iterchildren(etree.Element):
+        tag, text = child.tag, child.text or ""
+        if tag == "infon":
+            content.setdefault("infons", {})[child.get("key") or ""] = text
+        elif tag == "node":
+            content.setdefault("nodes", []).append({"refid": child.get("refid"), "role": child.get("role") or ""})
+        elif tag == "location":
+            place = {key: _number(child.get(key), child, where) for key in ("offset", "length")}
+            content.setdefault("locations", []).append(place)
+        elif tag in MANY:
+            content.setdefault(MANY[tag], []).append(_content(child, where))
+        elif tag == "offset":
+            content[tag] = _number(text.strip(), child, where)
+        elif tag in ("id", "text"):
+            content[tag] = text
+    return content
+
+
+def _number(text: str | None, element: Any, where: str) -> int:
+    if text is None or not NUMBER.fullmatch(text):
+        fail(f"{where}:{element.sourceline}", f"<{element.tag}> needs a number", "digits")
+    return int(text)
+
+
+def _element(tag: str, content: dict[str, Any]) -> Any:
+    """The inverse of :func:`_content`."""
+    element = etree.Element(tag)
+    if tag in ("annotation", "relation"):
+        element.set("id", _legal(content["id"]))
+    elif "id" in content:
+        etree.SubElement(element, "id").text = _legal(content["id"])
+    for key, value in content.get("infons", {}).items():
+        infon = etree.SubElement(element, "infon", key=_legal(key))
+        infon.text = _legal(value)
+    for node in content.get("nodes", ()):
+        etree.SubElement(element, "node", {key: _legal(value) for key, value in node.items()})
+    if "offset" in content:
+        etree.SubElement(element, "offset").text = str(content["offset"])
+    for place in content.get("locations", ()):
+        etree.SubElement(element, "location", {key: str(value) for key, value in place.items()})
+    if content.get("text") is not None:
+        etree.SubElement(element, "text").text = _legal(content["text"])
+    for child, name in MANY.items():
+        element.extend(_element(child, part) for part in content.get(name, ()))
+    return element
+
+
+def _legal(text: str) -> str:
+    return NOT_XML.sub("\ufffd", text)

@@ -1,0 +1,284 @@
+"""The brat standoff format: ``NAME.txt`` with ``NAME.ann`` beside it.
+
+Source: https://brat.nlplab.org/standoff.html. Offsets count code points of the text as it is in the
+file. An event becomes its trigger's concept and one relation from it to each argument, and what
+refers to the event refers to that concept; 2018 n2c2 track 2 and 2022 n2c2 track 2 (SHAC) are read
+so. ``annotation.conf``, in the folder or the one above, names the legal types.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from clinie_core.data.corpora.checking import mention_problem, squeezed
+from clinie_core.data.corpora.corpus_format import StandoffFormat, read_text
+from clinie_core.data.document import (
+    Attribute,
+    Concept,
+    Document,
+    EntityRelation,
+    Equivalence,
+    Normalization,
+    Note,
+    Relation,
+    Span,
+)
+from clinie_core.errors import ErrorList
+
+__all__ = ["Brat", "legal_types"]
+
+OFFSETS = re.compile(r"[0-9]{1,12} [0-9]{1,12}(?:;[0-9]{1,12} [0-9]{1,12})*")
+PLAIN_CONCEPT = re.compile(r"(T[0-9]+)\t([^\s]+) ([0-9]{1,12}) ([0-9]{1,12})\t(.+)")
+ROLE_NUMBER = re.compile(r"[0-9]+$")
+CONFIGURATION = "annotation.conf"
+
+
+class Brat(StandoffFormat):
+    """A folder of ``.txt`` and ``.ann`` files; a text without ``.ann`` has no annotations."""
+
+    example: ClassVar[str] = "NAME.txt with NAME.ann beside it"
+    suffixes: ClassVar[tuple[str, ...]] = (".txt", ".ann")
+
+    def parse(self, name: str, where: Mapping[str, str], files: Mapping[str, str]) -> Document:
+        """See :meth:`StandoffFormat.parse`."""
+        return _Annotations(where[".ann"], files[".txt"]).read(name, files.get(".ann", ""))
+
+    def render(self, document: Document) -> dict[str, str]:
+        """See :meth:`StandoffFormat.render`; ids that brat would misread are given anew."""
+        ids = _brat_ids(document)
+        lines = []
+        for concept in document.concepts:
+            offsets = ";".join(f"{s.start} {s.end}" for s in concept.spans)
+            lines.append(f"{ids[concept.id]}\t{concept.type} {offsets}\t{squeezed(document.mention(concept))}")
+        lines += [f"{ids[r.id]}\t{r.type} Arg1:{ids[r.head]} Arg2:{ids[r.tail]}" for r in document.relations]
+        for attribute in document.attributes:
+            value = f" {squeezed(attribute.value)}" if attribute.value else ""
+            lines.append(f"{ids[attribute.id]}\t{attribute.type} {ids[attribute.target]}{value}")
+        for n in document.normalizations:
+            name = f"\t{squeezed(n.name)}" if n.name else ""
+            lines.append(f"{ids[n.id]}\tReference {ids[n.target]} {n.database}:{n.reference}{name}")
+        lines += ["*\t" + " ".join((e.type, *(ids[m] for m in e.members))) for e in document.equivalences]
+        lines += [f"{ids[n.id]}\t{n.type} {ids[n.target]}\t{squeezed(n.text)}" for n in document.notes]
+        return {".txt": document.text, ".ann": "".join(f"{line}\n" for line in lines)}
+
+
+LETTERS = {Concept: "T", Relation: "R", Attribute: "A", Normalization: "N", Note: "#", EntityRelation: ""}
+
+
+def _brat_ids(document: Document) -> dict[str, str]:
+    """Each annotation's id as brat would read it back: its own where that has its kind's letter and a number."""
+    fit = all(re.fullmatch(f"{LETTERS[type(a)]}[0-9]+", a.id) for a in document.annotations)
+    counts: Counter[str] = Counter()
+    ids = {}
+    for annotation in document.annotations:
+        letter = LETTERS[type(annotation)]
+        counts[letter] += 1
+        ids[annotation.id] = annotation.id if fit else f"{letter}{counts[letter]}"
+    return ids
+
+
+class _Annotations:
+    """Parses one ``.ann`` file against its text."""
+
+    def __init__(self, where: str, text: str) -> None:
+        self._where = where
+        self._text = text
+        self._line = 0
+        self._errors = ErrorList()
+        self._lines: dict[str, int] = {}
+        self._concepts: dict[str, Concept] = {}
+        self._events: dict[str, str] = {}  # event id to its trigger's id
+        self._relations: list[Relation] = []
+        self._attributes: list[Attribute] = []
+        self._normalizations: list[Normalization] = []
+        self._equivalences: list[tuple[int, Equivalence]] = []
+        self._notes: list[Note] = []
+        self._parsers = {
+            "T": self._concept,
+            "R": self._relation,
+            "E": self._event,
+            "A": self._attribute,
+            "M": self._attribute,
+            "N": self._normalization,
+            "#": self._note,
+        }
+
+    def read(self, name: str, content: str) -> Document:
+        """Parse all lines, then resolve what they refer to.
+
+        Raises:
+            InputError: With all problems of the file.
+        """
+        for number, raw in enumerate(content.split("\n"), start=1):
+            line = raw.rstrip("\r")
+            self._line = number
+            if not self._plain(line) and line and not line.isspace():
+                self._parse(line)
+        self._check_references()
+        self._errors.raise_if_any()
+        resolved = self._resolved
+        return Document(
+            name,
+            self._text,
+            tuple(sorted(self._concepts.values(), key=lambda c: (c.stretch, c.id))),
+            tuple(Relation(r.id, r.type, resolved(r.head), resolved(r.tail)) for r in self._relations),
+            tuple(Attribute(a.id, a.type, resolved(a.target), a.value) for a in self._attributes),
+            tuple(self._normalizations),
+            tuple(Equivalence(e.type, tuple(map(resolved, e.members))) for _, e in self._equivalences),
+            tuple(Note(n.id, n.type, resolved(n.target), n.text) for n in self._notes),
+        )
+
+    def _plain(self, line: str) -> bool:
+        """Take the common line, a continuous concept with nothing wrong, by one match; three lines of four are such."""
+        match = PLAIN_CONCEPT.fullmatch(line)
+        if match is None or match[1] in self._lines:
+            return False
+        id_, type_, first, last, mention = match.groups()
+        start, end = int(first), int(last)
+        if start >= end or self._text[start:end] != mention:
+            return False
+        self._lines[id_] = self._line
+        self._concepts[id_] = Concept(id_, type_, (Span(start, end),))
+        return True
+
+    def _parse(self, line: str) -> None:
+        id_, tab, rest = line.partition("\t")
+        parts = rest.split() if id_ == "*" else []
+        if len(parts) > 1:
+            self._equivalences.append((self._line, Equivalence(parts[0], tuple(parts[1:]))))
+        elif id_ in self._lines:
+            found = f"duplicate id {id_}, first on line {self._lines[id_]}"
+            self._wrong(found, "", "give each annotation its own id")
+        elif id_[:1] in self._parsers and tab and rest:
+            self._lines[id_] = self._line
+            self._parsers[id_[:1]](id_, rest)
+        else:
+            self._wrong("not a brat annotation", "T, R, E, A, M, N, * or # and a tab")
+
+    def _wrong(self, found: str, allowed: str = "", remedy: str = "", line: int | None = None) -> None:
+        self._errors.add(f"{self._where}:{line or self._line}", found, allowed, remedy)
+
+    def _concept(self, id_: str, rest: str) -> None:
+        head, _, mention = rest.partition("\t")
+        type_, _, offsets = head.partition(" ")
+        offsets = offsets.strip()
+        if not OFFSETS.fullmatch(offsets) or not type_:
+            self._wrong(f"{id_}: offsets do not parse", "'Type START END', further spans after ';'")
+            return
+        spans = []
+        for pair in offsets.split(";"):
+            start, end = map(int, pair.split())
+            if not start < end <= len(self._text):
+                self._wrong(
+                    f"{id_}: offsets {start}:{end} lie outside the text of {len(self._text)} characters",
+                    "0 <= start < end <= length",
+                    "check that offsets count characters, not bytes",
+                )
+                return
+            spans.append(Span(start, end))
+        concept = Concept(id_, type_, tuple(spans))
+        there = " ".join(self._text[s.start : s.end] for s in spans)
+        if mention and mention != there:
+            problem = mention_problem(f"{self._where}:{self._line}", id_, mention, there)
+            if problem is not None:
+                self._errors.extend([problem])
+                return
+        self._concepts[id_] = concept
+
+    def _relation(self, id_: str, rest: str) -> None:
+        parts = rest.split()
+        arguments = [part.partition(":")[2] for part in parts[1:]]
+        if len(arguments) != 2 or not all(arguments):
+            self._wrong(f"{id_}: a relation needs two arguments", "'Type Arg1:T1 Arg2:T2'")
+            return
+        self._relations.append(Relation(id_, parts[0], arguments[0], arguments[1]))
+
+    def _event(self, id_: str, rest: str) -> None:
+        parts = [part.partition(":") for part in rest.split()]
+        if not parts or not all(target for _, _, target in parts):
+            self._wrong(f"{id_}: an event needs a trigger", "'Type:T1 Role:T2 ...'")
+            return
+        trigger = parts[0][2]
+        self._events[id_] = trigger
+        for number, (role, _, target) in enumerate(parts[1:], start=1):
+            argument = f"{id_}.{number}"
+            self._lines[argument] = self._line
+            self._relations.append(Relation(argument, ROLE_NUMBER.sub("", role) or role, trigger, target))
+
+    def _attribute(self, id_: str, rest: str) -> None:
+        parts = rest.split(maxsplit=2)
+        if len(parts) < 2:
+            self._wrong(f"{id_}: an attribute needs a target", "'Type T1' or 'Type T1 Value'")
+            return
+        self._attributes.append(Attribute(id_, parts[0], parts[1], parts[2].strip() if len(parts) == 3 else None))
+
+    def _normalization(self, id_: str, rest: str) -> None:
+        head, _, name = rest.partition("\t")
+        parts = head.split(maxsplit=2)
+        database, colon, reference = parts[2].strip().partition(":") if len(parts) == 3 else ("", "", "")
+        if not colon:
+            self._wrong(f"{id_}: a normalization needs a target and an entry", "'Reference T1 Database:Entry'")
+            return
+        self._normalizations.append(Normalization(id_, parts[1], database, reference, name.strip() or None))
+
+    def _note(self, id_: str, rest: str) -> None:
+        head, _, text = rest.partition("\t")
+        parts = head.split()
+        if len(parts) == 2:  # a comment that belongs to no annotation has no target and says nothing of the text
+            self._notes.append(Note(id_, parts[0], parts[1], text.strip()))
+
+    def _resolved(self, id_: str) -> str:
+        return self._events.get(id_, id_)
+
+    def _check_references(self) -> None:
+        """Everything must refer to what is there; what failed to parse has its own line already."""
+        concepts = self._concepts.keys()
+        relations = {r.id for r in self._relations}
+        attributes = {a.id for a in self._attributes}
+        noun = "a T or E of this file"
+        for event, trigger in self._events.items():
+            self._known(event, trigger, concepts, noun)
+        for relation in self._relations:
+            for target in (relation.head, relation.tail):
+                if target not in concepts:
+                    self._known(relation.id, target, concepts, noun)
+        for attribute in self._attributes:
+            self._known(attribute.id, attribute.target, concepts | relations, noun)
+        for normalization in self._normalizations:
+            self._known(normalization.id, normalization.target, concepts, noun)
+        for note in self._notes:
+            self._known(note.id, note.target, concepts | relations | attributes, "an annotation of this file")
+        for line, equivalence in self._equivalences:
+            for member in equivalence.members:
+                self._known("*", member, concepts, noun, line)
+
+    def _known(self, id_: str, target: str, known: Container[str], allowed: str, line: int | None = None) -> None:
+        if self._resolved(target) not in known and target not in self._lines:
+            self._wrong(f"{id_} refers to {target}, which is not there", allowed, "", line or self._lines[id_])
+
+
+def legal_types(folder: Path) -> dict[str, frozenset[str]] | None:
+    """The types that a corpus declares, by section: ``entities``, ``relations``, ``events``, ``attributes``.
+
+    Args:
+        folder: Where documents are; ``annotation.conf`` stands there or in the folder above.
+
+    Returns:
+        None if there is no such file.
+    """
+    file = next((f / CONFIGURATION for f in (folder, folder.parent) if (f / CONFIGURATION).is_file()), None)
+    if file is None:
+        return None
+    sections: dict[str, set[str]] = {}
+    section = ""
+    for line in read_text(file).splitlines():
+        content = line.split("#", 1)[0].strip()
+        if content.startswith("[") and content.endswith("]"):
+            section = content[1:-1].strip()
+        elif content and not content.startswith(("<", "-")):
+            sections.setdefault(section, set()).add(content.split()[0].lstrip("!"))
+    return {name: frozenset(types) for name, types in sections.items()}

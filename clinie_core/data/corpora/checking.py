@@ -1,0 +1,103 @@
+"""What must hold of every document, whatever format it came from; messages quote no text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from clinie_core.data.document import Document
+from clinie_core.errors import Problem
+
+__all__ = ["checked", "document_problems", "in_another_split", "mention_problem", "squeezed"]
+
+
+def squeezed(text: str) -> str:
+    """White space as one blank, for comparing a mention with the text it was copied from."""
+    return " ".join(text.split())
+
+
+def mention_problem(where: str, id_: str, mention: str, there: str, *, any_case: bool = False) -> Problem | None:
+    """What is wrong if a file's own copy of a mention is not what stands at its offsets.
+
+    Args:
+        where: File and line.
+        id_: The annotation's id.
+        mention: The file's copy.
+        there: The text at the offsets.
+        any_case: Whether the format changes the case of its copies.
+    """
+    ours, theirs = squeezed(there), squeezed(mention)
+    if ours == theirs or (any_case and ours.casefold() == theirs.casefold()):
+        return None
+    found = f"{id_}: the mention differs from the text at its offsets ({len(mention)} and {len(there)} characters)"
+    return Problem(where, found, "the same text", "check line ends, and that offsets count characters, not bytes")
+
+
+def checked(document: Document, where: str) -> Iterator[Document | Problem]:
+    """The document if nothing is wrong with it, or else what is wrong."""
+    problems = document_problems(document, where)
+    if problems:
+        yield from problems
+    else:
+        yield document
+
+
+def in_another_split(document: Document, split: str, split_of: dict[str, str]) -> Problem | None:
+    """What is wrong if another split has a document of this id: it would be trained on and scored on.
+
+    Args:
+        document: The document.
+        split: Its split.
+        split_of: The splits of the documents before it, by id; this one is added.
+    """
+    first = split_of.setdefault(document.id, split)
+    if first == split:
+        return None
+    found = f"document {document.id} is also in {first}"
+    return Problem(f"corpus.splits.{split}", found, "", "keep it in one split")
+
+
+def document_problems(document: Document, where: str) -> list[Problem]:
+    """Offsets outside the text, ids given twice, references to nothing.
+
+    Args:
+        document: What a format parsed.
+        where: The file, for messages.
+    """
+    problems: list[Problem] = []
+    length = len(document.text)
+    for concept in document.concepts:
+        for span in concept.spans:
+            if span.end > length:
+                found = f"{concept.id}: offsets {span.start}:{span.end} lie outside the text of {length} characters"
+                problems.append(
+                    Problem(
+                        where, found, "0 <= start < end <= length", "check that offsets count characters, not bytes"
+                    )
+                )
+        if not concept.spans:
+            problems.append(Problem(where, f"{concept.id}: a concept without a span", "one span at least"))
+    for section in document.sections:
+        if section.span.end > length:
+            problems.append(Problem(where, "a section ends outside the text", "offsets within the text"))
+    known: set[str] = set()
+    for annotation in document.annotations:
+        if annotation.id in known:
+            problems.append(Problem(where, f"duplicate id {annotation.id}", "", "give each annotation its own id"))
+        known.add(annotation.id)
+    concepts = {c.id for c in document.concepts}
+    problems += _dangling(where, ((r.id, t) for r in document.relations for t in (r.head, r.tail)), concepts)
+    problems += _dangling(where, ((e.type, m) for e in document.equivalences for m in e.members), concepts)
+    problems += _dangling(where, ((n.id, n.target) for n in document.normalizations), concepts)
+    targets = concepts | {r.id for r in document.relations}
+    problems += _dangling(where, ((a.id, a.target) for a in document.attributes), targets)
+    targets |= {a.id for a in document.attributes}
+    problems += _dangling(where, ((n.id, n.target) for n in document.notes), targets)
+    return problems
+
+
+def _dangling(where: str, references: Iterable[tuple[str, str]], known: set[str]) -> list[Problem]:
+    return [
+        Problem(where, f"{id_} refers to {target}, which is not there", "an annotation of this document")
+        for id_, target in references
+        if target not in known
+    ]

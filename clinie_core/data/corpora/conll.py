@@ -1,0 +1,78 @@
+r"""CoNLL columns: a token a line, its tag last, a blank line between sentences.
+
+Source: the shared tasks of CoNLL-2000 and CoNLL-2003 (Tjong Kim Sang and De Meulder 2003). Columns are
+parted by tabs, or else by blanks. With four columns whose middle two are numbers, these are the
+token's offsets, and the text is rebuilt to them. A document begins at ``-DOCSTART-`` or at
+``# newdoc id = ID``; a file without either is one document.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import ClassVar
+
+from clinie_core.data.corpora.corpus_format import LineFormat, Piece
+from clinie_core.data.corpora.tokens import Token, sentences_of, tokenized_document
+from clinie_core.data.document import Document
+from clinie_core.errors import ErrorList
+
+__all__ = ["Conll"]
+
+NEW_DOCUMENT = re.compile(r"# newdoc id = (.+)")
+NUMBER = re.compile(r"[0-9]{1,12}")
+
+
+class Conll(LineFormat):
+    """Files of columns."""
+
+    example: ClassVar[str] = "NAME.conll, a line 'TOKEN TAG', 'TOKEN ... TAG' or 'TOKEN START END TAG' a token"
+    suffix: ClassVar[str] = ".conll"
+
+    def pieces(self, where: str, name: str, lines: Iterator[str]) -> Iterator[Piece]:
+        """See :meth:`LineFormat.pieces`."""
+        current: list[str] = []
+        begin, id_, count = 1, name, 0
+        for number, line in enumerate(lines, start=1):
+            match = NEW_DOCUMENT.fullmatch(line)
+            if match or line.startswith("-DOCSTART-"):
+                if any(map(str.strip, current)):
+                    yield Piece(where, begin, current, id_)
+                count += 1
+                begin, current, id_ = number + 1, [], match[1].strip() if match else f"{name}-{count}"
+            else:
+                current.append(line)
+        if count or any(map(str.strip, current)):
+            yield Piece(where, begin, current, id_)
+
+    def parse(self, piece: Piece) -> Document:
+        """See :meth:`LineFormat.parse`."""
+        errors = ErrorList()
+        sentences: list[list[Token]] = [[]]
+        for index, line in enumerate(piece.lines):
+            if not line.strip():
+                sentences.append([])
+                continue
+            where = piece.at(index)
+            columns = line.split("\t") if "\t" in line else line.split()
+            token, tag = columns[0], columns[-1].strip()
+            if not 2 <= len(columns) <= 4 or not token or token.split() != [token] or not tag:
+                errors.add(where, f"{len(columns)} columns, or a token with white space", "2 to 4: a token ... its tag")
+                continue
+            start = None
+            if len(columns) == 4 and NUMBER.fullmatch(columns[1]) and NUMBER.fullmatch(columns[2]):
+                start = int(columns[1])
+                if int(columns[2]) - start != len(token):
+                    errors.add(where, "the offsets are not as far apart as the token is long", "END - START = length")
+            sentences[-1].append(Token(token, tag, start, where))
+        errors.raise_if_any()
+        return tokenized_document(piece.name, (s for s in sentences if s), piece.at(0))
+
+    def render(self, document: Document) -> str:
+        """See :meth:`LineFormat.render`; four columns, IOB2."""
+        lines = [f"# newdoc id = {' '.join(document.id.split())}"]
+        for sentence in sentences_of(document):
+            for span, tag in sentence:
+                lines.append(f"{document.text[span.start : span.end]}\t{span.start}\t{span.end}\t{tag}")
+            lines.append("")
+        return "\n".join(lines) + "\n"

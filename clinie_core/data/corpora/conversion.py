@@ -1,0 +1,85 @@
+"""From one format to another, one document at a time, with a report of what the new format cannot carry."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clinie_core.data.corpora import FORMATS
+from clinie_core.data.corpora.corpus_format import CorpusFormat, require_new
+from clinie_core.data.corpora.loading import CorpusSource, read_split, source_problems
+from clinie_core.data.corpora.losses import differences
+from clinie_core.data.document import Document
+from clinie_core.errors import ErrorList, Problem, fail
+
+__all__ = ["ConversionReport", "convert"]
+
+
+@dataclass
+class ConversionReport:
+    """What was written and what was lost.
+
+    Args:
+        documents: Split to how many documents were written.
+        lost: Kind to how many items the new format could not carry.
+        lossy_documents: How many documents lost something.
+    """
+
+    documents: dict[str, int] = field(default_factory=dict)
+    lost: Counter[str] = field(default_factory=Counter)
+    lossy_documents: int = 0
+
+
+def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionReport:
+    """Write a corpus in another format.
+
+    Every document is rendered, read back and compared before it is written.
+
+    Args:
+        source: The corpus.
+        format_: A row of ``FORMATS``.
+        folder: Where to write; it must not exist or be empty. A corpus of several splits becomes a
+            subfolder each.
+
+    Raises:
+        InputError: With all problems of the corpus; nothing is left in ``folder`` then.
+    """
+    errors = ErrorList()
+    errors.extend(source_problems(source))
+    errors.raise_if_any()
+    target: CorpusFormat = FORMATS.load(format_, "--to")()
+    require_new(folder)
+    report = ConversionReport()
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        for split in source.splits:
+            place = part / split if len(source.splits) > 1 else part
+            target.write(_compared(read_split(source, split), split, target, report, errors), place)
+        errors.raise_if_any()
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    except OSError as error:
+        fail(str(folder), f"cannot be written: {error.strerror}", "a folder that can be written")
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return report
+
+
+def _compared(
+    items: Iterator[Document | Problem], split: str, target: CorpusFormat, report: ConversionReport, errors: ErrorList
+) -> Iterator[Document]:
+    report.documents[split] = 0
+    for item in items:
+        if isinstance(item, Problem):
+            errors.extend([item])
+        elif not len(errors):
+            lost = differences(item, target.rewritten(item))
+            report.lost += lost
+            report.lossy_documents += bool(lost)
+            report.documents[split] += 1
+            yield item

@@ -1,0 +1,144 @@
+"""A Hugging Face dataset on disk: a column of tokens and one of tags, by the ``datasets`` library.
+
+A folder is what ``Dataset.save_to_disk`` writes. Tags are strings or class labels; documents are
+rows, named by the ``id`` column or their number.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from clinie_core.data.corpora.checking import checked
+from clinie_core.data.corpora.corpus_format import CorpusFormat
+from clinie_core.data.corpora.tokens import Token, sentences_of, tokenized_document
+from clinie_core.data.document import Document
+from clinie_core.errors import InputError, Problem, fail
+
+__all__ = ["HfDataset"]
+
+TOKENS, TAGS, ID = "tokens", ("ner_tags", "tags", "labels"), "id"
+
+
+class HfDataset(CorpusFormat):
+    """A folder with ``dataset_info.json`` and Arrow files."""
+
+    example: ClassVar[str] = "what Dataset.save_to_disk wrote, with columns tokens and ner_tags, tags or labels"
+
+    def read(self, path: Path) -> Iterator[Document | Problem]:
+        """See :meth:`CorpusFormat.read`."""
+        if not (path / "dataset_info.json").is_file():
+            return
+        try:
+            dataset = _load(path)
+            tags = next((name for name in TAGS if name in dataset.column_names), None)
+            if TOKENS not in dataset.column_names or tags is None:
+                found = f"columns {', '.join(dataset.column_names)}"
+                fail(str(path), found, f"{TOKENS} and one of {', '.join(TAGS)}", "rename the columns")
+            names = getattr(getattr(dataset.features[tags], "feature", None), "names", None)
+        except InputError as error:
+            yield from error.problems
+            return
+        seen: set[str] = set()
+        try:
+            for number, row in enumerate(_rows(dataset, path)):
+                yield from _read_row(row, f"{path}: row {number}", str(row.get(ID, number)), tags, names, seen)
+        except InputError as error:
+            yield from error.problems
+
+    def write(self, documents: Iterable[Document], folder: Path) -> None:
+        """See :meth:`CorpusFormat.write`; a sentence's end is not kept."""
+        datasets = _library()
+        features = datasets.Features(
+            {
+                ID: datasets.Value("string"),
+                TOKENS: datasets.List(datasets.Value("string")),
+                TAGS[0]: datasets.List(datasets.Value("string")),
+            }
+        )
+        with tempfile.TemporaryDirectory() as cache:
+            table = datasets.Dataset.from_generator(
+                _Rows(documents), features=features, cache_dir=cache, fingerprint=uuid.uuid4().hex
+            )
+            table.save_to_disk(str(folder))
+
+    def rewritten(self, document: Document) -> Document:
+        """See :meth:`CorpusFormat.rewritten`."""
+        return _document(_row(document), document.id, TAGS[0], None, document.id)
+
+
+def _library() -> Any:
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        fail("corpus.format", "hf_dataset needs the datasets library", "", "pip install 'clinie[datasets]'")
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def _load(path: Path) -> Any:
+    try:
+        return _library().load_from_disk(str(path))
+    except InputError:
+        raise
+    except Exception as error:  # whatever the library, Arrow or JSON make of broken files
+        fail(str(path), f"not a dataset that can be loaded ({type(error).__name__})", "what save_to_disk writes")
+
+
+def _rows(dataset: Any, path: Path) -> Iterator[dict[str, Any]]:
+    rows = iter(dataset)
+    while True:
+        try:
+            row = next(rows, None)
+        except Exception as error:  # as in _load: Arrow files are read when a row is asked for
+            fail(str(path), f"a row cannot be read ({type(error).__name__})", "what save_to_disk writes")
+        if row is None:
+            return
+        yield row
+
+
+def _row(document: Document) -> dict[str, Any]:
+    flat = [(document.text[s.start : s.end], tag) for sentence in sentences_of(document) for s, tag in sentence]
+    return {ID: document.id, TOKENS: [text for text, _ in flat], TAGS[0]: [tag for _, tag in flat]}
+
+
+class _Rows:
+    """A generator function of rows that can be called more than once."""
+
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._documents = documents
+
+    def __call__(self) -> Iterator[dict[str, Any]]:
+        return (_row(document) for document in self._documents)
+
+
+def _document(row: dict[str, Any], id_: str, tags: str, names: list[str] | None, where: str) -> Document:
+    tokens, labels = row[TOKENS], row[tags]
+    if tokens is None or labels is None or len(tokens) != len(labels):
+        fail(where, "not as many tags as tokens", "one tag a token")
+    if names is not None and any(not 0 <= int(label) < len(names) for label in labels):
+        fail(where, "a tag outside the class labels", f"0 to {len(names) - 1}")
+    if any(not isinstance(t, str) or t.split() != [t] for t in tokens):
+        fail(where, "a token that is empty or has white space", "tokens without white space")
+    words = [names[int(label)] if names is not None else str(label) for label in labels]
+    return tokenized_document(id_, [[Token(t, tag) for t, tag in zip(tokens, words, strict=True)]], where)
+
+
+def _read_row(
+    row: dict[str, Any], where: str, id_: str, tags: str, names: list[str] | None, seen: set[str]
+) -> Iterator[Document | Problem]:
+    try:
+        document = _document(row, id_, tags, names, where)
+    except InputError as error:
+        yield from error.problems
+        return
+    if id_ in seen:
+        yield Problem(where, f"duplicate document id {id_}", "", "give each row its own id")
+        return
+    seen.add(id_)
+    yield from checked(document, where)

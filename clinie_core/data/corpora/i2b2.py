@@ -1,0 +1,148 @@
+"""The format of 2010 i2b2/VA: ``NAME.txt`` with ``NAME.con``, ``NAME.rel`` and ``NAME.ast`` beside it.
+
+Source: Uzuner et al. 2011, JAMIA 18(5), and the task's annotation files. A place is ``LINE:TOKEN``,
+lines counted from 1 and tokens, which white space parts, from 0; both ends belong to the concept.
+The files repeat each mention in lower case.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import ClassVar
+
+from clinie_core.data.corpora.checking import mention_problem, squeezed
+from clinie_core.data.corpora.corpus_format import StandoffFormat
+from clinie_core.data.corpora.tokens import covering_tokens, token_spans
+from clinie_core.data.document import Attribute, Concept, Document, Relation, Span
+from clinie_core.errors import ErrorList
+
+__all__ = ["I2b2"]
+
+ASSERTION = "assertion"
+PLACE = r'c="(.*)" ([0-9]{1,9}):([0-9]{1,9}) ([0-9]{1,9}):([0-9]{1,9})'
+CONCEPT = re.compile(PLACE + r'\|\|t="([^"]+)"')
+RELATION = re.compile(PLACE + r'\|\|r="([^"]+)"\|\|' + PLACE)
+ASSERTED = re.compile(PLACE + r'\|\|t="([^"]+)"\|\|a="([^"]+)"')
+
+
+class I2b2(StandoffFormat):
+    """A folder of texts with concepts, relations and assertions beside them."""
+
+    example: ClassVar[str] = "NAME.txt with NAME.con, NAME.rel and NAME.ast beside it"
+    suffixes: ClassVar[tuple[str, ...]] = (".txt", ".con", ".rel", ".ast")
+
+    def parse(self, name: str, where: Mapping[str, str], files: Mapping[str, str]) -> Document:
+        """See :meth:`StandoffFormat.parse`."""
+        parser = _Parser(where, files)
+        parser.read()
+        parser.errors.raise_if_any()
+        text = files[".txt"]
+        return Document(name, text, tuple(parser.concepts), tuple(parser.relations), tuple(parser.attributes))
+
+    def render(self, document: Document) -> dict[str, str]:
+        """See :meth:`StandoffFormat.render`; a concept is widened to whole tokens."""
+        lines = _line_tokens(document.text)
+        flat = [span for line in lines for span in line]
+        places = [f"{row}:{column}" for row, line in enumerate(lines, start=1) for column in range(len(line))]
+        marks = {}
+        for concept in document.concepts:
+            tokens = covering_tokens(flat, concept.start, concept.end)
+            if tokens is not None:
+                text = document.text[flat[tokens[0]].start : flat[tokens[1]].end]
+                marks[concept.id] = f'c="{squeezed(text).lower()}" {places[tokens[0]]} {places[tokens[1]]}'
+        types = {c.id: c.type for c in document.concepts}
+        con = [f'{marks[c.id]}||t="{c.type}"' for c in document.concepts if c.id in marks]
+        rel = [
+            f'{marks[r.head]}||r="{r.type}"||{marks[r.tail]}'
+            for r in document.relations
+            if r.head in marks and r.tail in marks
+        ]
+        ast = [
+            f'{marks[a.target]}||t="{types[a.target]}"||a="{a.value}"'
+            for a in document.attributes
+            if a.type == ASSERTION and a.value and a.target in marks
+        ]
+        contents = {".con": con, ".rel": rel, ".ast": ast}
+        return {".txt": document.text} | {s: "".join(f"{line}\n" for line in rows) for s, rows in contents.items()}
+
+
+def _line_tokens(text: str) -> list[list[Span]]:
+    """The tokens of each line."""
+    lines, at = [], 0
+    for line in text.split("\n"):
+        lines.append([Span(at + s.start, at + s.end) for s in token_spans(line, words=False)])
+        at += len(line) + 1
+    return lines
+
+
+class _Parser:
+    """Parses the three annotation files of one text."""
+
+    def __init__(self, where: Mapping[str, str], files: Mapping[str, str]) -> None:
+        self._where = where
+        self._files = files
+        self._text = files[".txt"]
+        self._lines = _line_tokens(self._text)
+        self.errors = ErrorList()
+        self.concepts: list[Concept] = []
+        self.relations: list[Relation] = []
+        self.attributes: list[Attribute] = []
+        self._at: dict[tuple[Span, str | None], str] = {}
+
+    def read(self) -> None:
+        """Parse concepts, then what refers to them."""
+        for where, groups in self._rows(".con", CONCEPT, '\'c="mention" 1:0 1:2||t="type"\''):
+            span = self._span(where, groups[:5])
+            if span is not None:
+                concept = Concept(f"T{len(self.concepts) + 1}", groups[5], (span,))
+                self.concepts.append(concept)
+                self._at.setdefault((span, concept.type), concept.id)
+                self._at.setdefault((span, None), concept.id)
+        for where, groups in self._rows(".rel", RELATION, '\'c="..." 1:0 1:2||r="type"||c="..." 1:4 1:4\''):
+            head, tail = self._concept(where, groups[:5]), self._concept(where, groups[6:])
+            if head and tail:
+                self.relations.append(Relation(f"R{len(self.relations) + 1}", groups[5], head, tail))
+        for where, groups in self._rows(".ast", ASSERTED, '\'c="..." 1:0 1:2||t="type"||a="assertion"\''):
+            target = self._concept(where, groups[:5], groups[5])
+            if target:
+                self.attributes.append(Attribute(f"A{len(self.attributes) + 1}", ASSERTION, target, groups[6]))
+
+    def _rows(self, suffix: str, pattern: re.Pattern[str], allowed: str) -> list[tuple[str, tuple[str, ...]]]:
+        rows = []
+        for number, line in enumerate(self._files.get(suffix, "").split("\n"), start=1):
+            where, content = f"{self._where[suffix]}:{number}", line.strip()
+            match = pattern.fullmatch(content)
+            if match:
+                rows.append((where, match.groups()))
+            elif content:
+                self.errors.add(where, f"not a line of a {suffix} file", allowed)
+        return rows
+
+    def _span(self, where: str, groups: tuple[str, ...]) -> Span | None:
+        mention, rows = groups[0], [int(n) for n in groups[1:]]
+        ends = []
+        for row, column in (rows[:2], rows[2:]):
+            if not 1 <= row <= len(self._lines) or column >= len(self._lines[row - 1]):
+                self.errors.add(where, f"{row}:{column} is no token of the text", "LINE from 1, TOKEN from 0")
+                return None
+            ends.append(self._lines[row - 1][column])
+        if ends[1].end <= ends[0].start:
+            self.errors.add(where, "the concept ends before it begins", "first token, then last token")
+            return None
+        span = Span(ends[0].start, ends[1].end)
+        there = self._text[span.start : span.end]
+        problem = mention_problem(where, "c", mention, there, any_case=True)
+        if problem is not None:
+            self.errors.extend([problem])
+            return None
+        return span
+
+    def _concept(self, where: str, groups: tuple[str, ...], type_: str | None = None) -> str | None:
+        span = self._span(where, groups)
+        if span is None:
+            return None
+        id_ = self._at.get((span, type_))
+        if id_ is None:
+            self.errors.add(where, "there is no such concept in the .con file", "a concept of this text")
+        return id_

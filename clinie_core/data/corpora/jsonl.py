@@ -1,0 +1,51 @@
+"""clinie's own format: a JSON object a line, which carries everything that a document has.
+
+A line is ``{"version": 1, "document": {...}}`` with the fields of :class:`Document`; a field that
+is empty may be left out. A later version of clinie reads every earlier version of the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clinie_core.config import problems_from
+from clinie_core.data.corpora.corpus_format import LineFormat, Piece
+from clinie_core.data.document import Document
+from clinie_core.errors import InputError
+
+__all__ = ["Jsonl"]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: Literal[1]
+    document: Document
+
+
+class Jsonl(LineFormat):
+    """Files of JSON lines."""
+
+    example: ClassVar[str] = 'NAME.jsonl, each line {"version": 1, "document": {"id": ..., "text": ..., ...}}'
+    suffix: ClassVar[str] = ".jsonl"
+
+    def pieces(self, where: str, name: str, lines: Iterator[str]) -> Iterator[Piece]:
+        """See :meth:`LineFormat.pieces`: each line that is not blank is a document."""
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield Piece(where, number, [line])
+
+    def parse(self, piece: Piece) -> Document:
+        """See :meth:`LineFormat.parse`."""
+        try:
+            return _Line.model_validate_json(piece.lines[0]).document
+        except ValidationError as error:
+            raise InputError(problems_from(error, piece.at(0), quote=False)) from None
+
+    def render(self, document: Document) -> str:
+        """See :meth:`LineFormat.render`."""
+        line = _Line.model_construct(version=1, document=document)
+        return line.model_dump_json(exclude_defaults=True).replace("\x85", "\\u0085") + "\n"

@@ -1,0 +1,255 @@
+"""A corpus from its folders or files: which documents belong to which split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import Field
+
+from clinie_core.config import CorpusView, Frozen
+from clinie_core.data.corpora import FORMATS
+from clinie_core.data.corpora.checking import in_another_split
+from clinie_core.data.corpora.corpus_format import CorpusFormat, StreamFormat, read_text
+from clinie_core.data.corpora.splitting import Member, stratify
+from clinie_core.data.document import Corpus, Document
+from clinie_core.data.schema import CORPUS
+from clinie_core.errors import ErrorList, InputError, Problem
+
+__all__ = [
+    "LIST_SUFFIX",
+    "CorpusSource",
+    "Shares",
+    "discover_splits",
+    "load_corpora",
+    "load_corpus",
+    "read_split",
+    "viewed",
+]
+
+SPLITS = ("train", "dev", "test")
+USUAL_NAMES = {"train": ("train",), "dev": ("dev", "devel", "valid", "validation"), "test": ("test",)}
+LIST_SUFFIX = ".list"
+
+
+class Shares(Frozen):
+    """A seeded split of a corpus that has none: stratified by type, a patient's documents always together.
+
+    Args:
+        train: Share of the documents to train on.
+        dev: Share to choose by.
+        test: Share to test on.
+        seed: Equal seeds split equal corpora alike.
+        group: What tells a patient, see :func:`clinie_core.data.corpora.splitting.group_key`; None takes each
+            document for a patient of its own.
+        pool: The subfolders or files to split; all of the corpus's folder if left out.
+    """
+
+    train: float = Field(default=0.7, gt=0, lt=1)
+    dev: float = Field(default=0.15, gt=0, lt=1)
+    test: float = Field(default=0.15, gt=0, lt=1)
+    seed: int = 13
+    group: str | None = None
+    pool: list[str] = Field(default_factory=lambda: ["."], min_length=1)
+
+
+def _usual_splits() -> dict[str, str | list[str]]:
+    return {split: split for split in SPLITS}
+
+
+class CorpusSource(CorpusView):
+    """Where a corpus is, how it is read and how its annotations are looked at.
+
+    Args:
+        name: What it is called beside others; the folder's name if left out.
+        path: Folder of the corpus.
+        format: A row of ``FORMATS``.
+        splits: Split name (train, dev, test) to what holds it: a subfolder, one file of a format
+            with many documents a file, or a ``.list`` file of document ids, one a line; or several of them.
+        shares: How to split a corpus that comes without splits; ``splits`` then counts for nothing.
+    """
+
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
+    path: str
+    format: str = "brat"
+    splits: dict[str, str | list[str]] = Field(default_factory=_usual_splits)
+    shares: Shares | None = None
+
+    def places(self, split: str) -> list[str]:
+        """What holds a split."""
+        named = self.splits[split]
+        return [named] if isinstance(named, str) else named
+
+    @property
+    def title(self) -> str:
+        """Its name, else that of its folder."""
+        return self.name or Path(self.path).name
+
+    @property
+    def view(self) -> CorpusView:
+        """How the annotations are looked at, apart from where they are."""
+        return CorpusView(**{name: getattr(self, name) for name in CorpusView.model_fields})
+
+
+def read_split(source: CorpusSource, split: str) -> Iterator[Document | Problem]:
+    """Read one split, one document at a time.
+
+    Args:
+        source: Where the corpus is.
+        split: One of ``source.splits``.
+
+    Yields:
+        A document, or a problem that names file and line; a split without documents is one.
+    """
+    for name in source.places(split):
+        yield from _read_place(source, name, f"corpus.splits.{split}")
+
+
+def _read_place(source: CorpusSource, name: str, where: str) -> Iterator[Document | Problem]:
+    format_: CorpusFormat = FORMATS.load(source.format, "corpus.format")()
+    root, place = Path(source.path), Path(source.path, name)
+    if place.suffix == LIST_SUFFIX:
+        items = _listed(format_, root, place)
+    elif place.is_dir() or (place.is_file() and isinstance(format_, StreamFormat)):
+        items = format_.read(place)
+    else:
+        items = iter(())
+    empty = True
+    for item in items:
+        empty = False
+        yield item
+    if empty:
+        yield Problem(where, f"no documents in {place}", format_.example)
+
+
+def _listed(format_: CorpusFormat, root: Path, file: Path) -> Iterator[Document | Problem]:
+    try:
+        wanted = [line.strip() for line in read_text(file).splitlines()]
+    except InputError as error:
+        yield from error.problems
+        return
+    missing = dict.fromkeys(id_ for id_ in wanted if id_)
+    for item in format_.read(root):
+        if isinstance(item, Problem):
+            yield item
+        elif item.id in missing:
+            del missing[item.id]
+            yield item
+    for id_ in missing:
+        yield Problem(str(file), f"there is no document {id_}", f"ids of documents in {root}")
+
+
+def viewed(corpus: Corpus, view: CorpusView) -> Corpus:
+    """A corpus as a view looks at it; looking twice changes nothing."""
+    return corpus.merged(view.merge_types).restricted(view.concept_types, view.relation_types)
+
+
+def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, view: bool = True) -> Corpus:
+    """Read splits of a corpus into memory.
+
+    Args:
+        source: Where it is.
+        splits: Which splits to read, all that the source names if left out; the others are not opened.
+        view: Whether types are merged and left out as the source says.
+
+    Raises:
+        InputError: With all problems of all files: a missing folder, a split without documents, one
+            document id in two splits, and whatever the format found.
+    """
+    errors = ErrorList()
+    errors.extend(source_problems(source))
+    errors.raise_if_any()
+    read: dict[str, tuple[Document, ...]] = {}
+    if source.shares is not None:
+        read = _shared_out(source, source.shares, SPLITS if splits is None else splits, errors)
+    for split in () if source.shares is not None else source.splits if splits is None else splits:
+        if split not in source.splits:
+            errors.add("corpus.splits", f"no {split} split is named", "", f"add {split}: FOLDER")
+            continue
+        items = list(read_split(source, split))
+        errors.extend(item for item in items if isinstance(item, Problem))
+        read[split] = tuple(item for item in items if isinstance(item, Document))
+    split_of: dict[str, str] = {}
+    shared = (in_another_split(d, split, split_of) for split, documents in read.items() for d in documents)
+    errors.extend(problem for problem in shared if problem)
+    errors.raise_if_any()
+    corpus = Corpus(read)
+    return viewed(corpus, source) if view else corpus
+
+
+def load_corpora(sources: Sequence[CorpusSource], splits: tuple[str, ...] | None = None) -> Corpus:
+    """Read several corpora as one: ids begin with a corpus's name, and metadata says it.
+
+    Args:
+        sources: Where they are; one alone is read as :func:`load_corpus` does.
+        splits: Which splits to read.
+
+    Raises:
+        InputError: With all problems of all corpora.
+    """
+    if len(sources) == 1:
+        return load_corpus(sources[0], splits)
+    errors = ErrorList()
+    together: dict[str, tuple[Document, ...]] = {}
+    for source in sources:
+        try:
+            corpus = load_corpus(source, splits)
+        except InputError as error:
+            errors.extend(replace(p, where=f"{source.title}: {p.where}") for p in error.problems)
+            continue
+        for split, documents in corpus.splits.items():
+            named = tuple(
+                replace(d, id=f"{source.title}/{d.id}", metadata={**d.metadata, CORPUS: source.title})
+                for d in documents
+            )
+            together[split] = (*together.get(split, ()), *named)
+    errors.raise_if_any()
+    return Corpus(together)
+
+
+def _shared_out(
+    source: CorpusSource, shares: Shares, splits: tuple[str, ...], errors: ErrorList
+) -> dict[str, tuple[Document, ...]]:
+    """The wanted splits of a pool of documents."""
+    items = [item for name in shares.pool for item in _read_place(source, name, "corpus.shares.pool")]
+    errors.extend(item for item in items if isinstance(item, Problem))
+    documents = {item.id: item for item in items if isinstance(item, Document)}
+    members = [Member.of(document, shares.group) for document in documents.values()]
+    parts = stratify(members, {name: getattr(shares, name) for name in SPLITS}, shares.seed)
+    return {split: tuple(documents[id_] for id_ in parts[split]) for split in splits}
+
+
+def source_problems(source: CorpusSource) -> list[Problem]:
+    """What is wrong with a source before any document is read."""
+    FORMATS.load(source.format, "corpus.format")
+    problems = []
+    if not Path(source.path).exists():
+        remedy = "check the path, or pass corpus.path=FOLDER"
+        problems.append(Problem("corpus.path", f"no folder {source.path}", "a folder", remedy))
+    for split in source.splits:
+        if split not in SPLITS:
+            problems.append(Problem(f"corpus.splits.{split}", "unknown split", "train, dev and test"))
+    return problems
+
+
+def discover_splits(path: Path, format_: str = "brat") -> CorpusSource:
+    """A corpus by its place alone: subfolders, lists or files with a split's usual name, else all of it as train.
+
+    Args:
+        path: Folder of the corpus, or one file of it.
+        format_: A row of ``FORMATS``.
+    """
+    kind = FORMATS.load(format_, "corpus.format")
+    found: dict[str, str] = {}
+    for split, names in USUAL_NAMES.items():
+        folders = [name for name in names if (path / name).is_dir()]
+        lists = [f"{name}{LIST_SUFFIX}" for name in names if (path / f"{name}{LIST_SUFFIX}").is_file()]
+        files = []
+        if issubclass(kind, StreamFormat):
+            candidates = sorted(path.glob(f"*{kind.suffix}"))
+            files = [file.name for file in candidates if any(name in file.name.casefold() for name in names)]
+        places = folders or lists or files
+        if len(places) == 1:
+            found[split] = places[0]
+    return CorpusSource(path=str(path), format=format_, splits=found or {"train": "."})

@@ -1,0 +1,85 @@
+"""What a conversion loses: two versions of a document compared item by item, ids aside.
+
+A loss is found by reading back what was written, not by what a format is said to carry.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+from itertools import accumulate
+
+from clinie_core.data.document import Document
+
+__all__ = ["differences"]
+
+MAY_BE_ADDED = ("sections", "metadata")
+"""What a format may say of a document that it did not say of itself."""
+Place = tuple[tuple[int, int], ...]
+
+
+def differences(before: Document, after: Document) -> Counter[str]:
+    """How many items of each kind one version of a document has and the other does not have.
+
+    Ids of annotations do not count, since many formats number them anew. Where the texts differ in
+    white space alone, offsets are compared by the characters that are not white space.
+
+    Args:
+        before: The document as it was.
+        after: The document as it came back.
+
+    Returns:
+        Kind (``text``, ``concepts``, ``relations``, ...) to the number of items lost or changed;
+        kinds without a difference are left out.
+    """
+    found: Counter[str] = Counter()
+    found["document ids"] = int(before.id != after.id)
+    exact = before.text == after.text
+    if not exact:
+        same_words = "".join(before.text.split()) == "".join(after.text.split())
+        found["text (white space)" if same_words else "text"] = 1
+    ours, theirs = _items(before, exact=exact), _items(after, exact=exact)
+    for kind in ours:
+        lost = (ours[kind] - theirs[kind]).total()
+        added = (theirs[kind] - ours[kind]).total() - lost
+        found[kind] = lost
+        if kind not in MAY_BE_ADDED:
+            found[f"{kind} that were not there"] = added
+    return +found
+
+
+def _items(document: Document, *, exact: bool) -> dict[str, Counter[Hashable]]:
+    place = _exact_place if exact else _word_place(document.text)
+    concepts: dict[str, Hashable] = {
+        c.id: (c.type, place(tuple((s.start, s.end) for s in c.spans))) for c in document.concepts
+    }
+    relations: dict[str, Hashable] = {
+        r.id: (r.type, concepts.get(r.head), concepts.get(r.tail)) for r in document.relations
+    }
+    attributes: dict[str, Hashable] = {
+        a.id: (a.type, (concepts | relations).get(a.target), a.value) for a in document.attributes
+    }
+    known: Mapping[str, Hashable] = concepts | relations | attributes
+    return {
+        "concepts": Counter(concepts.values()),
+        "relations": Counter(relations.values()),
+        "attributes": Counter(attributes.values()),
+        "normalizations": Counter(
+            (known.get(n.target), n.database, n.reference, n.name) for n in document.normalizations
+        ),
+        "equivalences": Counter((e.type, frozenset(known.get(m) for m in e.members)) for e in document.equivalences),
+        "notes": Counter((n.type, known.get(n.target), " ".join(n.text.split())) for n in document.notes),
+        "document-level relations": Counter((r.type, r.head, r.tail) for r in document.entity_relations),
+        "sections": Counter((s.type, place(((s.span.start, s.span.end),))) for s in document.sections),
+        "metadata": Counter(document.metadata.items()),
+    }
+
+
+def _exact_place(spans: Place) -> Place:
+    return spans
+
+
+def _word_place(text: str) -> Callable[[Place], Place]:
+    """Offsets counted over the characters that are not white space."""
+    before = [0, *accumulate(not c.isspace() for c in text)]
+    return lambda spans: tuple((before[start], before[end]) for start, end in spans)

@@ -1,0 +1,148 @@
+"""PubTator: title and abstract, mentions with identifiers, relations between identifiers.
+
+Source: the format as BioCreative V CDR (Li et al. 2016, Database 2016:baw068) and PubTator 3 use it.
+Offsets count over the title, one character between, and the abstract. A relation links two
+identifiers and belongs to the document as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import ClassVar
+
+from clinie_core.data.corpora.checking import mention_problem
+from clinie_core.data.corpora.corpus_format import LineFormat, Piece
+from clinie_core.data.document import Concept, Document, EntityRelation, Normalization, Section, Span
+from clinie_core.errors import ErrorList
+
+__all__ = ["PubTator"]
+
+TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)")
+NONE = ("", "-", "-1")
+DATABASE = "PubTator"
+"""Stands for a terminology that the file does not name."""
+MAX_DIGITS = 12
+
+
+class PubTator(LineFormat):
+    """Files of PubTator records, a blank line between them."""
+
+    example: ClassVar[str] = "NAME.txt of records 'id|t|title', 'id|a|abstract' and tab-separated mentions"
+    suffix: ClassVar[str] = ".txt"
+
+    def pieces(self, where: str, name: str, lines: Iterator[str]) -> Iterator[Piece]:
+        """See :meth:`LineFormat.pieces`: blank lines stand between documents."""
+        record: list[str] = []
+        number = 0
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                record.append(line)
+            elif record:
+                yield Piece(where, number - len(record), record)
+                record = []
+        if record:
+            yield Piece(where, number + 1 - len(record), record)
+
+    def parse(self, piece: Piece) -> Document:
+        """See :meth:`LineFormat.parse`."""
+        errors = ErrorList()
+        texts: dict[str, str] = {}
+        id_ = ""
+        for index, line in enumerate(piece.lines[:2]):
+            match = TEXT_LINE.fullmatch(line)
+            if match is None or match[2] != "ta"[index] or (index and match[1] != id_):
+                errors.add(piece.at(index), "not a record's text", f"'id|{'ta'[index]}|text'")
+                continue
+            id_, texts[match[2]] = match[1], match[3]
+        errors.raise_if_any()
+        title, abstract = texts["t"], texts.get("a")
+        text = title if abstract is None else f"{title}\n{abstract}"
+        record = _Record(piece, id_, text, errors)
+        for index, line in enumerate(piece.lines[2:], start=2):
+            record.add(index, line)
+        errors.raise_if_any()
+        parts = [("title", 0, len(title)), ("abstract", len(title) + 1, len(text))]
+        sections = tuple(Section(type_, Span(start, end)) for type_, start, end in parts if start < end)
+        return Document(
+            id_,
+            text,
+            concepts=tuple(record.concepts),
+            normalizations=tuple(record.normalizations),
+            entity_relations=tuple(record.relations),
+            sections=sections,
+        )
+
+    def render(self, document: Document) -> str:
+        """See :meth:`LineFormat.render`; a line end within title or abstract becomes a blank, which keeps offsets."""
+        title, _, abstract = re.sub(r"[\r\t\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", " ", document.text).partition("\n")
+        id_ = re.sub(r"[|\s]", "_", document.id)
+        lines = [f"{id_}|t|{title}", f"{id_}|a|{abstract}".replace("\n", " ")]
+        references: defaultdict[str, list[Normalization]] = defaultdict(list)
+        for normalization in document.normalizations:
+            references[normalization.target].append(normalization)
+        for concept in document.concepts:
+            span = Span(concept.start, concept.end)
+            mention = " ".join(document.text[span.start : span.end].split())
+            entries = references[concept.id]
+            cells = [id_, str(span.start), str(span.end), mention, concept.type]
+            cells.append("|".join(_written(n) for n in entries) or "-1")
+            names = [n.name for n in entries]
+            if len(names) > 1 and all(names):
+                cells.append("|".join(str(name) for name in names))
+            lines.append("\t".join(cells))
+        lines += ["\t".join((id_, r.type, r.head, r.tail)) for r in document.entity_relations]
+        return "\n".join(lines) + "\n\n"
+
+
+def _written(normalization: Normalization) -> str:
+    if normalization.database == DATABASE:
+        return normalization.reference
+    return f"{normalization.database}:{normalization.reference}"
+
+
+class _Record:
+    """The annotations of one record."""
+
+    def __init__(self, piece: Piece, id_: str, text: str, errors: ErrorList) -> None:
+        self._piece = piece
+        self._id = id_
+        self._text = text
+        self._errors = errors
+        self.concepts: list[Concept] = []
+        self.normalizations: list[Normalization] = []
+        self.relations: list[EntityRelation] = []
+
+    def add(self, index: int, line: str) -> None:
+        """Parse one line after the texts."""
+        cells = [cell.strip() for cell in line.split("\t")]
+        where = self._piece.at(index)
+        if cells[0] != self._id:
+            self._errors.add(where, "not a line of this record", "its id and a tab", "put a blank line between records")
+        elif len(cells) == 4 and not cells[1].isdecimal():
+            self.relations.append(EntityRelation(f"R{len(self.relations) + 1}", cells[1], cells[2], cells[3]))
+        elif len(cells) in (5, 6, 7) and cells[1].isdecimal() and cells[2].isdecimal() and cells[4]:
+            self._mention(where, cells)
+        else:
+            self._errors.add(where, "neither a mention nor a relation", "id, start, end, mention, type, identifier")
+
+    def _mention(self, where: str, cells: list[str]) -> None:
+        id_ = f"T{len(self.concepts) + 1}"
+        if max(len(cells[1]), len(cells[2])) > MAX_DIGITS or not int(cells[1]) < int(cells[2]) <= len(self._text):
+            found = f"{id_}: offsets lie outside the text of {len(self._text)} characters"
+            self._errors.add(where, found, "0 <= start < end <= length", "check that offsets count characters")
+            return
+        span = Span(int(cells[1]), int(cells[2]))
+        problem = mention_problem(where, id_, cells[3], self._text[span.start : span.end])
+        if problem is not None:
+            self._errors.extend([problem])
+            return
+        self.concepts.append(Concept(id_, cells[4], (span,)))
+        references = cells[5].split("|") if len(cells) > 5 and cells[5] not in NONE else []
+        names = cells[6].split("|") if len(cells) == 7 else []
+        for at, reference in enumerate(references):
+            database, _, entry = reference.rpartition(":")
+            name = names[at] if len(names) == len(references) else None
+            number = f"N{len(self.normalizations) + 1}"
+            self.normalizations.append(Normalization(number, id_, database or DATABASE, entry, name))

@@ -1,0 +1,127 @@
+"""RadGraph JSON: radiology reports whose entities address tokens.
+
+Source: Jain et al. 2021, arXiv 2106.14463, and the dataset's files. The file is one object, report
+name to report; tokens are parted by white space and both ends of an entity belong to it. A report
+that two people labelled has ``labeler_1`` and ``labeler_2``, of which the first is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, BinaryIO, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clinie_core.config import problems_from
+from clinie_core.data.corpora.checking import mention_problem
+from clinie_core.data.corpora.corpus_format import StreamFormat
+from clinie_core.data.corpora.json_stream import ObjectLines, pairs
+from clinie_core.data.corpora.tokens import covering_tokens, token_spans
+from clinie_core.data.document import Concept, Document, Relation, Span
+from clinie_core.errors import ErrorList, InputError, Problem
+
+__all__ = ["RadGraph"]
+
+METADATA = ("data_source", "data_split")
+
+
+class _Entity(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    tokens: str
+    label: str = Field(min_length=1)
+    start_ix: int = Field(ge=0)
+    end_ix: int = Field(ge=0)
+    relations: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+
+
+class _Labels(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    entities: dict[str, _Entity]
+
+
+class _Report(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    text: str
+    entities: dict[str, _Entity] | None = None
+    labeler_1: _Labels | None = None
+    data_source: str | None = None
+    data_split: str | None = None
+
+
+class RadGraph(StreamFormat):
+    """Files that hold one object of reports."""
+
+    example: ClassVar[str] = 'NAME.json, {"REPORT": {"text": ..., "entities": {"1": {"tokens", "label", ...}}}}'
+    suffix: ClassVar[str] = ".json"
+
+    def documents(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
+        """See :meth:`StreamFormat.documents`."""
+        lines = ObjectLines(stream, where, depth=1)
+        for number, (id_, content) in enumerate(pairs(stream, where)):
+            place = f"{where}: {id_}"
+            try:
+                yield place, _document(id_, place, content)
+            except InputError as error:
+                yield from lines.locate(error.problems, number)
+
+    def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
+        """See :meth:`StreamFormat.write_stream`; a concept is widened to whole tokens."""
+        stream.write(b"{")
+        for number, document in enumerate(documents):
+            row = f"{json.dumps(document.id)}: {json.dumps(_report(document))}"
+            stream.write(((",\n" if number else "\n") + row).encode())
+        stream.write(b"\n}\n")
+
+
+def _document(id_: str, where: str, content: object) -> Document:
+    try:
+        report = _Report.model_validate(content)
+    except ValidationError as error:
+        raise InputError(problems_from(error, where, quote=False)) from None
+    errors = ErrorList()
+    entities = report.entities if report.entities is not None else report.labeler_1 and report.labeler_1.entities
+    if entities is None:
+        errors.add(where, "no entities", "entities, or labeler_1 with entities")
+    spans = token_spans(report.text, words=False)
+    concepts: list[Concept] = []
+    relations: list[Relation] = []
+    for number, entity in (entities or {}).items():
+        if not entity.start_ix <= entity.end_ix < len(spans):
+            found = f"{number}: tokens {entity.start_ix} to {entity.end_ix} are not in the text of {len(spans)} tokens"
+            errors.add(where, found, "0 <= start_ix <= end_ix < tokens")
+            continue
+        span = Span(spans[entity.start_ix].start, spans[entity.end_ix].end)
+        problem = mention_problem(where, number, entity.tokens, report.text[span.start : span.end])
+        errors.extend([problem] if problem else [])
+        concepts.append(Concept(number, entity.label, (span,)))
+        for type_, tail in entity.relations:
+            relations.append(Relation(f"R{len(relations) + 1}", type_, number, tail))
+    errors.raise_if_any()
+    metadata = {key: getattr(report, key) for key in METADATA if getattr(report, key) is not None}
+    return Document(id_, report.text, tuple(concepts), tuple(relations), metadata=metadata)
+
+
+def _report(document: Document) -> dict[str, Any]:
+    spans = token_spans(document.text, words=False)
+    touched = {c.id: covering_tokens(spans, c.start, c.end) for c in document.concepts}
+    numbers = {id_: str(n) for n, id_ in enumerate((c.id for c in document.concepts if touched[c.id]), start=1)}
+    entities = {}
+    for concept in document.concepts:
+        tokens = touched[concept.id]
+        if tokens is not None:
+            text = document.text[spans[tokens[0]].start : spans[tokens[1]].end]
+            entities[numbers[concept.id]] = {
+                "tokens": " ".join(text.split()),
+                "label": concept.type,
+                "start_ix": tokens[0],
+                "end_ix": tokens[1],
+                "relations": [
+                    [r.type, numbers[r.tail]] for r in document.relations if r.head == concept.id and r.tail in numbers
+                ],
+            }
+    metadata = {key: document.metadata[key] for key in METADATA if key in document.metadata}
+    return {"text": document.text, "entities": entities, **metadata}

@@ -1,0 +1,71 @@
+"""Lists of document ids: one split, a cross-validation, few-shot subsets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from clinie_core.data.corpora.loading import LIST_SUFFIX
+from clinie_core.data.corpora.splitting import Member, few_shot_order, stratify
+from clinie_core.errors import fail
+
+__all__ = ["write_lists"]
+
+
+def write_lists(
+    members: Sequence[Member], folder: Path, *, dev: float, test: float, folds: int, shots: str, seed: int
+) -> dict[str, int]:
+    """Divide documents and write a list for each part.
+
+    Args:
+        members: The documents.
+        folder: Where the lists go.
+        dev: Share of the dev split.
+        test: Share of the test split.
+        folds: Folds of a cross-validation, each a folder of ``train`` and ``dev``; 0 for one split.
+        shots: Sizes of few-shot training lists, ``5,10,20``, each within the next.
+        seed: Decides the split.
+
+    Returns:
+        List to how many ids are in it.
+
+    Raises:
+        InputError: If the shares, folds or sizes do not fit the corpus; nothing is written then.
+    """
+    if folds == 1 or folds > len({m.group for m in members}):
+        fail("--folds", f"found {folds}", f"2 to {len({m.group for m in members})}, the number of patients")
+    if dev + test >= 1:
+        fail("--dev, --test", f"together {dev + test:g}", "less than 1, so that training has documents")
+    lists: dict[str, list[str]] = {}
+    if folds:
+        parts = stratify(members, {str(fold): 1 / folds for fold in range(folds)}, seed)
+        for fold, ids in parts.items():
+            lists[f"fold-{fold}/dev"] = ids
+            lists[f"fold-{fold}/train"] = sorted(i for other, rest in parts.items() if other != fold for i in rest)
+    else:
+        shares = {"train": 1 - dev - test, "dev": dev, "test": test}
+        lists |= stratify(members, {name: share for name, share in shares.items() if share > 0}, seed)
+    lists |= _few_shot(members, lists, shots, seed)
+    for name, ids in lists.items():
+        file = folder / f"{name}{LIST_SUFFIX}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"{id_}\n" for id_ in ids), encoding="utf-8")
+    return {f"{name}{LIST_SUFFIX}": len(ids) for name, ids in lists.items()}
+
+
+def _few_shot(
+    members: Sequence[Member], lists: Mapping[str, Sequence[str]], shots: str, seed: int
+) -> dict[str, list[str]]:
+    if not shots:
+        return {}
+    sizes = shots.replace(",", " ").split()
+    if not all(size.isdecimal() and len(size) < 10 and int(size) > 0 for size in sizes):
+        fail("--shots", "not a list of numbers", "such as 5,10,20")
+    found: dict[str, list[str]] = {}
+    for name in [name for name in lists if name.endswith("train")]:
+        training = set(lists[name])
+        order = few_shot_order([m for m in members if m.id in training], seed)
+        if max(map(int, sizes)) > len(order):
+            fail("--shots", f"found {max(map(int, sizes))}", f"at most the {len(order)} documents of {name}")
+        found |= {f"{name}-{size}": order[: int(size)] for size in sizes}
+    return found

@@ -1,0 +1,93 @@
+"""Counts of a corpus, gathered one document at a time: what is in it, and what a model cannot represent."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from clinie_core.data.corpora.checking import in_another_split
+from clinie_core.data.document import Corpus, Document
+from clinie_core.errors import Problem
+
+__all__ = ["CorpusSummary", "summarize"]
+
+
+class CorpusSummary:
+    """Counts of the documents that were added."""
+
+    def __init__(self) -> None:
+        self.documents: Counter[str] = Counter()
+        self.characters: Counter[str] = Counter()
+        self.items: defaultdict[str, defaultdict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+        self.representation: Counter[str] = Counter()
+        self._split_of: dict[str, str] = {}
+
+    def add(self, split: str, document: Document) -> Problem | None:
+        """Count one document; a problem if another split has one of its id."""
+        self.documents[split] += 1
+        self.characters[split] += len(document.text)
+        for kind, items in (
+            ("concepts", document.concepts),
+            ("relations", document.relations),
+            ("attributes", document.attributes),
+            ("normalizations", document.normalizations),
+            ("equivalences", document.equivalences),
+            ("notes", document.notes),
+            ("document-level relations", document.entity_relations),
+        ):
+            self.items[kind][split].update(_kind(item) for item in items)
+        self._represent(document)
+        return in_another_split(document, split, self._split_of)
+
+    def _represent(self, document: Document) -> None:
+        """Count what flat, continuous concepts that begin and end with a word cannot represent."""
+        counts, text = self.representation, document.text
+        counts["in all"] += len(document.concepts)
+        reach: dict[str, int] = {}
+        for concept in sorted(document.concepts, key=lambda c: (c.start, -c.end)):
+            counts["discontinuous"] += len(concept.spans) > 1
+            overlaps = any(concept.start < end for end in reach.values())
+            counts["overlapping an earlier one"] += overlaps
+            counts["of which of the same type"] += concept.start < reach.get(concept.type, 0)
+            reach[concept.type] = max(reach.get(concept.type, 0), concept.end)
+            inner = (text[i - 1 : i + 1] for i in (concept.start, concept.end) if 0 < i < len(text))
+            counts["ending within a word"] += any(pair.isalnum() for pair in inner)
+
+    def warnings(self) -> list[Problem]:
+        """What does not stop a search but spoils its scores: types that training never sees."""
+        trained = self.items["concepts"]["train"]
+        return [
+            Problem(
+                f"corpus.splits.{split}",
+                f"type {type_} occurs {count} times here and never in train",
+                "",
+                "it can never be predicted; merge it or move documents",
+            )
+            for split in ("dev", "test")
+            for type_, count in sorted(self.items["concepts"][split].items())
+            if type_ not in trained
+        ]
+
+    def as_json(self) -> dict[str, dict[str, Any]]:
+        """By split: documents, characters, and every kind of item by type."""
+        return {
+            split: {
+                "documents": self.documents[split],
+                "characters": self.characters[split],
+                **{kind: dict(sorted(counts[split].items())) for kind, counts in self.items.items()},
+            }
+            for split in self.documents
+        }
+
+
+def _kind(item: object) -> str:
+    return str(getattr(item, "database", None) or getattr(item, "type", ""))
+
+
+def summarize(corpus: Corpus) -> CorpusSummary:
+    """Count a corpus that is in memory."""
+    summary = CorpusSummary()
+    for split, documents in corpus.splits.items():
+        for document in documents:
+            summary.add(split, document)
+    return summary

@@ -1,0 +1,129 @@
+"""Documents as tokens with tags, for the formats that address tokens instead of characters.
+
+Tags may follow any scheme of the BIO family (IOB1, IOB2, BIOES, BILOU, IO); which one need not be
+said, since each label sequence means the same concepts under all of them that allow it.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from clinie_core.data.bio_tagging import bio_labels, tag_units
+from clinie_core.data.document import Concept, Document, Span
+from clinie_core.errors import ErrorList
+
+__all__ = ["Token", "covering_tokens", "sentences_of", "tagged_stretches", "token_spans", "tokenized_document"]
+
+BY_WHITE_SPACE = {"tokens": "white space"}
+"""Metadata of a document that was built from tokens: white space, and nothing else, parts them."""
+WORD = re.compile(r"\w+|[^\w\s]")
+DARK = re.compile(r"\S+")
+MAX_GAP = 1_000_000
+PREFIX = re.compile(r"([BIESLUM])-(.+)")
+OUTSIDE = ("O", "", "_")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token with its tag; ``start`` is its offset where the file says one, ``where`` its file and line."""
+
+    text: str = field(repr=False)
+    tag: str
+    start: int | None = None
+    where: str = ""
+
+
+def tagged_stretches(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """The concepts that tags mean.
+
+    ``B``, ``S`` and ``U`` begin a concept, ``I``, ``M``, ``E`` and ``L`` go on with one of their type or
+    begin one if there is none, and ``E``, ``L``, ``S`` and ``U`` end it.
+
+    Yields:
+        Type, first token, one past the last token.
+    """
+    open_type, begin = "", 0
+    for at, tag in enumerate((*tags, "O")):
+        match = PREFIX.fullmatch(tag)
+        prefix, type_ = (match[1], match[2]) if match else ("O", "") if tag in OUTSIDE else ("I", tag)
+        if open_type and (prefix in "OBSU" or type_ != open_type):
+            yield open_type, begin, at
+            open_type = ""
+        if prefix != "O" and not open_type:
+            open_type, begin = type_, at
+        if open_type and prefix in "ELSU":
+            yield open_type, begin, at + 1
+            open_type = ""
+
+
+def tokenized_document(id_: str, sentences: Iterable[Sequence[Token]], where: str) -> Document:
+    """Build a document's text from tokens, and its concepts from their tags.
+
+    A blank stands between tokens and a line feed between sentences, unless offsets say how far
+    apart they are.
+
+    Args:
+        id_: The document's id.
+        sentences: Its tokens.
+        where: The file, for messages.
+
+    Raises:
+        InputError: If a token's offset lies within an earlier token or absurdly far from it.
+    """
+    errors = ErrorList()
+    parts: list[str] = []
+    concepts: list[Concept] = []
+    at, adjoining = 0, False
+    for number, sentence in enumerate(sentences):
+        spans = []
+        for index, token in enumerate(sentence):
+            first = index == 0
+            between = "" if first and number == 0 else "\n" if first else " "
+            if token.start is not None:
+                gap = token.start - at
+                if not 0 <= gap <= MAX_GAP:
+                    errors.add(token.where or where, f"offset {token.start} does not follow the token before it")
+                    errors.raise_if_any()
+                between = (between + " " * gap)[:gap]
+                adjoining |= gap == 0 and at > 0
+            parts += [between, token.text]
+            start = at + len(between)
+            at = start + len(token.text)
+            spans.append(Span(start, at))
+        for type_, begin, end in tagged_stretches([token.tag for token in sentence]):
+            span = Span(spans[begin].start, spans[end - 1].end)
+            concepts.append(Concept(f"T{len(concepts) + 1}", type_, (span,)))
+    return Document(id_, "".join(parts), tuple(concepts), metadata={} if adjoining else BY_WHITE_SPACE)
+
+
+def token_spans(text: str, *, words: bool) -> list[Span]:
+    """Tokens by white space or, with ``words``, words and single marks of punctuation."""
+    return [Span(match.start(), match.end()) for match in (WORD if words else DARK).finditer(text)]
+
+
+def covering_tokens(spans: Sequence[Span], start: int, end: int) -> tuple[int, int] | None:
+    """The first and the last token that a stretch of text touches; None if it touches none."""
+    first = bisect_right(spans, start, key=lambda span: span.end)
+    stop = bisect_left(spans, end, key=lambda span: span.start)
+    return (first, stop - 1) if first < stop else None
+
+
+def sentences_of(document: Document) -> list[list[tuple[Span, str]]]:
+    """A document's tokens with IOB2 tags, a sentence for each line that is not blank.
+
+    Of concepts that share a token the longest is kept, and a discontinuous one covers its whole stretch.
+    """
+    spans = token_spans(document.text, words=document.metadata.get("tokens") != BY_WHITE_SPACE["tokens"])
+    labels = bio_labels(sorted({c.type for c in document.concepts}))
+    tags, _ = tag_units(spans, document.concepts, labels)
+    sentences: list[list[tuple[Span, str]]] = []
+    previous = 0
+    for span, tag in zip(spans, tags, strict=True):
+        if not sentences or "\n" in document.text[previous : span.start]:
+            sentences.append([])
+        sentences[-1].append((span, labels[tag]))
+        previous = span.end
+    return sentences

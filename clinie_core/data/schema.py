@@ -1,0 +1,98 @@
+"""What there is to extract: the types that training saw, and how they may be linked.
+
+A schema is learned from the training split alone and travels with every checkpoint, so that label
+numbers and legal pairs never depend on what is predicted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+from pydantic import Field
+
+from clinie_core.config import Frozen
+from clinie_core.data.document import Document
+
+__all__ = ["CORPUS", "Link", "Schema", "corpus_of"]
+
+CORPUS = "corpus"
+"""The key of a document's metadata that names its corpus where there are several."""
+
+Link = tuple[str, str, str]
+"""A relation's type with the types of its head and its tail."""
+
+
+def corpus_of(document: Document) -> str | None:
+    """The name of a document's corpus, where there are several."""
+    return document.metadata.get(CORPUS)
+
+
+class Schema(Frozen):
+    """The types of a corpus.
+
+    Args:
+        concept_types: Sorted.
+        links: The relations between concepts that occur, as (type, head type, tail type), sorted.
+        entity_links: The same for relations between terminology entries, by the types of their mentions.
+        descriptions: A type in words, where the type's own name does not say it.
+        corpora: Where documents come from several corpora, the schema of each by its name: a document of
+            one says nothing of the types of another.
+    """
+
+    concept_types: tuple[str, ...] = ()
+    links: tuple[Link, ...] = ()
+    entity_links: tuple[Link, ...] = ()
+    descriptions: dict[str, str] = Field(default_factory=dict)
+    corpora: dict[str, Schema] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, documents: Iterable[Document], descriptions: Mapping[str, str] | None = None) -> Schema:
+        """The types and links that occur in documents, and apart in those of each corpus."""
+        documents = tuple(documents)
+        names = sorted({name for d in documents if (name := corpus_of(d)) is not None})
+        whole = cls._of(documents, descriptions)
+        parts = {name: cls._of((d for d in documents if corpus_of(d) == name), descriptions) for name in names}
+        return whole.model_copy(update={"corpora": parts})
+
+    def for_document(self, document: Document) -> Schema:
+        """The schema of the document's own corpus; the whole one where its corpus is not known."""
+        return self.corpora.get(corpus_of(document) or "", self)
+
+    @classmethod
+    def _of(cls, documents: Iterable[Document], descriptions: Mapping[str, str] | None) -> Schema:
+        types: set[str] = set()
+        links: set[Link] = set()
+        entity_links: set[Link] = set()
+        for document in documents:
+            type_of = {c.id: c.type for c in document.concepts}
+            types.update(type_of.values())
+            links.update((r.type, type_of[r.head], type_of[r.tail]) for r in document.relations)
+            entry_types = {n.reference: type_of[n.target] for n in document.normalizations if n.target in type_of}
+            entity_links.update(
+                (r.type, entry_types[r.head], entry_types[r.tail])
+                for r in document.entity_relations
+                if r.head in entry_types and r.tail in entry_types
+            )
+        return cls(
+            concept_types=tuple(sorted(types)),
+            links=tuple(sorted(links)),
+            entity_links=tuple(sorted(entity_links)),
+            descriptions=dict(descriptions or {}),
+        )
+
+    @cached_property
+    def relation_types(self) -> tuple[str, ...]:
+        """Every relation type, between concepts or entries, sorted."""
+        return tuple(sorted({type_ for type_, _, _ in (*self.links, *self.entity_links)}))
+
+    def in_words(self, type_: str) -> str:
+        """A type as words of a question or an instruction: its description, else its name taken apart.
+
+        ``SpecificDisease`` becomes "specific disease", ``Sign_symptom`` "sign symptom".
+        """
+        if type_ in self.descriptions:
+            return self.descriptions[type_]
+        apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[_\-/]+", " ", type_)
+        return " ".join(word if word.isupper() else word.lower() for word in apart.split()) or type_

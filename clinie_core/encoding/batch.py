@@ -1,0 +1,103 @@
+"""Examples as tensors: padded, and on the device that computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clinie_core.encoding.examples import Example
+
+__all__ = ["IGNORED", "Batch", "collate"]
+
+IGNORED = -100
+"""The target of a padded position."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded examples on one device.
+
+    Args:
+        component: Which of the model's heads reads it.
+        input_ids: ``[batch, tokens]``.
+        attention_mask: ``[batch, tokens]``, 1 for tokens and 0 for padding.
+        segments: ``[batch, tokens]``, 1 from the second segment on; None where no row has two.
+        positions: ``[batch, positions]``, padded with 0.
+        lengths: How many positions each row has.
+        targets: ``[batch, positions]`` or ``[batch, 1]``, padded with ``IGNORED``; None when predicting.
+        spans: ``[spans, 4]``: row, label, first and last position of each gold span.
+        grammars: What each row's answer may be, where that is constrained.
+    """
+
+    component: str
+    input_ids: Tensor
+    attention_mask: Tensor
+    segments: Tensor | None
+    positions: Tensor
+    lengths: tuple[int, ...]
+    targets: Tensor | None
+    spans: Tensor
+    grammars: tuple[Any, ...] = ()
+
+    def position_mask(self) -> Tensor:
+        """True at real positions, ``[batch, positions]``."""
+        lengths = torch.tensor(self.lengths, device=self.positions.device)
+        return torch.arange(self.positions.shape[1], device=self.positions.device) < lengths.unsqueeze(1)
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Tensor:
+    width = max(1, *(len(row) for row in rows))
+    if left:
+        return torch.tensor([[*[value] * (width - len(row)), *row] for row in rows], dtype=torch.long)
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=torch.long)
+
+
+def collate(
+    examples: Sequence[Example],
+    pad_id: int,
+    device: torch.device,
+    *,
+    targets: bool,
+    component: str = "",
+    left: bool = False,
+) -> Batch:
+    """Pad examples to the longest of them and bring them to a device.
+
+    Args:
+        examples: Rows.
+        pad_id: The tokenizer's padding token.
+        device: Where to.
+        targets: Whether the rows have gold targets.
+        component: Which of the model's heads reads them.
+        left: Pad before the tokens, for what is written after them.
+    """
+    labelled = targets and any(e.targets for e in examples)
+    tensors = [
+        _padded([e.input_ids for e in examples], pad_id, left=left),
+        _padded([[1] * len(e.input_ids) for e in examples], 0, left=left),
+        _padded([e.positions for e in examples], 0),
+        torch.tensor([(row, *span) for row, e in enumerate(examples) for span in e.spans], dtype=torch.long).view(
+            -1, 4
+        ),
+    ]
+    optional = [
+        _padded([_segments(e) for e in examples], 0) if any(e.second_segment for e in examples) else None,
+        _padded([e.targets for e in examples], IGNORED) if labelled else None,
+    ]
+    if device.type == "cuda":  # pinned memory lets the copy run beside the computation
+        tensors = [t.pin_memory().to(device, non_blocking=True) for t in tensors]
+        optional = [None if t is None else t.pin_memory().to(device, non_blocking=True) for t in optional]
+    ids, mask, positions, spans = tensors
+    segments, gold = optional
+    lengths = tuple(len(e.positions) for e in examples)
+    grammars = tuple(e.grammar for e in examples) if all(e.grammar is not None for e in examples) else ()
+    return Batch(component, ids, mask, segments, positions, lengths, gold, spans, grammars)
+
+
+def _segments(example: Example) -> list[int]:
+    first = example.second_segment or len(example.input_ids)
+    return [int(i >= first) for i in range(len(example.input_ids))]

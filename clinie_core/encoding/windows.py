@@ -1,0 +1,227 @@
+"""Text to token windows and back: the one place that knows tokens and offsets.
+
+A document is tokenized once. Its *units* are what gets labelled: whole words (as the tokenizer's
+pre-tokenizer splits them) or single tokens. A long document becomes several windows that overlap;
+each unit is *owned* by the one window in which it stands farthest from an edge, is trained and
+predicted there alone, and serves its neighbours as context. So a document's units carry one label
+sequence, and a concept may cross from one window into the next.
+
+Offsets are code points of the document's own text, whatever the tokenizer normalizes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from clinie_core.data.document import Span
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["Frame", "TokenizedDocument", "Unit", "Window", "token_ids", "tokenize_documents", "unit_range"]
+
+Unit = Literal["word", "token"]
+BATCH_TEXTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a model wants before and after the tokens of a text.
+
+    Args:
+        before: Special tokens, and those of a prompt or question.
+        after: Special tokens.
+        second_segment: Number of the first token of the second segment; 0 where there is one only.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    second_segment: int = 0
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerFast, prompt: str = "") -> Frame:
+        """The frame of one text, or of one that follows a prompt as the second segment of a pair."""
+        if prompt:
+            return cls.paired(tokenizer, token_ids(tokenizer, prompt))
+        before, after = _around(token_ids(tokenizer, "x"), tokenizer("x", verbose=False)["input_ids"])
+        return cls(tuple(before), tuple(after))
+
+    @classmethod
+    def paired(cls, tokenizer: PreTrainedTokenizerFast, first: Sequence[int]) -> Frame:
+        """The frame of the second text of a pair, whose first is given by its tokens."""
+        # The places of both are found with a stand-in, whatever special tokens stand between them.
+        bare = token_ids(tokenizer, "x")
+        before, rest = _around(bare, tokenizer("x", "x", verbose=False)["input_ids"])
+        between, after = _around(bare, rest)
+        opening = (*before, *first, *between)
+        return cls(opening, tuple(after), len(opening))
+
+    @property
+    def size(self) -> int:
+        """Its tokens."""
+        return len(self.before) + len(self.after)
+
+    def around(self, body: Sequence[int]) -> tuple[int, ...]:
+        """The model's input for the tokens of a text."""
+        return (*self.before, *body, *self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of a document as model input.
+
+    Args:
+        body: Token numbers without special tokens.
+        positions: For each unit the index into ``body`` of its first token.
+        first_unit: The document's number of the first unit.
+        owned: The document's numbers of the first owned unit, and one past the last.
+    """
+
+    body: tuple[int, ...]
+    positions: tuple[int, ...]
+    first_unit: int
+    owned: tuple[int, int]
+
+    @property
+    def owned_positions(self) -> tuple[int, ...]:
+        """For each owned unit the index into ``body`` of its first token."""
+        begin, stop = self.owned
+        return self.positions[begin - self.first_unit : stop - self.first_unit]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedDocument:
+    """A document's units, by their spans, and the windows that own them."""
+
+    units: tuple[Span, ...]
+    windows: tuple[Window, ...]
+
+
+def _trimmed(text: str, start: int, end: int) -> Span | None:
+    """Cut white space off both ends; None where nothing is left."""
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return Span(start, end) if start < end else None
+
+
+def _units(
+    text: str, offsets: Sequence[tuple[int, int]], words: Sequence[int | None], unit: Unit
+) -> tuple[list[Span], list[int]]:
+    """Return the units' spans and for each the number of its first token."""
+    spans: list[Span] = []
+    first: list[int] = []
+    previous: int | None = None
+    for token, (start, end) in enumerate(offsets):
+        span = _trimmed(text, start, end)
+        if span is None:
+            continue
+        same_word = unit == "word" and words[token] is not None and words[token] == previous
+        # Byte-level tokenizers give several tokens the span of one character: they are one unit.
+        if spans and (same_word or span.start < spans[-1].end):
+            spans[-1] = Span(spans[-1].start, max(spans[-1].end, span.end))
+        else:
+            spans.append(span)
+            first.append(token)
+        previous = words[token]
+    return spans, first
+
+
+def _stretches(first: Sequence[int], tokens: int, size: int, overlap: int) -> list[tuple[int, int]]:
+    """Split units into stretches of at most ``size`` tokens (one unit at least) of balanced length."""
+    ends = [*first[1:], tokens]
+    overlap = min(overlap, size // 2)
+    count = max(1, -(-(tokens - overlap) // max(1, size - overlap)))
+    balanced = min(size, -(-(tokens + (count - 1) * overlap) // count) + size // 16)
+    stretches: list[tuple[int, int]] = []
+    begin = 0
+    while True:
+        stop = begin + 1
+        while stop < len(first) and ends[stop] - first[begin] <= balanced:
+            stop += 1
+        stretches.append((begin, stop))
+        if stop == len(first):
+            return stretches
+        next_begin = stop
+        while next_begin > begin + 1 and first[stop] - first[next_begin - 1] <= overlap:
+            next_begin -= 1
+        begin = next_begin
+
+
+def tokenize_documents(
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, *, size: int, overlap: int, unit: Unit = "word"
+) -> Iterator[TokenizedDocument]:
+    """Tokenize texts into units and windows, many texts a call, which a fast tokenizer spreads over all cores.
+
+    Args:
+        texts: The documents' texts.
+        tokenizer: A fast tokenizer, which alone knows offsets.
+        size: Tokens of the longest window, without those of its frame.
+        overlap: Tokens that neighbouring windows share, at most half a window.
+        unit: What is labelled.
+
+    Yields:
+        For each text its units in order, and windows that own each unit exactly once. A unit longer
+        than a window keeps its first tokens there.
+    """
+    for batch, encoding in _encoded_ahead(texts, tokenizer):
+        for number, text in enumerate(batch):
+            ids: list[int] = encoding["input_ids"][number]
+            units, first = _units(text, encoding["offset_mapping"][number], encoding.word_ids(number), unit)
+            yield TokenizedDocument(tuple(units), tuple(_windows(ids, first, size, overlap)))
+
+
+def _encoded_ahead(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[str], Any]]:
+    """Batches of texts with their encoding, the next one under way in a thread while one is being used."""
+
+    def encode(batch: list[str]) -> tuple[list[str], Any]:
+        return batch, tokenizer(batch, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+
+    remaining = iter(texts)
+    batches = iter(lambda: list(itertools.islice(remaining, BATCH_TEXTS)), [])
+    with ThreadPoolExecutor(1) as ahead:
+        under_way = ahead.submit(encode, first) if (first := next(batches, None)) else None
+        while under_way is not None:
+            following = next(batches, None)
+            done, under_way = under_way, ahead.submit(encode, following) if following else None
+            yield done.result()
+
+
+def _windows(ids: Sequence[int], first: Sequence[int], size: int, overlap: int) -> Iterator[Window]:
+    if not first:
+        return
+    stretches = _stretches(first, len(ids), size, overlap)
+    for number, (begin, stop) in enumerate(stretches):
+        own_begin = 0 if number == 0 else (begin + stretches[number - 1][1] + 1) // 2
+        own_stop = len(first) if number == len(stretches) - 1 else (stretches[number + 1][0] + stop + 1) // 2
+        last_token = first[stop] if stop < len(first) else len(ids)
+        body = tuple(ids[first[begin] : last_token][:size])
+        positions = tuple(first[u] - first[begin] for u in range(begin, stop))
+        yield Window(body, positions, begin, (own_begin, own_stop))
+
+
+def unit_range(units: Sequence[Span], start: int, end: int) -> tuple[int, int] | None:
+    """Numbers of the first and last of sorted units that a stretch of text overlaps; None if there is none."""
+    first = bisect_right(units, start, key=lambda unit: unit.end)
+    last = bisect_left(units, end, key=lambda unit: unit.start) - 1
+    return (first, last) if first <= last else None
+
+
+def token_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """The tokens of a text, without special ones."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def _around(part: Sequence[int], whole: Sequence[int]) -> tuple[list[int], list[int]]:
+    """What stands before and after the first place of a part in a whole; nothing where it has none."""
+    for before in range(len(whole) - len(part) + 1):
+        if list(whole[before : before + len(part)]) == list(part):
+            return list(whole[:before]), list(whole[before + len(part) :])
+    return [], []

@@ -1,0 +1,176 @@
+"""A trained model in use: text in, annotations out.
+
+An extractor is loaded from a checkpoint together with its backbone, and can write itself out whole,
+backbone included, so that a registered model needs nothing else to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clinie_core.backbones.pretrained import check_backbone, load_tokenizer, pinned
+from clinie_core.backbones.quiet import quiet_transformers
+from clinie_core.config import BackboneSource, Part, Task
+from clinie_core.data.corpora.loading import viewed
+from clinie_core.data.document import Corpus, Document
+from clinie_core.data.schema import Schema
+from clinie_core.formulations import components_of
+from clinie_core.inference.prediction import Predictor
+from clinie_core.modeling.checkpoint import Checkpoint, load_weights, trained_weights
+from clinie_core.modeling.distributed import World
+from clinie_core.modeling.model import ExtractionModel, build_model, finetuning_of, merged_backbone
+from clinie_core.modeling.model_cache import input_context, load_backbone
+from clinie_core.scoring import TaskScores, score_task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+__all__ = ["Extractor", "found_json"]
+
+BACKBONE = "backbone"
+
+
+def found_json(document: Document) -> dict[str, list[dict[str, Any]]]:
+    """What was found in a document as JSON without text.
+
+    Returns:
+        ``concepts`` with id, type and offsets (code points, half-open), and ``relations`` between them by
+        their ids; ``entity_relations`` between terminology entries where there are any.
+    """
+    concepts = [{"id": c.id, "type": c.type, "start": c.start, "end": c.end} for c in document.concepts]
+    relations = [{"type": r.type, "head": r.head, "tail": r.tail} for r in document.relations]
+    stated = [{"type": r.type, "head": r.head, "tail": r.tail} for r in document.entity_relations]
+    found: dict[str, list[dict[str, Any]]] = {"concepts": concepts, "relations": relations}
+    if stated:
+        found["entity_relations"] = stated
+    return found
+
+
+class Extractor:
+    """Predicts what its task is; see :meth:`load`."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        model: ExtractionModel,
+        tokenizer: PreTrainedTokenizerFast,
+        pristine: PreTrainedModel,
+        world: World,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self._model = model
+        self._tokenizer = tokenizer
+        self._pristine = pristine
+        self._world = world
+
+    @classmethod
+    def load(cls, folder: Path, *, world: World | None = None) -> Extractor:
+        """Load a checkpoint, with the backbone beside it or else from where its configuration says.
+
+        Args:
+            folder: A checkpoint, or a whole model that :meth:`save` wrote.
+            world: The device to use; CUDA where there is a GPU if left out.
+
+        Raises:
+            InputError: If there is no checkpoint, or its backbone is missing.
+        """
+        world = world or World.current()
+        checkpoint = Checkpoint.read(folder)
+        source = checkpoint.config.backbone
+        if (folder / BACKBONE).is_dir():
+            source = BackboneSource(name=source.name, folder=str((folder / BACKBONE).resolve()))
+        elif source.sha256:
+            check_backbone(source, str(folder))  # other weights under the same name would predict otherwise
+        config = checkpoint.config
+        pristine = load_backbone(config.model_copy(update={"backbone": source}))
+        model = build_model(config, checkpoint.schema, pristine)
+        load_weights(model, folder)
+        return cls(checkpoint, model.to(world.device).eval(), load_tokenizer(source), pristine, world)
+
+    def save(self, folder: Path) -> None:
+        """Write checkpoint, tokenizer and backbone weights, all that :meth:`load` needs."""
+        self.checkpoint.save(folder, trained_weights(self._model))
+        with quiet_transformers():
+            self._pristine.save_pretrained(folder / BACKBONE)
+        self._tokenizer.save_pretrained(folder / BACKBONE)
+
+    def save_pinned(self, folder: Path) -> None:
+        """Write the checkpoint alone, with the backbone by name, commit and sha256; :meth:`load` checks them.
+
+        Raises:
+            InputError: If the backbone was drawn from scratch.
+        """
+        held = self.checkpoint.config.model_copy(update={"backbone": pinned(self.checkpoint.config.backbone)})
+        replace(self.checkpoint, config=held).save(folder, trained_weights(self._model))
+
+    def merged(self) -> Extractor:
+        """The same model with what the fine-tuning method added written into the backbone's own weights.
+
+        Its sums are made in another order, so scores can differ in the last digits.
+
+        Raises:
+            InputError: If the method adds something that is no part of a weight, such as a soft prompt.
+        """
+        config = self.checkpoint.config
+        plain = merged_backbone(self._model, finetuning_of(config), config.finetuning.name)
+        rate = config.finetuning.parameters["learning_rate"]
+        whole = config.model_copy(
+            update={"finetuning": Part(name="head_only", parameters={"learning_rate": rate}), "depth": 1.0}
+        )
+        model = build_model(whole, self.checkpoint.schema, plain)
+        model.heads.load_state_dict(self._model.heads.state_dict())
+        checkpoint = replace(self.checkpoint, config=whole)
+        return Extractor(checkpoint, model.to(self._world.device).eval(), self._tokenizer, plain, self._world)
+
+    def __call__(self, text: str) -> Document:
+        """Extract what there is in one text; see :meth:`predict`."""
+        return self.predict([text])[0]
+
+    @property
+    def task(self) -> Task:
+        """What it extracts; ``relations`` needs documents that have their concepts."""
+        return self.checkpoint.config.task
+
+    def predict(self, texts: Sequence[str]) -> list[Document]:
+        """Extract what there is in texts.
+
+        Args:
+            texts: Texts of any length.
+
+        Returns:
+            For each text a document with what was found; offsets are code points of the text.
+        """
+        documents = [Document(f"text-{i + 1}", text) for i, text in enumerate(texts)]
+        return self.annotate(documents)
+
+    def annotate(self, documents: Sequence[Document]) -> list[Document]:
+        """Give documents what is predicted in place of their own annotations.
+
+        A model of relations alone predicts them between the concepts that the documents have.
+        """
+        return self._predictor().annotate(documents)
+
+    def scores(self, documents: Sequence[Document], schema: Schema | None = None) -> TaskScores:
+        """Score predictions on annotated documents, which are looked at as the model's corpus was.
+
+        Args:
+            documents: With their annotations.
+            schema: What to look for in place of what training saw, for a model that asks by words.
+        """
+        config = self.checkpoint.config
+        _, *further = components_of(config)
+        (gold,) = viewed(Corpus({"all": tuple(documents)}), config.view).splits.values()
+        predictor = self._predictor(schema)
+        found = predictor.annotate(gold)
+        given = None
+        for component in further:
+            given = list(zip(gold, predictor.annotate_by(component, gold), strict=True))
+        return score_task(config.task, list(zip(gold, found, strict=True)), given)
+
+    def _predictor(self, schema: Schema | None = None) -> Predictor:
+        config = self.checkpoint.config
+        context = input_context(config, self._tokenizer, schema or self.checkpoint.schema)
+        return Predictor(self._model, components_of(config), context, self._world.autocast(config))

@@ -1,0 +1,81 @@
+"""Which fine-tuning method and formulation goes with which architecture and task: one table.
+
+The rows of ``FORMULATIONS`` and ``FINETUNING`` say what each carries; this module crosses them. Spaces are
+checked against it, and a contract test trains every cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clinie_core.backbones.pretrained import Architecture
+from clinie_core.config import Task
+from clinie_core.finetuning import FINETUNING
+from clinie_core.formulations import FORMULATIONS
+
+__all__ = ["Cell", "cells", "formulations_for", "methods_for", "relation_formulations_for"]
+
+ARCHITECTURES: tuple[Architecture, ...] = ("encoder", "decoder")
+TASKS: tuple[Task, ...] = ("concepts", "relations", "joint")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One legal combination."""
+
+    task: Task
+    architecture: Architecture
+    formulation: str
+    relation_formulation: str | None
+    finetuning: str
+
+    def __str__(self) -> str:
+        middle = "+".join(filter(None, (self.formulation, self.relation_formulation)))
+        return f"{self.task}-{self.architecture}-{middle}-{self.finetuning}"
+
+
+def formulations_for(task: Task, architecture: Architecture) -> dict[str, bool]:
+    """Formulations that carry a task on an architecture.
+
+    Returns:
+        Name to whether it needs a relation formulation beside it, which in ``joint`` is so for one
+        that finds concepts alone.
+    """
+    found = {}
+    for name in FORMULATIONS:
+        row = FORMULATIONS.load(name)
+        if architecture not in row.architectures:
+            continue
+        if task in row.tasks:
+            found[name] = False
+        elif task == "joint" and "concepts" in row.tasks and relation_formulations_for(architecture):
+            found[name] = True
+    return found
+
+
+def relation_formulations_for(architecture: Architecture) -> list[str]:
+    """Formulations that find relations between concepts that something else found.
+
+    Those that write an answer are not among them: beside a head that reads, a backbone would need both kinds of output.
+    """
+    rows = {name: FORMULATIONS.load(name) for name in FORMULATIONS}
+    return [
+        n for n, r in rows.items() if "relations" in r.tasks and architecture in r.architectures and not r.generates
+    ]
+
+
+def methods_for(architecture: Architecture) -> list[str]:
+    """Fine-tuning methods that an architecture carries."""
+    return [name for name in FINETUNING if architecture in FINETUNING.load(name).architectures]
+
+
+def cells() -> Iterator[Cell]:
+    """Every legal combination."""
+    for task in TASKS:
+        for architecture in ARCHITECTURES:
+            for formulation, needs_another in formulations_for(task, architecture).items():
+                seconds = relation_formulations_for(architecture) if needs_another else [None]
+                for second in seconds:
+                    for method in methods_for(architecture):
+                        yield Cell(task, architecture, formulation, second, method)

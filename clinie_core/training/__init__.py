@@ -1,0 +1,1 @@
+"""Training of one configuration: optimizer, epochs, resumable state, memory estimate."""

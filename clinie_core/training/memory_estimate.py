@@ -1,0 +1,72 @@
+"""How large a configuration is: parameters, and a rough guess of the memory that training it takes.
+
+The model is built without data (torch's meta device), so nothing is loaded and nothing computed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from clinie_core.backbones.pretrained import empty_model, load_config
+from clinie_core.config import BackboneSource, TrialConfig
+from clinie_core.data.schema import Schema
+from clinie_core.formulations import components_of
+from clinie_core.modeling.distributed import World
+from clinie_core.modeling.model import build_model
+from clinie_core.training.trainer import micro_batch_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Footprint", "footprint"]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Parameters in all and trained, and a rough peak of memory in MiB of each process for training in float32."""
+
+    parameters: int
+    trainable: int
+    memory_mb: float
+
+
+@lru_cache(maxsize=8)
+def _meta_backbone(source_json: str, *, generates: bool) -> PreTrainedModel:
+    config = load_config(BackboneSource.model_validate_json(source_json))
+    with torch.device("meta"):
+        return empty_model(config, generates=generates)
+
+
+def footprint(config: TrialConfig, schema: Schema, *, processes: int = 1) -> Footprint:
+    """Measure a configuration.
+
+    Weights, gradients and both AdamW moments are counted exactly, and shared out where the configuration says so.
+    Activations are guessed, from Korthikanti et al. 2022 (arXiv 2205.05198), equation 1, in float32: 68 bytes per
+    token and hidden unit of each layer, and 10 per pair of tokens and attention head. Where they are computed again,
+    those of one layer and each layer's input remain.
+
+    Args:
+        config: The configuration.
+        schema: What there is to extract.
+        processes: How many train a trial together.
+    """
+    generates = any(formulation.generates for formulation in components_of(config).values())
+    backbone = _meta_backbone(config.backbone.model_dump_json(), generates=generates)
+    with torch.device("meta"):
+        model = build_model(config, schema, backbone)
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    c = backbone.config
+    layers = math.ceil(config.depth * int(getattr(c, "num_hidden_layers", 12)))
+    heads = int(getattr(c, "num_attention_heads", 12))
+    tokens = micro_batch_of(config, World(size=processes)) * config.window_tokens
+    layer = tokens * (68 * int(c.hidden_size) + 10 * heads * config.window_tokens)
+    inputs = 4 * tokens * int(c.hidden_size)
+    activations = layer + layers * inputs if config.gradient_checkpointing else layers * layer
+    held = (4 * total + 12 * trainable) / (processes if config.sharded else 1)
+    return Footprint(total, trainable, (held + activations) / 2**20)

@@ -1,0 +1,108 @@
+"""Everything that a stopped trial needs to go on: weights, optimizer, schedule, average, best so far."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils._pytree import tree_map_only
+
+from clinie_core.errors import room_for
+from clinie_core.modeling.checkpoint import WEIGHTS, Checkpoint, load_weights, replace_folder, trained_weights
+from clinie_core.modeling.model import ExtractionModel
+from clinie_core.modeling.parallel import collected, like
+from clinie_core.training.optimization import MovingAverage
+
+__all__ = ["Done", "TrainingState"]
+
+STATE = "training_state.pt"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a trial has behind it: the metrics of each epoch, and its best one, 0 for none."""
+
+    history: tuple[dict[str, float], ...] = ()
+    best_epoch: int = 0
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch that is done."""
+        return len(self.history)
+
+    @property
+    def best_metrics(self) -> dict[str, float]:
+        """The metrics of the best epoch."""
+        return self.history[self.best_epoch - 1] if self.best_epoch else {}
+
+    def after(self, metrics: dict[str, float], *, improved: bool) -> Done:
+        """One epoch further."""
+        return Done((*self.history, metrics), self.epoch + 1 if improved else self.best_epoch)
+
+
+class TrainingState:
+    """Writes and reads the state of a running trial; see :class:`clinie_core.training.trainer.Trainer`."""
+
+    def __init__(
+        self,
+        model: ExtractionModel,
+        optimizer: Optimizer,
+        scheduler: LRScheduler,
+        average: MovingAverage | None,
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._average = average
+
+    def save(self, folder: Path, checkpoint: Checkpoint, done: Done, *, writes: bool) -> None:
+        """Write the state in whole: a reader sees the old one or the new one, never a part.
+
+        Args:
+            folder: Where to.
+            checkpoint: What the trial is.
+            done: What it has behind it.
+            writes: Whether this process writes; every process must call, since a sharded state is collected.
+
+        Raises:
+            NoSpace: If the disk is full.
+        """
+        weights = trained_weights(self._model)
+        state = {
+            "optimizer": tree_map_only(Tensor, collected, self._optimizer.state_dict()),
+            "scheduler": self._scheduler.state_dict(),
+            "average": self._average and (self._average.steps, [collected(v) for v in self._average.values]),
+            "done": (done.history, done.best_epoch),
+        }
+        if not writes:
+            return
+        staging = folder.with_name(folder.name + ".staging")
+        shutil.rmtree(staging, ignore_errors=True)
+        checkpoint.save(staging, {})
+        with room_for(folder):
+            save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staging / WEIGHTS)
+            with (staging / STATE).open("wb") as file:
+                torch.save(state, file)
+            replace_folder(staging, folder)
+
+    def load(self, folder: Path) -> Done:
+        """Bring model, optimizer, schedule and average to a saved state."""
+        load_weights(self._model, folder)
+        state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        for number, moments in state["optimizer"]["state"].items():
+            moments.update({name: like(moment, parameters[number]) for name, moment in moments.items()})
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scheduler.load_state_dict(state["scheduler"])
+        if self._average is not None:
+            self._average.steps, values = state["average"]
+            for own, saved in zip(self._average.values, values, strict=True):
+                own.copy_(like(saved, own))
+        history, best_epoch = state["done"]
+        return Done(tuple(history), best_epoch)

@@ -1,0 +1,285 @@
+"""One trial's model, data and optimizer: trains an epoch, scores the dev split, saves itself.
+
+When to stop, what to keep and whom to tell is decided in :mod:`clinie_core.training.train`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from clinie_core.config import TrialConfig
+from clinie_core.data.corpora.splitting import few_shot
+from clinie_core.data.document import Corpus, Document
+from clinie_core.data.schema import Schema, corpus_of
+from clinie_core.encoding.batch import collate
+from clinie_core.encoding.batch_sampling import epoch_batches, mixed
+from clinie_core.encoding.examples import EncodedDocument, Example
+from clinie_core.errors import fail
+from clinie_core.formulations import components_of
+from clinie_core.inference.prediction import Predictor
+from clinie_core.modeling.checkpoint import Checkpoint, load_weights, trained_weights
+from clinie_core.modeling.distributed import World
+from clinie_core.modeling.model import ExtractionModel, build_model, finetuning_of
+from clinie_core.modeling.model_cache import Shelf, input_context, load_backbone
+from clinie_core.modeling.parallel import mesh_of, replicated, sharded, unsynchronized
+from clinie_core.scoring import score_task
+from clinie_core.scoring.document_counts import DocumentCounts
+from clinie_core.training.optimization import MovingAverage, build_optimizer
+from clinie_core.training.state import Done, TrainingState
+
+__all__ = ["Trainer", "micro_batch_of"]
+
+MAX_GRADIENT_NORM = 1.0
+
+
+def micro_batch_of(config: TrialConfig, world: World, wanted: int | None = None) -> int:
+    """How many windows a process computes at once.
+
+    Args:
+        config: Its batch size, and its own micro-batch if it names one.
+        world: How many processes share a batch.
+        wanted: Takes the place of the configuration's.
+    """
+    share = -(-config.batch_size // world.size)
+    return min(share, wanted or config.micro_batch or share)
+
+
+class Trainer:
+    """See the module.
+
+    Args:
+        config: What to train.
+        corpus: With its ``train`` and ``dev`` splits.
+        shelf: What is kept between trials.
+        world: The place of this process among those that train together.
+        micro_batch: Windows to compute at once; the configuration's own choice if left out.
+    """
+
+    def __init__(
+        self, config: TrialConfig, corpus: Corpus, shelf: Shelf, world: World, micro_batch: int | None = None
+    ) -> None:
+        self.config = config
+        self.micro_batch = micro_batch_of(config, world, micro_batch)
+        self._world = world
+        # The schema is the corpus's, so that models of few and of many documents have the same labels.
+        self._schema = Schema.of(corpus["train"], config.view.descriptions)
+        trained_on, digest = corpus["train"], corpus.digest("train")
+        if config.train_documents is not None:
+            trained_on = few_shot(trained_on, config.train_documents, config.seed)
+            digest = f"{digest}/{config.train_documents}/{config.seed}"
+        self._components = components_of(config)
+        tokenizer = shelf.tokenizer(config)
+        self._pad_id = int(tokenizer.pad_token_id or 0)
+        self._examples: dict[str, list[Example]] = {}
+        self._corpora: dict[str, list[str]] = {}  # the corpus of each example
+        self._dev_encoded: dict[str, tuple[EncodedDocument, ...]] = {}
+        for name in self._components:
+            encode = partial(shelf.encoded, config, name, schema=self._schema)  # type: ignore[arg-type]
+            encoded = encode(trained_on, digest, targets=True)
+            rows = [
+                (example, corpus_of(document) or "")
+                for document, item in zip(trained_on, encoded, strict=True)
+                for example in item.examples
+                if example.terms
+            ]
+            self._examples[name] = [example for example, _ in rows]
+            self._corpora[name] = [origin for _, origin in rows]
+            if not self._examples[name]:
+                fail("corpus.splits.train", f"there is nothing to learn {name} from", "documents with annotations")
+            self._dev_encoded[name] = encode(corpus["dev"], corpus.digest("dev"), targets=False)
+        self._mine = slice(world.rank, None, world.size)
+        self._dev, self._dev_digest = corpus["dev"], corpus.digest("dev")
+        self._dev_counts: DocumentCounts | None = None
+
+        self._method = finetuning_of(config)
+        shares_out = config.sharded and world.size > 1
+        self._model, self._wrapped = self._shared_out(shelf) if shares_out else self._whole(shelf)
+        context = input_context(config, tokenizer, self._schema)
+        self._autocast = world.autocast(config)
+        in_step = world if shares_out else None
+        self._predictor = Predictor(self._model, self._components, context, self._autocast, in_step)
+        steps = sum(-(-len(rows) // config.batch_size) for rows in self._examples.values()) * config.epochs
+        self._method.begin(self._model.backbone, steps)
+        self._optimizer, self._scheduler = build_optimizer(config, self._method, self._model, steps)
+        self._average = MovingAverage(self._model, config.averaging) if config.averaging else None
+        self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average)
+        self._steps_done = 0
+
+    def _whole(self, shelf: Shelf) -> tuple[ExtractionModel, nn.Module]:
+        """The model in whole on this process's device, and what adds up its gradients over processes."""
+        model = self._with_heads_fitted(build_model(self.config, self._schema, shelf.backbone(self.config)))
+        several = len(self._components) > 1  # a batch then leaves the other head's weights without a gradient
+        return model, replicated(model.to(self._world.device), self._world, several_heads=several)
+
+    def _shared_out(self, shelf: Shelf) -> tuple[ExtractionModel, nn.Module]:
+        """The model of which each process keeps a part; the whole backbone is there in one of them at a time."""
+        config = self.config
+        if not self._method.shards:
+            fail("sharded", f"processes cannot share out the weights of {config.finetuning.name}", "false")
+        mesh = mesh_of(self._world)
+        with self._world.in_turn():
+            model = self._with_heads_fitted(build_model(config, self._schema, load_backbone(config), takes_over=True))
+            return model, sharded(model, model.backbone, mesh)
+
+    def _with_heads_fitted(self, model: ExtractionModel) -> ExtractionModel:
+        for name, formulation in self._components.items():
+            formulation.fit_head(model.head(name), self._examples[name])
+        return model
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """Train one epoch.
+
+        Args:
+            epoch: Its number, from 1; with the seed it decides batches and dropout.
+
+        Returns:
+            ``train_loss`` in nats per decision, and ``tokens_per_second`` over all processes.
+        """
+        config, world = self.config, self._world
+        torch.manual_seed(config.seed * 100_003 + epoch * 101 + world.rank)
+        started = time.perf_counter()
+        self._model.train()
+        self._steps_done = self._scheduler.last_epoch
+        loss_sum = torch.zeros((), device=world.device)  # stays on the device: reading it would wait for each step
+        rows: list[Example] = []
+        for component, batch in self._batches(epoch):
+            drawn = [self._examples[component][i] for i in batch]
+            loss_sum += self._step(component, drawn)
+            rows += drawn
+        total = sum(float(value) for value in world.gather(float(loss_sum)))
+        seconds = time.perf_counter() - started
+        tokens = sum(len(row.input_ids) for row in rows)
+        return {"train_loss": total / sum(row.terms for row in rows), "tokens_per_second": tokens / seconds}
+
+    def _batches(self, epoch: int) -> list[tuple[str, list[int]]]:
+        """Component and rows of each batch of an epoch; batches of several components are shuffled together."""
+        config, batches = self.config, []
+        for name, rows in self._examples.items():
+            drawn = mixed(self._corpora[name], config.mixing, seed=config.seed, epoch=epoch)
+            lengths = [len(rows[i].input_ids) for i in drawn]
+            for batch in epoch_batches(lengths, config.batch_size, seed=config.seed, epoch=epoch):
+                batches.append((name, [drawn[i] for i in batch]))
+        if len(self._examples) > 1:
+            random.Random(f"{self.config.seed}/{epoch}/components").shuffle(batches)
+        return batches
+
+    def _step(self, component: str, rows: list[Example]) -> torch.Tensor:
+        """One optimizer step; returns this process's part of the summed loss."""
+        world = self._world
+        terms = sum(row.terms for row in rows)
+        share = rows[world.rank :: world.size]
+        starts = range(0, -(-len(rows) // world.size), self.micro_batch)  # as many in every process
+        summed = torch.zeros((), device=world.device)
+        for start in starts:
+            part = share[start : start + self.micro_batch]
+            last = start == starts[-1]
+            with nullcontext() if last else unsynchronized(self._wrapped):
+                data = collate(part or rows[:1], self._pad_id, world.device, targets=True, component=component)
+                with self._autocast:
+                    loss: torch.Tensor = self._wrapped(data)
+                if not part:  # others have a row more: take part, weigh nothing
+                    loss = loss * 0.0
+                # Gradients are averaged over processes; the factor makes that the mean over the whole batch.
+                scaled = loss * (world.size / terms)
+                penalty = self._method.penalty(self._model.backbone) if last else None
+                (scaled if penalty is None else scaled + penalty).backward()  # type: ignore[no-untyped-call]
+            summed += loss.detach()
+        nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRADIENT_NORM)
+        self._optimizer.step()
+        self._steps_done += 1
+        self._method.after_step(self._model.backbone, self._steps_done)
+        self._scheduler.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.update()
+        return summed
+
+    def scored_weights(self) -> AbstractContextManager[None]:
+        """Within this context the model holds the weights that are scored and kept: their average, if there is one."""
+        return self._average.in_place() if self._average is not None else nullcontext()
+
+    def dev_scores(self) -> dict[str, float]:
+        """Predict the dev split, each process its part, and score it."""
+        gold = self._dev[self._mine]
+        first, *further = self._components
+        started = time.perf_counter()
+        found = self._predictor.annotate(gold, self._dev_encoded[first][self._mine])
+        seconds = max(self._world.gather(time.perf_counter() - started))
+        pairs = self._gathered(gold, found)
+        given = None
+        for component in further:  # between gold concepts, which says how far the concepts are to blame
+            there = self._predictor.annotate_by(component, gold, self._dev_encoded[component][self._mine])
+            given = self._gathered(gold, there)
+        scores = score_task(self.config.task, pairs, given)
+        metrics = scores.metrics()
+        if pairs:
+            metrics["documents_per_second"] = len(pairs) / seconds
+            counts = scores.counts(self.config.selection)
+            corpora = tuple(corpus_of(d) or "" for d in self._dev) if self._schema.corpora else ()
+            self._dev_counts = DocumentCounts(self.config.selection, self._dev_digest, counts, corpora)
+        for name in self._schema.corpora:
+            own = score_task(self.config.task, [pair for pair in pairs if corpus_of(pair[0]) == name])
+            metrics[f"{name}.strict_f1"] = own.metrics()["strict_f1"]
+        for name, formulation in self._components.items():
+            metrics |= formulation.diagnostics(self._dev, self._dev_encoded[name])
+        return metrics | self._fault_rates()
+
+    def _fault_rates(self) -> dict[str, float]:
+        """``malformed_rate`` of the answers and ``hallucinated_rate`` of the mentions written since the last call."""
+        counts = sum(self._world.gather(self._predictor.faults), Counter[str]())
+        self._predictor.faults = Counter()
+        if not counts["answers"]:
+            return {}
+        return {
+            "malformed_rate": counts["malformed"] / counts["answers"],
+            "hallucinated_rate": counts["hallucinated"] / max(1, counts["mentions"]),
+        }
+
+    def _gathered(self, gold: Sequence[Document], found: Sequence[Document]) -> list[tuple[Document, Document]]:
+        """Gold and predicted documents of all processes, in the order of the split."""
+        parts = self._world.gather(list(zip(gold, found, strict=True)))
+        return [parts[i % len(parts)][i // len(parts)] for i in range(len(self._dev))]
+
+    def size(self) -> dict[str, float]:
+        """``trainable_parameters``, and ``peak_memory_mb`` of the largest process so far."""
+        trainable = sum(p.numel() for p in self._model.parameters() if p.requires_grad)
+        peak = max(self._world.gather(self._world.peak_memory_mb()))
+        return {"trainable_parameters": float(trainable), "peak_memory_mb": peak}
+
+    def save_best(self, folder: Path, metrics: dict[str, float]) -> None:
+        """Write the checkpoint of an epoch that is the best so far; every process must call, rank 0 writes."""
+        weights = trained_weights(self._model)
+        if self._world.rank == 0:
+            Checkpoint(self.config, self._schema, metrics, self._dev_counts).save(folder, weights)
+
+    def save_state(self, folder: Path, done: Done) -> None:
+        """Write all that is needed to go on after the last epoch; every process must call, rank 0 writes."""
+        checkpoint = Checkpoint(self.config, self._schema, done.history[-1])
+        self._state.save(folder, checkpoint, done, writes=self._world.rank == 0)
+
+    def start_from(self, folder: Path) -> None:
+        """Take the weights of a checkpoint; its head must not depend on the corpus's types.
+
+        Raises:
+            InputError: If they do not fit.
+        """
+        load_weights(self._model, folder)
+
+    def load_state(self, folder: Path) -> Done:
+        """Go on from a state that :meth:`save_state` wrote.
+
+        Raises:
+            InputError: If it is that of another configuration.
+        """
+        if Checkpoint.read(folder).config != self.config:
+            fail(str(folder), "the state of another configuration", "an empty folder", "train into a folder of its own")
+        return self._state.load(folder)

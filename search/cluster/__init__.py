@@ -1,0 +1,1 @@
+"""Ray sessions, jobs on a cluster, Kubernetes manifests, and checks of the machine."""

@@ -1,0 +1,101 @@
+"""A search as a RayJob of KubeRay: a cluster that starts for it, scales with it and goes with it.
+
+Source: the API reference of KubeRay's ray.io/v1; ``rayjob.schema.json`` beside this file says what of it is used.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from search.cluster.submission import ENVIRONMENT, SPACE_FILE, SearchJob, space_text
+from search.config.space_file import SpaceFile
+
+__all__ = ["ray_job"]
+
+MOUNT = "/mnt/clinie"
+SPACE_FOLDER = "/etc/clinie"
+TTL_SECONDS = 600
+HEAD = {"cpu": "4", "memory": "16Gi"}
+WORKER_MEMORY_GIB = 16
+USER = 1000
+
+
+def ray_job(
+    job: SearchJob, file: SpaceFile, *, image: str, volume_claim: str, secret: str, workers: int
+) -> list[dict[str, Any]]:
+    """The manifests of a search: a ConfigMap with its space, and the RayJob.
+
+    Args:
+        job: The search.
+        file: Its space, whose resources become the workers'.
+        image: A container image with clinie.
+        volume_claim: A volume that all pods mount.
+        secret: Its keys become environment variables of all pods; nothing secret stands in the manifest.
+        workers: Most workers at once.
+    """
+    name = f"clinie-{file.study}".lower().replace("_", "-").replace(".", "-")[:50].rstrip("-")
+    resources = file.resources
+    needs = {"cpu": f"{max(1, round(resources.cpus_per_worker))}", "memory": f"{WORKER_MEMORY_GIB}Gi"}
+    if resources.gpus_per_worker:
+        needs["nvidia.com/gpu"] = "1"
+
+    def template(container: str, size: dict[str, str]) -> dict[str, Any]:
+        return {
+            "spec": {
+                "securityContext": {"runAsNonRoot": True, "runAsUser": USER, "fsGroup": USER},
+                "containers": [
+                    {
+                        "name": container,
+                        "image": image,
+                        "resources": {"requests": size, "limits": size},
+                        "envFrom": [{"secretRef": {"name": secret}}],
+                        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                        "volumeMounts": [
+                            {"name": "shared", "mountPath": MOUNT},
+                            {"name": "space", "mountPath": SPACE_FOLDER, "readOnly": True},
+                        ],
+                    }
+                ],
+                "volumes": [
+                    {"name": "shared", "persistentVolumeClaim": {"claimName": volume_claim}},
+                    {"name": "space", "configMap": {"name": name}},
+                ],
+            }
+        }
+
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {SPACE_FILE: space_text(file)}},
+        {
+            "apiVersion": "ray.io/v1",
+            "kind": "RayJob",
+            "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "clinie"}},
+            "spec": {
+                "entrypoint": job.entrypoint(SPACE_FOLDER),
+                "runtimeEnvYAML": yaml.safe_dump({"env_vars": ENVIRONMENT}),
+                "shutdownAfterJobFinishes": True,
+                "ttlSecondsAfterFinished": TTL_SECONDS,
+                "backoffLimit": 0,
+                "rayClusterSpec": {
+                    "rayVersion": version("ray"),
+                    "enableInTreeAutoscaling": True,
+                    "headGroupSpec": {
+                        "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
+                        "template": template("ray-head", HEAD),
+                    },
+                    "workerGroupSpecs": [
+                        {
+                            "groupName": "workers",
+                            "replicas": 0,
+                            "minReplicas": 0,
+                            "maxReplicas": workers,
+                            "rayStartParams": {},
+                            "template": template("ray-worker", needs),
+                        }
+                    ],
+                },
+            },
+        },
+    ]

@@ -1,0 +1,1 @@
+"""The configuration of a search: space file, overrides, dimensions, objectives, validation."""

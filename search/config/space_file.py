@@ -1,0 +1,237 @@
+"""The file of a search space: its blocks, overrides from the command line, shipped spaces."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, JsonValue, ValidationError, field_validator
+
+from clinie_core.config import BackboneSource, CorpusView, Frozen, Part, Score, Task, TrialConfig, problems_from
+from clinie_core.data.corpora.loading import CorpusSource
+from clinie_core.errors import ErrorList, InputError, fail
+from search.config.objectives import Objective
+
+__all__ = ["Algorithm", "Budget", "Resources", "SpaceFile", "read_space_file", "shipped_spaces"]
+
+
+PARTS = ("formulation", "relation_formulation", "finetuning")
+SETTLED_ELSEWHERE = {"task": "task", "epochs": "budget.epochs", "selection": "objective", "view": "corpus"}
+"""What a configuration holds that is no dimension of the space, and where the file says it."""
+
+
+class Budget(Frozen):
+    """How much a study may spend.
+
+    Args:
+        trials: How many.
+        epochs: Of each.
+        hours: In all; None for no limit.
+        checkpoints: How many of the best trials, by each objective, keep their weights; the others' are deleted.
+    """
+
+    trials: int = Field(default=20, ge=1)
+    epochs: int = Field(default=4, ge=1)
+    hours: float | None = Field(default=None, gt=0)
+    checkpoints: int = Field(default=5, ge=1)
+
+
+class Algorithm(Frozen):
+    """How configurations are chosen and weak trials stopped.
+
+    Args:
+        sampler: A row of ``SAMPLERS``.
+        scheduler: A row of ``SCHEDULERS``.
+        seed: Seed of the sampler, and of the trials where the space does not search over seeds.
+        startup_trials: Random trials before the sampler learns.
+        grace_epochs: Epochs that every trial may run before it can be stopped.
+        reduction_factor: One of so many trials goes on at each rung.
+        points_to_evaluate: Configurations to try first, each by paths as the ledger names them;
+            what a point leaves open is sampled.
+    """
+
+    sampler: str = "tpe"
+    scheduler: str = "asha"
+    seed: int = 13
+    startup_trials: int = Field(default=8, ge=1)
+    grace_epochs: int = Field(default=1, ge=1)
+    reduction_factor: float = Field(default=3, gt=1)
+    points_to_evaluate: tuple[dict[str, JsonValue], ...] = ()
+
+
+class Resources(Frozen):
+    """What one trial uses.
+
+    Args:
+        workers_per_trial: Processes that train one trial together (DDP).
+        cpus_per_worker: CPU cores a worker.
+        gpus_per_worker: GPUs a worker, fractions allowed; 0 trains on CPUs.
+        concurrent_trials: Trials at once; None for as many as the cluster has room for.
+    """
+
+    workers_per_trial: int = Field(default=1, ge=1)
+    cpus_per_worker: float = Field(default=1, gt=0)
+    gpus_per_worker: float = Field(default=0, ge=0)
+    concurrent_trials: int | None = Field(default=None, ge=1)
+
+
+class SpaceFile(Frozen):
+    """A space file as it stands on disk, blocks validated, the ``space`` block still raw."""
+
+    version: Literal[1]
+    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+    corpus: tuple[CorpusSource, ...] = Field(min_length=1)
+    task: Task = "concepts"
+    objective: tuple[Objective, ...] = Field(default=(Objective(maximize="strict_f1"),), min_length=1)
+    budget: Budget = Budget()
+    algorithm: Algorithm = Algorithm()
+    resources: Resources = Resources()
+    backbones: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    space: dict[str, JsonValue]
+
+    @field_validator("objective", "corpus", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: object) -> object:
+        return [value] if isinstance(value, dict) else value
+
+    @field_validator("corpus")
+    @classmethod
+    def _names_differ(cls, corpora: tuple[CorpusSource, ...]) -> tuple[CorpusSource, ...]:
+        names = [source.title for source in corpora]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two corpora are called {max(names, key=names.count)}; give each a name")
+        return corpora
+
+    @property
+    def view(self) -> CorpusView:
+        """How the corpus is looked at; of several each is looked at in its own way when it is read."""
+        if len(self.corpus) == 1:
+            return self.corpus[0].view
+        words = {type_: said for source in self.corpus for type_, said in source.descriptions.items()}
+        return CorpusView(descriptions=words)
+
+    def with_absolute_paths(self) -> SpaceFile:
+        """The same with corpus paths that hold wherever a process runs."""
+        absolute = (s.model_copy(update={"path": str(Path(s.path).resolve())}) for s in self.corpus)
+        return self.model_copy(update={"corpus": tuple(absolute)})
+
+    def repeating(self, config: TrialConfig, study: str) -> SpaceFile:
+        """A space of one configuration, as a study of its own.
+
+        Args:
+            config: A trial of a study of this space.
+            study: The new study's name.
+        """
+
+        def part(value: Part) -> JsonValue:
+            return {value.name: dict(value.parameters)}
+
+        space: dict[str, JsonValue] = {"backbone": config.backbone.name}
+        for key in PARTS:
+            value = getattr(config, key)
+            if value is not None:
+                space[key] = part(value)
+        settled = {"backbone", *PARTS, *SETTLED_ELSEWHERE}
+        space |= {k: v for k, v in config.model_dump(mode="json").items() if k not in settled}
+        plain = self.algorithm.model_copy(update={"scheduler": "none", "points_to_evaluate": ()})
+        budget = self.budget.model_copy(update={"trials": 1, "epochs": config.epochs})
+        source = config.backbone.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+        changed = {"study": study, "algorithm": plain, "budget": budget, "space": space}
+        return self.model_copy(update={**changed, "backbones": {**self.backbones, config.backbone.name: source}})
+
+    @property
+    def corpus_title(self) -> str:
+        """The names of the corpora."""
+        return "+".join(source.title for source in self.corpus)
+
+    @property
+    def selection(self) -> Score:
+        """The dev score that chooses a trial's best epoch: the first objective that is a score."""
+        scores = [objective.metric for objective in self.objective if objective.is_score]
+        return scores[0] if scores else "strict_f1"  # type: ignore[return-value]  # is_score says so
+
+    def backbone(self, name: str, where: str, errors: ErrorList) -> BackboneSource:
+        """What a backbone's name in the space stands for: an entry of ``backbones``, a folder, a hub name."""
+        if name not in self.backbones:
+            if Path(name).is_dir():
+                return BackboneSource(name=Path(name).name, folder=str(Path(name).resolve()))
+            return BackboneSource(name=name, hub=name)
+        entry: dict[str, Any] = dict(self.backbones[name])
+        if isinstance(entry.get("tokenizer"), str):
+            entry["tokenizer"] = self.backbone(entry["tokenizer"], where, errors)
+        try:
+            return BackboneSource.model_validate({"name": name, **entry})
+        except ValidationError as error:
+            errors.extend(problems_from(error, f"{where}: backbones.{name}"))
+            return BackboneSource(name=name, hub=name)
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """The spaces that come with clinie, by name: in the installed package, else beside the checkout."""
+    spec = importlib.util.find_spec("search")
+    places = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+    for folder in (*(p / "spaces" for p in places), *(p.parent / "spaces" for p in places)):
+        if folder.is_dir():
+            return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def read_space_file(name: str, overrides: Iterable[str] = ()) -> tuple[SpaceFile, str]:
+    """Read a space by file or shipped name.
+
+    Args:
+        name: A path, or the name of a shipped space.
+        overrides: ``key.path=value`` each, the value as YAML.
+
+    Returns:
+        The validated file, and the name to use for it in messages.
+
+    Raises:
+        InputError: If it is not there, is not YAML, or a block is wrong.
+    """
+    shipped = shipped_spaces()
+    file = Path(name)
+    if not file.is_file() and name in shipped:
+        file = shipped[name]
+    where = file.name
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError:
+        fail(name, "no such space", "a YAML file, or one of " + ", ".join(shipped))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        fail(f"{where}{line}", f"not YAML: {getattr(error, 'problem', error)}", "", "check indentation and brackets")
+    if not isinstance(content, dict):
+        fail(where, "not a mapping", "version, study, corpus, space ...", "see `clinie spaces`")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return SpaceFile.model_validate(content), where
+    except ValidationError as error:
+        raise InputError(problems_from(error, where)) from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        fail(override, "not an override", "key.path=value, for example budget.trials=4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        fail(override, "the value is not YAML", "a number, a word, or {choose: [...]}")
+    inner: Any = content
+    for at, key in enumerate(keys[:-1]):
+        if isinstance(inner, list) and key.isdigit() and int(key) < len(inner):  # one of several corpora
+            inner = inner[int(key)]
+            continue
+        if not isinstance(inner, dict):
+            fail(override, f"{'.'.join(keys[:at])} is not a mapping", "a path of keys")
+        if not isinstance(inner.get(key), dict):
+            inner[key] = {}
+        inner = inner[key]
+    inner[keys[-1]] = value

@@ -1,0 +1,154 @@
+"""Everything that a report reads: the ledger, kept counts, transfer results, reads of the test split."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clinie_core.training.transfer import TransferResult
+from search.analysis.findings import CorpusRow, Findings, ScoredTrial, compared_with_single, find
+from search.config.space_file import SpaceFile
+from search.ledger.ledger import Ledger, open_storage, study_names
+from search.promotion.test_set_accesses import reads_of_study
+from search.report.sections import Curve, ReadOfTest, Sheet, sheets_of
+from search.study.transfer import RESULTS, summarized
+from search.tracking.connection import connect
+from search.tracking.document_counts import kept_counts
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+    from search.storage.home import Home
+
+__all__ = ["StudyReport", "gather"]
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """A study's findings and what goes with them."""
+
+    file: SpaceFile
+    findings: Findings
+    shots: dict[str, Curve]
+    reads: list[ReadOfTest]
+    corpora: list[CorpusRow]
+    parent_run: str | None
+
+    @property
+    def facts(self) -> str:
+        """One line on what the study is."""
+        file = self.file
+        return f"Study {file.study}: {file.task} on {file.corpus_title}, chosen by {file.objective[0].metric} on dev."
+
+    @property
+    def sheets(self) -> list[Sheet]:
+        """The report's sections."""
+        return sheets_of(self.findings, shots=self.shots, reads=self.reads, corpora=self.corpora)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report's sections for ``--json``."""
+        return {
+            "study": self.file.study,
+            "sections": [
+                {
+                    "key": sheet.key,
+                    "title": sheet.title,
+                    "answer": sheet.answer,
+                    "rows": [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows],
+                }
+                for sheet in self.sheets
+            ],
+        }
+
+
+def gather(home: Home, study: str) -> StudyReport:
+    """Read all that is known of a study.
+
+    Args:
+        home: Where it is kept.
+        study: Its name.
+
+    Raises:
+        InputError: If there is no study of that name.
+    """
+    ledger = Ledger.open(open_storage(home), study)
+    attributes, records, client = ledger.attributes, ledger.records(), connect(home)
+    findings = find(
+        study,
+        records,
+        ledger.metrics[0],
+        maximized=ledger.maximized,
+        counts=kept_counts(client, records),
+        importances=ledger.importances(),
+    )
+    file = SpaceFile.model_validate(attributes["space"])
+    shots = _transfer_curves(home, study) | _document_curves(findings)
+    corpora = _corpora(home, client, file, findings)
+    return StudyReport(file, findings, shots, _reads(client, study), corpora, attributes.get("parent_run"))
+
+
+def _corpora(home: Home, client: MlflowClient, file: SpaceFile, findings: Findings) -> list[CorpusRow]:
+    """For a study of several corpora: each, with the best study of it alone in the same home."""
+    winner = findings.winner
+    if winner is None or len(file.corpus) < 2:
+        return []
+    rows = []
+    for source in file.corpus:
+        score = winner.measured(f"{source.title}.strict_f1")
+        row = CorpusRow(source.title, score)
+        for name in study_names(home):
+            ledger = Ledger.open(open_storage(home), name)
+            other = SpaceFile.model_validate(ledger.attributes["space"])
+            best = ledger.best()
+            same = [o.title for o in other.corpus] == [source.title] and other.task == file.task
+            if not same or best is None or ledger.metrics[0] != findings.metric:
+                continue
+            counts = kept_counts(client, [best]).get(best.number)
+            single = ScoredTrial(best, findings.metric, counts)
+            if row.alone is None or single.score > row.alone:
+                compared = compared_with_single(winner, source.title, single)
+                row = CorpusRow(source.title, score, name, single.score, compared)
+        rows.append(row)
+    return rows
+
+
+def _reads(client: MlflowClient, study: str) -> list[ReadOfTest]:
+    """Every promotion of the study that read the test split."""
+    found = []
+    for read in reads_of_study(client, study):
+        decision, content = read.decision, read.entry.content
+        said = "-" if decision is None else "passed" if decision["promote"] else "refused"
+        score = "-"
+        if decision is not None:
+            low, high = decision["interval"]
+            score = f"{decision['test']['strict_f1']:.4f} ({low:.4f} to {high:.4f})"
+        found.append(ReadOfTest(read.model, read.entry.at, int(content["trial"]), int(content["read"]), said, score))
+    return found
+
+
+def _transfer_curves(home: Home, study: str) -> dict[str, Curve]:
+    """Scores of the transfer protocol, a curve for each corpus that was left out."""
+    file = home.study_folder(study) / "transfer" / RESULTS
+    if not file.is_file():
+        return {}
+    results = [TransferResult(**result) for result in json.loads(file.read_text(encoding="utf-8"))["results"]]
+    curves: defaultdict[str, list[tuple[int, float, float, float]]] = defaultdict(list)
+    for row in summarized(results):
+        curves[f"{row.holdout}, left out"].append((row.shots, row.mean, row.low, row.high))
+    return dict(curves)
+
+
+def _document_curves(findings: Findings) -> dict[str, Curve]:
+    """The best score at each number of training documents, by architecture, where that number was searched."""
+    best: dict[tuple[str, int], ScoredTrial] = {}
+    for trial in findings.trials:
+        documents = trial.record.parameters.get("train_documents")
+        if documents is not None:
+            key = (trial.architecture, int(documents))
+            best[key] = max(best.get(key, trial), trial, key=lambda t: t.score)
+    curves: defaultdict[str, list[tuple[int, float, float, float]]] = defaultdict(list)
+    for (architecture, documents), trial in sorted(best.items()):
+        curves[architecture].append((documents, trial.score, trial.score, trial.score))
+    return dict(curves)

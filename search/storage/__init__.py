@@ -1,0 +1,1 @@
+"""Where a study keeps its files: the home folder and object storage."""

@@ -1,0 +1,1 @@
+"""A study from start to end: the search, its lock, its checkpoints, its progress display."""

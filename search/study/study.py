@@ -1,0 +1,279 @@
+"""A study from start to end: the one room that puts space, corpus, ledger, tracking and pool together."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from clinie_core.data.corpora.loading import load_corpora
+from clinie_core.data.corpora.summary import summarize
+from clinie_core.data.document import Corpus
+from clinie_core.errors import ErrorList, Problem, fail
+from search.config.description import describe_config
+from search.config.objectives import SYSTEM
+from search.config.search_space import SearchSpace
+from search.config.space_file import SpaceFile
+from search.ledger.ledger import ENDED, Ledger, Storage, TrialRecord, open_storage
+from search.storage.home import Home, without_password
+from search.study.lock import locked
+from search.study.progress import Progress
+
+if TYPE_CHECKING:
+    from search.study.checkpoint_manager import Bookkeeper
+    from search.tracking.tracker import Tracker
+
+__all__ = ["Study", "StudyFailed", "StudyOutcome", "standing"]
+
+SEARCHED = ("train", "dev")
+"""The splits that a search reads; test belongs to promotion."""
+
+
+class StudyFailed(RuntimeError):
+    """No trial of a study could finish an epoch; the message says why."""
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """How a search ended.
+
+    Args:
+        study: The study's name.
+        trials: All its trials.
+        best: The best finished trial.
+        interrupted: Numbers of trials that a resume goes on with.
+        stopped_by_user: A signal ended the search before its budget was spent.
+        waiting: Events that MLflow has not been told yet, since its server is away.
+    """
+
+    study: str
+    trials: list[TrialRecord]
+    best: TrialRecord | None
+    interrupted: list[int]
+    stopped_by_user: bool = False
+    waiting: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The outcome for ``--json``."""
+        return {
+            "study": self.study,
+            "trials": [record.as_json() for record in self.trials],
+            "best": self.best.as_json() if self.best else None,
+            "interrupted": self.interrupted,
+        }
+
+
+class Study:
+    """One search over one corpus: everything that is checked before the first trial, and the run.
+
+    Args:
+        file: The space file; its corpus path is absolute.
+        where: The file's name, for messages.
+        home: Where everything is kept.
+
+    Raises:
+        InputError: With what is wrong with the space or its corpus.
+    """
+
+    def __init__(self, file: SpaceFile, where: str, home: Home) -> None:
+        self.file = file
+        self.home = home
+        self.where = where
+        self.space = SearchSpace(file, where)
+        self._check_algorithm()
+        self.corpus: Corpus = load_corpora(file.corpus, SEARCHED)
+        self._stopped = False
+        self.warnings: list[Problem] = summarize(self.corpus).warnings()
+
+    @classmethod
+    def reopen(cls, home: Home, name: str) -> Study:
+        """A study that exists, as its ledger has it.
+
+        Raises:
+            InputError: If there is none of that name, or its corpus has changed since.
+        """
+        attributes = Ledger.open(open_storage(home), name).attributes
+        study = cls(SpaceFile.model_validate(attributes["space"]), str(attributes["where"]), home)
+        if study.corpus.digest() != attributes["corpus_digest"]:
+            fail("corpus.path", f"the corpus of study {name!r} has changed since it began", "", "start a new study")
+        return study
+
+    @classmethod
+    def extended(cls, home: Home, name: str, *, trials: int, hours: float | None) -> Study:
+        """A study that exists, with more trials to run; the ledger keeps its new budget.
+
+        Args:
+            home: Where it is.
+            name: Its name.
+            trials: How many more.
+            hours: How long it may run from now; None as before.
+
+        Raises:
+            InputError: As for :meth:`reopen`, or if it is being searched.
+        """
+        study = cls.reopen(home, name)
+        budget = study.file.budget.model_copy(update={"trials": study.file.budget.trials + trials})
+        if hours is not None:
+            budget = budget.model_copy(update={"hours": hours})
+        study.file = study.file.model_copy(update={"budget": budget})
+        storage = open_storage(home)
+        with locked(home, name, storage):
+            Ledger.open(storage, name).set_attribute("space", study.file.model_dump(mode="json"))
+        return study
+
+    def _check_algorithm(self) -> None:
+        from search.ledger.samplers import make_sampler
+        from search.tune.schedulers import make_scheduler
+
+        algorithm = self.file.algorithm
+        make_sampler(algorithm)
+        make_scheduler(algorithm, self.file.objective[0], self.file.budget.epochs)
+        errors, known = ErrorList(), dict(self.space.dimensions())
+        for at, point in enumerate(algorithm.points_to_evaluate):
+            for path in point:
+                if path not in known:
+                    errors.add(
+                        f"{self.where}: algorithm.points_to_evaluate.{at}.{path}",
+                        "not a dimension of the space",
+                        "allowed: " + ", ".join(known),
+                    )
+        errors.raise_if_any()
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.file.study
+
+    def run(self, *, resume: bool = False, progress: Progress | None = None, allow_text: bool = False) -> StudyOutcome:
+        """Run the search, or go on with it, until its budget is spent or it is interrupted.
+
+        Args:
+            resume: Go on with the study of this name in the home folder.
+            progress: Shows the search; None for none.
+            allow_text: Whether failure reasons may carry an error's own words.
+
+        Raises:
+            InputError: If a study of that name exists (without ``resume``), or runs already.
+            StudyFailed: If every trial failed, or the workers cannot start.
+            NoSpace: If a disk is full.
+            LedgerAway: If the ledger cannot be written.
+        """
+        from search.cluster.session import ray_session
+        from search.study.checkpoint_manager import Bookkeeper
+        from search.tracking.connection import connect, require_reachable
+        from search.tracking.datasets import dataset_facts
+        from search.tracking.tracker import StudyFacts, Tracker
+
+        storage, client = open_storage(self.home), connect(self.home)
+        require_reachable(client)
+        if progress:
+            progress.prepare(self.name, str(self.home.root))
+        with locked(self.home, self.name, storage):
+            if not resume:
+                self._begin(storage)
+            ledger = Ledger.open(storage, self.name, self.file.algorithm)
+            facts = StudyFacts(
+                self.name, self._tags(allow_text=allow_text), dataset_facts(self.corpus, self.file.corpus_title)
+            )
+            tracker = Tracker(client, self.home, facts, ledger.place)
+            ledger.set_attribute("parent_run", tracker.parent)
+            if self.home.server and without_password(self.home.server) == self.home.server:
+                ledger.set_attribute("server", self.home.server)
+            keeper = Bookkeeper(ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints)
+            listeners = [keeper, *([progress] if progress else [])]
+            ended = [record.number for record in ledger.records() if record.state in ENDED]
+            keeper.clear(ended)
+            remaining = self.file.budget.trials - len(ended)
+            broken = None
+            if remaining > 0:
+                with ray_session(self.home.root):
+                    broken = self._run_trials(ledger, listeners, remaining, progress, allow_text=allow_text)
+            return self._conclude(ledger, tracker, keeper, broken)
+
+    def _tags(self, *, allow_text: bool) -> dict[str, str]:
+        return {
+            "clinie.space_digest": self.file.digest(),
+            "clinie.corpus": self.file.corpus_title,
+            "clinie.corpus_digest": self.corpus.digest(),
+            "clinie.task": self.file.task,
+            "clinie.text": "allowed" if allow_text else "kept out",
+        }
+
+    def _begin(self, storage: Storage) -> None:
+        attributes = {
+            "space": self.file.model_dump(mode="json"),
+            "where": self.where,
+            "corpus_digest": self.corpus.digest(),
+        }
+        Ledger.create(storage, self.name, self.file.objective, self.file.algorithm, attributes)
+
+    def _run_trials(
+        self, ledger: Ledger, listeners: list[Any], trials: int, progress: Progress | None, *, allow_text: bool
+    ) -> str | None:
+        """Run the trials that are left; why the workers could not go on, if they could not."""
+        from search.pool.pool import Pool
+        from search.pool.program import TrainingProgram
+        from search.tune.run import run_trials
+        from search.tune.stop_signal import StopSignal
+
+        folder = self.home.study_folder(self.name)
+        program = TrainingProgram.share(self.corpus, self.home.trials_url(self.name))
+        stop = StopSignal()
+        with Pool(self.file.resources, program, self.home.ray_folder(self.name), allow_text=allow_text) as pool:
+            with progress.watch(ledger) if progress else nullcontext(), stop.listening():
+                run_trials(
+                    pool,
+                    ledger,
+                    self.space,
+                    listeners,
+                    stop=stop,
+                    trials=trials,
+                    hours=self.file.budget.hours,
+                    trials_folder=folder / "trials",
+                    tune_folder=f"{self.home.ray_folder(self.name)}/tune",
+                )
+            broken = pool.failure()
+        self._stopped = stop.given
+        return broken
+
+    def _conclude(self, ledger: Ledger, tracker: Tracker, keeper: Bookkeeper, broken: str | None) -> StudyOutcome:
+        for number in ledger.interrupt(broken or "the search ended before the trial"):
+            keeper.interrupted(ledger.record(number))
+        records, best = ledger.records(), ledger.best()
+        interrupted = [record.number for record in records if record.state == "interrupted"]
+        summary: dict[str, Any] = {f"trials_{state}": sum(r.state == state for r in records) for state in ENDED}
+        if best is not None:
+            summary |= {f"best_{k}": v for k, v in best.metrics.items() if not k.startswith(SYSTEM)}
+            summary["clinie.best_trial"] = str(best.number)
+        failed = [record for record in records if record.state in ("failed", "infeasible")]
+        all_failed = bool(records) and len(failed) == len(records)
+        status = "FAILED" if all_failed else "SCHEDULED" if interrupted else "FINISHED"
+        waiting = tracker.close(status, summary, self._note(best))
+        if all_failed:
+            raise StudyFailed(f"all {len(failed)} trials failed; the last one: {failed[-1].reason}")
+        if broken and sum(r.state in ENDED for r in records) < self.file.budget.trials:
+            raise StudyFailed(f"{broken}; then go on with: clinie resume {self.name}")
+        return StudyOutcome(self.name, records, best, interrupted, self._stopped, waiting)
+
+    def _note(self, best: TrialRecord | None) -> str:
+        """What MLflow shows as the study's description."""
+        objective = self.file.objective[0]
+        lines = [
+            f"Search for the best configuration on **{self.file.corpus_title}** ({self.file.task}), by"
+            f" `{objective.metric}` on dev.",
+            f"Each run below is a trial; `best_{objective.metric}` is the value of its best epoch, on dev and"
+            " therefore optimistic for the winner.",
+        ]
+        if best is not None and best.config is not None:
+            value = best.metrics[objective.metric]
+            lines.append(f"Best so far: trial {best.number}, {value:.4f}: {describe_config(best.config)}.")
+        lines.append(f"`clinie report {self.name} -o report.html` answers what won and by how much.")
+        return "\n\n".join(lines)
+
+
+def standing(ledger: Ledger, *, running: bool) -> list[TrialRecord]:
+    """A study's trials as they stand: without a search under way, what was running is interrupted."""
+    records = ledger.records()
+    if running:
+        return records
+    return [replace(r, state="interrupted") if r.state == "running" else r for r in records]

@@ -1,0 +1,135 @@
+"""The transfer protocol from start to end: a space's corpora and configuration, the runs, one table of results."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from clinie_core.config import TrialConfig
+from clinie_core.data.corpora.loading import load_corpora
+from clinie_core.data.document import Corpus
+from clinie_core.data.schema import corpus_of
+from clinie_core.errors import fail
+from clinie_core.training.transfer import TransferResult
+from search.config.domains import RandomChooser
+from search.config.search_space import SearchSpace
+from search.config.space_file import SpaceFile
+from search.storage.home import Home
+
+__all__ = ["TransferRow", "run_transfer", "summarized"]
+
+RESULTS = "transfer.json"
+
+
+@dataclass(frozen=True)
+class TransferRow:
+    """One row of the table: a corpus that was left out and a number of its documents.
+
+    Args:
+        holdout: The corpus.
+        shots: How many of its documents were trained on.
+        seeds: How many runs.
+        mean: Mean strict F1 over the seeds.
+        low: Lower end of an interval: over the seeds their least, of one seed its bootstrap interval's.
+        high: Its upper end.
+    """
+
+    holdout: str
+    shots: int
+    seeds: int
+    mean: float
+    low: float
+    high: float
+
+
+def run_transfer(
+    file: SpaceFile,
+    where: str,
+    home: Home,
+    *,
+    shots: Sequence[int],
+    seeds: int,
+    split: str,
+    shot_epochs: int | None = None,
+    allow_text: bool = False,
+) -> list[TransferResult]:
+    """Leave each corpus of a space out in turn.
+
+    Args:
+        file: A space of at least two corpora; what it leaves open is drawn once, from its seed.
+        where: Its name, for messages.
+        home: Where models, results and the record go; what is there already is gone on from.
+        shots: Numbers of documents of the corpus left out.
+        seeds: How many times, each with its own seed.
+        split: On which split of the corpus left out to score.
+        shot_epochs: How often those few documents are trained on; the space's epochs if left out.
+        allow_text: Whether reasons may carry an error's own words.
+
+    Raises:
+        InputError: If the space is wrong or has one corpus only.
+        TransferFailed: If a training failed.
+    """
+    if len(file.corpus) < 2:
+        fail(f"{where}: corpus", "one corpus, and leaving it out leaves none", "a list of at least two corpora")
+    space = SearchSpace(file, where)
+    drawn = space.suggest(RandomChooser(file.algorithm.seed))
+    configs = [drawn.model_copy(update={"seed": file.algorithm.seed + i}) for i in range(seeds)]
+    together = load_corpora(file.corpus, ("train", "dev", *(("test",) if split == "test" else ())))
+    corpora = {source.title: _only(together, source.title) for source in file.corpus}
+
+    from search.cluster.session import ray_session
+    from search.cluster.transfer_tasks import run_transfers
+
+    folder = Home.at(home.root, create=True).study_folder(file.study) / "transfer"
+    folder.mkdir(parents=True, exist_ok=True)
+    results: list[TransferResult] = []
+    with ray_session(home.root):
+        found = run_transfers(
+            configs,
+            corpora,
+            shots,
+            shot_epochs=shot_epochs or file.budget.epochs,
+            split=split,
+            resources=file.resources,
+            folder=folder,
+            allow_text=allow_text,
+        )
+        for result in found:
+            results.append(result)
+            _write(folder / RESULTS, drawn, results)
+    _record(home, file, drawn, results)
+    return results
+
+
+def _only(corpus: Corpus, name: str) -> Corpus:
+    return Corpus({s: tuple(d for d in docs if corpus_of(d) == name) for s, docs in corpus.splits.items()})
+
+
+def _write(file: Path, config: TrialConfig, results: Sequence[TransferResult]) -> None:
+    content = {"config": config.model_dump(mode="json"), "results": [asdict(result) for result in results]}
+    staging = file.with_suffix(".new")
+    staging.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    staging.replace(file)
+
+
+def _record(home: Home, file: SpaceFile, config: TrialConfig, results: Sequence[TransferResult]) -> None:
+    from search.tracking.connection import connect
+    from search.tracking.transfer_runs import record_transfer
+
+    rows: list[dict[str, Any]] = [asdict(result) for result in results]
+    record_transfer(connect(home), home, file.study, config, rows)
+
+
+def summarized(results: Sequence[TransferResult]) -> list[TransferRow]:
+    """The table: for each corpus left out and number of documents the mean over the seeds."""
+    rows = []
+    for holdout, shots in sorted({(r.holdout, r.shots) for r in results}):
+        own = [r for r in results if (r.holdout, r.shots) == (holdout, shots)]
+        scores = [r.metrics["strict_f1"] for r in own]
+        low, high = (own[0].low, own[0].high) if len(own) == 1 else (min(scores), max(scores))
+        rows.append(TransferRow(holdout, shots, len(own), statistics.fmean(scores), low, high))
+    return rows

@@ -1,0 +1,28 @@
+"""The counts by document that trials left in MLflow."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+
+from clinie_core.scoring.document_counts import FILE, DocumentCounts
+from search.ledger.ledger import TrialRecord
+
+__all__ = ["kept_counts"]
+
+
+def kept_counts(client: MlflowClient, records: Iterable[TrialRecord]) -> dict[int, DocumentCounts]:
+    """Fetch what trials have kept, by number; those that kept none are left out."""
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for record in records:
+            if record.run_id is None or FILE not in {f.path for f in client.list_artifacts(record.run_id)}:
+                continue  # it never did an epoch on dev, or its server has not been told yet
+            target = Path(scratch, str(record.number))
+            target.mkdir()
+            file = client.download_artifacts(record.run_id, FILE, str(target))
+            found[record.number] = DocumentCounts.read(Path(file).parent)
+    return found

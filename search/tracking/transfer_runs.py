@@ -1,0 +1,45 @@
+"""The run of a transfer protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlflow.entities import Metric
+from mlflow.tracking import MlflowClient
+
+from clinie_core.config import TrialConfig
+from search.storage.home import Home
+from search.tracking.connection import code_version, experiment_id
+from search.tracking.runs import BATCH_METRICS, params_of
+
+__all__ = ["record_transfer"]
+
+
+def record_transfer(
+    client: MlflowClient, home: Home, study: str, config: TrialConfig, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the results of a transfer protocol as one run, the seeds as steps, with all rows as its artifact.
+
+    Args:
+        client: The connection.
+        home: Where artifacts go.
+        study: The experiment's name.
+        config: What was trained.
+        rows: ``holdout``, ``shots``, ``seed`` and ``metrics`` of each result.
+    """
+    experiment = experiment_id(client, home, study)
+    tags = {"clinie.kind": "transfer", "clinie.study": study, "clinie.code": code_version()}
+    run_id = str(client.create_run(experiment, run_name=f"{study} transfer", tags=tags).info.run_id)
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(f"{row['holdout']}.{row['shots']}_shot.{name}", value, now, row["seed"])
+        for row in rows
+        for name, value in row["metrics"].items()
+    ]
+    client.log_batch(run_id, params=params_of(config))
+    for at in range(0, len(metrics), BATCH_METRICS):
+        client.log_batch(run_id, metrics=metrics[at : at + BATCH_METRICS])
+    client.log_dict(run_id, {"results": [dict(row) for row in rows]}, "transfer.json")
+    client.set_terminated(run_id, "FINISHED")

@@ -1,0 +1,27 @@
+"""Failure reasons of trials, free of document text."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import clinie_core
+from clinie_core.errors import InputError
+
+__all__ = ["failure_reason"]
+
+CORE = Path(clinie_core.__file__).parent
+
+
+def failure_reason(error: BaseException, *, allow_text: bool) -> str:
+    """Say what went wrong in one line that holds no document text.
+
+    An error's own words may quote what it choked on, so only those of errors that clinie words
+    itself, and the name of a module that is missing, are kept; of others stay the type and the place.
+    """
+    if isinstance(error, InputError | ModuleNotFoundError) or allow_text:
+        return f"{type(error).__name__}: {error}".replace("\n", " | ")[:500]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f for f in frames if Path(f.filename).is_relative_to(CORE)]
+    places = [f"{Path(f.filename).name}:{f.lineno} ({f.name})" for f in (*frames[-1:], *ours[-1:])]
+    return " at ".join(filter(None, (type(error).__name__, ", from ".join(dict.fromkeys(places)))))

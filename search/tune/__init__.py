@@ -1,0 +1,1 @@
+"""Runs trials with Ray Tune: trainable, searcher, recorder, schedulers."""
