@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 
 import torch
 
-from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Concept, Corpus, Document, Span
 from clinie_core.scoring import score_concepts
@@ -65,8 +65,8 @@ def main() -> None:
     print(json.dumps({"documents": len(corpus["train"]), "look_up": look_up_f1(corpus)}), flush=True)
     config = TrialConfig(
         backbone=BackboneSource(name="writer", scratch=WRITER),
-        formulation=Part(name="generation", parameters={"template": "bio", "constrained": True}),
-        finetuning=Part(name="full", parameters={"learning_rate": 3e-3}),
+        formulation=ComponentChoice(name="generation", parameters={"template": "bio", "constrained": True}),
+        finetuning=ComponentChoice(name="full", parameters={"learning_rate": 3e-3}),
         epochs=int(sys.argv[1]) if len(sys.argv) > 1 else 24,
         batch_size=8,
         window_tokens=400,

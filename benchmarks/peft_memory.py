@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 
-from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus
 
@@ -24,8 +24,8 @@ def measured(method: str) -> dict[str, float]:
     low, high = FINETUNING.load(method).ranges["learning_rate"]["log"]
     config = TrialConfig(
         backbone=MINILM,
-        formulation=Part(name="token_classification"),
-        finetuning=Part(name=method, parameters={"learning_rate": (low * high) ** 0.5}),
+        formulation=ComponentChoice(name="token_classification"),
+        finetuning=ComponentChoice(name=method, parameters={"learning_rate": (low * high) ** 0.5}),
         epochs=1,
         batch_size=16,
         dropout=0.0,

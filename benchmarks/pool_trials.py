@@ -17,7 +17,7 @@ from clinie_core.data.corpora.loading import CorpusSource
 from search.config.search_space import SearchSpace
 from search.config.space_file import Algorithm, Budget, Resources, SpaceFile
 from search.ledger.ledger import Ledger, State, open_storage
-from search.pool.pool import Pool
+from search.pool.pool import WorkerPool
 from search.pool.queue import Job
 from search.pool.worker import OnReport, Program
 from search.storage.home import Home
@@ -42,9 +42,9 @@ def make_loaded_program() -> Program:
     """A program that builds a LoRA model on MiniLM for each trial, from weights that the worker keeps."""
     from clinie_core.data.schema import Schema
     from clinie_core.modeling.model import build_model
-    from clinie_core.modeling.model_cache import Shelf
+    from clinie_core.modeling.model_cache import ModelCache
 
-    shelf, empty = Shelf(), make_empty_program()
+    shelf, empty = ModelCache(), make_empty_program()
 
     def run(job: Job, on_report: OnReport) -> None:
         config = TrialConfig.model_validate_json(job.config)
@@ -95,7 +95,7 @@ def run_pool_trials(folder: Path, trials: int, make_program: Callable[[], Progra
     space = SearchSpace(file, "overhead.yaml")
     home = Home.at(folder, create=True)
     ledger = Ledger.create(open_storage(home), file.study, file.objective, file.algorithm, {})
-    with Pool(file.resources, make_program, folder / "ray") as pool:
+    with WorkerPool(file.resources, make_program, folder / "ray") as pool:
         run_trials(
             pool,
             ledger,

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.bio_tagging import bio_labels
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus, Document
-from clinie_core.formulations import components_of
+from clinie_core.formulations import build_components
 from clinie_core.heads import LanguageHead, LinearHead
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.model_cache import input_context
@@ -39,12 +39,14 @@ DECODERS = {
 BUDGET = 64
 
 
-def trained(backbone: BackboneSource, formulation: Part, corpus: Corpus, folder: Path, **changes: Any) -> Extractor:
+def trained(
+    backbone: BackboneSource, formulation: ComponentChoice, corpus: Corpus, folder: Path, **changes: Any
+) -> Extractor:
     """Train for one epoch, so that answers end and labels mean something."""
     config = TrialConfig(
         backbone=backbone,
         formulation=formulation,
-        finetuning=Part(name="full", parameters={"learning_rate": 3e-4}),
+        finetuning=ComponentChoice(name="full", parameters={"learning_rate": 3e-4}),
         epochs=1,
         precision="float32",
         **changes,
@@ -57,7 +59,7 @@ def trained(backbone: BackboneSource, formulation: Part, corpus: Corpus, folder:
 def generation(name: str, corpus: Corpus, documents: tuple[Document, ...], folder: Path) -> None:
     """Batches against one input after the other."""
     few = Corpus({"train": corpus["train"][:4], "dev": corpus["dev"][:1]})
-    formulation = Part(name="generation", parameters={"instruction": "short"})
+    formulation = ComponentChoice(name="generation", parameters={"instruction": "short"})
     extractor = trained(DECODERS[name], formulation, few, folder, window_tokens=400, batch_size=4)
     config, tokenizer, model = extractor.checkpoint.config, extractor._tokenizer, extractor._model
     head = model.head("concepts")
@@ -67,7 +69,7 @@ def generation(name: str, corpus: Corpus, documents: tuple[Document, ...], folde
     together = extractor.annotate(documents)
     ours = time.perf_counter() - started
     context = input_context(config, tokenizer, extractor.checkpoint.schema)
-    (formulation_,) = components_of(config).values()
+    (formulation_,) = build_components(config).values()
     writer: Any = model.backbone
     started = time.perf_counter()
     alone = []
@@ -100,7 +102,7 @@ def encoder(corpus: Corpus, documents: tuple[Document, ...], folder: Path) -> No
     from clinie_core.backbones.pretrained import locate
     from clinie_core.backbones.quiet import quiet_transformers
 
-    formulation = Part(name="token_classification")
+    formulation = ComponentChoice(name="token_classification")
     extractor = trained(MINILM, formulation, corpus, folder, window_tokens=512, window_overlap=32)
     # Answers of a model trained in float32, computed as clinie does by default: in bfloat16 where hardware has it.
     checkpoint = extractor.checkpoint

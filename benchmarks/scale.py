@@ -93,10 +93,10 @@ def measure_ledger(trials: int) -> None:
 
 def measure_board(workers: int) -> None:
     """Let so many simulated workers and their clients exchange reports as fast as the board passes them on."""
-    from search.pool.queue import Job, JobBoard
+    from search.pool.queue import Job, JobQueue
 
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    board = JobBoard.remote(workers)
+    board = JobQueue.remote(workers)
 
     async def work(group: int) -> None:
         life = await board.join.remote(group, ray.get_runtime_context().get_node_id())
@@ -127,8 +127,8 @@ def measure_path(trials: int) -> None:
     from pool_trials import make_empty_program
 
     from search.cluster.session import ray_session
-    from search.pool.pool import Pool
-    from search.study.checkpoint_manager import Bookkeeper
+    from search.pool.pool import WorkerPool
+    from search.study.checkpoint_manager import CheckpointManager
     from search.tracking.connection import connect
     from search.tracking.tracker import StudyFacts, Tracker
     from search.tune.run import run_trials
@@ -139,14 +139,14 @@ def measure_path(trials: int) -> None:
         space = space_of(Path(place), trials, "random")
         file = space.file
         ledger = Ledger.create(open_storage(home), "scale", file.objective, file.algorithm, {})
-        tracker = Tracker(connect(home), home, StudyFacts("scale", {}, []), ledger.place)
+        tracker = Tracker(connect(home), home, StudyFacts("scale", {}, []), ledger.set_locations)
         clock = Clock()
-        with ray_session(home.root), Pool(file.resources, make_empty_program, home.root / "ray") as pool:
+        with ray_session(home.root), WorkerPool(file.resources, make_empty_program, home.root / "ray") as pool:
             run_trials(
                 pool,
                 ledger,
                 space,
-                [Bookkeeper(ledger, tracker, home, file.objective, file.budget.checkpoints), clock],
+                [CheckpointManager(ledger, tracker, home, file.objective, file.budget.checkpoints), clock],
                 stop=StopSignal(),
                 trials=trials,
                 hours=None,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus
 from clinie_core.training.train import train
@@ -38,8 +38,8 @@ def measure(rank: int, port: int, sharded: bool, found: Any) -> None:
     distributed.init_process_group("gloo", rank=rank, world_size=PROCESSES)
     config = TrialConfig(
         backbone=BackboneSource(name="wide", scratch=WIDE),
-        formulation=Part(name="token_classification"),
-        finetuning=Part(name="full", parameters={"learning_rate": 1e-4}),
+        formulation=ComponentChoice(name="token_classification"),
+        finetuning=ComponentChoice(name="full", parameters={"learning_rate": 1e-4}),
         epochs=1,
         batch_size=4,
         window_tokens=128,

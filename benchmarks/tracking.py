@@ -11,12 +11,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus
 from search.storage.home import Home
 from search.tracking.connection import connect
-from search.tracking.datasets import dataset_facts
+from search.tracking.datasets import summarize_splits
 from search.tracking.tracker import StudyFacts, Tracker
 
 EPOCHS = 3
@@ -31,14 +31,14 @@ def main() -> None:
     corpus = Corpus({split: tuple(notes) for split, notes in synthetic_splits(20, seed=3).items()})
     config = TrialConfig(
         backbone=BackboneSource(name="tiny", scratch={"model_type": "bert", "hidden_size": 32}),
-        formulation=Part(name="token_classification"),
-        finetuning=Part(name="lora", parameters={"learning_rate": 1e-3, "rank": 8}),
+        formulation=ComponentChoice(name="token_classification"),
+        finetuning=ComponentChoice(name="lora", parameters={"learning_rate": 1e-3, "rank": 8}),
         epochs=EPOCHS,
     )
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         client = connect(home)
-        facts = StudyFacts("many", {"clinie.corpus": "synthetic"}, dataset_facts(corpus, "synthetic"))
+        facts = StudyFacts("many", {"clinie.corpus": "synthetic"}, summarize_splits(corpus, "synthetic"))
         tracker = Tracker(client, home, facts, lambda number, places: None)
         seconds: list[float] = []
         for number in range(options.trials):

@@ -1,7 +1,7 @@
 """The configuration of one trial: frozen values that go to JSON and back and have a digest.
 
 Nothing here imports torch. Which formulations and fine-tuning methods exist is the business of
-their tables; a :class:`Part` only says which row and with which parameters.
+their tables; a :class:`ComponentChoice` only says which row and with which parameters.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = [
     "BEST",
     "LAST",
     "BackboneSource",
+    "ComponentChoice",
     "CorpusView",
-    "Frozen",
-    "Part",
+    "FrozenModel",
     "Score",
     "Task",
     "TrialConfig",
@@ -32,7 +32,7 @@ BEST, LAST = "best", "last"
 """Names of a trial's checkpoints: of its best epoch, and of its last one, from which it goes on."""
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """A frozen value that refuses unknown keys and goes to JSON and back."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +59,7 @@ Score = Literal[
 together); the others are reported by ``joint`` alone."""
 
 
-class BackboneSource(Frozen):
+class BackboneSource(FrozenModel):
     """Where a pretrained backbone comes from; exactly one of hub, folder, package and scratch.
 
     Args:
@@ -100,7 +100,7 @@ class BackboneSource(Frozen):
         return self
 
 
-class CorpusView(Frozen):
+class CorpusView(FrozenModel):
     """How the annotations of a corpus are looked at; kept with a model, so that it is scored as it was trained.
 
     Args:
@@ -116,14 +116,14 @@ class CorpusView(Frozen):
     descriptions: dict[str, str] = Field(default_factory=dict)
 
 
-class Part(Frozen):
+class ComponentChoice(FrozenModel):
     """A row of a table by its name, with parameters for it."""
 
     name: str
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class TrialConfig(Frozen):
+class TrialConfig(FrozenModel):
     """Everything that decides what one trial trains, and so what it scores.
 
     Args:
@@ -166,9 +166,9 @@ class TrialConfig(Frozen):
 
     task: Task = "concepts"
     backbone: BackboneSource
-    formulation: Part
-    relation_formulation: Part | None = None
-    finetuning: Part
+    formulation: ComponentChoice
+    relation_formulation: ComponentChoice | None = None
+    finetuning: ComponentChoice
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=16, ge=1)
     window_tokens: int = Field(default=256, ge=8)

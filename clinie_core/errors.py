@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["ErrorList", "InputError", "NoSpace", "OutOfMemory", "Problem", "fail", "room_for"]
+__all__ = ["DiskFull", "ErrorList", "InputError", "OutOfMemory", "Problem", "fail", "map_disk_full"]
 
 SHOWN_PROBLEMS = 20
 MAX_PART = 400
@@ -114,13 +114,13 @@ class OutOfMemory(RuntimeError):
         )
 
 
-class NoSpace(RuntimeError):
+class DiskFull(RuntimeError):
     """A disk is full; the message says which place could not be written."""
 
 
 @contextmanager
-def room_for(place: Path) -> Iterator[None]:
-    """Within this context an error of a full disk, whoever raises it, becomes :class:`NoSpace`.
+def map_disk_full(place: Path) -> Iterator[None]:
+    """Within this context an error of a full disk, whoever raises it, becomes :class:`DiskFull`.
 
     Args:
         place: The file or folder that is written.
@@ -134,7 +134,7 @@ def room_for(place: Path) -> Iterator[None]:
         if cause is None:
             raise
         found = f"{place} cannot be written: {os.strerror(errno.ENOSPC)}"
-        raise NoSpace(f"{found}; free some space and go on") from None
+        raise DiskFull(f"{found}; free some space and go on") from None
 
 
 def _is_of_full_disk(error: BaseException) -> bool:

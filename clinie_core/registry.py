@@ -13,12 +13,12 @@ from typing import Generic, TypeVar
 
 from clinie_core.errors import fail
 
-__all__ = ["Table"]
+__all__ = ["Registry"]
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 
-class Table(Collection[str], Generic[Row]):
+class Registry(Collection[str], Generic[Item]):
     """Looks names up and loads what they stand for.
 
     Args:
@@ -39,7 +39,7 @@ class Table(Collection[str], Generic[Row]):
     def __contains__(self, name: object) -> bool:
         return name in self._rows
 
-    def load(self, name: str, where: str = "") -> Row:
+    def load(self, name: str, where: str = "") -> Item:
         """Import and return the class that a name stands for.
 
         Args:
@@ -58,5 +58,5 @@ class Table(Collection[str], Generic[Row]):
                 f"did you mean {close[0]!r}?" if close else "",
             )
         module, _, attribute = self._rows[name].partition(":")
-        row: Row = getattr(importlib.import_module(module), attribute)
+        row: Item = getattr(importlib.import_module(module), attribute)
         return row

@@ -25,7 +25,7 @@ import hypothesis
 import pytest
 import yaml
 
-from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus
@@ -67,8 +67,8 @@ def make_config(tiny_backbone: BackboneSource) -> Callable[..., TrialConfig]:
     def make(**changes: Any) -> TrialConfig:
         values: dict[str, Any] = {
             "backbone": tiny_backbone,
-            "formulation": Part(name="token_classification"),
-            "finetuning": Part(name="full", parameters={"learning_rate": 3e-3}),
+            "formulation": ComponentChoice(name="token_classification"),
+            "finetuning": ComponentChoice(name="full", parameters={"learning_rate": 3e-3}),
             "epochs": 2,
             "batch_size": 8,
             "window_tokens": 96,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from clinie_core.backbones.quiet import quiet_transformers
 
-__all__ = ["converted"]
+__all__ = ["convert"]
 
 
 def _cache() -> Path:
@@ -32,7 +32,7 @@ def _digest(file: str, size: int, modified: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def converted(file: Path) -> Path:
+def convert(file: Path) -> Path:
     """The folder with a GGUF file's model in float32 safetensors, written when it is first asked for.
 
     Args:

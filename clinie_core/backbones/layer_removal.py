@@ -14,10 +14,10 @@ from torch import nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["cut_layers", "kept_layers", "layer_stack"]
+__all__ = ["layer_stack", "remove_layers", "select_layers"]
 
 
-def kept_layers(layers: int, depth: float, scheme: Literal["top", "alternate"]) -> list[int]:
+def select_layers(layers: int, depth: float, scheme: Literal["top", "alternate"]) -> list[int]:
     """Numbers of the layers that stay.
 
     Args:
@@ -45,12 +45,12 @@ def layer_stack(backbone: nn.Module) -> tuple[str, nn.ModuleList]:
     raise ValueError(f"{type(backbone).__name__} has no list of {layers} layers")
 
 
-def cut_layers(backbone: PreTrainedModel, depth: float, scheme: Literal["top", "alternate"]) -> None:
+def remove_layers(backbone: PreTrainedModel, depth: float, scheme: Literal["top", "alternate"]) -> None:
     """Drop layers in place; the configuration and the layers' own numbers follow."""
     if depth == 1:
         return
     name, stack = layer_stack(backbone)
-    kept = kept_layers(len(stack), depth, scheme)
+    kept = select_layers(len(stack), depth, scheme)
     parent = backbone.get_submodule(name.rpartition(".")[0])
     setattr(parent, name.rpartition(".")[2], nn.ModuleList([stack[i] for i in kept]))
     for number, layer in enumerate(stack[i] for i in kept):

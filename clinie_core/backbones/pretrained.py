@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from clinie_core.backbones.gguf import converted
+from clinie_core.backbones.gguf import convert
 from clinie_core.backbones.quiet import quiet_transformers
 from clinie_core.config import BackboneSource
 from clinie_core.errors import fail
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Architecture",
     "BackboneFacts",
-    "architecture_of",
-    "backbone_facts",
     "check_backbone",
     "empty_model",
     "load_config",
     "load_model",
     "load_tokenizer",
     "locate",
-    "pinned",
+    "pin_weights",
+    "read_architecture",
     "read_config",
+    "read_facts",
 ]
 
 Architecture = Literal["encoder", "decoder"]
@@ -70,7 +70,7 @@ def locate(source: BackboneSource, where: str = "backbone") -> str | None:
         file = folder / source.gguf
         if not file.is_file():
             fail(where, f"backbone {source.name!r}: there is no file {file}", "a GGUF file")
-        return str(converted(file))
+        return str(convert(file))
     if not (folder / "config.json").is_file():
         fail(where, f"backbone {source.name!r}: no config.json in {folder}", "a folder that transformers saved")
     return str(folder)
@@ -139,7 +139,7 @@ class BackboneFacts:
     positions: int | None = None
 
 
-def backbone_facts(source: BackboneSource, where: str = "backbone") -> BackboneFacts:
+def read_facts(source: BackboneSource, where: str = "backbone") -> BackboneFacts:
     """Read a backbone's configuration file; neither weights nor torch are needed.
 
     Raises:
@@ -172,7 +172,7 @@ def _architecture(config: Mapping[str, Any]) -> Architecture:
     return "decoder" if causal or config.get("model_type") in CAUSAL_TYPES else "encoder"
 
 
-def architecture_of(source: BackboneSource) -> Architecture:
+def read_architecture(source: BackboneSource) -> Architecture:
     """Whether a backbone is an encoder or a decoder."""
     return _architecture(read_config(source, "backbone"))
 
@@ -225,7 +225,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def pinned(source: BackboneSource) -> BackboneSource:
+def pin_weights(source: BackboneSource) -> BackboneSource:
     """The same backbone, held to the weights that it has now: each file by its sha256, on the hub by its commit too.
 
     Raises:

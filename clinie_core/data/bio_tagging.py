@@ -15,7 +15,7 @@ from clinie_core.data.document import Concept, Span
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FORBIDDEN", "bio_labels", "legal_transitions", "tag_units", "tagged_concepts", "viterbi"]
+__all__ = ["FORBIDDEN", "bio_labels", "decode_concepts", "legal_transitions", "tag_units", "viterbi"]
 
 FORBIDDEN = -1.0e4
 """Score of an illegal transition: low enough never to win, finite so that gradients stay finite."""
@@ -71,7 +71,7 @@ def tag_units(
     return tuple(tags), tuple(lost)
 
 
-def tagged_concepts(units: Sequence[Span], tags: Sequence[int], labels: Sequence[str]) -> tuple[Concept, ...]:
+def decode_concepts(units: Sequence[Span], tags: Sequence[int], labels: Sequence[str]) -> tuple[Concept, ...]:
     """Read concepts from one legal label sequence; ids are ``T1``, ``T2``, ... in order of the text."""
     concepts: list[Concept] = []
     for unit, tag in zip(units, tags, strict=True):

@@ -65,15 +65,15 @@ class Concept(_Strict):
     @property
     def start(self) -> int:
         """First code point of the first span."""
-        return self.stretch[0]
+        return self.extent[0]
 
     @property
     def end(self) -> int:
         """One past the last code point of the last span."""
-        return self.stretch[1]
+        return self.extent[1]
 
     @property
-    def stretch(self) -> tuple[int, int]:
+    def extent(self) -> tuple[int, int]:
         """First start and last end."""
         spans = self.spans
         if len(spans) == 1:
@@ -204,7 +204,7 @@ class Corpus:
         names = self.splits if split is None else (split,)
         return Counter(c.type for name in names for doc in self[name] for c in doc.concepts)
 
-    def merged(self, types: Mapping[str, Iterable[str]]) -> Corpus:
+    def merge_types(self, types: Mapping[str, Iterable[str]]) -> Corpus:
         """Rename concept types; types that no entry names are kept.
 
         Args:
@@ -223,7 +223,7 @@ class Corpus:
 
         return self._mapped(rename)
 
-    def restricted(self, concept_types: Collection[str], relation_types: Collection[str]) -> Corpus:
+    def restrict_types(self, concept_types: Collection[str], relation_types: Collection[str]) -> Corpus:
         """Keep some types alone, and what refers to concepts only where those are kept.
 
         Args:

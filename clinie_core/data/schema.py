@@ -12,10 +12,10 @@ from functools import cached_property
 
 from pydantic import Field
 
-from clinie_core.config import Frozen
+from clinie_core.config import FrozenModel
 from clinie_core.data.document import Document
 
-__all__ = ["CORPUS", "Link", "Schema", "corpus_of"]
+__all__ = ["CORPUS", "Link", "Schema", "corpus_name"]
 
 CORPUS = "corpus"
 """The key of a document's metadata that names its corpus where there are several."""
@@ -24,12 +24,12 @@ Link = tuple[str, str, str]
 """A relation's type with the types of its head and its tail."""
 
 
-def corpus_of(document: Document) -> str | None:
+def corpus_name(document: Document) -> str | None:
     """The name of a document's corpus, where there are several."""
     return document.metadata.get(CORPUS)
 
 
-class Schema(Frozen):
+class Schema(FrozenModel):
     """The types of a corpus.
 
     Args:
@@ -48,17 +48,17 @@ class Schema(Frozen):
     corpora: dict[str, Schema] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, documents: Iterable[Document], descriptions: Mapping[str, str] | None = None) -> Schema:
+    def from_documents(cls, documents: Iterable[Document], descriptions: Mapping[str, str] | None = None) -> Schema:
         """The types and links that occur in documents, and apart in those of each corpus."""
         documents = tuple(documents)
-        names = sorted({name for d in documents if (name := corpus_of(d)) is not None})
+        names = sorted({name for d in documents if (name := corpus_name(d)) is not None})
         whole = cls._of(documents, descriptions)
-        parts = {name: cls._of((d for d in documents if corpus_of(d) == name), descriptions) for name in names}
+        parts = {name: cls._of((d for d in documents if corpus_name(d) == name), descriptions) for name in names}
         return whole.model_copy(update={"corpora": parts})
 
     def for_document(self, document: Document) -> Schema:
         """The schema of the document's own corpus; the whole one where its corpus is not known."""
-        return self.corpora.get(corpus_of(document) or "", self)
+        return self.corpora.get(corpus_name(document) or "", self)
 
     @classmethod
     def _of(cls, documents: Iterable[Document], descriptions: Mapping[str, str] | None) -> Schema:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-__all__ = ["epoch_batches", "length_sorted_batches", "mixed"]
+__all__ = ["epoch_batches", "length_sorted_batches", "sample_mixture"]
 
 POOL_BATCHES = 50
 
@@ -39,7 +39,7 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: 
     return batches
 
 
-def mixed(groups: Sequence[str], exponent: float, *, seed: int, epoch: int) -> list[int]:
+def sample_mixture(groups: Sequence[str], exponent: float, *, seed: int, epoch: int) -> list[int]:
     """Draw an epoch's examples from several groups: as many in all, but each group by its own share.
 
     A group of n examples has a share that grows with n to the power of ``exponent``. What a group has to

@@ -31,7 +31,7 @@ class Example:
     grammar: Any = None
 
     @property
-    def terms(self) -> int:
+    def loss_terms(self) -> int:
         """By how many decisions its loss is a sum."""
         return len(self.targets) or len(self.positions)
 

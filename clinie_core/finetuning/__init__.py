@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clinie_core.registry import Table
+from clinie_core.registry import Registry
 
 if TYPE_CHECKING:
     from clinie_core.finetuning.method import FineTuning
 
 __all__ = ["FINETUNING"]
 
-FINETUNING: Table[type[FineTuning]] = Table(
+FINETUNING: Registry[type[FineTuning]] = Registry(
     "fine-tuning method",
     {
         "full": "clinie_core.finetuning.full:Full",

@@ -58,6 +58,6 @@ class Bottleneck(FineTuning):
         adapted: nn.Module = backbone
         return adapted
 
-    def merged(self, backbone: nn.Module) -> PreTrainedModel | None:
+    def merge(self, backbone: nn.Module) -> PreTrainedModel | None:
         """A network after a block is no part of its weights."""
         return None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from clinie_core.backbones.pretrained import BackboneFacts
-from clinie_core.config import Frozen
+from clinie_core.config import FrozenModel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["FineTuning"]
 
 
-class FineTuning(Frozen, ABC):
+class FineTuning(FrozenModel, ABC):
     """Base of all fine-tuning methods; a subclass is one row of ``FINETUNING``.
 
     Args:
@@ -69,7 +69,7 @@ class FineTuning(Frozen, ABC):
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
         """Freeze, unfreeze or wrap the backbone's weights; the result has the backbone's forward."""
 
-    def merged(self, backbone: nn.Module) -> PreTrainedModel | None:
+    def merge(self, backbone: nn.Module) -> PreTrainedModel | None:
         """What :meth:`apply` made, as a plain backbone with everything in its own weights; may change its argument.
 
         Returns:

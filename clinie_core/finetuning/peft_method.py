@@ -45,7 +45,7 @@ class PeftMethod(FineTuning):
         wrapped: nn.Module = get_peft_model(backbone, config)
         return wrapped
 
-    def merged(self, backbone: nn.Module) -> PreTrainedModel | None:
+    def merge(self, backbone: nn.Module) -> PreTrainedModel | None:
         """What PEFT can add to the weights that it stands beside; a soft prompt stands beside none."""
         merge = getattr(getattr(backbone, "base_model", None), "merge_and_unload", None)
         plain: PreTrainedModel | None = merge() if merge is not None else None

@@ -55,6 +55,6 @@ class QLora(Lora):
             setattr(backbone.get_submodule(parent), child, new)
         return super().apply(backbone)
 
-    def merged(self, backbone: nn.Module) -> PreTrainedModel | None:
+    def merge(self, backbone: nn.Module) -> PreTrainedModel | None:
         """Four bits hold no sums of weights and updates."""
         return None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clinie_core.registry import Table
+from clinie_core.registry import Registry
 
 if TYPE_CHECKING:
-    from clinie_core.config import Part, TrialConfig
+    from clinie_core.config import ComponentChoice, TrialConfig
     from clinie_core.formulations.formulation import Formulation
 
-__all__ = ["FORMULATIONS", "components_of"]
+__all__ = ["FORMULATIONS", "build_components"]
 
-FORMULATIONS: Table[type[Formulation]] = Table(
+FORMULATIONS: Registry[type[Formulation]] = Registry(
     "formulation",
     {
         "token_classification": "clinie_core.formulations.token_classification:TokenClassification",
@@ -25,7 +25,7 @@ FORMULATIONS: Table[type[Formulation]] = Table(
 )
 
 
-def components_of(config: TrialConfig) -> dict[str, Formulation]:
+def build_components(config: TrialConfig) -> dict[str, Formulation]:
     """A configuration's formulations, their parameters validated, in the order in which they predict.
 
     Returns:
@@ -33,7 +33,7 @@ def components_of(config: TrialConfig) -> dict[str, Formulation]:
         for each apart, or ``joint`` where one does it all at once.
     """
 
-    def made(part: Part) -> Formulation:
+    def made(part: ComponentChoice) -> Formulation:
         return FORMULATIONS.load(part.name).model_validate(part.parameters)
 
     if config.relation_formulation is not None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from clinie_core.config import Frozen, Task
+from clinie_core.config import FrozenModel, Task
 from clinie_core.data.document import Document
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
@@ -59,7 +59,7 @@ class InputContext:
         return f"find {', '.join(map(self.schema.in_words, types))}"
 
 
-class Formulation(Frozen, ABC):
+class Formulation(FrozenModel, ABC):
     """Base of all formulations; a subclass is one row of ``FORMULATIONS``."""
 
     ranges: ClassVar[dict[str, Any]] = {}
@@ -110,7 +110,9 @@ class Formulation(Frozen, ABC):
         """Take from the training examples what a head has to know beside its weights."""
         return
 
-    def faults(self, encoded: EncodedDocument, outputs: Sequence[np.ndarray], context: InputContext) -> Counter[str]:
+    def count_answer_faults(
+        self, encoded: EncodedDocument, outputs: Sequence[np.ndarray], context: InputContext
+    ) -> Counter[str]:
         """Counts of what was wrong with written outputs: ``answers``, ``malformed``, ``mentions``, ``hallucinated``."""
         return Counter()
 

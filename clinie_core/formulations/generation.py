@@ -16,7 +16,7 @@ import numpy as np
 
 from clinie_core.config import Task
 from clinie_core.data.document import Concept, Document, Relation, Span
-from clinie_core.data.schema import Schema, corpus_of
+from clinie_core.data.schema import Schema, corpus_name
 from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.encoding.sentences import sentence_starts
 from clinie_core.encoding.windows import token_ids
@@ -128,7 +128,7 @@ class Generation(Formulation):
     @staticmethod
     def _chunk(document: Document, start: int, end: int, task: Task, words: _Words) -> _Chunk:
         text = "".join(" " if c.isspace() else c for c in document.text[start:end])
-        inside = sorted((c for c in document.concepts if start <= c.start and c.end <= end), key=lambda c: c.stretch)
+        inside = sorted((c for c in document.concepts if start <= c.start and c.end <= end), key=lambda c: c.extent)
         given = tuple(inside) if task == "relations" else ()
         return _Chunk(start, Source(text, task, words.types, words.relations, len(given)), given)
 
@@ -217,7 +217,9 @@ class Generation(Formulation):
         text = context.tokenizer.decode(output, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return self._template.read(text, chunk.source)
 
-    def faults(self, encoded: EncodedDocument, outputs: Sequence[np.ndarray], context: InputContext) -> Counter[str]:
+    def count_answer_faults(
+        self, encoded: EncodedDocument, outputs: Sequence[np.ndarray], context: InputContext
+    ) -> Counter[str]:
         """How many answers were malformed, and how many mentions are not in the text."""
         counts: Counter[str] = Counter()
         for chunk, output in zip(encoded.state, outputs, strict=True):
@@ -248,7 +250,7 @@ class _WordsOf:
         self._of_corpus = {name: _Words(part) for name, part in schema.corpora.items()}
 
     def __call__(self, document: Document) -> _Words:
-        return self._of_corpus.get(corpus_of(document) or "", self._whole)
+        return self._of_corpus.get(corpus_name(document) or "", self._whole)
 
     def every(self) -> list[_Words]:
         """Of every corpus; of the whole where there is one only."""
@@ -289,7 +291,7 @@ def _answer(document: Document, chunk: _Chunk, words: _Words) -> Answer:
     """The gold answer about a chunk."""
     end = chunk.start + len(chunk.source.text)
     inside = [c for c in document.concepts if chunk.start <= c.start and c.end <= end and c.type in words.of_type]
-    inside.sort(key=lambda c: (c.stretch, c.type))
+    inside.sort(key=lambda c: (c.extent, c.type))
     ordered = chunk.given or inside
     number = {c.id: i for i, c in enumerate(ordered, start=1)}
     mentions = tuple(

@@ -27,7 +27,7 @@ from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.encoding.sentences import sentence_number, sentence_starts
 from clinie_core.encoding.windows import Frame, token_ids
 from clinie_core.formulations.formulation import Formulation, InputContext
-from clinie_core.formulations.negatives import with_sampled_negatives
+from clinie_core.formulations.negatives import sample_negatives
 
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead
@@ -96,7 +96,7 @@ class MarkedPairs(Formulation):
             gold = _gold(document) if targets else {}
             rows.append([(c, gold.get((c.of_entries, c.keys))) for c in self._candidates(document, context.schema)])
         if targets:
-            rows = with_sampled_negatives(
+            rows = sample_negatives(
                 rows, documents, lambda row: row[1] is not None, ratio=self.negative_ratio, seed=context.seed
             )
         marking = _Marking(self, context)

@@ -8,12 +8,12 @@ from typing import TypeVar
 
 from clinie_core.data.document import Document
 
-__all__ = ["with_sampled_negatives"]
+__all__ = ["sample_negatives"]
 
 Row = TypeVar("Row")
 
 
-def with_sampled_negatives(
+def sample_negatives(
     rows: Sequence[Sequence[Row]],
     documents: Sequence[Document],
     is_positive: Callable[[Row], bool],

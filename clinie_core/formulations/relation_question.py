@@ -21,8 +21,8 @@ from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents, unit_range
 from clinie_core.formulations.formulation import Formulation, InputContext
-from clinie_core.formulations.negatives import with_sampled_negatives
-from clinie_core.formulations.span_pointer import spans_within
+from clinie_core.formulations.negatives import sample_negatives
+from clinie_core.formulations.span_pointer import select_spans_in_window
 
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead
@@ -84,9 +84,9 @@ class RelationQuestion(Formulation):
             asked = self._questions(document, tokens, context.schema.for_document(document))
             gold = [[(0, tail) for tail in tails.get((a.type, a.head.id), ())] for a in asked]
             parts.append(tokens)
-            rows.append([(a, spans_within(a.window, tokens, g)) for a, g in zip(asked, gold, strict=True)])
+            rows.append([(a, select_spans_in_window(a.window, tokens, g)) for a, g in zip(asked, gold, strict=True)])
         if targets:
-            rows = with_sampled_negatives(
+            rows = sample_negatives(
                 rows, documents, lambda row: bool(row[1]), ratio=self.negative_ratio, seed=context.seed
             )
         encoded = []
@@ -173,7 +173,7 @@ class RelationQuestion(Formulation):
             total += len(document.relations) + len(document.entity_relations)
             for a in asked:
                 gold = [(0, tail) for tail in tails.get((a.type, a.head.id), ())]
-                reached += len(spans_within(a.window, tokens, gold))
+                reached += len(select_spans_in_window(a.window, tokens, gold))
         return {"candidate_recall": reached / total if total else 1.0}
 
 

@@ -18,7 +18,7 @@ from clinie_core.formulations.formulation import Formulation, InputContext
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead
 
-__all__ = ["SpanPointer", "numbered", "owned_spans", "spans_within", "without_overlaps"]
+__all__ = ["SpanPointer", "number_concepts", "remove_overlaps", "select_owned_spans", "select_spans_in_window"]
 
 
 class SpanPointer(Formulation):
@@ -61,7 +61,7 @@ class SpanPointer(Formulation):
                 Example(
                     frame.around(window.body),
                     tuple(opening + p for p in window.positions),
-                    spans=spans_within(window, tokens, gold),
+                    spans=select_spans_in_window(window, tokens, gold),
                     second_segment=frame.second_segment,
                 )
                 for window in tokens.windows
@@ -89,16 +89,16 @@ class SpanPointer(Formulation):
         found = [
             scored
             for window, spans in zip(tokens.windows, outputs, strict=True)
-            for scored in owned_spans(window, tokens, spans, context.schema.concept_types)
+            for scored in select_owned_spans(window, tokens, spans, context.schema.concept_types)
         ]
-        return replace(document, concepts=numbered(found if self.overlaps else without_overlaps(found)))
+        return replace(document, concepts=number_concepts(found if self.overlaps else remove_overlaps(found)))
 
 
 Scored = tuple[float, str, tuple[int, int]]
 """Score, type and stretch of a span that was found."""
 
 
-def spans_within(
+def select_spans_in_window(
     window: Window, tokens: TokenizedDocument, gold: Iterable[tuple[int, Concept]]
 ) -> tuple[tuple[int, int, int], ...]:
     """The labelled concepts that lie wholly in a window, as (label, first, last) by its positions."""
@@ -110,7 +110,9 @@ def spans_within(
     return tuple(sorted(spans))
 
 
-def owned_spans(window: Window, tokens: TokenizedDocument, spans: np.ndarray, types: Sequence[str]) -> Iterator[Scored]:
+def select_owned_spans(
+    window: Window, tokens: TokenizedDocument, spans: np.ndarray, types: Sequence[str]
+) -> Iterator[Scored]:
     """The spans of a head's output whose first unit the window owns, in the document.
 
     Args:
@@ -126,7 +128,7 @@ def owned_spans(window: Window, tokens: TokenizedDocument, spans: np.ndarray, ty
             yield float(score), types[int(label)], stretch
 
 
-def without_overlaps(found: Iterable[Scored]) -> list[Scored]:
+def remove_overlaps(found: Iterable[Scored]) -> list[Scored]:
     """Of spans that overlap the one with the highest score."""
     kept: list[Scored] = []
     for item in sorted(found, key=lambda item: -item[0]):
@@ -136,7 +138,7 @@ def without_overlaps(found: Iterable[Scored]) -> list[Scored]:
     return kept
 
 
-def numbered(found: Iterable[Scored]) -> tuple[Concept, ...]:
+def number_concepts(found: Iterable[Scored]) -> tuple[Concept, ...]:
     """Spans as concepts, each once, in order of the text."""
     distinct = sorted({(stretch, type_) for _, type_, stretch in found})
     return tuple(Concept(f"T{i}", type_, (Span(*stretch),)) for i, (stretch, type_) in enumerate(distinct, start=1))

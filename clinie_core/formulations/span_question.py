@@ -20,8 +20,13 @@ from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents
 from clinie_core.formulations.formulation import Formulation, InputContext
-from clinie_core.formulations.negatives import with_sampled_negatives
-from clinie_core.formulations.span_pointer import numbered, owned_spans, spans_within, without_overlaps
+from clinie_core.formulations.negatives import sample_negatives
+from clinie_core.formulations.span_pointer import (
+    number_concepts,
+    remove_overlaps,
+    select_owned_spans,
+    select_spans_in_window,
+)
 
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead
@@ -90,11 +95,13 @@ class SpanQuestion(Formulation):
             asked = []
             for type_ in schema.for_document(document).concept_types:
                 gold = [(0, c) for c in document.concepts if c.type == type_] if targets else []
-                asked += [(_Asked(window, type_), spans_within(window, tokens, gold)) for window in tokens.windows]
+                asked += [
+                    (_Asked(window, type_), select_spans_in_window(window, tokens, gold)) for window in tokens.windows
+                ]
             parts.append(tokens)
             rows.append(asked)
         if targets:
-            rows = with_sampled_negatives(
+            rows = sample_negatives(
                 rows, documents, lambda row: bool(row[1]), ratio=self.negative_ratio, seed=context.seed
             )
         encoded = []
@@ -131,6 +138,6 @@ class SpanQuestion(Formulation):
         found = [
             scored
             for question, spans in zip(asked, outputs, strict=True)
-            for scored in owned_spans(question.window, tokens, spans, (question.type,))
+            for scored in select_owned_spans(question.window, tokens, spans, (question.type,))
         ]
-        return replace(document, concepts=numbered(found if self.overlaps else without_overlaps(found)))
+        return replace(document, concepts=number_concepts(found if self.overlaps else remove_overlaps(found)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from clinie_core.data.bio_tagging import bio_labels, legal_transitions, tag_units, tagged_concepts, viterbi
+from clinie_core.data.bio_tagging import bio_labels, decode_concepts, legal_transitions, tag_units, viterbi
 from clinie_core.data.document import Document
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.windows import Frame, Unit, tokenize_documents
@@ -91,4 +91,4 @@ class TokenClassification(Formulation):
         if learned is not None:
             start, transitions, end = start + learned[0], transitions + learned[1], learned[2]
         tags = viterbi(np.concatenate(outputs), start, transitions, end)
-        return replace(document, concepts=tagged_concepts(encoded.state, tags, labels))
+        return replace(document, concepts=decode_concepts(encoded.state, tags, labels))

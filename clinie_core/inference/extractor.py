@@ -11,29 +11,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinie_core.backbones.pretrained import check_backbone, load_tokenizer, pinned
+from clinie_core.backbones.pretrained import check_backbone, load_tokenizer, pin_weights
 from clinie_core.backbones.quiet import quiet_transformers
-from clinie_core.config import BackboneSource, Part, Task
-from clinie_core.data.corpora.loading import viewed
+from clinie_core.config import BackboneSource, ComponentChoice, Task
+from clinie_core.data.corpora.loading import apply_view
 from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import Schema
-from clinie_core.formulations import components_of
+from clinie_core.formulations import build_components
 from clinie_core.inference.prediction import Predictor
 from clinie_core.modeling.checkpoint import Checkpoint, load_weights, trained_weights
-from clinie_core.modeling.distributed import World
-from clinie_core.modeling.model import ExtractionModel, build_model, finetuning_of, merged_backbone
+from clinie_core.modeling.distributed import DistributedContext
+from clinie_core.modeling.model import ExtractionModel, build_model, finetuning_of, merge_backbone
 from clinie_core.modeling.model_cache import input_context, load_backbone
 from clinie_core.scoring import TaskScores, score_task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-__all__ = ["Extractor", "found_json"]
+__all__ = ["Extractor", "annotations_to_json"]
 
 BACKBONE = "backbone"
 
 
-def found_json(document: Document) -> dict[str, list[dict[str, Any]]]:
+def annotations_to_json(document: Document) -> dict[str, list[dict[str, Any]]]:
     """What was found in a document as JSON without text.
 
     Returns:
@@ -58,7 +58,7 @@ class Extractor:
         model: ExtractionModel,
         tokenizer: PreTrainedTokenizerFast,
         pristine: PreTrainedModel,
-        world: World,
+        world: DistributedContext,
     ) -> None:
         self.checkpoint = checkpoint
         self._model = model
@@ -67,7 +67,7 @@ class Extractor:
         self._world = world
 
     @classmethod
-    def load(cls, folder: Path, *, world: World | None = None) -> Extractor:
+    def load(cls, folder: Path, *, world: DistributedContext | None = None) -> Extractor:
         """Load a checkpoint, with the backbone beside it or else from where its configuration says.
 
         Args:
@@ -77,7 +77,7 @@ class Extractor:
         Raises:
             InputError: If there is no checkpoint, or its backbone is missing.
         """
-        world = world or World.current()
+        world = world or DistributedContext.current()
         checkpoint = Checkpoint.read(folder)
         source = checkpoint.config.backbone
         if (folder / BACKBONE).is_dir():
@@ -103,10 +103,10 @@ class Extractor:
         Raises:
             InputError: If the backbone was drawn from scratch.
         """
-        held = self.checkpoint.config.model_copy(update={"backbone": pinned(self.checkpoint.config.backbone)})
+        held = self.checkpoint.config.model_copy(update={"backbone": pin_weights(self.checkpoint.config.backbone)})
         replace(self.checkpoint, config=held).save(folder, trained_weights(self._model))
 
-    def merged(self) -> Extractor:
+    def merge_adapter(self) -> Extractor:
         """The same model with what the fine-tuning method added written into the backbone's own weights.
 
         Its sums are made in another order, so scores can differ in the last digits.
@@ -115,10 +115,10 @@ class Extractor:
             InputError: If the method adds something that is no part of a weight, such as a soft prompt.
         """
         config = self.checkpoint.config
-        plain = merged_backbone(self._model, finetuning_of(config), config.finetuning.name)
+        plain = merge_backbone(self._model, finetuning_of(config), config.finetuning.name)
         rate = config.finetuning.parameters["learning_rate"]
         whole = config.model_copy(
-            update={"finetuning": Part(name="head_only", parameters={"learning_rate": rate}), "depth": 1.0}
+            update={"finetuning": ComponentChoice(name="head_only", parameters={"learning_rate": rate}), "depth": 1.0}
         )
         model = build_model(whole, self.checkpoint.schema, plain)
         model.heads.load_state_dict(self._model.heads.state_dict())
@@ -161,8 +161,8 @@ class Extractor:
             schema: What to look for in place of what training saw, for a model that asks by words.
         """
         config = self.checkpoint.config
-        _, *further = components_of(config)
-        (gold,) = viewed(Corpus({"all": tuple(documents)}), config.view).splits.values()
+        _, *further = build_components(config)
+        (gold,) = apply_view(Corpus({"all": tuple(documents)}), config.view).splits.values()
         predictor = self._predictor(schema)
         found = predictor.annotate(gold)
         given = None
@@ -173,4 +173,4 @@ class Extractor:
     def _predictor(self, schema: Schema | None = None) -> Predictor:
         config = self.checkpoint.config
         context = input_context(config, self._tokenizer, schema or self.checkpoint.schema)
-        return Predictor(self._model, components_of(config), context, self._world.autocast(config))
+        return Predictor(self._model, build_components(config), context, self._world.autocast(config))

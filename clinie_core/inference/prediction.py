@@ -12,9 +12,9 @@ import torch
 from clinie_core.data.document import Document
 from clinie_core.encoding.batch import collate
 from clinie_core.encoding.batch_sampling import length_sorted_batches
-from clinie_core.modeling.distributed import World
+from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import ExtractionModel
-from clinie_core.modeling.parallel import ready_to_read
+from clinie_core.modeling.parallel import unshard_heads
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -47,15 +47,15 @@ class Predictor:
         components: Mapping[str, Formulation],
         context: InputContext,
         autocast: torch.autocast,
-        in_step: World | None = None,
+        in_step: DistributedContext | None = None,
     ) -> None:
         self._model = model
         self._components = components
         self._context = context
         self._autocast = autocast
-        self._in_step = in_step or World()
+        self._in_step = in_step or DistributedContext()
         self.faults: Counter[str] = Counter()
-        """What was wrong with written answers so far; see :meth:`Formulation.faults`."""
+        """What was wrong with written answers so far; see :meth:`Formulation.count_answer_faults`."""
 
     def annotate(
         self, documents: Sequence[Document], encoded: Sequence[EncodedDocument] | None = None
@@ -82,13 +82,13 @@ class Predictor:
         context = replace(self._context, task=component)  # type: ignore[arg-type]  # components are named by task
         if encoded is None:
             encoded = formulation.encode(bare, context, targets=False)
-        with ready_to_read(self._model):
+        with unshard_heads(self._model):
             outputs = self._outputs(component, encoded)
             head, remaining = self._model.head(component), iter(outputs)
             found = []
             for document, item in zip(bare, encoded, strict=True):
                 own = [next(remaining) for _ in item.examples]
-                self.faults += formulation.faults(item, own, context)
+                self.faults += formulation.count_answer_faults(item, own, context)
                 found.append(formulation.read(document, item, own, head, context))
         return found
 

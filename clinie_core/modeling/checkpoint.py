@@ -18,9 +18,9 @@ from torch import Tensor
 
 from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
-from clinie_core.errors import fail, room_for
+from clinie_core.errors import fail, map_disk_full
 from clinie_core.modeling.model import ExtractionModel
-from clinie_core.modeling.parallel import collected, like, own_part
+from clinie_core.modeling.parallel import distribute_like, gather_full_tensor, local_part
 from clinie_core.scoring.document_counts import DocumentCounts
 
 __all__ = ["Checkpoint", "load_weights", "replace_folder", "trained_weights"]
@@ -43,7 +43,7 @@ class Checkpoint:
         """Write the checkpoint in whole: a reader sees the old one or the new one, never a part.
 
         Raises:
-            NoSpace: If the disk is full.
+            DiskFull: If the disk is full.
         """
         staging = folder.with_name(folder.name + ".new")
         shutil.rmtree(staging, ignore_errors=True)
@@ -53,7 +53,7 @@ class Checkpoint:
             "schema": self.schema.model_dump(mode="json"),
             "metrics": dict(self.metrics),
         }
-        with room_for(folder):
+        with map_disk_full(folder):
             staging.mkdir(parents=True)
             save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staging / WEIGHTS)
             (staging / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -108,8 +108,8 @@ def trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
     kept: dict[int, tuple[str, Tensor]] = {}  # VeRA's projections are in every layer, and are one tensor
     for name, tensor in state.items():
         if name in trainable or name not in model.pristine_names:
-            kept.setdefault(own_part(tensor).data_ptr() or id(tensor), (name, tensor))
-    return {name: collected(tensor) for name, tensor in kept.values()}
+            kept.setdefault(local_part(tensor).data_ptr() or id(tensor), (name, tensor))
+    return {name: gather_full_tensor(tensor) for name, tensor in kept.values()}
 
 
 def load_weights(model: ExtractionModel, folder: Path) -> None:
@@ -122,7 +122,7 @@ def load_weights(model: ExtractionModel, folder: Path) -> None:
     other = [name for name, tensor in weights.items() if name in own and own[name].shape != tensor.shape]
     if other:
         fail(str(folder / WEIGHTS), f"{len(other)} tensors have another shape than the configuration's model")
-    parts = {name: like(tensor, own[name]) if name in own else tensor for name, tensor in weights.items()}
+    parts = {name: distribute_like(tensor, own[name]) if name in own else tensor for name, tensor in weights.items()}
     result = model.load_state_dict(parts, strict=False)
     missing = {name for name, p in model.named_parameters() if p.requires_grad} & set(result.missing_keys)
     if missing or result.unexpected_keys:

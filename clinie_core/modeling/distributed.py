@@ -21,7 +21,7 @@ from torch import distributed
 
 from clinie_core.config import TrialConfig
 
-__all__ = ["World", "bfloat16_in_hardware", "is_memory_shortage"]
+__all__ = ["DistributedContext", "bfloat16_in_hardware", "is_memory_shortage"]
 
 NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory")
 """Words of errors that torch raises without a type of their own."""
@@ -41,7 +41,7 @@ def bfloat16_in_hardware(device: torch.device) -> bool:
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """The place of this process among those that train together.
 
     Args:
@@ -55,7 +55,7 @@ class World:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
-    def current(cls) -> World:
+    def current(cls) -> DistributedContext:
         """The world of the running process group, on CUDA where there is a GPU."""
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         if distributed.is_available() and distributed.is_initialized():
@@ -68,7 +68,7 @@ class World:
         enabled = wanted == "bfloat16" or (wanted == "auto" and bfloat16_in_hardware(self.device))
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def from_rank_zero(self, value: Any) -> Any:
+    def broadcast_from_rank_zero(self, value: Any) -> Any:
         """Give every process rank 0's value, which must pickle."""
         if self.size == 1:
             return value

@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from clinie_core.backbones.layer_removal import cut_layers
+from clinie_core.backbones.layer_removal import remove_layers
 from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.batch import IGNORED, Batch
 from clinie_core.errors import fail
 from clinie_core.finetuning import FINETUNING
 from clinie_core.finetuning.method import FineTuning
-from clinie_core.formulations import components_of
+from clinie_core.formulations import build_components
 from clinie_core.heads import LanguageHead, TaskHead
 from clinie_core.templates.constrained_decoding import GrammarProcessor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ExtractionModel", "build_model", "finetuning_of", "merged_backbone"]
+__all__ = ["ExtractionModel", "build_model", "finetuning_of", "merge_backbone"]
 
 # peft 0.21 asks transformers 5 for a property under its old name; the user can do nothing about it.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -175,7 +175,7 @@ def build_model(
             backbone = pristine.requires_grad_(not method.freezes_backbone)
         else:
             backbone = _copy(pristine, share_weights=method.freezes_backbone)
-        cut_layers(backbone, config.depth, config.depth_scheme)
+        remove_layers(backbone, config.depth, config.depth_scheme)
         if config.gradient_checkpointing:
             if not (method.recomputes and backbone.supports_gradient_checkpointing):
                 found = f"{config.finetuning.name} on {config.backbone.name} cannot compute activations again"
@@ -185,7 +185,7 @@ def build_model(
             recompute({"use_reentrant": False})
         width = int(backbone.config.hidden_size)
         own = {_identity(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
-        components = components_of(config)
+        components = build_components(config)
         heads = {name: f.build_head(width, schema) for name, f in components.items()}
         model: ExtractionModel
         if any(f.generates for f in components.values()):
@@ -197,7 +197,7 @@ def build_model(
         return model
 
 
-def merged_backbone(model: ExtractionModel, method: FineTuning, name: str) -> PreTrainedModel:
+def merge_backbone(model: ExtractionModel, method: FineTuning, name: str) -> PreTrainedModel:
     """A copy of a model's backbone, on the CPU, whose weights hold what its method added.
 
     Args:
@@ -208,7 +208,7 @@ def merged_backbone(model: ExtractionModel, method: FineTuning, name: str) -> Pr
     Raises:
         InputError: If what the method added is no part of a weight.
     """
-    plain = method.merged(copy.deepcopy(model.backbone).cpu())
+    plain = method.merge(copy.deepcopy(model.backbone).cpu())
     if plain is None:
         fail("--merge", f"{name} adds what is no part of a weight", "a model of another method, or no --merge")
     plain.requires_grad_(False)

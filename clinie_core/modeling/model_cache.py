@@ -15,7 +15,7 @@ from clinie_core.backbones.pretrained import load_model, load_tokenizer
 from clinie_core.config import Task, TrialConfig
 from clinie_core.data.document import Document
 from clinie_core.data.schema import Schema
-from clinie_core.formulations import components_of
+from clinie_core.formulations import build_components
 from clinie_core.formulations.formulation import InputContext
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from clinie_core.encoding.examples import EncodedDocument
 
-__all__ = ["Shelf", "input_context", "load_backbone"]
+__all__ = ["ModelCache", "input_context", "load_backbone"]
 
 Kept = TypeVar("Kept")
 
 
 def load_backbone(config: TrialConfig) -> PreTrainedModel:
     """The pretrained weights of a configuration, with its language-model head where an answer is written."""
-    generates = any(formulation.generates for formulation in components_of(config).values())
+    generates = any(formulation.generates for formulation in build_components(config).values())
     return load_model(config.backbone, dropout=config.dropout, seed=config.seed, generates=generates)
 
 
@@ -47,7 +47,7 @@ def input_context(config: TrialConfig, tokenizer: PreTrainedTokenizerFast, schem
     )
 
 
-class Shelf:
+class ModelCache:
     """Keeps the last few of what trials need again.
 
     Args:
@@ -70,7 +70,7 @@ class Shelf:
     def backbone(self, config: TrialConfig) -> PreTrainedModel:
         """The untouched weights of a configuration's backbone, on the CPU; copy before training."""
         seed = config.seed if config.backbone.scratch is not None else 0
-        generates = any(formulation.generates for formulation in components_of(config).values())
+        generates = any(formulation.generates for formulation in build_components(config).values())
         key = (config.backbone.digest(), config.dropout, seed, generates)
         return self._get("backbone", key, lambda: load_backbone(config))
 
@@ -98,7 +98,7 @@ class Shelf:
             schema: What there is to extract.
             targets: Whether gold targets are wanted.
         """
-        formulation = components_of(config)[component]
+        formulation = build_components(config)[component]
         context = replace(input_context(config, self.tokenizer(config), schema), task=component)
         rest = (context.window_tokens, context.overlap, context.hard_prompt, context.seed, component, targets)
         key = (digest, config.backbone.digest(), formulation.digest(), type(formulation), schema.digest(), rest)

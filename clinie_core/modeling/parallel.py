@@ -17,12 +17,21 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from clinie_core.backbones.layer_removal import layer_stack
-from clinie_core.modeling.distributed import World
+from clinie_core.modeling.distributed import DistributedContext
 
-__all__ = ["collected", "like", "mesh_of", "own_part", "ready_to_read", "replicated", "sharded", "unsynchronized"]
+__all__ = [
+    "distribute_like",
+    "gather_full_tensor",
+    "local_part",
+    "make_mesh",
+    "no_gradient_sync",
+    "shard",
+    "unshard_heads",
+    "wrap_data_parallel",
+]
 
 
-def replicated(model: nn.Module, world: World, *, several_heads: bool) -> nn.Module:
+def wrap_data_parallel(model: nn.Module, world: DistributedContext, *, several_heads: bool) -> nn.Module:
     """A model's wrapper that adds up gradients over processes; the model itself if there is one process.
 
     Args:
@@ -35,12 +44,12 @@ def replicated(model: nn.Module, world: World, *, several_heads: bool) -> nn.Mod
     return nn.parallel.DistributedDataParallel(model, find_unused_parameters=several_heads)
 
 
-def mesh_of(world: World) -> DeviceMesh:
+def make_mesh(world: DistributedContext) -> DeviceMesh:
     """All processes of a world in a row; all of them must call."""
     return init_device_mesh(world.device.type, (world.size,))
 
 
-def sharded(model: nn.Module, backbone: nn.Module, mesh: DeviceMesh) -> nn.Module:
+def shard(model: nn.Module, backbone: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Share a model out between processes, in place: each keeps its part of every parameter, on its device.
 
     No process waits for another one here.
@@ -59,7 +68,7 @@ def sharded(model: nn.Module, backbone: nn.Module, mesh: DeviceMesh) -> nn.Modul
     return model
 
 
-def unsynchronized(model: nn.Module) -> AbstractContextManager[None]:
+def no_gradient_sync(model: nn.Module) -> AbstractContextManager[None]:
     """Within this context gradients add up in each process; outside, the next backward pass exchanges them.
 
     A sharded model exchanges them every time: those of a whole model are what does not fit.
@@ -68,7 +77,7 @@ def unsynchronized(model: nn.Module) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def ready_to_read(model: nn.Module) -> Iterator[None]:
+def unshard_heads(model: nn.Module) -> Iterator[None]:
     """Within this context a model's heads and embeddings are whole, in every process; a collective at both ends."""
     if not isinstance(model, FSDPModule):
         yield
@@ -80,7 +89,7 @@ def ready_to_read(model: nn.Module) -> Iterator[None]:
         model.reshard()
 
 
-def collected(tensor: Tensor) -> Tensor:
+def gather_full_tensor(tensor: Tensor) -> Tensor:
     """A tensor that may be sharded, whole and on the CPU in rank 0, and empty in the others; itself if it is not.
 
     All processes must call. They hold one such tensor at a time on their devices.
@@ -91,13 +100,13 @@ def collected(tensor: Tensor) -> Tensor:
     return found.cpu() if distributed.get_rank() == 0 else found.new_empty(0, device="cpu")
 
 
-def like(tensor: Tensor, own: Tensor) -> Tensor:
+def distribute_like(tensor: Tensor, own: Tensor) -> Tensor:
     """A whole tensor as another one is: this process's part of it, if that one is sharded. All processes must call."""
     if not isinstance(own, DTensor) or tensor.shape != own.shape:
         return tensor
     return distribute_tensor(tensor.to(own.device), own.device_mesh, own.placements)
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def local_part(tensor: Tensor) -> Tensor:
     """The part of a tensor that is in this process, on the same memory; the tensor itself if it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

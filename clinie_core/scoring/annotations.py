@@ -29,7 +29,7 @@ def score_concepts(
         pairs: For each document its gold and its predicted concepts.
         modes: ``strict``, ``lenient``, ``overlap``, ``partial``, ``type``.
     """
-    return _scored(pairs, modes, lambda concepts: [(c.stretch, c.type, ()) for c in concepts])
+    return _score(pairs, modes, lambda concepts: [(c.extent, c.type, ()) for c in concepts])
 
 
 def score_relations(pairs: Iterable[tuple[Document, Document]], modes: Sequence[str] = USUAL) -> Scores:
@@ -42,7 +42,7 @@ def score_relations(pairs: Iterable[tuple[Document, Document]], modes: Sequence[
         pairs: For each document its gold and its predicted version.
         modes: ``strict``, ``lenient``, ``overlap``: how both ends must match.
     """
-    return _scored(pairs, modes, _relation_items)
+    return _score(pairs, modes, _relation_items)
 
 
 def score_attributes(pairs: Iterable[tuple[Document, Document]], modes: Sequence[str] = USUAL) -> Scores:
@@ -52,7 +52,7 @@ def score_attributes(pairs: Iterable[tuple[Document, Document]], modes: Sequence
         pairs: For each document its gold and its predicted version.
         modes: ``strict``, ``lenient``, ``overlap``: how the concept must match.
     """
-    return _scored(pairs, modes, _attribute_items)
+    return _score(pairs, modes, _attribute_items)
 
 
 def score_entity_relations(pairs: Iterable[tuple[Document, Document]]) -> Scores:
@@ -63,22 +63,22 @@ def score_entity_relations(pairs: Iterable[tuple[Document, Document]]) -> Scores
     Args:
         pairs: For each document its gold and its predicted version.
     """
-    return _scored(pairs, USUAL, lambda document: [((), r.type, (r.head, r.tail)) for r in document.entity_relations])
+    return _score(pairs, USUAL, lambda document: [((), r.type, (r.head, r.tail)) for r in document.entity_relations])
 
 
 def _relation_items(document: Document) -> list[Item]:
     concepts = {c.id: c for c in document.concepts}
     ends = ((r.type, concepts[r.head], concepts[r.tail]) for r in document.relations)
-    return [((*h.stretch, *t.stretch), type_, (h.type, t.type)) for type_, h, t in ends]
+    return [((*h.extent, *t.extent), type_, (h.type, t.type)) for type_, h, t in ends]
 
 
 def _attribute_items(document: Document) -> list[Item]:
     concepts = {c.id: c for c in document.concepts}
     owned = ((a, concepts[a.target]) for a in document.attributes if a.target in concepts)
-    return [(c.stretch, a.type, (c.type, a.value or "")) for a, c in owned]
+    return [(c.extent, a.type, (c.type, a.value or "")) for a, c in owned]
 
 
-def _scored(pairs: Iterable[tuple[Kind, Kind]], modes: Sequence[str], items: Callable[[Kind], list[Item]]) -> Scores:
+def _score(pairs: Iterable[tuple[Kind, Kind]], modes: Sequence[str], items: Callable[[Kind], list[Item]]) -> Scores:
     def rows() -> Iterator[dict[str, ByType]]:
         for gold, predicted in pairs:
             sides = Sides(items(gold), items(predicted))

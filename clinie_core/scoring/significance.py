@@ -151,7 +151,7 @@ def compare(
     differences = rates(resampled[:, :3], rate) - rates(resampled[:, 3:], rate)
     low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
     turned = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    exchanged = _exchanged(first, second, rate, resamples, draw)
+    exchanged = _permuted_differences(first, second, rate, resamples, draw)
     as_large = int((np.abs(exchanged) >= abs(observed) - 1e-12).sum())
     return Comparison(
         difference=observed,
@@ -193,7 +193,7 @@ def superiority(
     return (not_better + 1) / (resamples + 1)
 
 
-def _exchanged(
+def _permuted_differences(
     first: NDArray[np.float64], second: NDArray[np.float64], rate: Rate, resamples: int, draw: np.random.Generator
 ) -> NDArray[np.float64]:
     """Differences after exchanging the two systems' counts in about half of the documents."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clinie_core.registry import Table
+from clinie_core.registry import Registry
 
 if TYPE_CHECKING:
     from clinie_core.templates.template import Template
 
 __all__ = ["TEMPLATES"]
 
-TEMPLATES: Table[type[Template]] = Table(
+TEMPLATES: Registry[type[Template]] = Registry(
     "template",
     {
         "json": "clinie_core.templates.json_list:JsonList",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from clinie_core.config import Task
-from clinie_core.data.bio_tagging import bio_labels, tag_units, tagged_concepts
+from clinie_core.data.bio_tagging import bio_labels, decode_concepts, tag_units
 from clinie_core.data.document import Concept, Span
 from clinie_core.templates.template import END, Answer, Edge, Mention, Node, Source, Template
 
@@ -45,8 +45,8 @@ class BioLines(Template):
             at = start + len(word)
             units.append(Span(start, at))
             tags.append(number[label])
-        found = tagged_concepts(units, tags, labels)
-        mentions = tuple(Mention(c.type, source.text[c.start : c.end], c.stretch) for c in found)
+        found = decode_concepts(units, tags, labels)
+        mentions = tuple(Mention(c.type, source.text[c.start : c.end], c.extent) for c in found)
         return Answer(mentions, (), malformed or len(units) != len(source.units))
 
     def edges(self, node: Node, source: Source) -> Iterable[Edge]:

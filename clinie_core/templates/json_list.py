@@ -15,7 +15,7 @@ from clinie_core.templates.template import (
     Node,
     Source,
     Template,
-    copied,
+    copy_edges,
     copy_starts,
     relation_edges,
 )
@@ -90,7 +90,7 @@ class JsonList(Template):
             if at is None:
                 yield from copy_starts(source, node[0], escape=True)
             else:
-                yield from copied(source, at, then, node[0], escape=True)
+                yield from copy_edges(source, at, then, node[0], escape=True)
         elif isinstance(node, tuple) and node[0] == "between":
             yield ', "relations": ', ("links", node[1])
         elif isinstance(node, tuple) and node[0] == "links":

@@ -14,7 +14,7 @@ from clinie_core.templates.template import (
     Node,
     Source,
     Template,
-    copied,
+    copy_edges,
     copy_starts,
     relation_edges,
 )
@@ -74,7 +74,7 @@ class Lines(Template):
         elif isinstance(node, tuple) and isinstance(node[0], tuple) and node[0][0] == "copy":
             count, at = node[0][1], node[1]
             then = [("", END), ("\n", ("line", count))]
-            yield from copy_starts(source, node[0]) if at is None else copied(source, at, then, node[0])
+            yield from copy_starts(source, node[0]) if at is None else copy_edges(source, at, then, node[0])
         elif isinstance(node, tuple):
             base = node[0] if isinstance(node[0], tuple) else node
             if node[1:] == ("after",):

@@ -24,7 +24,7 @@ __all__ = [
     "Node",
     "Source",
     "Template",
-    "copied",
+    "copy_edges",
     "copy_starts",
     "relation_edges",
 ]
@@ -121,7 +121,7 @@ class Template(ABC):
         """What may be written at a node of the answer's grammar; the first node is None, the last :data:`END`."""
 
 
-def copied(source: Source, at: int, then: Iterable[Edge], node: Node, *, escape: bool = False) -> Iterator[Edge]:
+def copy_edges(source: Source, at: int, then: Iterable[Edge], node: Node, *, escape: bool = False) -> Iterator[Edge]:
     """Edges of a mention that is being copied: one character more, or, after a unit, what follows it.
 
     Args:
@@ -138,7 +138,7 @@ def copied(source: Source, at: int, then: Iterable[Edge], node: Node, *, escape:
 
 
 def copy_starts(source: Source, node: Node, *, escape: bool = False) -> Iterator[Edge]:
-    """Edges that begin to copy a mention; see :func:`copied`."""
+    """Edges that begin to copy a mention; see :func:`copy_edges`."""
     for start, _ in source.units:
         yield _written(source.text[start], escape=escape), (node, start + 1)
 

@@ -15,19 +15,19 @@ import torch
 from clinie_core.backbones.pretrained import empty_model, load_config
 from clinie_core.config import BackboneSource, TrialConfig
 from clinie_core.data.schema import Schema
-from clinie_core.formulations import components_of
-from clinie_core.modeling.distributed import World
+from clinie_core.formulations import build_components
+from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import build_model
-from clinie_core.training.trainer import micro_batch_of
+from clinie_core.training.trainer import choose_micro_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Footprint", "footprint"]
+__all__ = ["MemoryEstimate", "estimate_memory"]
 
 
 @dataclass(frozen=True)
-class Footprint:
+class MemoryEstimate:
     """Parameters in all and trained, and a rough peak of memory in MiB of each process for training in float32."""
 
     parameters: int
@@ -42,7 +42,7 @@ def _meta_backbone(source_json: str, *, generates: bool) -> PreTrainedModel:
         return empty_model(config, generates=generates)
 
 
-def footprint(config: TrialConfig, schema: Schema, *, processes: int = 1) -> Footprint:
+def estimate_memory(config: TrialConfig, schema: Schema, *, processes: int = 1) -> MemoryEstimate:
     """Measure a configuration.
 
     Weights, gradients and both AdamW moments are counted exactly, and shared out where the configuration says so.
@@ -55,7 +55,7 @@ def footprint(config: TrialConfig, schema: Schema, *, processes: int = 1) -> Foo
         schema: What there is to extract.
         processes: How many train a trial together.
     """
-    generates = any(formulation.generates for formulation in components_of(config).values())
+    generates = any(formulation.generates for formulation in build_components(config).values())
     backbone = _meta_backbone(config.backbone.model_dump_json(), generates=generates)
     with torch.device("meta"):
         model = build_model(config, schema, backbone)
@@ -64,9 +64,9 @@ def footprint(config: TrialConfig, schema: Schema, *, processes: int = 1) -> Foo
     c = backbone.config
     layers = math.ceil(config.depth * int(getattr(c, "num_hidden_layers", 12)))
     heads = int(getattr(c, "num_attention_heads", 12))
-    tokens = micro_batch_of(config, World(size=processes)) * config.window_tokens
+    tokens = choose_micro_batch(config, DistributedContext(size=processes)) * config.window_tokens
     layer = tokens * (68 * int(c.hidden_size) + 10 * heads * config.window_tokens)
     inputs = 4 * tokens * int(c.hidden_size)
     activations = layer + layers * inputs if config.gradient_checkpointing else layers * layer
     held = (4 * total + 12 * trainable) / (processes if config.sharded else 1)
-    return Footprint(total, trainable, (held + activations) / 2**20)
+    return MemoryEstimate(total, trainable, (held + activations) / 2**20)

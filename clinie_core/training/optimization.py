@@ -15,7 +15,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.errors import fail
 from clinie_core.finetuning.method import FineTuning
 from clinie_core.modeling.model import ExtractionModel
-from clinie_core.modeling.parallel import own_part
+from clinie_core.modeling.parallel import local_part
 
 __all__ = ["MovingAverage", "build_optimizer"]
 
@@ -83,8 +83,8 @@ class MovingAverage:
         """Take the current weights into the average."""
         self.steps += 1
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
-        current = [own_part(p.detach()) for p in self._parameters]
-        torch._foreach_lerp_([own_part(v) for v in self.values], current, 1 - decay)
+        current = [local_part(p.detach()) for p in self._parameters]
+        torch._foreach_lerp_([local_part(v) for v in self.values], current, 1 - decay)
 
     @torch.no_grad()
     def _swap(self) -> None:

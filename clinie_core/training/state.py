@@ -13,19 +13,19 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils._pytree import tree_map_only
 
-from clinie_core.errors import room_for
+from clinie_core.errors import map_disk_full
 from clinie_core.modeling.checkpoint import WEIGHTS, Checkpoint, load_weights, replace_folder, trained_weights
 from clinie_core.modeling.model import ExtractionModel
-from clinie_core.modeling.parallel import collected, like
+from clinie_core.modeling.parallel import distribute_like, gather_full_tensor
 from clinie_core.training.optimization import MovingAverage
 
-__all__ = ["Done", "TrainingState"]
+__all__ = ["TrainingProgress", "TrainingState"]
 
 STATE = "training_state.pt"
 
 
 @dataclass(frozen=True)
-class Done:
+class TrainingProgress:
     """What a trial has behind it: the metrics of each epoch, and its best one, 0 for none."""
 
     history: tuple[dict[str, float], ...] = ()
@@ -41,9 +41,9 @@ class Done:
         """The metrics of the best epoch."""
         return self.history[self.best_epoch - 1] if self.best_epoch else {}
 
-    def after(self, metrics: dict[str, float], *, improved: bool) -> Done:
+    def add_epoch(self, metrics: dict[str, float], *, improved: bool) -> TrainingProgress:
         """One epoch further."""
-        return Done((*self.history, metrics), self.epoch + 1 if improved else self.best_epoch)
+        return TrainingProgress((*self.history, metrics), self.epoch + 1 if improved else self.best_epoch)
 
 
 class TrainingState:
@@ -61,7 +61,7 @@ class TrainingState:
         self._scheduler = scheduler
         self._average = average
 
-    def save(self, folder: Path, checkpoint: Checkpoint, done: Done, *, writes: bool) -> None:
+    def save(self, folder: Path, checkpoint: Checkpoint, done: TrainingProgress, *, writes: bool) -> None:
         """Write the state in whole: a reader sees the old one or the new one, never a part.
 
         Args:
@@ -71,13 +71,13 @@ class TrainingState:
             writes: Whether this process writes; every process must call, since a sharded state is collected.
 
         Raises:
-            NoSpace: If the disk is full.
+            DiskFull: If the disk is full.
         """
         weights = trained_weights(self._model)
         state = {
-            "optimizer": tree_map_only(Tensor, collected, self._optimizer.state_dict()),
+            "optimizer": tree_map_only(Tensor, gather_full_tensor, self._optimizer.state_dict()),
             "scheduler": self._scheduler.state_dict(),
-            "average": self._average and (self._average.steps, [collected(v) for v in self._average.values]),
+            "average": self._average and (self._average.steps, [gather_full_tensor(v) for v in self._average.values]),
             "done": (done.history, done.best_epoch),
         }
         if not writes:
@@ -85,24 +85,24 @@ class TrainingState:
         staging = folder.with_name(folder.name + ".staging")
         shutil.rmtree(staging, ignore_errors=True)
         checkpoint.save(staging, {})
-        with room_for(folder):
+        with map_disk_full(folder):
             save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staging / WEIGHTS)
             with (staging / STATE).open("wb") as file:
                 torch.save(state, file)
             replace_folder(staging, folder)
 
-    def load(self, folder: Path) -> Done:
+    def load(self, folder: Path) -> TrainingProgress:
         """Bring model, optimizer, schedule and average to a saved state."""
         load_weights(self._model, folder)
         state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         for number, moments in state["optimizer"]["state"].items():
-            moments.update({name: like(moment, parameters[number]) for name, moment in moments.items()})
+            moments.update({name: distribute_like(moment, parameters[number]) for name, moment in moments.items()})
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
         if self._average is not None:
             self._average.steps, values = state["average"]
             for own, saved in zip(self._average.values, values, strict=True):
-                own.copy_(like(saved, own))
+                own.copy_(distribute_like(saved, own))
         history, best_epoch = state["done"]
-        return Done(tuple(history), best_epoch)
+        return TrainingProgress(tuple(history), best_epoch)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clinie_core.config import BEST, LAST, TrialConfig
-from clinie_core.data.corpora.loading import viewed
+from clinie_core.data.corpora.loading import apply_view
 from clinie_core.data.document import Corpus
 from clinie_core.errors import OutOfMemory
-from clinie_core.modeling.distributed import World, is_memory_shortage
-from clinie_core.modeling.model_cache import Shelf
-from clinie_core.training.state import Done
-from clinie_core.training.trainer import Trainer, micro_batch_of
+from clinie_core.modeling.distributed import DistributedContext, is_memory_shortage
+from clinie_core.modeling.model_cache import ModelCache
+from clinie_core.training.state import TrainingProgress
+from clinie_core.training.trainer import Trainer, choose_micro_batch
 
 __all__ = ["EpochReport", "TrainingResult", "train"]
 
@@ -56,8 +56,8 @@ def train(
     config: TrialConfig,
     corpus: Corpus,
     *,
-    shelf: Shelf | None = None,
-    world: World | None = None,
+    shelf: ModelCache | None = None,
+    world: DistributedContext | None = None,
     folder: Path | None = None,
     start: Path | None = None,
     micro_batch: int | None = None,
@@ -86,14 +86,14 @@ def train(
         InputError: If the configuration's parts are wrong or a checkpoint does not fit.
         OutOfMemory: If it does not fit into memory; what was kept in ``folder`` can be gone on from.
     """
-    shelf, world = shelf or Shelf(), world or World.current()
+    shelf, world = shelf or ModelCache(), world or DistributedContext.current()
     world.reset_peak_memory()
     try:
         return _train(config, corpus, shelf, world, folder, start, micro_batch, on_epoch)
     except (MemoryError, RuntimeError) as error:
         if not is_memory_shortage(error):
             raise
-        shortage = OutOfMemory(micro_batch_of(config, world, micro_batch), world.peak_memory_mb())
+        shortage = OutOfMemory(choose_micro_batch(config, world, micro_batch), world.peak_memory_mb())
     finally:
         world.release_memory()
     world.release_memory()  # only now is the error gone, and with it the tensors that its frames held
@@ -103,20 +103,20 @@ def train(
 def _train(
     config: TrialConfig,
     corpus: Corpus,
-    shelf: Shelf,
-    world: World,
+    shelf: ModelCache,
+    world: DistributedContext,
     folder: Path | None,
     start: Path | None,
     micro_batch: int | None,
     on_epoch: Callable[[EpochReport], bool],
 ) -> TrainingResult:
-    trainer = Trainer(config, viewed(corpus, config.view), shelf, world, micro_batch)
+    trainer = Trainer(config, apply_view(corpus, config.view), shelf, world, micro_batch)
     if start is not None:
-        trainer.start_from(start)
-    done = trainer.load_state(folder / LAST) if folder is not None and (folder / LAST).is_dir() else Done()
+        trainer.load_initial_weights(start)
+    done = trainer.load_state(folder / LAST) if folder is not None and (folder / LAST).is_dir() else TrainingProgress()
 
     def goes_on(report: EpochReport) -> bool:
-        return bool(world.from_rank_zero(on_epoch(report) if world.rank == 0 else None))
+        return bool(world.broadcast_from_rank_zero(on_epoch(report) if world.rank == 0 else None))
 
     # Whoever listens may have gone down between an epoch's checkpoint and its report.
     reports = (EpochReport(epoch, config.epochs, m, finished=False) for epoch, m in enumerate(done.history, start=1))
@@ -125,12 +125,12 @@ def _train(
         started = time.perf_counter()
         epoch = done.epoch + 1
         learned = trainer.train_epoch(epoch)
-        with trainer.scored_weights():
+        with trainer.use_scored_weights():
             metrics = trainer.dev_scores() | learned | trainer.size()  # scores first, as lists show them
             metrics["seconds"] = time.perf_counter() - started
             better = not done.best_epoch or metrics[config.selection] > done.best_metrics[config.selection]
             improved = better or not corpus["dev"]
-            done = done.after(metrics, improved=improved)
+            done = done.add_epoch(metrics, improved=improved)
             if folder is not None and improved:
                 trainer.save_best(folder / BEST, metrics)
         out_of_patience = 0 < config.patience <= epoch - done.best_epoch

@@ -19,29 +19,29 @@ from torch import nn
 from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.splitting import few_shot
 from clinie_core.data.document import Corpus, Document
-from clinie_core.data.schema import Schema, corpus_of
+from clinie_core.data.schema import Schema, corpus_name
 from clinie_core.encoding.batch import collate
-from clinie_core.encoding.batch_sampling import epoch_batches, mixed
+from clinie_core.encoding.batch_sampling import epoch_batches, sample_mixture
 from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.errors import fail
-from clinie_core.formulations import components_of
+from clinie_core.formulations import build_components
 from clinie_core.inference.prediction import Predictor
 from clinie_core.modeling.checkpoint import Checkpoint, load_weights, trained_weights
-from clinie_core.modeling.distributed import World
+from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import ExtractionModel, build_model, finetuning_of
-from clinie_core.modeling.model_cache import Shelf, input_context, load_backbone
-from clinie_core.modeling.parallel import mesh_of, replicated, sharded, unsynchronized
+from clinie_core.modeling.model_cache import ModelCache, input_context, load_backbone
+from clinie_core.modeling.parallel import make_mesh, no_gradient_sync, shard, wrap_data_parallel
 from clinie_core.scoring import score_task
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.training.optimization import MovingAverage, build_optimizer
-from clinie_core.training.state import Done, TrainingState
+from clinie_core.training.state import TrainingProgress, TrainingState
 
-__all__ = ["Trainer", "micro_batch_of"]
+__all__ = ["Trainer", "choose_micro_batch"]
 
 MAX_GRADIENT_NORM = 1.0
 
 
-def micro_batch_of(config: TrialConfig, world: World, wanted: int | None = None) -> int:
+def choose_micro_batch(config: TrialConfig, world: DistributedContext, wanted: int | None = None) -> int:
     """How many windows a process computes at once.
 
     Args:
@@ -65,18 +65,23 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrialConfig, corpus: Corpus, shelf: Shelf, world: World, micro_batch: int | None = None
+        self,
+        config: TrialConfig,
+        corpus: Corpus,
+        shelf: ModelCache,
+        world: DistributedContext,
+        micro_batch: int | None = None,
     ) -> None:
         self.config = config
-        self.micro_batch = micro_batch_of(config, world, micro_batch)
+        self.micro_batch = choose_micro_batch(config, world, micro_batch)
         self._world = world
         # The schema is the corpus's, so that models of few and of many documents have the same labels.
-        self._schema = Schema.of(corpus["train"], config.view.descriptions)
+        self._schema = Schema.from_documents(corpus["train"], config.view.descriptions)
         trained_on, digest = corpus["train"], corpus.digest("train")
         if config.train_documents is not None:
             trained_on = few_shot(trained_on, config.train_documents, config.seed)
             digest = f"{digest}/{config.train_documents}/{config.seed}"
-        self._components = components_of(config)
+        self._components = build_components(config)
         tokenizer = shelf.tokenizer(config)
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._examples: dict[str, list[Example]] = {}
@@ -86,10 +91,10 @@ class Trainer:
             encode = partial(shelf.encoded, config, name, schema=self._schema)  # type: ignore[arg-type]
             encoded = encode(trained_on, digest, targets=True)
             rows = [
-                (example, corpus_of(document) or "")
+                (example, corpus_name(document) or "")
                 for document, item in zip(trained_on, encoded, strict=True)
                 for example in item.examples
-                if example.terms
+                if example.loss_terms
             ]
             self._examples[name] = [example for example, _ in rows]
             self._corpora[name] = [origin for _, origin in rows]
@@ -114,21 +119,21 @@ class Trainer:
         self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average)
         self._steps_done = 0
 
-    def _whole(self, shelf: Shelf) -> tuple[ExtractionModel, nn.Module]:
+    def _whole(self, shelf: ModelCache) -> tuple[ExtractionModel, nn.Module]:
         """The model in whole on this process's device, and what adds up its gradients over processes."""
         model = self._with_heads_fitted(build_model(self.config, self._schema, shelf.backbone(self.config)))
         several = len(self._components) > 1  # a batch then leaves the other head's weights without a gradient
-        return model, replicated(model.to(self._world.device), self._world, several_heads=several)
+        return model, wrap_data_parallel(model.to(self._world.device), self._world, several_heads=several)
 
-    def _shared_out(self, shelf: Shelf) -> tuple[ExtractionModel, nn.Module]:
+    def _shared_out(self, shelf: ModelCache) -> tuple[ExtractionModel, nn.Module]:
         """The model of which each process keeps a part; the whole backbone is there in one of them at a time."""
         config = self.config
         if not self._method.shards:
             fail("sharded", f"processes cannot share out the weights of {config.finetuning.name}", "false")
-        mesh = mesh_of(self._world)
+        mesh = make_mesh(self._world)
         with self._world.in_turn():
             model = self._with_heads_fitted(build_model(config, self._schema, load_backbone(config), takes_over=True))
-            return model, sharded(model, model.backbone, mesh)
+            return model, shard(model, model.backbone, mesh)
 
     def _with_heads_fitted(self, model: ExtractionModel) -> ExtractionModel:
         for name, formulation in self._components.items():
@@ -158,13 +163,13 @@ class Trainer:
         total = sum(float(value) for value in world.gather(float(loss_sum)))
         seconds = time.perf_counter() - started
         tokens = sum(len(row.input_ids) for row in rows)
-        return {"train_loss": total / sum(row.terms for row in rows), "tokens_per_second": tokens / seconds}
+        return {"train_loss": total / sum(row.loss_terms for row in rows), "tokens_per_second": tokens / seconds}
 
     def _batches(self, epoch: int) -> list[tuple[str, list[int]]]:
         """Component and rows of each batch of an epoch; batches of several components are shuffled together."""
         config, batches = self.config, []
         for name, rows in self._examples.items():
-            drawn = mixed(self._corpora[name], config.mixing, seed=config.seed, epoch=epoch)
+            drawn = sample_mixture(self._corpora[name], config.mixing, seed=config.seed, epoch=epoch)
             lengths = [len(rows[i].input_ids) for i in drawn]
             for batch in epoch_batches(lengths, config.batch_size, seed=config.seed, epoch=epoch):
                 batches.append((name, [drawn[i] for i in batch]))
@@ -175,14 +180,14 @@ class Trainer:
     def _step(self, component: str, rows: list[Example]) -> torch.Tensor:
         """One optimizer step; returns this process's part of the summed loss."""
         world = self._world
-        terms = sum(row.terms for row in rows)
+        terms = sum(row.loss_terms for row in rows)
         share = rows[world.rank :: world.size]
         starts = range(0, -(-len(rows) // world.size), self.micro_batch)  # as many in every process
         summed = torch.zeros((), device=world.device)
         for start in starts:
             part = share[start : start + self.micro_batch]
             last = start == starts[-1]
-            with nullcontext() if last else unsynchronized(self._wrapped):
+            with nullcontext() if last else no_gradient_sync(self._wrapped):
                 data = collate(part or rows[:1], self._pad_id, world.device, targets=True, component=component)
                 with self._autocast:
                     loss: torch.Tensor = self._wrapped(data)
@@ -203,7 +208,7 @@ class Trainer:
             self._average.update()
         return summed
 
-    def scored_weights(self) -> AbstractContextManager[None]:
+    def use_scored_weights(self) -> AbstractContextManager[None]:
         """Within this context the model holds the weights that are scored and kept: their average, if there is one."""
         return self._average.in_place() if self._average is not None else nullcontext()
 
@@ -224,10 +229,10 @@ class Trainer:
         if pairs:
             metrics["documents_per_second"] = len(pairs) / seconds
             counts = scores.counts(self.config.selection)
-            corpora = tuple(corpus_of(d) or "" for d in self._dev) if self._schema.corpora else ()
+            corpora = tuple(corpus_name(d) or "" for d in self._dev) if self._schema.corpora else ()
             self._dev_counts = DocumentCounts(self.config.selection, self._dev_digest, counts, corpora)
         for name in self._schema.corpora:
-            own = score_task(self.config.task, [pair for pair in pairs if corpus_of(pair[0]) == name])
+            own = score_task(self.config.task, [pair for pair in pairs if corpus_name(pair[0]) == name])
             metrics[f"{name}.strict_f1"] = own.metrics()["strict_f1"]
         for name, formulation in self._components.items():
             metrics |= formulation.diagnostics(self._dev, self._dev_encoded[name])
@@ -261,12 +266,12 @@ class Trainer:
         if self._world.rank == 0:
             Checkpoint(self.config, self._schema, metrics, self._dev_counts).save(folder, weights)
 
-    def save_state(self, folder: Path, done: Done) -> None:
+    def save_state(self, folder: Path, done: TrainingProgress) -> None:
         """Write all that is needed to go on after the last epoch; every process must call, rank 0 writes."""
         checkpoint = Checkpoint(self.config, self._schema, done.history[-1])
         self._state.save(folder, checkpoint, done, writes=self._world.rank == 0)
 
-    def start_from(self, folder: Path) -> None:
+    def load_initial_weights(self, folder: Path) -> None:
         """Take the weights of a checkpoint; its head must not depend on the corpus's types.
 
         Raises:
@@ -274,7 +279,7 @@ class Trainer:
         """
         load_weights(self._model, folder)
 
-    def load_state(self, folder: Path) -> Done:
+    def load_state(self, folder: Path) -> TrainingProgress:
         """Go on from a state that :meth:`save_state` wrote.
 
         Raises:

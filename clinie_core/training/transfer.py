@@ -14,13 +14,13 @@ from clinie_core.config import BEST, TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.data.schema import Schema
 from clinie_core.errors import fail
-from clinie_core.formulations import components_of
+from clinie_core.formulations import build_components
 from clinie_core.inference.extractor import Extractor
-from clinie_core.modeling.model_cache import Shelf
+from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.scoring.significance import interval
 from clinie_core.training.train import train
 
-__all__ = ["TransferResult", "few_shot_result", "joined", "zero_shot_result"]
+__all__ = ["TransferResult", "few_shot_result", "join_corpora", "zero_shot_result"]
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class TransferResult:
     high: float
 
 
-def joined(corpora: Mapping[str, Corpus], without: str) -> Corpus:
+def join_corpora(corpora: Mapping[str, Corpus], without: str) -> Corpus:
     """The train and dev splits of all corpora but one, as one."""
     others = [corpus for name, corpus in corpora.items() if name != without]
     return Corpus({split: tuple(d for corpus in others for d in corpus[split]) for split in ("train", "dev")})
 
 
 def zero_shot_result(
-    config: TrialConfig, corpora: Mapping[str, Corpus], holdout: str, folder: Path, *, split: str, shelf: Shelf
+    config: TrialConfig, corpora: Mapping[str, Corpus], holdout: str, folder: Path, *, split: str, shelf: ModelCache
 ) -> TransferResult:
     """Train on all corpora but one and score on that one.
 
@@ -68,12 +68,12 @@ def zero_shot_result(
     Raises:
         InputError: If a formulation's labels are those of one corpus.
     """
-    for component, formulation in components_of(config).items():
+    for component, formulation in build_components(config).items():
         if not formulation.by_words:
             found = f"its labels for {component} are those of one corpus"
             fail("formulation", found, "a formulation that asks by words: generation, span_question, relation_question")
     if not (folder / "done").exists():
-        train(config, joined(corpora, holdout), shelf=shelf, folder=folder)
+        train(config, join_corpora(corpora, holdout), shelf=shelf, folder=folder)
         (folder / "done").touch()
     return _scored(folder / BEST, corpora[holdout], holdout, 0, config.seed, split)
 
@@ -87,7 +87,7 @@ def few_shot_result(
     *,
     epochs: int,
     split: str,
-    shelf: Shelf,
+    shelf: ModelCache,
 ) -> TransferResult:
     """Go on from the model of :func:`zero_shot_result` with a few documents of the corpus left out.
 
@@ -114,7 +114,7 @@ def few_shot_result(
 
 def _scored(folder: Path, corpus: Corpus, holdout: str, shots: int, seed: int, split: str) -> TransferResult:
     extractor = Extractor.load(folder)
-    schema = Schema.of(corpus["train"], extractor.checkpoint.config.view.descriptions)
+    schema = Schema.from_documents(corpus["train"], extractor.checkpoint.config.view.descriptions)
     scores = extractor.scores(corpus[split], schema)
     low, high = interval(scores.overall.documents("strict"))
     return TransferResult(holdout, shots, seed, split, scores.metrics(), low, high)

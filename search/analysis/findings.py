@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clinie_core.backbones.pretrained import architecture_of
+from clinie_core.backbones.pretrained import read_architecture
 from clinie_core.errors import InputError
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.significance import Comparison, compare, interval
@@ -36,11 +36,11 @@ __all__ = [
     "Findings",
     "GroupRow",
     "ScoredTrial",
-    "compared_groups",
-    "compared_trials",
-    "compared_with_single",
+    "analyze",
+    "compare_groups_of_studies",
+    "compare_trials",
+    "compare_with_single",
     "cost",
-    "find",
     "pareto_front",
 ]
 
@@ -61,7 +61,7 @@ class ScoredTrial:
         """Its best epoch's value of the study's first objective."""
         return self.record.metrics[self.metric]
 
-    def measured(self, name: str) -> float:
+    def get_metric(self, name: str) -> float:
         """Another metric of its best epoch; not a number where it has none."""
         return self.record.metrics.get(name, math.nan)
 
@@ -76,7 +76,7 @@ class ScoredTrial:
         """Encoder or decoder."""
         assert self.record.config is not None
         try:
-            return architecture_of(self.record.config.backbone)
+            return read_architecture(self.record.config.backbone)
         except InputError:  # the backbone was somewhere that this machine does not see
             return "unknown"
 
@@ -169,7 +169,7 @@ class Findings:
     importances: dict[str, float] = field(default_factory=dict)
 
 
-def find(
+def analyze(
     study: str,
     records: Sequence[TrialRecord],
     metric: str,
@@ -212,7 +212,7 @@ def find(
         interval=_interval(winner),
         corrected=corrected_best(_stacked(comparable)) if comparable and len(_stacked(comparable)[0]) > 1 else None,
         runner_up=runner_up,
-        margin=compared_trials(winner, runner_up) if winner is not None and runner_up is not None else None,
+        margin=compare_trials(winner, runner_up) if winner is not None and runner_up is not None else None,
         architectures=_groups(scored, lambda t: t.architecture, sign, reference=None),
         methods=_groups(scored, lambda t: t.method, sign, reference=FULL),
         trends=_trends(scored),
@@ -245,14 +245,14 @@ def _interval(trial: ScoredTrial | None) -> tuple[float, float] | None:
     return interval(trial.counts.counts)
 
 
-def compared_trials(first: ScoredTrial, second: ScoredTrial) -> Comparison | None:
+def compare_trials(first: ScoredTrial, second: ScoredTrial) -> Comparison | None:
     """Compare two trials document by document; None if their counts are not of the same documents."""
     if first.counts is None or second.counts is None or first.counts.documents != second.counts.documents:
         return None
     return compare(first.counts.counts, second.counts.counts)
 
 
-def compared_with_single(together: ScoredTrial, corpus: str, single: ScoredTrial) -> Comparison | None:
+def compare_with_single(together: ScoredTrial, corpus: str, single: ScoredTrial) -> Comparison | None:
     """Compare a model of several corpora with one of a single corpus, on that corpus's documents.
 
     Ids differ between the two, so that documents are matched by their order; each must have as many gold annotations.
@@ -286,12 +286,12 @@ def _groups(
     rows = []
     for name in order:
         kept = best[name].score / best[stands].score if best[stands].score else None
-        against = compared_groups(groups[name], groups[stands]) if name != stands else None
+        against = compare_groups_of_studies(groups[name], groups[stands]) if name != stands else None
         rows.append(GroupRow(name, len(groups[name]), best[name], _interval(best[name]), kept, name == stands, against))
     return rows
 
 
-def compared_groups(first: Sequence[ScoredTrial], second: Sequence[ScoredTrial]) -> GroupComparison | None:
+def compare_groups_of_studies(first: Sequence[ScoredTrial], second: Sequence[ScoredTrial]) -> GroupComparison | None:
     """Compare two groups of trials, as far as their trials' counts are of the same documents."""
     anchor = next((t for t in second if t.counts is not None), None)
     own, others = _comparable(first, anchor), _comparable(second, anchor)
@@ -314,9 +314,9 @@ def _trends(trials: Sequence[ScoredTrial]) -> dict[str, Trend]:
 def cost(trial: ScoredTrial, name: str) -> float:
     """What a trial's model costs: MiB at its peak, parameters trained, or seconds to predict a document."""
     if name == "seconds_per_document":
-        speed = trial.measured("documents_per_second")
+        speed = trial.get_metric("documents_per_second")
         return 1 / speed if speed else math.nan
-    return trial.measured(name)
+    return trial.get_metric(name)
 
 
 def pareto_front(trials: Sequence[ScoredTrial]) -> list[ScoredTrial]:

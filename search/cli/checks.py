@@ -21,10 +21,10 @@ def doctor(home: HomeFolder = DEFAULT_HOME, tracking_uri: TrackingUri = None, as
     """
     from rich.markup import escape
 
-    from search.cluster.doctor import examine
+    from search.cluster.doctor import run_checks
     from search.storage.home import Home
 
-    findings = list(examine(Home(Path(home).expanduser().resolve(), tracking_uri)))
+    findings = list(run_checks(Home(Path(home).expanduser().resolve(), tracking_uri)))
     if as_json:
         print_json({"findings": [finding.as_json() for finding in findings]})
     for finding in findings if not as_json else ():

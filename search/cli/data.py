@@ -61,10 +61,10 @@ def formats(as_json: AsJson = False) -> None:
 @contextmanager
 def _source(path: Path, format_: str) -> Iterator[CorpusSource]:
     """The corpus at a path, an archive unpacked for as long as it is read."""
-    from clinie_core.data.corpora.archive import unpacked
+    from clinie_core.data.corpora.archive import unpack
     from clinie_core.data.corpora.loading import discover_splits
 
-    with unpacked(path) as folder:
+    with unpack(path) as folder:
         yield discover_splits(folder, format_)
 
 

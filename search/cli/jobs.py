@@ -80,14 +80,14 @@ def submit(
 
     Paths are the cluster's. Passwords are taken from the cluster's environment and are never sent.
     """
-    from search.cluster.submission import SearchJob, job_of
+    from search.cluster.submission import SearchJob, make_job
     from search.config.space_file import read_space_file
 
     if resume:
         job = SearchJob(None, space, home, tracking_uri, allow_text)
     else:
         file, _ = read_space_file(space, overrides or ())
-        job = job_of(file, home, tracking_uri=tracking_uri, allow_text=allow_text)
+        job = make_job(file, home, tracking_uri=tracking_uri, allow_text=allow_text)
     id_ = jobs_at(address).submit(job, with_sources=with_sources)
     if as_json:
         print_json({"job": id_, "study": job.study})
@@ -145,13 +145,13 @@ def manifest(
     """Write a KubeRay RayJob for a search: `clinie manifest SPACE | kubectl apply -f -`."""
     import yaml
 
-    from search.cluster.manifest import ray_job
-    from search.cluster.submission import job_of
+    from search.cluster.manifest import render_ray_job
+    from search.cluster.submission import make_job
     from search.config.space_file import read_space_file
 
     file, _ = read_space_file(space, overrides or ())
-    job = job_of(file, home, tracking_uri=tracking_uri)
-    content = ray_job(job, file, image=image, volume_claim=volume_claim, secret=secret, workers=workers)
+    job = make_job(file, home, tracking_uri=tracking_uri)
+    content = render_ray_job(job, file, image=image, volume_claim=volume_claim, secret=secret, workers=workers)
     text = yaml.safe_dump_all(content, sort_keys=False)
     if output is None:
         sys.stdout.write(text)

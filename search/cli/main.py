@@ -16,7 +16,7 @@ from search.cli import checks, data, jobs, models, promotions, reports, studies
 
 __all__ = ["app", "main"]
 
-FAILURES = {"StudyFailed", "PredictionsDiffer", "TransferFailed", "HistoryBroken", "LedgerAway", "NoSpace"}
+FAILURES = {"StudyFailed", "PredictionsDiffer", "TransferFailed", "HistoryBroken", "LedgerUnavailable", "DiskFull"}
 """Errors that say in one line what failed; named, since importing them would import everything."""
 
 app = typer.Typer(

@@ -43,7 +43,7 @@ def predict(
     alone reads the concepts of NOTE.txt from the brat file NOTE.ann beside it.
     """
     from clinie_core.data.corpora import FORMATS
-    from clinie_core.inference.extractor import found_json
+    from clinie_core.inference.extractor import annotations_to_json
     from search.report.terminal import marked_text
 
     format_ = FORMATS.load(to, "--to")()
@@ -54,7 +54,7 @@ def predict(
     if output is not None:
         format_.write(documents, output)
     if as_json:
-        print_json({"model": model, "documents": [{"document": d.id, **found_json(d)} for d in documents]})
+        print_json({"model": model, "documents": [{"document": d.id, **annotations_to_json(d)} for d in documents]})
     elif output is not None:
         console().print(f"{len(documents)} documents in {output}", soft_wrap=True)
     else:
@@ -125,14 +125,14 @@ def serve(
 
     Whoever reaches the port can use it: it asks for no password.
     """
-    from search.promotion.registration import EXTRACTOR, files_of
+    from search.promotion.registration import EXTRACTOR, fetch_model_files
     from search.serving.service import serve_model
     from search.storage.home import Home
     from search.tracking.connection import connect
 
     place = Home.at(home, tracking_uri)
     connect(place)
-    folder = files_of(model, where="MODEL") / EXTRACTOR
+    folder = fetch_model_files(model, where="MODEL") / EXTRACTOR
     serve_model(
         model,
         folder,
@@ -185,12 +185,12 @@ def _with_concepts(file: Path) -> Document:
 
 
 def _extractor(model: str, home: Path, tracking_uri: str | None) -> Extractor:
-    from search.promotion.registration import registered_extractor
+    from search.promotion.registration import load_registered_extractor
     from search.storage.home import Home
     from search.tracking.connection import connect
 
     connect(Home.at(home, tracking_uri))
-    return registered_extractor(model)
+    return load_registered_extractor(model)
 
 
 COMMANDS = tuple(Command(f, "Models") for f in (predict, evaluate, serve, ui))

@@ -149,7 +149,7 @@ def history(
 
     record = History(connect(Home.at(home, tracking_uri)), name)
     entries, faults = record.entries(), record.faults()
-    faults += [f"version {version} was registered by something else" for version in record.strangers()]
+    faults += [f"version {version} was registered by something else" for version in record.unrecorded_versions()]
     if not entries and not faults:
         fail("NAME", f"no model {name!r} in the registry, or nothing happened to it", "a model that was promoted")
     if as_json:

@@ -39,8 +39,8 @@ def report(
     The page is also kept with the study in MLflow.
     """
     from search.report.page import render_page
-    from search.report.terminal import print_sheets
-    from search.tracking.connection import connect, keep_page
+    from search.report.terminal import print_sections
+    from search.tracking.connection import connect, log_report
 
     gathered = _gathered(study, home, tracking_uri)
     if output is not None:
@@ -49,13 +49,13 @@ def report(
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(page, encoding="utf-8")
         if gathered.parent_run:
-            keep_page(connect(home_of_study(home, study, tracking_uri)), gathered.parent_run, output)
+            log_report(connect(home_of_study(home, study, tracking_uri)), gathered.parent_run, output)
     if as_json:
         print_json(gathered.as_json())
     elif output is not None:
         console().print(f"report in {output}", soft_wrap=True)
     else:
-        print_sheets(console(), gathered.facts, gathered.sheets)
+        print_sections(console(), gathered.facts, gathered.sheets)
 
 
 def best(
@@ -63,7 +63,7 @@ def best(
 ) -> None:
     """Show a study's best trial: its score with its interval, its configuration, the command that repeats it."""
     from clinie_core.errors import fail
-    from search.report.terminal import print_sheets
+    from search.report.terminal import print_sections
 
     gathered = _gathered(study, home, tracking_uri)
     winner = gathered.findings.winner
@@ -73,7 +73,7 @@ def best(
         low, high = gathered.findings.interval or (None, None)
         print_json({"study": study, **winner.record.as_json(), "interval": [low, high]})
         return
-    print_sheets(console(), gathered.facts, gathered.sheets[:1])
+    print_sections(console(), gathered.facts, gathered.sheets[:1])
     console().print(f"checkpoint  {winner.record.checkpoint}", soft_wrap=True)
     console().print(f"again       clinie repeat {study} {winner.record.number}")
 
@@ -87,20 +87,20 @@ def compare(
 ) -> None:
     """Compare two studies: their winners document by document, and what each finds in as many trials."""
     from search.report.comparison import compare_studies
-    from search.report.terminal import print_sheets
+    from search.report.terminal import print_sections
 
     reports = [_gathered(name, home, tracking_uri) for name in (first, second)]
     comparison = compare_studies(*(gathered.findings for gathered in reports))
     if as_json:
         print_json(comparison.as_json())
         return
-    print_sheets(console(), f"{first} against {second}", [comparison.sheet])
+    print_sections(console(), f"{first} against {second}", [comparison.sheet])
 
 
 def _gathered(study: str, home: Path, tracking_uri: str | None) -> StudyReport:
-    from search.report.study_report import gather
+    from search.report.study_report import build_study_report
 
-    return gather(home_of_study(home, study, tracking_uri), study)
+    return build_study_report(home_of_study(home, study, tracking_uri), study)
 
 
 COMMANDS: tuple[Any, ...] = tuple(Command(f, "Search") for f in (report, best, compare))

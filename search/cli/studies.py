@@ -65,15 +65,15 @@ def plan(
     drawn = [searched.suggest(RandomChooser(file.algorithm.seed + i)) for i in range(samples)]
     note = ""
     try:
-        schema = Schema.of(load_corpora(file.corpus, ("train",))["train"], file.view.descriptions)
+        schema = Schema.from_documents(load_corpora(file.corpus, ("train",))["train"], file.view.descriptions)
     except InputError as error:
         types = tuple(f"type-{i}" for i in range(10))
         schema = Schema(concept_types=types, links=tuple((f"link-{i}", types[0], types[i]) for i in range(10)))
         note = f"corpus not read ({error.problems[0]}); sizes are for 10 types"
-    from clinie_core.training.memory_estimate import footprint
+    from clinie_core.training.memory_estimate import estimate_memory
 
     together = file.resources.workers_per_trial
-    sizes = [footprint(config, schema, processes=together) for config in drawn]
+    sizes = [estimate_memory(config, schema, processes=together) for config in drawn]
     size = searched.size()
     if as_json:
         print_json(
@@ -153,7 +153,7 @@ def transfer(
     from search.config.space_file import read_space_file
     from search.report.terminal import transfer_table
     from search.storage.home import Home
-    from search.study.transfer import run_transfer, summarized
+    from search.study.transfer import run_transfer, summarize
 
     if not all(part.strip().isdigit() for part in shots.split(",")):
         fail("--shots", f"found {shots!r}", "whole numbers with commas between them, for example 0,5,20")
@@ -170,7 +170,7 @@ def transfer(
         shot_epochs=shot_epochs,
         allow_text=allow_text,
     )
-    rows = summarized(results)
+    rows = summarize(results)
     if as_json:
         results_json = [dataclasses.asdict(result) for result in results]
         print_json({"study": file.study, "rows": [dataclasses.asdict(row) for row in rows], "results": results_json})
@@ -192,7 +192,7 @@ def resume(
     """
     from search.study.study import Study
 
-    reopened = Study.reopen(home_of_study(home, study, tracking_uri), study)
+    reopened = Study.open(home_of_study(home, study, tracking_uri), study)
     _run(reopened, resume=True, as_json=as_json, allow_text=allow_text)
 
 
@@ -208,7 +208,7 @@ def extend(
     """Go on with a study beyond its budget, with all that it has learned."""
     from search.study.study import Study
 
-    longer = Study.extended(home_of_study(home, study, tracking_uri), study, trials=trials, hours=hours)
+    longer = Study.extend(home_of_study(home, study, tracking_uri), study, trials=trials, hours=hours)
     _run(longer, resume=True, as_json=as_json, allow_text=allow_text)
 
 
@@ -236,7 +236,7 @@ def repeat(
     if seed is not None:
         config, name = config.model_copy(update={"seed": seed}), f"{name}-seed-{seed}"
     attributes = ledger.attributes
-    file = SpaceFile.model_validate(attributes["space"]).repeating(config, name)
+    file = SpaceFile.model_validate(attributes["space"]).with_single_configuration(config, name)
     _run(Study(file, str(attributes["where"]), place), resume=False, as_json=as_json, allow_text=allow_text)
 
 
@@ -285,7 +285,7 @@ def status(
     from search.report.terminal import trials_table
     from search.storage.home import Home
     from search.study.lock import is_running
-    from search.study.study import standing
+    from search.study.study import current_records
 
     place = Home.at(home)
     if study is None:
@@ -311,7 +311,7 @@ def status(
     storage = open_storage(place)
     ledger = Ledger.open(storage, study)
     running = is_running(place, study, storage)
-    trials = standing(ledger, running=running)
+    trials = current_records(ledger, running=running)
     best = ledger.best()
     if as_json:
         print_json(

@@ -21,7 +21,7 @@ from packaging.version import Version
 from clinie_core.errors import InputError
 from search.storage.home import LEDGER_VARIABLE, STORAGE_VARIABLE, Home, without_password
 
-__all__ = ["KNOWN_FAULTS", "Finding", "KnownFault", "examine"]
+__all__ = ["KNOWN_FAULTS", "Finding", "KnownFault", "run_checks"]
 
 Standing = Literal["good", "warning", "bad"]
 PACKAGES = ("ray", "mlflow", "optuna", "torch", "transformers", "peft", "safetensors")
@@ -68,7 +68,7 @@ class Finding:
         return asdict(self)
 
 
-def examine(home: Home) -> Iterator[Finding]:
+def run_checks(home: Home) -> Iterator[Finding]:
     """Look at everything.
 
     Args:

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from search.cluster.submission import ENVIRONMENT, SPACE_FILE, SearchJob, space_text
+from search.cluster.submission import ENVIRONMENT, SPACE_FILE, SearchJob, render_space
 from search.config.space_file import SpaceFile
 
-__all__ = ["ray_job"]
+__all__ = ["render_ray_job"]
 
 MOUNT = "/mnt/clinie"
 SPACE_FOLDER = "/etc/clinie"
@@ -23,7 +23,7 @@ WORKER_MEMORY_GIB = 16
 USER = 1000
 
 
-def ray_job(
+def render_ray_job(
     job: SearchJob, file: SpaceFile, *, image: str, volume_claim: str, secret: str, workers: int
 ) -> list[dict[str, Any]]:
     """The manifests of a search: a ConfigMap with its space, and the RayJob.
@@ -67,7 +67,7 @@ def ray_job(
         }
 
     return [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {SPACE_FILE: space_text(file)}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {SPACE_FILE: render_space(file)}},
         {
             "apiVersion": "ray.io/v1",
             "kind": "RayJob",

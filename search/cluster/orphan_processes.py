@@ -15,13 +15,13 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["end_leftovers", "remembered_processes"]
+__all__ = ["end_orphans", "record_processes"]
 
 GRACE_SECONDS = 5.0
 
 
 @contextmanager
-def remembered_processes(folder: Path) -> Iterator[None]:
+def record_processes(folder: Path) -> Iterator[None]:
     """Within this context the processes that this one has started are written down.
 
     Args:
@@ -38,7 +38,7 @@ def remembered_processes(folder: Path) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
-def end_leftovers(folder: Path) -> None:
+def end_orphans(folder: Path) -> None:
     """End the processes of drivers that are gone.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ray
 
-from search.cluster.orphan_processes import end_leftovers, remembered_processes
+from search.cluster.orphan_processes import end_orphans, record_processes
 
 __all__ = ["ray_session"]
 
@@ -43,10 +43,10 @@ def ray_session(folder: Path, *, cpus: int | None = None) -> Iterator[None]:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
             started: AbstractContextManager[None] = nullcontext()
         else:
-            end_leftovers(folder / PROCESSES)
+            end_orphans(folder / PROCESSES)
             # By its own account "local": without an address it would join whatever Ray runs on this machine.
             ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            started = remembered_processes(folder / PROCESSES)
+            started = record_processes(folder / PROCESSES)
         # Why a trial failed stands in the ledger and in the progress display, in one line.
         logging.getLogger("ray").setLevel(logging.ERROR)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

@@ -26,7 +26,7 @@ import clinie_core
 from clinie_core.errors import fail
 from search.config.space_file import SpaceFile
 
-__all__ = ["DEFAULT_ADDRESS", "ENVIRONMENT", "SPACE_FILE", "Jobs", "SearchJob", "job_of", "space_text"]
+__all__ = ["DEFAULT_ADDRESS", "ENVIRONMENT", "SPACE_FILE", "Jobs", "SearchJob", "make_job", "render_space"]
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
@@ -65,12 +65,12 @@ class SearchJob:
         return shlex.join(words)
 
 
-def space_text(file: SpaceFile) -> str:
+def render_space(file: SpaceFile) -> str:
     """A space as the YAML that goes along with its job."""
     return str(yaml.safe_dump(file.model_dump(mode="json", exclude_none=True), sort_keys=False))
 
 
-def job_of(file: SpaceFile, home: str, *, tracking_uri: str | None = None, allow_text: bool = False) -> SearchJob:
+def make_job(file: SpaceFile, home: str, *, tracking_uri: str | None = None, allow_text: bool = False) -> SearchJob:
     """A search of a space as a job.
 
     Raises:
@@ -125,7 +125,7 @@ class Jobs:
             environment["py_modules"] = [str(core), str(core.parent / "search")]
         with tempfile.TemporaryDirectory() as place:
             if job.file is not None:
-                (Path(place) / SPACE_FILE).write_text(space_text(job.file), encoding="utf-8")
+                (Path(place) / SPACE_FILE).write_text(render_space(job.file), encoding="utf-8")
                 environment["working_dir"] = place
             id_: str = self._client.submit_job(
                 entrypoint=job.entrypoint(),

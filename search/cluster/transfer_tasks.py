@@ -98,11 +98,11 @@ def _leave_one_out(
     """All results of one corpus left out and one seed; a reason in words where it failed."""
     import torch
 
-    from clinie_core.modeling.model_cache import Shelf
+    from clinie_core.modeling.model_cache import ModelCache
     from clinie_core.training.transfer import few_shot_result, zero_shot_result
 
     torch.set_num_threads(threads)
-    config, every, shelf = TrialConfig.model_validate_json(config_json), ray.get(corpora[0]), Shelf()
+    config, every, shelf = TrialConfig.model_validate_json(config_json), ray.get(corpora[0]), ModelCache()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield zero_shot_result(config, every, holdout, folder, split=split, shelf=shelf)

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from clinie_core.config import Frozen
+from clinie_core.config import FrozenModel
 
 __all__ = ["METRICS", "SYSTEM", "Objective"]
 
@@ -30,7 +30,7 @@ SYSTEM = "system."
 names with a slash, so MLflow's ``system/`` is written by the tracker alone."""
 
 
-class Objective(Frozen):
+class Objective(FrozenModel):
     """``{maximize: METRIC}`` or ``{minimize: METRIC}``."""
 
     maximize: str | None = None

@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from clinie_core.backbones.pretrained import BackboneFacts, backbone_facts, check_backbone
-from clinie_core.config import BackboneSource, Part, TrialConfig, problems_from
+from clinie_core.backbones.pretrained import BackboneFacts, check_backbone, read_facts
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig, problems_from
 from clinie_core.errors import ErrorList, InputError
 from clinie_core.finetuning import FINETUNING
 from clinie_core.formulations import FORMULATIONS
 from clinie_core.modeling.capabilities import formulations_for, methods_for, relation_formulations_for
-from clinie_core.registry import Table
+from clinie_core.registry import Registry
 from search.config.domains import Chooser, Domain, Fixed, OneOf, parse_domain
 from search.config.space_file import SETTLED_ELSEWHERE, SpaceFile
 
@@ -22,7 +22,7 @@ __all__ = ["SearchSpace"]
 
 WINDOW_TOKENS: int = TrialConfig.model_fields["window_tokens"].default
 
-PARTS: dict[str, Table[Any]] = {
+PARTS: dict[str, Registry[Any]] = {
     "formulation": FORMULATIONS,
     "relation_formulation": FORMULATIONS,
     "finetuning": FINETUNING,
@@ -147,7 +147,7 @@ class SearchSpace:
         where = f"{self._where}: space.backbone"
         try:
             check_backbone(source, where)
-            facts = self._facts[name] = backbone_facts(source, where)
+            facts = self._facts[name] = read_facts(source, where)
         except InputError as error:
             self._errors.extend(error.problems)
             return
@@ -217,16 +217,16 @@ class SearchSpace:
                     if refusal:
                         self._errors.add(f"{self._where}: space.{key}.{branch}", refusal)
 
-    def _first_parts(self) -> dict[str, Part]:
+    def _first_parts(self) -> dict[str, ComponentChoice]:
         """Some branch of every part, for judging the other dimensions."""
         return {
-            key: Part(name=name, parameters={p: d.corners[0] for p, d in branches[name].items()})
+            key: ComponentChoice(name=name, parameters={p: d.corners[0] for p, d in branches[name].items()})
             for key, branches in self._parts.items()
             for name in list(branches)[:1]
         }
 
     def _config(
-        self, source: BackboneSource, values: Mapping[str, JsonValue], parts: Mapping[str, Part]
+        self, source: BackboneSource, values: Mapping[str, JsonValue], parts: Mapping[str, ComponentChoice]
     ) -> TrialConfig:
         fixed: dict[str, Any] = {
             "task": self.file.task,
@@ -246,14 +246,14 @@ class SearchSpace:
         values = {key: domain.draw(key, chooser) for key, domain in self._scalars.items()}
         backbone = str(values.pop("backbone"))
         facts = self._facts[backbone]
-        parts: dict[str, Part] = {}
+        parts: dict[str, ComponentChoice] = {}
         for key in self._parts:
             if key == "relation_formulation" and not self._needs_another(parts["formulation"].name, facts):
                 continue
             dimension, domain = self._branch_domain(key, facts)
             name = str(domain.draw(dimension, chooser))
             drawn = {p: d.draw(f"{key}.{name}.{p}", chooser) for p, d in self._parts[key][name].items()}
-            parts[key] = Part(name=name, parameters=drawn)
+            parts[key] = ComponentChoice(name=name, parameters=drawn)
         return self._config(self._backbones[backbone], values, parts)
 
     def _needs_another(self, formulation: str, facts: BackboneFacts) -> bool:

@@ -10,7 +10,16 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, JsonValue, ValidationError, field_validator
 
-from clinie_core.config import BackboneSource, CorpusView, Frozen, Part, Score, Task, TrialConfig, problems_from
+from clinie_core.config import (
+    BackboneSource,
+    ComponentChoice,
+    CorpusView,
+    FrozenModel,
+    Score,
+    Task,
+    TrialConfig,
+    problems_from,
+)
 from clinie_core.data.corpora.loading import CorpusSource
 from clinie_core.errors import ErrorList, InputError, fail
 from search.config.objectives import Objective
@@ -23,7 +32,7 @@ SETTLED_ELSEWHERE = {"task": "task", "epochs": "budget.epochs", "selection": "ob
 """What a configuration holds that is no dimension of the space, and where the file says it."""
 
 
-class Budget(Frozen):
+class Budget(FrozenModel):
     """How much a study may spend.
 
     Args:
@@ -39,7 +48,7 @@ class Budget(Frozen):
     checkpoints: int = Field(default=5, ge=1)
 
 
-class Algorithm(Frozen):
+class Algorithm(FrozenModel):
     """How configurations are chosen and weak trials stopped.
 
     Args:
@@ -62,7 +71,7 @@ class Algorithm(Frozen):
     points_to_evaluate: tuple[dict[str, JsonValue], ...] = ()
 
 
-class Resources(Frozen):
+class Resources(FrozenModel):
     """What one trial uses.
 
     Args:
@@ -78,7 +87,7 @@ class Resources(Frozen):
     concurrent_trials: int | None = Field(default=None, ge=1)
 
 
-class SpaceFile(Frozen):
+class SpaceFile(FrozenModel):
     """A space file as it stands on disk, blocks validated, the ``space`` block still raw."""
 
     version: Literal[1]
@@ -118,7 +127,7 @@ class SpaceFile(Frozen):
         absolute = (s.model_copy(update={"path": str(Path(s.path).resolve())}) for s in self.corpus)
         return self.model_copy(update={"corpus": tuple(absolute)})
 
-    def repeating(self, config: TrialConfig, study: str) -> SpaceFile:
+    def with_single_configuration(self, config: TrialConfig, study: str) -> SpaceFile:
         """A space of one configuration, as a study of its own.
 
         Args:
@@ -126,7 +135,7 @@ class SpaceFile(Frozen):
             study: The new study's name.
         """
 
-        def part(value: Part) -> JsonValue:
+        def part(value: ComponentChoice) -> JsonValue:
             return {value.name: dict(value.parameters)}
 
         space: dict[str, JsonValue] = {"backbone": config.backbone.name}

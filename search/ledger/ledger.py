@@ -253,11 +253,11 @@ class Ledger:
         self._study.sampler = make_sampler(self._algorithm, number)
         return self._study.ask()
 
-    def interrupted(self) -> list[TrialRecord]:
+    def interrupted_trials(self) -> list[TrialRecord]:
         """Trials whose driver ended before them, in order of number."""
         return [record for record in self.records() if record.state in ("running", "interrupted") and record.config]
 
-    def take_up(self, number: int) -> None:
+    def resume_trial(self, number: int) -> None:
         """Go on with an interrupted trial."""
         self._handle(number).set_user_attr("interrupted", None)
 
@@ -270,7 +270,7 @@ class Ledger:
         """A trial's id in the storage, without a list of all trials, which grows."""
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
-    def place(self, number: int, places: Mapping[str, str]) -> None:
+    def set_locations(self, number: int, places: Mapping[str, str]) -> None:
         """Keep where a trial is to be found: ``run_id``, ``checkpoint``.
 
         A trial that has ended takes no further attributes; the study keeps those that come late.

@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModu
 from clinie_core.errors import fail
 from search.storage.home import LEDGER_VARIABLE, Home, without_password
 
-__all__ = ["LedgerAway", "held", "is_held", "open_storage"]
+__all__ = ["LedgerUnavailable", "hold_study", "is_study_held", "open_storage"]
 
 PATIENCE_SECONDS = 600.0
 PAUSE_SECONDS = 1.0
@@ -37,7 +37,7 @@ LONGEST_LINE = 1 << 20
 """Bytes; a line holds one attribute or one value of a trial."""
 
 
-class LedgerAway(RuntimeError):
+class LedgerUnavailable(RuntimeError):
     """The ledger cannot be read or written; the message says where it is and what to do."""
 
 
@@ -70,7 +70,7 @@ class _Journal(JournalFileBackend):
             super().append_logs(logs)
         except OSError as error:
             found = f"the ledger {self._file_path} cannot be written: {error.strerror}"
-            raise LedgerAway(f"{found}; free some space and resume the study") from None
+            raise LedgerUnavailable(f"{found}; free some space and resume the study") from None
 
 
 def _end_torn_line(home: Home) -> None:
@@ -136,7 +136,7 @@ class _PatientStorage(RDBStorage):
         """Make sure that the lock is still held; a server that was away has forgotten it.
 
         Raises:
-            LedgerAway: If another search has taken it meanwhile.
+            LedgerUnavailable: If another search has taken it meanwhile.
         """
         if self._held is None:
             return
@@ -150,11 +150,11 @@ class _PatientStorage(RDBStorage):
         study = self._held
         if not self.take(study):
             self._held = None
-            raise LedgerAway(f"another search of {study!r} has begun while {self.shown} was away") from None
+            raise LedgerUnavailable(f"another search of {study!r} has begun while {self.shown} was away") from None
 
 
 @contextmanager
-def held(storage: BaseStorage, study: str) -> Iterator[None]:
+def hold_study(storage: BaseStorage, study: str) -> Iterator[None]:
     """Hold a study against searches on other machines that keep their record in the same PostgreSQL database.
 
     Raises:
@@ -172,7 +172,7 @@ def held(storage: BaseStorage, study: str) -> Iterator[None]:
         storage.release()
 
 
-def is_held(storage: BaseStorage, study: str) -> bool:
+def is_study_held(storage: BaseStorage, study: str) -> bool:
     """Whether a search of a study is under way on any machine, as far as its database can tell."""
     return _locks(storage) and storage.is_taken(study)
 
@@ -201,7 +201,7 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
                 if not isinstance(cause, OperationalError | InterfaceError):
                     raise
                 if time.monotonic() > deadline:
-                    raise LedgerAway(
+                    raise LedgerUnavailable(
                         f"the ledger has not answered at {self.shown} for {PATIENCE_SECONDS / 60:.0f} minutes;"
                         " resume the study when it does"
                     ) from None

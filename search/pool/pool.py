@@ -26,12 +26,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clinie_core.errors import fail
 from search.config.space_file import Resources
-from search.pool.queue import JobBoard, JobBoardHandle
-from search.pool.worker import Program, WorkerSetup, work
-from search.storage.home import source_digest
+from search.pool.queue import JobQueue, JobQueueHandle
+from search.pool.worker import Program, WorkerSetup, run_worker
+from search.storage.home import compute_source_digest
 from search.trials.failure import failure_reason
 
-__all__ = ["CLIENT_CPUS", "Pool"]
+__all__ = ["CLIENT_CPUS", "WorkerPool"]
 
 CLIENT_CPUS = 0.01
 """What a trial client asks for; each group leaves room for it beside its own share."""
@@ -40,7 +40,7 @@ GROUP_RESTARTS = 3
 GOODBYE_SECONDS = 5.0
 
 
-class Pool:
+class WorkerPool:
     """Worker groups and their job board; a context manager that starts and ends them.
 
     Args:
@@ -60,14 +60,14 @@ class Pool:
         self._runs: list[ray.ObjectRef[None]] = []
         self._ends: list[Future[None]] = []
         self._host: Any = None
-        self.groups = resources.concurrent_trials or groups_that_fit(resources)
-        self.board: JobBoardHandle = None
+        self.groups = resources.concurrent_trials or count_fitting_groups(resources)
+        self.board: JobQueueHandle = None
         self.board_name = f"clinie-board-{uuid.uuid4().hex}"
 
     def __enter__(self) -> Self:
         # Beside the driver: a node that goes then takes workers with it, and never what holds them together.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.board = JobBoard.options(name=self.board_name, scheduling_strategy=here).remote(self.groups)
+        self.board = JobQueue.options(name=self.board_name, scheduling_strategy=here).remote(self.groups)
         host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1, scheduling_strategy=here)(_PoolHost)
         self._host = host.remote()
         for group in range(self.groups):
@@ -77,7 +77,7 @@ class Pool:
                 board=self.board,
                 make_program=self._make_program,
                 threads=max(1, int(self._resources.cpus_per_worker)),
-                sources=source_digest(),
+                sources=compute_source_digest(),
                 allow_text=self._allow_text,
             )
             self._runs.append(self._host.run.remote(setup, self._resources, self._folder))
@@ -106,14 +106,14 @@ class Pool:
 
 def _in_words(error: BaseException) -> str:
     """What of an error may be shown: Ray's own hold the tracebacks of other processes, which could quote a note."""
-    if isinstance(error, GroupBroken):
+    if isinstance(error, WorkerGroupFailed):
         return str(error)
     missing = re.search(r"No module named '[\w.]+'", str(error))
     remedy = f": {missing[0]}; install clinie on every node" if missing else ""
     return f"{type(error).__name__}{remedy}"
 
 
-class GroupBroken(RuntimeError):
+class WorkerGroupFailed(RuntimeError):
     """A worker group does not come as far as to ask for a job; the message says why, without document text."""
 
 
@@ -124,10 +124,10 @@ class _PoolHost:
         """Run one group until the board closes.
 
         Raises:
-            GroupBroken: If the group cannot start.
+            WorkerGroupFailed: If the group cannot start.
         """
         for attempt in itertools.count():
-            asked = ray.get(setup.board.asked.remote(setup.group))
+            asked = ray.get(setup.board.request_count.remote(setup.group))
             try:
                 _trainer(
                     setup,
@@ -139,10 +139,10 @@ class _PoolHost:
                     ),
                 ).fit()
             except WorkerGroupError as error:
-                if ray.get(setup.board.asked.remote(setup.group)) == asked:
+                if ray.get(setup.board.request_count.remote(setup.group)) == asked:
                     failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
                     reasons = (failure_reason(failure, allow_text=setup.allow_text) for failure in failures)
-                    raise GroupBroken(" | ".join(dict.fromkeys(reasons))) from None
+                    raise WorkerGroupFailed(" | ".join(dict.fromkeys(reasons))) from None
             else:
                 return
 
@@ -154,7 +154,7 @@ def _trainer(setup: WorkerSetup, resources: Resources, run_config: RunConfig) ->
     if gpus:
         share["GPU"] = gpus
     return TorchTrainer(
-        work,
+        run_worker,
         train_loop_config=setup,
         scaling_config=ScalingConfig(num_workers=setup.workers, use_gpu=gpus > 0, resources_per_worker=share),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
@@ -162,7 +162,7 @@ def _trainer(setup: WorkerSetup, resources: Resources, run_config: RunConfig) ->
     )
 
 
-def groups_that_fit(resources: Resources) -> int:
+def count_fitting_groups(resources: Resources) -> int:
     """How many groups the cluster has room for.
 
     Raises:

@@ -42,12 +42,12 @@ class TrainingProgram:
 
     def __call__(self) -> Program:
         """Fetch the corpus and make the shelf, once for the life of the process."""
-        from clinie_core.modeling.distributed import World
-        from clinie_core.modeling.model_cache import Shelf
+        from clinie_core.modeling.distributed import DistributedContext
+        from clinie_core.modeling.model_cache import ModelCache
         from clinie_core.training.train import EpochReport, train
 
         corpus: Corpus = ray.get(self.corpus[0])
-        shelf = Shelf()
+        shelf = ModelCache()
         store = TrialStore(self.trials_url) if self.trials_url else None
 
         def run(job: Job, on_report: OnReport) -> None:
@@ -56,13 +56,13 @@ class TrainingProgram:
                 def on_epoch(report: EpochReport) -> bool:
                     if store is not None and folder is not None:
                         store.save(job.number, folder)
-                    return on_report(as_result(replace(report, metrics=report.metrics | monitor.averages())))
+                    return on_report(to_tune_result(replace(report, metrics=report.metrics | monitor.averages())))
 
                 train(
                     TrialConfig.model_validate_json(job.config),
                     corpus,
                     shelf=shelf,
-                    world=World.current(),
+                    world=DistributedContext.current(),
                     folder=folder,
                     micro_batch=job.micro_batch,
                     on_epoch=on_epoch,
@@ -83,7 +83,7 @@ def _working_folder(job: Job, store: TrialStore | None) -> Iterator[Path | None]
         yield folder
 
 
-def as_result(report: Any) -> dict[str, Any]:
+def to_tune_result(report: Any) -> dict[str, Any]:
     """An epoch's report as a Tune result."""
     content = asdict(report)
     metrics = content.pop("metrics")

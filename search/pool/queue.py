@@ -18,12 +18,12 @@ from typing import Any
 
 import ray
 
-__all__ = ["CLOSED", "Ended", "Job", "JobBoard", "JobBoardHandle", "Report", "Shortage"]
+__all__ = ["CLOSED", "Job", "JobEnded", "JobQueue", "JobQueueHandle", "MemoryShortage", "Report"]
 
 CLOSED = "the worker pool has closed"
 LOST = "a worker process died"
 WATCH_SECONDS = 2.0
-JobBoardHandle = Any  # Ray's actor handles have no static type
+JobQueueHandle = Any  # Ray's actor handles have no static type
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Shortage:
+class MemoryShortage:
     """Memory was too short: how many windows a process computed at once, and the most that it held, in MiB."""
 
     micro_batch: int
@@ -68,7 +68,7 @@ class Shortage:
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobEnded:
     """A job is over: by itself (``reason`` None), or because of a failure that ``reason`` names.
 
     Args:
@@ -80,19 +80,19 @@ class Ended:
 
     reason: str | None
     lost: bool = False
-    shortage: Shortage | None = None
+    shortage: MemoryShortage | None = None
     no_space: bool = False
 
 
 @dataclass
-class _Desk:
+class _JobChannel:
     """What the board knows of one job."""
 
-    reports: asyncio.Queue[Report | Ended] = field(default_factory=asyncio.Queue)
+    reports: asyncio.Queue[Report | JobEnded] = field(default_factory=asyncio.Queue)
     go_on: asyncio.Queue[bool] = field(default_factory=asyncio.Queue)
 
 
-class _JobBoard:
+class _JobQueue:
     """See the module; workers and their host call the methods up to ``end``, trial clients those behind it.
 
     Args:
@@ -104,7 +104,7 @@ class _JobBoard:
         again = ray.get_runtime_context().was_current_actor_reconstructed
         self._missing = set(range(groups)) if again else set()
         self._waiting: OrderedDict[str, Job] = OrderedDict()
-        self._desks: dict[str, _Desk] = {}
+        self._desks: dict[str, _JobChannel] = {}
         self._changed = asyncio.Condition()
         self._held: dict[int, Job] = {}  # what each group works on
         self._lives: defaultdict[int, int] = defaultdict(int)  # how often a group has started
@@ -139,7 +139,7 @@ class _JobBoard:
     def _lose(self, group: int) -> None:
         lost = self._held.pop(group, None)
         if lost is not None and lost.id in self._desks:
-            self._desks[lost.id].reports.put_nowait(Ended(LOST, lost=True))
+            self._desks[lost.id].reports.put_nowait(JobEnded(LOST, lost=True))
 
     async def _watch_nodes(self) -> None:
         """Give the jobs of a node that is gone to others: its groups may wait long for another node to join from."""
@@ -173,7 +173,7 @@ class _JobBoard:
 
     # A board that is just being started again is waited for.
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
-    async def asked(self, group: int) -> int:
+    async def request_count(self, group: int) -> int:
         """How often a group has asked for a job: whether it comes as far as that between two failures."""
         return self._asked[group]
 
@@ -196,7 +196,7 @@ class _JobBoard:
         desk.reports.put_nowait(report)
         return False if report.last else await desk.go_on.get()
 
-    async def end(self, group: int, job_id: str, ended: Ended) -> None:
+    async def end(self, group: int, job_id: str, ended: JobEnded) -> None:
         """A worker is done with a job."""
         if group in self._held and self._held[group].id == job_id:
             del self._held[group]
@@ -205,27 +205,27 @@ class _JobBoard:
         if job_id in self._desks:
             self._desks[job_id].reports.put_nowait(ended)
 
-    async def submit(self, job: Job) -> Report | Ended:
+    async def submit(self, job: Job) -> Report | JobEnded:
         """Leave a job for the next free group and wait for its first epoch; an older one of the trial is cancelled."""
         for older in [other for other in (*self._waiting.values(), *self._held.values()) if other.number == job.number]:
             await self.cancel(older.id)
-        desk = self._desks[job.id] = _Desk()
+        desk = self._desks[job.id] = _JobChannel()
         if self._closed:
-            desk.reports.put_nowait(Ended(CLOSED))
+            desk.reports.put_nowait(JobEnded(CLOSED))
         async with self._changed:
             self._waiting[job.id] = job
             self._changed.notify_all()
         return await self._receive(job.id, desk)
 
-    async def next_report(self, job_id: str) -> Report | Ended:
+    async def next_report(self, job_id: str) -> Report | JobEnded:
         """Let the worker go on and wait for the job's next epoch."""
         desk = self._desks[job_id]
         desk.go_on.put_nowait(True)
         return await self._receive(job_id, desk)
 
-    async def _receive(self, job_id: str, desk: _Desk) -> Report | Ended:
+    async def _receive(self, job_id: str, desk: _JobChannel) -> Report | JobEnded:
         message = await desk.reports.get()
-        if isinstance(message, Ended) or message.last:
+        if isinstance(message, JobEnded) or message.last:
             self._desks.pop(job_id, None)
         return message
 
@@ -242,7 +242,7 @@ class _JobBoard:
             self._closed = True
             self._changed.notify_all()
         for desk in self._desks.values():
-            desk.reports.put_nowait(Ended(CLOSED))
+            desk.reports.put_nowait(JobEnded(CLOSED))
 
 
-JobBoard = ray.remote(num_cpus=0, max_concurrency=10_000, max_restarts=-1)(_JobBoard)
+JobQueue = ray.remote(num_cpus=0, max_concurrency=10_000, max_restarts=-1)(_JobQueue)

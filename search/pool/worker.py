@@ -17,12 +17,12 @@ import ray.exceptions
 import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
-from clinie_core.errors import NoSpace, OutOfMemory, fail
-from search.pool.queue import Ended, Job, JobBoardHandle, Shortage
-from search.storage.home import source_digest
+from clinie_core.errors import DiskFull, OutOfMemory, fail
+from search.pool.queue import Job, JobEnded, JobQueueHandle, MemoryShortage
+from search.storage.home import compute_source_digest
 from search.trials.failure import failure_reason
 
-__all__ = ["OnReport", "Program", "WorkerSetup", "work"]
+__all__ = ["OnReport", "Program", "WorkerSetup", "run_worker"]
 
 OnReport = Callable[[dict[str, Any]], bool]
 Program = Callable[[Job, OnReport], None]
@@ -45,14 +45,14 @@ class WorkerSetup:
 
     group: int
     workers: int
-    board: JobBoardHandle
+    board: JobQueueHandle
     make_program: Callable[[], Program]
     threads: int
     sources: str
     allow_text: bool
 
 
-def work(setup: WorkerSetup) -> None:
+def run_worker(setup: WorkerSetup) -> None:
     """Take jobs until the board closes; the training function of a group's TorchTrainer.
 
     Raises:
@@ -60,7 +60,7 @@ def work(setup: WorkerSetup) -> None:
         Exception: In a group of several processes whatever a job raised, since a process group in
             which one process has left a collective cannot be trusted; Ray Train then restarts it.
     """
-    if source_digest() != setup.sources:
+    if compute_source_digest() != setup.sources:
         node = ray.util.get_node_ip_address()
         fail(f"node {node}", "other sources of clinie than the search's own", "", "install the same on every node")
     import torch
@@ -80,17 +80,17 @@ def work(setup: WorkerSetup) -> None:
         job: Job | None = ray.get(call)
         if job is None:
             return
-        ended = Ended(None)
+        ended = JobEnded(None)
         try:
             program(job, lambda result, id_=job.id: bool(ray.get(board.report.remote(id_, result))))  # type: ignore[misc]
         except ray.exceptions.RayActorError:
             raise  # the board is gone and with it what this group was; Ray Train starts the group again
         except OutOfMemory as error:
-            ended = Ended(str(error), shortage=Shortage(error.micro_batch, error.peak_memory_mb))
-        except NoSpace as error:
-            ended = Ended(str(error), no_space=True)
+            ended = JobEnded(str(error), shortage=MemoryShortage(error.micro_batch, error.peak_memory_mb))
+        except DiskFull as error:
+            ended = JobEnded(str(error), no_space=True)
         except Exception as error:
-            ended = Ended(failure_reason(error, allow_text=setup.allow_text))
+            ended = JobEnded(failure_reason(error, allow_text=setup.allow_text))
         if ended.reason is not None and setup.workers > 1:
             ray.get(board.end.remote(group, job.id, ended))
             os._exit(1)  # Ray Train restarts the group; a traceback in its logs could quote a note

@@ -8,10 +8,10 @@ from clinie_core.modeling.checkpoint import Checkpoint
 from search.config.description import describe_config
 from search.promotion.gate import Decision
 
-__all__ = ["model_card"]
+__all__ = ["render_model_card"]
 
 
-def model_card(checkpoint: Checkpoint, facts: Mapping[str, str], decision: Decision | None) -> str:
+def render_model_card(checkpoint: Checkpoint, facts: Mapping[str, str], decision: Decision | None) -> str:
     """The card in Markdown.
 
     Args:

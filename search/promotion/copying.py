@@ -7,9 +7,9 @@ from mlflow.tracking import MlflowClient
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.inference.extractor import Extractor
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
-from search.promotion.registration import EXTRACTOR, check_predictions, files_of, logged_version
+from search.promotion.registration import EXTRACTOR, check_predictions, fetch_model_files, logged_version
 from search.storage.home import Home, without_password
-from search.tracking.connection import connect, experiment_id
+from search.tracking.connection import connect, get_or_create_experiment
 
 __all__ = ["copy_model"]
 
@@ -34,7 +34,7 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
         PredictionsDiffer: If the copy predicts otherwise; it is then not made champion.
     """
     client = connect(source)
-    folder = files_of(model)
+    folder = fetch_model_files(model)
     title, _, alias = model.partition("@")
     there = client.get_model_version_by_alias(title, alias) if alias else client.get_model_version(*model.split("/"))
     origin = f"{without_password(source.tracking_uri)} {there.name}/{there.version}"
@@ -49,7 +49,7 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
         version = logged_version(
             away,
             folder,
-            experiment_id(away, target, EXPERIMENT),
+            get_or_create_experiment(away, target, EXPERIMENT),
             run_id=None,
             name=name,
             tags=tags,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clinie_core.data.document import Document
 from clinie_core.inference.extractor import Extractor
-from clinie_core.modeling.distributed import World
+from clinie_core.modeling.distributed import DistributedContext
 from search.promotion.gate import Evidence, TypeScore
 
 __all__ = ["measure"]
@@ -22,7 +22,7 @@ def measure(extractor: Extractor, folder: Path, documents: Sequence[Document]) -
         folder: Its files, whose size counts.
         documents: The test split.
     """
-    world = World.current()
+    world = DistributedContext.current()
     world.reset_peak_memory()
     started = time.perf_counter()
     scores = extractor.scores(documents)

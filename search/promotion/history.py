@@ -46,7 +46,7 @@ class Entry:
     previous: str
     digest: str = ""
 
-    def computed(self) -> str:
+    def compute_digest(self) -> str:
         """The digest that the entry should have."""
         own = {k: v for k, v in asdict(self).items() if k != "digest"}
         return hashlib.sha256(json.dumps(own, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -93,7 +93,7 @@ class History:
         before = self.entries()
         at = datetime.now(UTC).isoformat(timespec="seconds")
         entry = Entry(len(before) + 1, kind, at, dict(content), before[-1].digest if before else FIRST)
-        entry = Entry(**{**asdict(entry), "digest": entry.computed()})
+        entry = Entry(**{**asdict(entry), "digest": entry.compute_digest()})
         value = json.dumps(asdict(entry), sort_keys=True)
         self.client.set_registered_model_tag(self.name, f"{PREFIX}{entry.number:06d}", value)
         return entry
@@ -107,7 +107,7 @@ class History:
             if entry.number != place:
                 faults.append(f"entry {place} is missing")
                 break
-            if entry.digest != entry.computed():
+            if entry.digest != entry.compute_digest():
                 faults.append(f"entry {place} was changed")
             if entry.previous != previous:
                 faults.append(f"entry {place} does not follow the entry before it")
@@ -122,7 +122,7 @@ class History:
             faults.append(f"version {champion} is champion, and the record says {said or 'none'}")
         return faults
 
-    def strangers(self) -> list[str]:
+    def unrecorded_versions(self) -> list[str]:
         """Versions that something else registered, which does the record no harm as long as none is champion."""
         versions = self.client.search_model_versions(f"name = '{self.name}'")
         return [str(version.version) for version in versions if HISTORY_DIGEST not in version.tags]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from clinie_core.config import Frozen, problems_from
+from clinie_core.config import FrozenModel, problems_from
 from clinie_core.errors import InputError, fail
 
 __all__ = ["SHIPPED", "Limits", "Policy", "read_policy"]
@@ -16,7 +16,7 @@ __all__ = ["SHIPPED", "Limits", "Policy", "read_policy"]
 SHIPPED = Path(__file__).with_name("policy.yaml")
 
 
-class Limits(Frozen):
+class Limits(FrozenModel):
     """Most that a model may cost; None for no limit.
 
     Args:
@@ -30,7 +30,7 @@ class Limits(Frozen):
     size_mb: float | None = Field(default=None, gt=0)
 
 
-class Policy(Frozen):
+class Policy(FrozenModel):
     """When a model may become champion.
 
     Args:

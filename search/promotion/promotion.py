@@ -18,18 +18,26 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 import clinie_core
-from clinie_core.config import Frozen
+from clinie_core.config import FrozenModel
 from clinie_core.data.document import Corpus
 from clinie_core.errors import fail
 from clinie_core.inference.extractor import Extractor
 from search.ledger.ledger import TrialRecord
-from search.promotion.card import model_card
+from search.promotion.card import render_model_card
 from search.promotion.evidence import measure
 from search.promotion.gate import Decision, Evidence, decide
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
 from search.promotion.policy import Policy
-from search.promotion.registration import EXTRACTOR, Base, check_predictions, files_of, packages, register, written
-from search.promotion.test_set_accesses import count_reads
+from search.promotion.registration import (
+    EXTRACTOR,
+    Base,
+    check_predictions,
+    fetch_model_files,
+    list_requirements,
+    register,
+    write_model,
+)
+from search.promotion.test_set_accesses import count_accesses
 from search.tracking.connection import code_version, fetch_artifacts
 
 __all__ = ["Candidate", "HistoryBroken", "Promotion", "promote", "rollback"]
@@ -43,7 +51,7 @@ class HistoryBroken(RuntimeError):
     """A model's record does not hold together; nothing is promoted on top of it."""
 
 
-class Candidate(Frozen):
+class Candidate(FrozenModel):
     """What is to be promoted, by what can be compared: equal candidates are one promotion.
 
     Args:
@@ -130,7 +138,7 @@ def promote(
     if faults:
         raise HistoryBroken(f"the record of {name} does not hold: {'; '.join(faults)}")
     champion = history.champion()
-    own = None if dry_run else _own_version(client, name, champion, candidate)
+    own = None if dry_run else _find_existing_version(client, name, champion, candidate)
     decided = history.find("decision", own) if own is not None else None
     if decided is not None:
         decision = Decision.from_json(decided.content["decision"])
@@ -139,13 +147,13 @@ def promote(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "extractor"
         trained = Extractor.load(fetch_artifacts(candidate.checkpoint, Path(scratch)))
-        extractor = written(trained, candidate.base, folder)
+        extractor = write_model(trained, candidate.base, folder)
         version = None
         if not dry_run:
-            version = _registered(client, history, candidate, key, extractor, folder, parent_run)
+            version = _register_candidate(client, history, candidate, key, extractor, folder, parent_run)
             check_predictions(client, extractor, f"models:/{name}/{version}", corpus["dev"][:PROBES])
             client.set_registered_model_alias(name, CHALLENGER, version)
-        decision = _decided(client, history, candidate, key, policy, champion, extractor, folder, corpus)
+        decision = _decide(client, history, candidate, key, policy, champion, extractor, folder, corpus)
     if version is not None:
         _say(client, name, version, extractor, decision)
         client.log_batch(parent_run, metrics=_test_metrics(decision, int(version)))
@@ -157,7 +165,7 @@ def promote(
     return Promotion(name, version, candidate, promoted, False, decision, record.metrics)
 
 
-class _Attempt(Frozen):
+class _Attempt(FrozenModel):
     """What makes a promotion one and the same: the model, the candidate, the rules, and whom it challenges."""
 
     name: str
@@ -170,7 +178,7 @@ def _key(name: str, candidate: Candidate, policy: Policy, champion: str | None) 
     return _Attempt(name=name, candidate=candidate, policy=policy, champion=champion).digest()[:16]
 
 
-def _own_version(client: MlflowClient, name: str, champion: str | None, candidate: Candidate) -> str | None:
+def _find_existing_version(client: MlflowClient, name: str, champion: str | None, candidate: Candidate) -> str | None:
     """The promotion by which the candidate became champion, if it is."""
     if champion is None:
         return None
@@ -189,7 +197,7 @@ def _finish_alias(history: History) -> None:
         history.append("promoted", {"promotion": key, "version": champion})
 
 
-def _registered(
+def _register_candidate(
     client: MlflowClient,
     history: History,
     candidate: Candidate,
@@ -207,14 +215,14 @@ def _registered(
         "clinie.candidate": candidate.digest(),
         "clinie.version": clinie_core.__version__,
         "clinie.code": code_version(),
-        "clinie.packages": " ".join(packages()),
+        "clinie.packages": " ".join(list_requirements()),
         "clinie.dev_strict_f1": f"{extractor.checkpoint.metrics['strict_f1']:.4f}",
     }
     there = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(ID) == key]
     if there:
         version = str(there[0].version)
     else:
-        card = model_card(extractor.checkpoint, tags, None)
+        card = render_model_card(extractor.checkpoint, tags, None)
         version = register(client, folder, run_id=parent_run, name=name, tags=tags, description=card)
     entry = history.find("registered", key)
     if entry is None:
@@ -224,7 +232,7 @@ def _registered(
     return version
 
 
-def _decided(
+def _decide(
     client: MlflowClient,
     history: History,
     candidate: Candidate,
@@ -241,7 +249,7 @@ def _decided(
         return Decision.from_json(decided.content["decision"])
     entry = history.find("read", key)
     if entry is None:
-        reads = 1 + count_reads(client, candidate.test_digest)
+        reads = 1 + count_accesses(client, candidate.test_digest)
         content = {
             "promotion": key,
             "study": candidate.study,
@@ -261,7 +269,7 @@ def _decided(
 def _champion_evidence(name: str, champion: str | None, corpus: Corpus) -> Evidence | None:
     if champion is None:
         return None
-    folder = files_of(f"{name}/{champion}") / EXTRACTOR
+    folder = fetch_model_files(f"{name}/{champion}") / EXTRACTOR
     return measure(Extractor.load(folder), folder, corpus["test"])
 
 
@@ -276,7 +284,7 @@ def _say(client: MlflowClient, name: str, version: str, extractor: Extractor, de
     for tag, value in said.items():
         client.set_model_version_tag(name, version, tag, value)
     facts = client.get_model_version(name, version).tags
-    client.update_model_version(name, version, model_card(extractor.checkpoint, facts, decision))
+    client.update_model_version(name, version, render_model_card(extractor.checkpoint, facts, decision))
 
 
 def _test_metrics(decision: Decision, step: int) -> list[Any]:

@@ -25,19 +25,19 @@ import clinie_core
 from clinie_core.data.corpora.jsonl import Jsonl
 from clinie_core.data.document import Document
 from clinie_core.errors import fail
-from clinie_core.inference.extractor import Extractor, found_json
+from clinie_core.inference.extractor import Extractor, annotations_to_json
 
 __all__ = [
     "EXTRACTOR",
     "Base",
     "PredictionsDiffer",
     "check_predictions",
-    "files_of",
+    "fetch_model_files",
+    "list_requirements",
+    "load_registered_extractor",
     "logged_version",
-    "packages",
     "register",
-    "registered_extractor",
-    "written",
+    "write_model",
 ]
 
 Base = Literal["whole", "pinned", "merged"]
@@ -59,13 +59,13 @@ class PredictionsDiffer(RuntimeError):
     """A registered model predicts otherwise than the model that was registered, or not at all."""
 
 
-def packages() -> list[str]:
+def list_requirements() -> list[str]:
     """The packages that a served model needs, at the versions that are here."""
     names = ("mlflow", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy", "pydantic")
     return [f"{name}=={version_of(name).partition('+')[0]}" for name in names]
 
 
-def written(extractor: Extractor, base: Base, folder: Path) -> Extractor:
+def write_model(extractor: Extractor, base: Base, folder: Path) -> Extractor:
     """Write an extractor as a registered model carries it.
 
     Args:
@@ -79,7 +79,7 @@ def written(extractor: Extractor, base: Base, folder: Path) -> Extractor:
     Raises:
         InputError: If it cannot be written so.
     """
-    reference = extractor.merged() if base == "merged" else extractor
+    reference = extractor.merge_adapter() if base == "merged" else extractor
     if base == "pinned":
         reference.save_pinned(folder)
     else:
@@ -94,7 +94,7 @@ def register(
 
     Args:
         client: The registry.
-        folder: What :func:`written` wrote.
+        folder: What :func:`write_model` wrote.
         run_id: The run that the model comes from.
         name: The registered model, which is there already.
         tags: Of the version, which has them from its first moment.
@@ -113,7 +113,7 @@ def register(
             python_model=str(SERVED),
             artifacts={"extractor": str(folder)},
             code_paths=[str(Path(clinie_core.__file__).parent)],
-            pip_requirements=packages(),
+            pip_requirements=list_requirements(),
         )
         for left in target.rglob("__pycache__"):
             for file in left.iterdir():
@@ -160,7 +160,7 @@ def check_predictions(client: MlflowClient, extractor: Extractor, uri: str, docu
     Raises:
         PredictionsDiffer: If it does not; the message holds no text.
     """
-    expected = [found_json(document) for document in extractor.annotate(documents)]
+    expected = [annotations_to_json(document) for document in extractor.annotate(documents)]
     inputs = [Jsonl().render(d) if extractor.task == "relations" else d.text for d in documents]
     asked = {"tracking_uri": client.tracking_uri, "uri": uri, "inputs": inputs}
     with tempfile.TemporaryDirectory() as elsewhere:
@@ -184,7 +184,7 @@ def check_predictions(client: MlflowClient, extractor: Extractor, uri: str, docu
         )
 
 
-def files_of(model: str, *, where: str = "--model") -> Path:
+def fetch_model_files(model: str, *, where: str = "--model") -> Path:
     """The files of a registered model, on this machine.
 
     Args:
@@ -202,7 +202,7 @@ def files_of(model: str, *, where: str = "--model") -> Path:
         raise
 
 
-def registered_extractor(model: str) -> Extractor:
+def load_registered_extractor(model: str) -> Extractor:
     """The extractor inside a registered model.
 
     Args:
@@ -211,4 +211,4 @@ def registered_extractor(model: str) -> Extractor:
     Raises:
         InputError: If the registry has no such model.
     """
-    return Extractor.load(files_of(model) / EXTRACTOR)
+    return Extractor.load(fetch_model_files(model) / EXTRACTOR)

@@ -16,7 +16,7 @@ from mlflow.pyfunc import PythonModel
 from clinie_core.data.corpora.corpus_format import Piece
 from clinie_core.data.corpora.jsonl import Jsonl
 from clinie_core.data.document import Document
-from clinie_core.inference.extractor import Extractor, found_json
+from clinie_core.inference.extractor import Extractor, annotations_to_json
 
 __all__ = ["ServedExtractor"]
 
@@ -42,7 +42,7 @@ class ServedExtractor(PythonModel):
             [{"type", "head", "tail"}, ...]}``; offsets are code points of the text, half-open.
         """
         documents = [self._document(number, text) for number, text in enumerate(model_input, start=1)]
-        return [json.dumps(found_json(document)) for document in self._extractor.annotate(documents)]
+        return [json.dumps(annotations_to_json(document)) for document in self._extractor.annotate(documents)]
 
     def _document(self, number: int, text: str) -> Document:
         if self._extractor.task == "relations":

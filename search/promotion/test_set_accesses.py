@@ -9,11 +9,11 @@ from mlflow.tracking import MlflowClient
 
 from search.promotion.history import Entry, History
 
-__all__ = ["Read", "count_reads", "reads_of_study"]
+__all__ = ["TestSetAccess", "accesses_of_study", "count_accesses"]
 
 
 @dataclass(frozen=True)
-class Read:
+class TestSetAccess:
     """One promotion that read a test split, and what it decided, if it came to that."""
 
     model: str
@@ -31,7 +31,7 @@ def _histories(client: MlflowClient) -> list[History]:
             return found
 
 
-def count_reads(client: MlflowClient, test_digest: str) -> int:
+def count_accesses(client: MlflowClient, test_digest: str) -> int:
     """How many promotions have read a test split.
 
     Args:
@@ -42,14 +42,14 @@ def count_reads(client: MlflowClient, test_digest: str) -> int:
     return len({e.content["promotion"] for e in entries if e.content["test_digest"] == test_digest})
 
 
-def reads_of_study(client: MlflowClient, study: str) -> list[Read]:
+def accesses_of_study(client: MlflowClient, study: str) -> list[TestSetAccess]:
     """Every promotion of a study that read its test split, in order of time."""
     found = []
     for history in _histories(client):
         entries = history.entries()
         decided = {e.content["promotion"]: e.content["decision"] for e in entries if e.kind == "decision"}
         found += [
-            Read(history.name, e, decided.get(e.content["promotion"]))
+            TestSetAccess(history.name, e, decided.get(e.content["promotion"]))
             for e in entries
             if e.kind == "read" and e.content["study"] == study
         ]

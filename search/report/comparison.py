@@ -8,9 +8,9 @@ from typing import Any
 from clinie_core.errors import fail
 from clinie_core.scoring.significance import Comparison
 from search.analysis.comparisons import GroupComparison
-from search.analysis.findings import Findings, compared_groups, compared_trials
+from search.analysis.findings import Findings, compare_groups_of_studies, compare_trials
 from search.config.description import describe_config
-from search.report.sections import Sheet, verdict
+from search.report.sections import ReportSection, verdict
 
 __all__ = ["StudyComparison", "compare_studies"]
 
@@ -23,7 +23,7 @@ class StudyComparison:
     scores: tuple[float, float]
     winners: Comparison | None
     searches: GroupComparison | None
-    sheet: Sheet
+    sheet: ReportSection
 
     def as_json(self) -> dict[str, Any]:
         """The comparison for ``--json``."""
@@ -49,8 +49,8 @@ def compare_studies(first: Findings, second: Findings) -> StudyComparison:
             fail("studies", f"study {findings.study!r} has no finished trial", "studies with one")
     assert first.winner is not None
     assert second.winner is not None
-    winners = compared_trials(first.winner, second.winner)
-    searches = compared_groups(first.trials, second.trials)
+    winners = compare_trials(first.winner, second.winner)
+    searches = compare_groups_of_studies(first.trials, second.trials)
     names = (first.study, second.study)
     answer = (
         f"Winners: {verdict(winners, *names)}. Searches, by the expected best of"
@@ -70,5 +70,5 @@ def compare_studies(first: Findings, second: Findings) -> StudyComparison:
         if findings.winner is not None and findings.winner.record.config is not None
     ]
     columns = ("study", "trials", "winner", f"dev {first.metric} (optimistic)", "configuration")
-    sheet = Sheet("comparison", "Which study found the better model?", answer, columns, rows)
+    sheet = ReportSection("comparison", "Which study found the better model?", answer, columns, rows)
     return StudyComparison(names, (first.winner.score, second.winner.score), winners, searches, sheet)

@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from search.analysis.findings import COSTS, Findings
 from search.report import plots
-from search.report.sections import Curve, Sheet
+from search.report.sections import Curve, ReportSection
 
 __all__ = ["render_page"]
 
@@ -23,7 +23,9 @@ RESPONSES = 6
 """Most dimensions whose response is drawn."""
 
 
-def render_page(title: str, facts: str, sheets: Sequence[Sheet], findings: Findings, shots: Mapping[str, Curve]) -> str:
+def render_page(
+    title: str, facts: str, sheets: Sequence[ReportSection], findings: Findings, shots: Mapping[str, Curve]
+) -> str:
     """Render the page.
 
     Args:

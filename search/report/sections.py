@@ -11,7 +11,7 @@ from search.analysis.comparisons import GroupComparison
 from search.analysis.findings import CorpusRow, Findings, GroupRow, ScoredTrial, cost
 from search.config.description import describe_config
 
-__all__ = ["Curve", "ReadOfTest", "Sheet", "sheets_of", "verdict"]
+__all__ = ["Curve", "ReportSection", "TestSetAccess", "build_sections", "verdict"]
 
 Curve = Sequence[tuple[int, float, float, float]]
 """Documents trained on, score, lower and upper end of its interval."""
@@ -19,7 +19,7 @@ NO_EVIDENCE = "no evidence"
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ReportSection:
     """One question of a report.
 
     Args:
@@ -40,7 +40,7 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class ReadOfTest:
+class TestSetAccess:
     """One promotion of the study: when it read the test split, what it decided, and the score."""
 
     model: str
@@ -63,13 +63,13 @@ def verdict(comparison: GroupComparison | Comparison | None, first: str, second:
     return f"{better} beats {worse}: {first} less {second} is {span}"
 
 
-def sheets_of(
+def build_sections(
     findings: Findings,
     *,
     shots: Mapping[str, Curve],
-    reads: Sequence[ReadOfTest],
+    reads: Sequence[TestSetAccess],
     corpora: Sequence[CorpusRow] = (),
-) -> list[Sheet]:
+) -> list[ReportSection]:
     """All sheets of a report, in its order.
 
     Args:
@@ -114,12 +114,12 @@ def _words(trial: ScoredTrial) -> str:
     return describe_config(trial.record.config) if trial.record.config else ""
 
 
-def _winner(findings: Findings) -> Sheet:
+def _winner(findings: Findings) -> ReportSection:
     winner, metric = findings.winner, findings.metric
     title = "What won, and by how much?"
     ended = ", ".join(f"{count} {state}" for state, count in findings.states.items())
     if winner is None:
-        return Sheet("winner", title, f"No trial has finished yet ({ended}).")
+        return ReportSection("winner", title, f"No trial has finished yet ({ended}).")
     answer = f"Trial {winner.record.number} won with dev {metric} {winner.score:.4f} ({ended}): {_words(winner)}."
     if findings.corrected is not None:
         fair = findings.corrected
@@ -136,10 +136,12 @@ def _winner(findings: Findings) -> Sheet:
         for t, span in ((winner, findings.interval), (second, None))
         if t is not None
     ]
-    return Sheet("winner", title, answer, ("", f"dev {metric} (optimistic)", "95 % interval", "configuration"), rows)
+    return ReportSection(
+        "winner", title, answer, ("", f"dev {metric} (optimistic)", "95 % interval", "configuration"), rows
+    )
 
 
-def _groups(key: str, title: str, rows: Sequence[GroupRow], metric: str, noun: str) -> Sheet | None:
+def _groups(key: str, title: str, rows: Sequence[GroupRow], metric: str, noun: str) -> ReportSection | None:
     if not rows:
         return None
     reference = next(row for row in rows if row.is_reference)
@@ -169,17 +171,17 @@ def _groups(key: str, title: str, rows: Sequence[GroupRow], metric: str, noun: s
                 _number(best.score),
                 _span(row.interval),
                 f"{100 * row.kept:.1f} %" if row.kept is not None else "-",
-                _count(best.measured("trainable_parameters")),
-                _count(best.measured("peak_memory_mb")),
-                _number(best.measured("seconds"), 1),
-                _number(best.measured("documents_per_second"), 1),
+                _count(best.get_metric("trainable_parameters")),
+                _count(best.get_metric("peak_memory_mb")),
+                _number(best.get_metric("seconds"), 1),
+                _number(best.get_metric("documents_per_second"), 1),
                 decided,
             )
         )
-    return Sheet(key, title, answer, columns, cells, narrow=(0, 1, 2, 4, 5, 9))
+    return ReportSection(key, title, answer, columns, cells, narrow=(0, 1, 2, 4, 5, 9))
 
 
-def _trends(findings: Findings) -> Sheet | None:
+def _trends(findings: Findings) -> ReportSection | None:
     if not findings.trends:
         return None
     rows = []
@@ -194,7 +196,7 @@ def _trends(findings: Findings) -> Sheet | None:
         if sure
         else f"{NO_EVIDENCE.capitalize()} that the score follows any numeric dimension."
     )
-    return Sheet(
+    return ReportSection(
         "trends",
         "How does the score respond to ranks, learning rates and other numbers?",
         answer,
@@ -203,7 +205,7 @@ def _trends(findings: Findings) -> Sheet | None:
     )
 
 
-def _corpora(corpora: Sequence[CorpusRow]) -> Sheet | None:
+def _corpora(corpora: Sequence[CorpusRow]) -> ReportSection | None:
     """One model for several corpora against one model each."""
     if not corpora:
         return None
@@ -227,10 +229,10 @@ def _corpora(corpora: Sequence[CorpusRow]) -> Sheet | None:
         ". ".join(said) + "." if said else "No study of one of these corpora alone is in this home to compare with."
     )
     columns = ("corpus", "strict F1, one model for all", "one for it alone", "study", "difference")
-    return Sheet("corpora", "One model for several corpora, or one each?", answer, columns, rows)
+    return ReportSection("corpora", "One model for several corpora, or one each?", answer, columns, rows)
 
 
-def _shots(shots: Mapping[str, Curve]) -> Sheet | None:
+def _shots(shots: Mapping[str, Curve]) -> ReportSection | None:
     if not shots:
         return None
     rows = [
@@ -241,10 +243,10 @@ def _shots(shots: Mapping[str, Curve]) -> Sheet | None:
     ends = {name: (points[0], points[-1]) for name, points in shots.items()}
     said = (f"{name}: {a[1]:.3f} with {a[0]}, {b[1]:.3f} with {b[0]}" for name, (a, b) in ends.items())
     columns = ("", "documents", "strict F1", "interval")
-    return Sheet("shots", "How many documents does it take?", "; ".join(said) + ".", columns, rows)
+    return ReportSection("shots", "How many documents does it take?", "; ".join(said) + ".", columns, rows)
 
 
-def _front(findings: Findings) -> Sheet | None:
+def _front(findings: Findings) -> ReportSection | None:
     if not findings.front:
         return None
     rows = [
@@ -252,8 +254,8 @@ def _front(findings: Findings) -> Sheet | None:
             f"trial {t.record.number}",
             _number(t.score),
             _number(cost(t, "seconds_per_document") * 1000, 1),
-            _count(t.measured("peak_memory_mb")),
-            _count(t.measured("trainable_parameters")),
+            _count(t.get_metric("peak_memory_mb")),
+            _count(t.get_metric("trainable_parameters")),
             _words(t),
         )
         for t in findings.front
@@ -268,10 +270,10 @@ def _front(findings: Findings) -> Sheet | None:
     )
     kept = f"{len(rows)} {'is' if len(rows) == 1 else 'are'} beaten"
     answer = f"Of {_trials_in_words(len(findings.trials))}, {kept} by no other in all of these at once."
-    return Sheet("front", "What does the score cost in speed, memory and parameters?", answer, columns, rows)
+    return ReportSection("front", "What does the score cost in speed, memory and parameters?", answer, columns, rows)
 
 
-def _importances(findings: Findings) -> Sheet | None:
+def _importances(findings: Findings) -> ReportSection | None:
     if not findings.importances:
         return None
     rows = [(path, f"{100 * share:.1f} %") for path, share in findings.importances.items()]
@@ -279,10 +281,10 @@ def _importances(findings: Findings) -> Sheet | None:
         f"Among the dimensions that every finished trial has, {rows[0][0]} explains most of what sets the best tenth"
         " apart (PED-ANOVA)."
     )
-    return Sheet("importances", "Which dimensions mattered?", answer, ("dimension", "share"), rows)
+    return ReportSection("importances", "Which dimensions mattered?", answer, ("dimension", "share"), rows)
 
 
-def _history(findings: Findings) -> Sheet | None:
+def _history(findings: Findings) -> ReportSection | None:
     if not findings.history:
         return None
     _, hours, best = findings.history[-1]
@@ -291,23 +293,25 @@ def _history(findings: Findings) -> Sheet | None:
         f"{_trials_in_words(len(findings.history))} in {hours:.2f} hours of compute; the best score was reached by the"
         f" {first}{'st' if first == 1 else 'nd' if first == 2 else 'rd' if first == 3 else 'th'} trial that ended."
     )
-    return Sheet("history", "Did more trials help?", answer)
+    return ReportSection("history", "Did more trials help?", answer)
 
 
-def _test(reads: Sequence[ReadOfTest]) -> Sheet:
+def _test(reads: Sequence[TestSetAccess]) -> ReportSection:
     title = "What does the test split say, and how often was it read?"
     if not reads:
-        return Sheet("test", title, "Nothing: the test split has not been read. A promotion reads it.")
+        return ReportSection("test", title, "Nothing: the test split has not been read. A promotion reads it.")
     rows = [(r.model, r.when, f"trial {r.trial}", str(r.reads), r.decision, r.score) for r in reads]
     times = max(r.reads for r in reads)
     answer = (
         f"Read {times} time{'s' if times > 1 else ''} by promotions; each read after the first is held to a stricter"
         " level."
     )
-    return Sheet("test", title, answer, ("model", "when", "trial", "read no.", "decision", "test strict F1"), rows)
+    return ReportSection(
+        "test", title, answer, ("model", "when", "trial", "read no.", "decision", "test strict F1"), rows
+    )
 
 
-def _trials(findings: Findings) -> Sheet:
+def _trials(findings: Findings) -> ReportSection:
     sign = -1 if findings.maximized else 1
     rows = [
         (
@@ -322,4 +326,4 @@ def _trials(findings: Findings) -> Sheet:
     ]
     columns = ("trial", "state", f"dev {findings.metric} (optimistic)", "best epoch", "configuration", "again")
     answer = "Every trial that did an epoch, best first, with the command that trains it again."
-    return Sheet("trials", "All trials", answer, columns, rows, narrow=(0, 1, 2, 4))
+    return ReportSection("trials", "All trials", answer, columns, rows, narrow=(0, 1, 2, 4))

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clinie_core.training.transfer import TransferResult
-from search.analysis.findings import CorpusRow, Findings, ScoredTrial, compared_with_single, find
+from search.analysis.findings import CorpusRow, Findings, ScoredTrial, analyze, compare_with_single
 from search.config.space_file import SpaceFile
 from search.ledger.ledger import Ledger, open_storage, study_names
-from search.promotion.test_set_accesses import reads_of_study
-from search.report.sections import Curve, ReadOfTest, Sheet, sheets_of
-from search.study.transfer import RESULTS, summarized
+from search.promotion.test_set_accesses import accesses_of_study
+from search.report.sections import Curve, ReportSection, TestSetAccess, build_sections
+from search.study.transfer import RESULTS, summarize
 from search.tracking.connection import connect
-from search.tracking.document_counts import kept_counts
+from search.tracking.document_counts import fetch_document_counts
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
     from search.storage.home import Home
 
-__all__ = ["StudyReport", "gather"]
+__all__ = ["StudyReport", "build_study_report"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StudyReport:
     file: SpaceFile
     findings: Findings
     shots: dict[str, Curve]
-    reads: list[ReadOfTest]
+    reads: list[TestSetAccess]
     corpora: list[CorpusRow]
     parent_run: str | None
 
@@ -43,9 +43,9 @@ class StudyReport:
         return f"Study {file.study}: {file.task} on {file.corpus_title}, chosen by {file.objective[0].metric} on dev."
 
     @property
-    def sheets(self) -> list[Sheet]:
+    def sheets(self) -> list[ReportSection]:
         """The report's sections."""
-        return sheets_of(self.findings, shots=self.shots, reads=self.reads, corpora=self.corpora)
+        return build_sections(self.findings, shots=self.shots, reads=self.reads, corpora=self.corpora)
 
     def as_json(self) -> dict[str, Any]:
         """The report's sections for ``--json``."""
@@ -63,7 +63,7 @@ class StudyReport:
         }
 
 
-def gather(home: Home, study: str) -> StudyReport:
+def build_study_report(home: Home, study: str) -> StudyReport:
     """Read all that is known of a study.
 
     Args:
@@ -75,12 +75,12 @@ def gather(home: Home, study: str) -> StudyReport:
     """
     ledger = Ledger.open(open_storage(home), study)
     attributes, records, client = ledger.attributes, ledger.records(), connect(home)
-    findings = find(
+    findings = analyze(
         study,
         records,
         ledger.metrics[0],
         maximized=ledger.maximized,
-        counts=kept_counts(client, records),
+        counts=fetch_document_counts(client, records),
         importances=ledger.importances(),
     )
     file = SpaceFile.model_validate(attributes["space"])
@@ -96,7 +96,7 @@ def _corpora(home: Home, client: MlflowClient, file: SpaceFile, findings: Findin
         return []
     rows = []
     for source in file.corpus:
-        score = winner.measured(f"{source.title}.strict_f1")
+        score = winner.get_metric(f"{source.title}.strict_f1")
         row = CorpusRow(source.title, score)
         for name in study_names(home):
             ledger = Ledger.open(open_storage(home), name)
@@ -105,26 +105,26 @@ def _corpora(home: Home, client: MlflowClient, file: SpaceFile, findings: Findin
             same = [o.title for o in other.corpus] == [source.title] and other.task == file.task
             if not same or best is None or ledger.metrics[0] != findings.metric:
                 continue
-            counts = kept_counts(client, [best]).get(best.number)
+            counts = fetch_document_counts(client, [best]).get(best.number)
             single = ScoredTrial(best, findings.metric, counts)
             if row.alone is None or single.score > row.alone:
-                compared = compared_with_single(winner, source.title, single)
+                compared = compare_with_single(winner, source.title, single)
                 row = CorpusRow(source.title, score, name, single.score, compared)
         rows.append(row)
     return rows
 
 
-def _reads(client: MlflowClient, study: str) -> list[ReadOfTest]:
+def _reads(client: MlflowClient, study: str) -> list[TestSetAccess]:
     """Every promotion of the study that read the test split."""
     found = []
-    for read in reads_of_study(client, study):
+    for read in accesses_of_study(client, study):
         decision, content = read.decision, read.entry.content
         said = "-" if decision is None else "passed" if decision["promote"] else "refused"
         score = "-"
         if decision is not None:
             low, high = decision["interval"]
             score = f"{decision['test']['strict_f1']:.4f} ({low:.4f} to {high:.4f})"
-        found.append(ReadOfTest(read.model, read.entry.at, int(content["trial"]), int(content["read"]), said, score))
+        found.append(TestSetAccess(read.model, read.entry.at, int(content["trial"]), int(content["read"]), said, score))
     return found
 
 
@@ -135,7 +135,7 @@ def _transfer_curves(home: Home, study: str) -> dict[str, Curve]:
         return {}
     results = [TransferResult(**result) for result in json.loads(file.read_text(encoding="utf-8"))["results"]]
     curves: defaultdict[str, list[tuple[int, float, float, float]]] = defaultdict(list)
-    for row in summarized(results):
+    for row in summarize(results):
         curves[f"{row.holdout}, left out"].append((row.shots, row.mean, row.low, row.high))
     return dict(curves)
 

@@ -16,13 +16,13 @@ from clinie_core.scoring import Scores
 from clinie_core.scoring.significance import interval
 from search.config.description import describe_config
 from search.ledger.ledger import TrialRecord
-from search.report.sections import Sheet
+from search.report.sections import ReportSection
 
 if TYPE_CHECKING:
-    from clinie_core.training.memory_estimate import Footprint
+    from clinie_core.training.memory_estimate import MemoryEstimate
     from search.study.transfer import TransferRow
 
-__all__ = ["marked_text", "plan_table", "print_sheets", "scores_table", "transfer_table", "trials_table"]
+__all__ = ["marked_text", "plan_table", "print_sections", "scores_table", "transfer_table", "trials_table"]
 
 WIDE = 140
 """A terminal of so many columns shows a report's tables in whole."""
@@ -55,7 +55,7 @@ def trials_table(title: str, records: Sequence[TrialRecord], metric: str, *, max
     return table
 
 
-def print_sheets(console: Console, facts: str, sheets: Sequence[Sheet]) -> None:
+def print_sections(console: Console, facts: str, sheets: Sequence[ReportSection]) -> None:
     """Print a report's sections, one after the other."""
     console.print(f"[dim]{escape(facts)}[/dim]")
     for sheet in sheets:
@@ -75,7 +75,7 @@ def print_sheets(console: Console, facts: str, sheets: Sequence[Sheet]) -> None:
         console.print(table)
 
 
-def plan_table(configs: Sequence[TrialConfig], sizes: Sequence[Footprint]) -> RenderableType:
+def plan_table(configs: Sequence[TrialConfig], sizes: Sequence[MemoryEstimate]) -> RenderableType:
     """Configurations with their parameters and rough memory."""
     table = Table(header_style="bold", box=None, padding=(0, 2))
     table.add_column("configuration", overflow="fold")

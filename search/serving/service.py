@@ -21,7 +21,7 @@ from clinie_core.data.corpora.corpus_format import Piece
 from clinie_core.data.corpora.jsonl import Jsonl
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError
-from clinie_core.inference.extractor import Extractor, found_json
+from clinie_core.inference.extractor import Extractor, annotations_to_json
 from search.cluster.session import ray_session
 from search.serving.api import FoundIn, Health, Notes, PredictionFailed, Predictions, TooLarge, make_api
 from search.trials.failure import failure_reason
@@ -80,7 +80,7 @@ def _application(name: str, folder: str, max_characters: int, threads: int) -> A
                 annotated = await asyncio.to_thread(self._extractor.annotate, documents)
             except Exception as error:  # its own words may quote a note, and Serve would log them
                 raise PredictionFailed(failure_reason(error, allow_text=False)) from None
-            return [found_json(document) for document in annotated]
+            return [annotations_to_json(document) for document in annotated]
 
     return Service.bind()  # type: ignore[attr-defined]  # what the decorators make of the class
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import clinie_core
 from clinie_core.errors import fail
 
-__all__ = ["LEDGER_VARIABLE", "STORAGE_VARIABLE", "Home", "source_digest", "without_password"]
+__all__ = ["LEDGER_VARIABLE", "STORAGE_VARIABLE", "Home", "compute_source_digest", "without_password"]
 
 LEDGER_VARIABLE = "CLINIE_LEDGER"
 STORAGE_VARIABLE = "CLINIE_STORAGE"
@@ -118,7 +118,7 @@ def _status(file: Path) -> os.stat_result | None:
 
 
 @cache
-def source_digest() -> str:
+def compute_source_digest() -> str:
     """A sha256 over clinie's own sources: driver and workers must run the same code."""
     state = hashlib.sha256()
     for package in (Path(clinie_core.__file__).parent, Path(__file__).parent.parent):

@@ -14,7 +14,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from clinie_core.config import BEST, LAST
-from clinie_core.errors import fail, room_for
+from clinie_core.errors import fail, map_disk_full
 from search.storage.home import STORAGE_VARIABLE
 
 __all__ = ["TrialStore", "open_file_system"]
@@ -55,7 +55,7 @@ class TrialStore:
         """Keep a trial's folder as it is now; ``best`` goes first, since ``last`` speaks of it.
 
         Raises:
-            NoSpace: If the disk of temporary files, where a folder is packed, is full.
+            DiskFull: If the disk of temporary files, where a folder is packed, is full.
         """
         for part in (BEST, LAST):
             if not (folder / part).is_dir():
@@ -68,7 +68,7 @@ class TrialStore:
     def _put(self, folder: Path, path: str) -> None:
         with tempfile.TemporaryDirectory() as place:
             packed = Path(place) / "packed.tar"
-            with room_for(packed), tarfile.open(packed, "w") as archive:
+            with map_disk_full(packed), tarfile.open(packed, "w") as archive:
                 archive.add(folder, arcname=folder.name)
             self._fs.create_dir(path.rpartition("/")[0], recursive=True)
             fs.copy_files(str(packed), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self._fs)
@@ -77,7 +77,7 @@ class TrialStore:
         """Bring to a folder what is kept of a trial, which may be nothing.
 
         Raises:
-            NoSpace: If the folder's disk is full.
+            DiskFull: If the folder's disk is full.
         """
         for part in parts:
             path = self._path(number, part)
@@ -87,7 +87,7 @@ class TrialStore:
             with (
                 self._fs.open_input_stream(path) as stream,
                 tarfile.open(fileobj=stream, mode="r|") as archive,
-                room_for(folder),
+                map_disk_full(folder),
             ):
                 archive.extractall(folder, filter="data")
 

@@ -17,11 +17,11 @@ from search.storage.home import Home
 from search.storage.trial_store import TrialStore
 from search.tracking.tracker import Tracker
 
-__all__ = ["Bookkeeper"]
+__all__ = ["CheckpointManager"]
 
 
-class Bookkeeper:
-    """Keeps MLflow and checkpoints in step with the ledger; a :class:`search.tune.searcher.Listener`.
+class CheckpointManager:
+    """Keeps MLflow and checkpoints in step with the ledger; a :class:`search.tune.searcher.TrialListener`.
 
     Args:
         ledger: The study.
@@ -67,7 +67,7 @@ class Bookkeeper:
             self._rank(record)
         kept = number in self._kept()
         if kept and best.is_dir():  # where it is until MLflow has it
-            self._ledger.place(number, {"checkpoint": best.as_uri()})
+            self._ledger.set_locations(number, {"checkpoint": best.as_uri()})
         assert record.config is not None
         self._tracker.end(
             number,
@@ -95,7 +95,7 @@ class Bookkeeper:
             self._holding.discard(beaten)
             self._tracker.drop(beaten)
 
-    def clear(self, ended: Iterable[int]) -> None:
+    def remove_leftovers(self, ended: Iterable[int]) -> None:
         """Remove what is left of trials that have ended: a driver may be killed right after it has recorded an end.
 
         Args:
@@ -106,7 +106,7 @@ class Bookkeeper:
             if number in stored or self._home.trial_folder(self._ledger.name, number).is_dir():
                 self.trial_recorded(number)
 
-    def interrupted(self, record: TrialRecord) -> None:
+    def mark_interrupted(self, record: TrialRecord) -> None:
         """Mark the run of a trial that a resume will go on with."""
         if record.config is not None and record.run_id is not None:
             self._tracker.end(

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinie_core.errors import fail
-from search.ledger.storage import held, is_held
+from search.ledger.storage import hold_study, is_study_held
 from search.storage.home import Home
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-__all__ = ["ask_to_stop", "is_running", "locked"]
+__all__ = ["ask_to_stop", "hold_lock", "is_running"]
 
 
 def _file(home: Home, study: str) -> Path:
@@ -29,7 +29,7 @@ def _file(home: Home, study: str) -> Path:
 
 
 @contextmanager
-def locked(home: Home, study: str, storage: BaseStorage) -> Iterator[None]:
+def hold_lock(home: Home, study: str, storage: BaseStorage) -> Iterator[None]:
     """Hold a study's lock, so that two searches do not write one study.
 
     Args:
@@ -50,14 +50,14 @@ def locked(home: Home, study: str, storage: BaseStorage) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        with held(storage, study):
+        with hold_study(storage, study):
             yield
         lock.truncate(0)
 
 
 def is_running(home: Home, study: str, storage: BaseStorage) -> bool:
     """Whether a search of the study is under way in this home or, as far as a ledger can tell, on another machine."""
-    return _is_locked(home, study) or is_held(storage, study)
+    return _is_locked(home, study) or is_study_held(storage, study)
 
 
 def _is_locked(home: Home, study: str) -> bool:

@@ -16,14 +16,14 @@ from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile
 from search.ledger.ledger import ENDED, Ledger, Storage, TrialRecord, open_storage
 from search.storage.home import Home, without_password
-from search.study.lock import locked
+from search.study.lock import hold_lock
 from search.study.progress import Progress
 
 if TYPE_CHECKING:
-    from search.study.checkpoint_manager import Bookkeeper
+    from search.study.checkpoint_manager import CheckpointManager
     from search.tracking.tracker import Tracker
 
-__all__ = ["Study", "StudyFailed", "StudyOutcome", "standing"]
+__all__ = ["Study", "StudyFailed", "StudyOutcome", "current_records"]
 
 SEARCHED = ("train", "dev")
 """The splits that a search reads; test belongs to promotion."""
@@ -86,7 +86,7 @@ class Study:
         self.warnings: list[Problem] = summarize(self.corpus).warnings()
 
     @classmethod
-    def reopen(cls, home: Home, name: str) -> Study:
+    def open(cls, home: Home, name: str) -> Study:
         """A study that exists, as its ledger has it.
 
         Raises:
@@ -99,7 +99,7 @@ class Study:
         return study
 
     @classmethod
-    def extended(cls, home: Home, name: str, *, trials: int, hours: float | None) -> Study:
+    def extend(cls, home: Home, name: str, *, trials: int, hours: float | None) -> Study:
         """A study that exists, with more trials to run; the ledger keeps its new budget.
 
         Args:
@@ -109,15 +109,15 @@ class Study:
             hours: How long it may run from now; None as before.
 
         Raises:
-            InputError: As for :meth:`reopen`, or if it is being searched.
+            InputError: As for :meth:`open`, or if it is being searched.
         """
-        study = cls.reopen(home, name)
+        study = cls.open(home, name)
         budget = study.file.budget.model_copy(update={"trials": study.file.budget.trials + trials})
         if hours is not None:
             budget = budget.model_copy(update={"hours": hours})
         study.file = study.file.model_copy(update={"budget": budget})
         storage = open_storage(home)
-        with locked(home, name, storage):
+        with hold_lock(home, name, storage):
             Ledger.open(storage, name).set_attribute("space", study.file.model_dump(mode="json"))
         return study
 
@@ -155,34 +155,34 @@ class Study:
         Raises:
             InputError: If a study of that name exists (without ``resume``), or runs already.
             StudyFailed: If every trial failed, or the workers cannot start.
-            NoSpace: If a disk is full.
-            LedgerAway: If the ledger cannot be written.
+            DiskFull: If a disk is full.
+            LedgerUnavailable: If the ledger cannot be written.
         """
         from search.cluster.session import ray_session
-        from search.study.checkpoint_manager import Bookkeeper
+        from search.study.checkpoint_manager import CheckpointManager
         from search.tracking.connection import connect, require_reachable
-        from search.tracking.datasets import dataset_facts
+        from search.tracking.datasets import summarize_splits
         from search.tracking.tracker import StudyFacts, Tracker
 
         storage, client = open_storage(self.home), connect(self.home)
         require_reachable(client)
         if progress:
             progress.prepare(self.name, str(self.home.root))
-        with locked(self.home, self.name, storage):
+        with hold_lock(self.home, self.name, storage):
             if not resume:
                 self._begin(storage)
             ledger = Ledger.open(storage, self.name, self.file.algorithm)
             facts = StudyFacts(
-                self.name, self._tags(allow_text=allow_text), dataset_facts(self.corpus, self.file.corpus_title)
+                self.name, self._tags(allow_text=allow_text), summarize_splits(self.corpus, self.file.corpus_title)
             )
-            tracker = Tracker(client, self.home, facts, ledger.place)
+            tracker = Tracker(client, self.home, facts, ledger.set_locations)
             ledger.set_attribute("parent_run", tracker.parent)
             if self.home.server and without_password(self.home.server) == self.home.server:
                 ledger.set_attribute("server", self.home.server)
-            keeper = Bookkeeper(ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints)
+            keeper = CheckpointManager(ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints)
             listeners = [keeper, *([progress] if progress else [])]
             ended = [record.number for record in ledger.records() if record.state in ENDED]
-            keeper.clear(ended)
+            keeper.remove_leftovers(ended)
             remaining = self.file.budget.trials - len(ended)
             broken = None
             if remaining > 0:
@@ -211,7 +211,7 @@ class Study:
         self, ledger: Ledger, listeners: list[Any], trials: int, progress: Progress | None, *, allow_text: bool
     ) -> str | None:
         """Run the trials that are left; why the workers could not go on, if they could not."""
-        from search.pool.pool import Pool
+        from search.pool.pool import WorkerPool
         from search.pool.program import TrainingProgram
         from search.tune.run import run_trials
         from search.tune.stop_signal import StopSignal
@@ -219,7 +219,7 @@ class Study:
         folder = self.home.study_folder(self.name)
         program = TrainingProgram.share(self.corpus, self.home.trials_url(self.name))
         stop = StopSignal()
-        with Pool(self.file.resources, program, self.home.ray_folder(self.name), allow_text=allow_text) as pool:
+        with WorkerPool(self.file.resources, program, self.home.ray_folder(self.name), allow_text=allow_text) as pool:
             with progress.watch(ledger) if progress else nullcontext(), stop.listening():
                 run_trials(
                     pool,
@@ -236,9 +236,11 @@ class Study:
         self._stopped = stop.given
         return broken
 
-    def _conclude(self, ledger: Ledger, tracker: Tracker, keeper: Bookkeeper, broken: str | None) -> StudyOutcome:
+    def _conclude(
+        self, ledger: Ledger, tracker: Tracker, keeper: CheckpointManager, broken: str | None
+    ) -> StudyOutcome:
         for number in ledger.interrupt(broken or "the search ended before the trial"):
-            keeper.interrupted(ledger.record(number))
+            keeper.mark_interrupted(ledger.record(number))
         records, best = ledger.records(), ledger.best()
         interrupted = [record.number for record in records if record.state == "interrupted"]
         summary: dict[str, Any] = {f"trials_{state}": sum(r.state == state for r in records) for state in ENDED}
@@ -271,7 +273,7 @@ class Study:
         return "\n\n".join(lines)
 
 
-def standing(ledger: Ledger, *, running: bool) -> list[TrialRecord]:
+def current_records(ledger: Ledger, *, running: bool) -> list[TrialRecord]:
     """A study's trials as they stand: without a search under way, what was running is interrupted."""
     records = ledger.records()
     if running:

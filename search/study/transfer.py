@@ -12,7 +12,7 @@ from typing import Any
 from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.loading import load_corpora
 from clinie_core.data.document import Corpus
-from clinie_core.data.schema import corpus_of
+from clinie_core.data.schema import corpus_name
 from clinie_core.errors import fail
 from clinie_core.training.transfer import TransferResult
 from search.config.domains import RandomChooser
@@ -20,7 +20,7 @@ from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile
 from search.storage.home import Home
 
-__all__ = ["TransferRow", "run_transfer", "summarized"]
+__all__ = ["TransferRow", "run_transfer", "summarize"]
 
 RESULTS = "transfer.json"
 
@@ -106,7 +106,7 @@ def run_transfer(
 
 
 def _only(corpus: Corpus, name: str) -> Corpus:
-    return Corpus({s: tuple(d for d in docs if corpus_of(d) == name) for s, docs in corpus.splits.items()})
+    return Corpus({s: tuple(d for d in docs if corpus_name(d) == name) for s, docs in corpus.splits.items()})
 
 
 def _write(file: Path, config: TrialConfig, results: Sequence[TransferResult]) -> None:
@@ -124,7 +124,7 @@ def _record(home: Home, file: SpaceFile, config: TrialConfig, results: Sequence[
     record_transfer(connect(home), home, file.study, config, rows)
 
 
-def summarized(results: Sequence[TransferResult]) -> list[TransferRow]:
+def summarize(results: Sequence[TransferResult]) -> list[TransferRow]:
     """The table: for each corpus left out and number of documents the mean over the seeds."""
     rows = []
     for holdout, shots in sorted({(r.holdout, r.shots) for r in results}):

@@ -22,15 +22,15 @@ from mlflow.tracking import MlflowClient
 
 import clinie_core
 from clinie_core.errors import fail
-from search.storage.home import Home, source_digest, without_password
+from search.storage.home import Home, compute_source_digest, without_password
 
 __all__ = [
     "code_version",
     "connect",
-    "experiment_id",
     "fetch_artifacts",
+    "get_or_create_experiment",
     "is_unreachable",
-    "keep_page",
+    "log_report",
     "require_reachable",
 ]
 
@@ -89,10 +89,10 @@ def code_version() -> str:
         ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
     )
     commit = f"+{found.stdout.strip()}" if found.returncode == 0 and (root / "pyproject.toml").is_file() else ""
-    return f"{clinie_core.__version__}{commit} ({source_digest()[:12]})"
+    return f"{clinie_core.__version__}{commit} ({compute_source_digest()[:12]})"
 
 
-def experiment_id(client: MlflowClient, home: Home, name: str) -> str:
+def get_or_create_experiment(client: MlflowClient, home: Home, name: str) -> str:
     """An experiment by its name, made where it is not there."""
     found = client.get_experiment_by_name(name)
     if found is not None:
@@ -108,7 +108,7 @@ def experiment_id(client: MlflowClient, home: Home, name: str) -> str:
         return str(again.experiment_id)
 
 
-def keep_page(client: MlflowClient, run_id: str, file: Path) -> None:
+def log_report(client: MlflowClient, run_id: str, file: Path) -> None:
     """Keep a report as an artifact of its study's run."""
     client.log_artifact(run_id, str(file), "report")
 

@@ -11,7 +11,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from clinie_core.data.document import Corpus
 
-__all__ = ["DatasetFacts", "dataset_facts", "dataset_inputs"]
+__all__ = ["DatasetFacts", "make_dataset_inputs", "summarize_splits"]
 
 CONTEXTS = {"train": "training", "dev": "validation", "test": "testing"}
 DIGEST_LENGTH = 36
@@ -32,7 +32,7 @@ class DatasetFacts:
     relations: dict[str, int]
 
 
-def dataset_facts(corpus: Corpus, name: str) -> list[DatasetFacts]:
+def summarize_splits(corpus: Corpus, name: str) -> list[DatasetFacts]:
     """Count each split of a corpus.
 
     Args:
@@ -49,7 +49,7 @@ def dataset_facts(corpus: Corpus, name: str) -> list[DatasetFacts]:
     return facts
 
 
-def dataset_inputs(facts: list[DatasetFacts]) -> list[DatasetInput]:
+def make_dataset_inputs(facts: list[DatasetFacts]) -> list[DatasetInput]:
     """The inputs of a run that used these splits."""
     return [
         DatasetInput(

@@ -11,10 +11,10 @@ from mlflow.tracking import MlflowClient
 from clinie_core.scoring.document_counts import FILE, DocumentCounts
 from search.ledger.ledger import TrialRecord
 
-__all__ = ["kept_counts"]
+__all__ = ["fetch_document_counts"]
 
 
-def kept_counts(client: MlflowClient, records: Iterable[TrialRecord]) -> dict[int, DocumentCounts]:
+def fetch_document_counts(client: MlflowClient, records: Iterable[TrialRecord]) -> dict[int, DocumentCounts]:
     """Fetch what trials have kept, by number; those that kept none are left out."""
     found = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clinie_core.errors import room_for
+from clinie_core.errors import map_disk_full
 
 __all__ = ["Event", "Outbox"]
 
@@ -62,7 +62,7 @@ class Outbox:
             Whether it was delivered.
 
         Raises:
-            NoSpace: If it can be neither delivered nor kept.
+            DiskFull: If it can be neither delivered nor kept.
         """
         if self._waiting and time.monotonic() - self._asked >= PAUSE_SECONDS:
             self.flush()
@@ -109,7 +109,7 @@ class Outbox:
     def _keep(self, event: Event) -> None:
         self._waiting.append(event)
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with room_for(self._file), self._file.open("a", encoding="utf-8") as stream:
+        with map_disk_full(self._file), self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(event) + "\n")
             stream.flush()
             os.fsync(stream.fileno())

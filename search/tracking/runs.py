@@ -12,12 +12,12 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from clinie_core.backbones.pretrained import architecture_of
+from clinie_core.backbones.pretrained import read_architecture
 from clinie_core.config import TrialConfig
 from clinie_core.scoring.document_counts import FILE as COUNTS_FILE
 from search.config.description import formulation_name, run_name
 from search.config.objectives import SYSTEM
-from search.tracking.datasets import DatasetFacts, dataset_inputs
+from search.tracking.datasets import DatasetFacts, make_dataset_inputs
 from search.tracking.outbox import Event
 
 __all__ = ["BATCH_METRICS", "CHECKPOINT", "Runs", "params_of"]
@@ -124,7 +124,7 @@ class Runs:
             "clinie.trial": str(number),
             "clinie.state": "running",
             "clinie.backbone": config.backbone.name,
-            "clinie.architecture": architecture_of(config.backbone),
+            "clinie.architecture": read_architecture(config.backbone),
             "clinie.formulation": formulation_name(config),
             "clinie.finetuning": config.finetuning.name,
             "clinie.config_digest": config.digest(),
@@ -132,7 +132,7 @@ class Runs:
         }
         run_id = str(self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id)
         self._client.log_batch(run_id, params=params_of(config))
-        self._client.log_inputs(run_id, dataset_inputs(self._facts))
+        self._client.log_inputs(run_id, make_dataset_inputs(self._facts))
         return run_id
 
     def _log_epoch(self, run_id: str, epoch: int, metrics: Mapping[str, float], at: int) -> None:

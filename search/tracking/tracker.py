@@ -13,8 +13,8 @@ from mlflow.tracking import MlflowClient
 
 from clinie_core.config import TrialConfig
 from search.storage.home import Home
-from search.tracking.connection import code_version, experiment_id, is_unreachable
-from search.tracking.datasets import DatasetFacts, dataset_inputs
+from search.tracking.connection import code_version, get_or_create_experiment, is_unreachable
+from search.tracking.datasets import DatasetFacts, make_dataset_inputs
 from search.tracking.outbox import Outbox
 from search.tracking.runs import OnPlaced, Runs
 
@@ -51,7 +51,7 @@ class Tracker:
 
     def __init__(self, client: MlflowClient, home: Home, facts: StudyFacts, on_placed: OnPlaced) -> None:
         self._client = client
-        experiment = experiment_id(client, home, facts.study)
+        experiment = get_or_create_experiment(client, home, facts.study)
         corpus = {k: v for k, v in facts.tags.items() if k in ("clinie.corpus", "clinie.corpus_digest", "clinie.text")}
         trial_tags = {"clinie.study": facts.study, "clinie.code": code_version(), **corpus}
         self.parent = self._parent_run(experiment, facts)
@@ -72,7 +72,7 @@ class Tracker:
             return run_id
         tags = {"clinie.kind": "study", "clinie.study": facts.study, "clinie.code": code_version(), **facts.tags}
         run_id = str(self._client.create_run(experiment, run_name=facts.study, tags=tags).info.run_id)
-        self._client.log_inputs(run_id, dataset_inputs(facts.datasets))
+        self._client.log_inputs(run_id, make_dataset_inputs(facts.datasets))
         return run_id
 
     def begin(

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from clinie_core.config import TrialConfig
 from search.storage.home import Home
-from search.tracking.connection import code_version, experiment_id
+from search.tracking.connection import code_version, get_or_create_experiment
 from search.tracking.runs import BATCH_METRICS, params_of
 
 __all__ = ["record_transfer"]
@@ -29,7 +29,7 @@ def record_transfer(
         config: What was trained.
         rows: ``holdout``, ``shots``, ``seed`` and ``metrics`` of each result.
     """
-    experiment = experiment_id(client, home, study)
+    experiment = get_or_create_experiment(client, home, study)
     tags = {"clinie.kind": "transfer", "clinie.study": study, "clinie.code": code_version()}
     run_id = str(client.create_run(experiment, run_name=f"{study} transfer", tags=tags).info.run_id)
     now = int(time.time() * 1000)

@@ -14,11 +14,11 @@ from ray.tune.stopper import Stopper
 from clinie_core.config import TrialConfig
 from search.config.search_space import SearchSpace
 from search.ledger.ledger import ENDED, Ledger, State
-from search.pool.pool import CLIENT_CPUS, Pool
-from search.tune.schedulers import make_scheduler, remember
-from search.tune.searcher import CLIENT_DEATHS, LedgerSearcher, Listener, StudyRecorder
+from search.pool.pool import CLIENT_CPUS, WorkerPool
+from search.tune.schedulers import make_scheduler, replay_trials
+from search.tune.searcher import CLIENT_DEATHS, LedgerSearcher, StudyRecorder, TrialListener
 from search.tune.stop_signal import StopSignal
-from search.tune.trainable import TrialClient, TrialFailed
+from search.tune.trainable import TrialFailure, TrialTrainable
 
 __all__ = ["run_trials", "trial_failure"]
 
@@ -33,7 +33,7 @@ HOPELESS = 5
 class _SearchStopper(Stopper):
     """Ends the search when the user asks for it, the pool cannot go on, or one trial after the other fails."""
 
-    def __init__(self, pool: Pool, stop: StopSignal, ledger: Ledger) -> None:
+    def __init__(self, pool: WorkerPool, stop: StopSignal, ledger: Ledger) -> None:
         self._pool = pool
         self._stop = stop
         self._failed = 0
@@ -69,7 +69,7 @@ def trial_failure(trial: Trial) -> str | None:
         return None
     error: BaseException = cloudpickle.loads(Path(file).read_bytes())
     cause = getattr(error, "cause", None) or error
-    if isinstance(cause, TrialFailed):
+    if isinstance(cause, TrialFailure):
         return str(cause)
     if isinstance(cause, RayActorError):  # Tune does not try again where a process dies between two trials
         return None
@@ -77,10 +77,10 @@ def trial_failure(trial: Trial) -> str | None:
 
 
 def run_trials(
-    pool: Pool,
+    pool: WorkerPool,
     ledger: Ledger,
     space: SearchSpace,
-    listeners: list[Listener],
+    listeners: list[TrialListener],
     *,
     stop: StopSignal,
     trials: int,
@@ -102,17 +102,17 @@ def run_trials(
         tune_folder: Where Tune keeps its own files; a folder or a URL.
 
     Raises:
-        NoSpace: If a disk is full.
-        LedgerAway: If the ledger cannot be written.
+        DiskFull: If a disk is full.
+        LedgerUnavailable: If the ledger cannot be written.
     """
     file = space.file
     searcher = LedgerSearcher(ledger, space, trials)
     stopper = _SearchStopper(pool, stop, ledger)
     scheduler = make_scheduler(file.algorithm, file.objective[0], file.budget.epochs)
-    remember(scheduler, (record for record in ledger.records() if record.state in ENDED))
+    replay_trials(scheduler, (record for record in ledger.records() if record.state in ENDED))
     config = {"board": pool.board_name, "folder": str(trials_folder) if trials_folder else None}
     tuner = tune.Tuner(
-        tune.with_resources(TrialClient, {"cpu": CLIENT_CPUS}),
+        tune.with_resources(TrialTrainable, {"cpu": CLIENT_CPUS}),
         param_space=config,
         tune_config=tune.TuneConfig(
             search_alg=searcher,

@@ -18,7 +18,7 @@ from search.config.space_file import Algorithm
 from search.ledger.ledger import TrialRecord
 from search.trials.result import EPOCH
 
-__all__ = ["SCHEDULERS", "make_scheduler", "remember"]
+__all__ = ["SCHEDULERS", "make_scheduler", "replay_trials"]
 
 
 def _mode(objective: Objective) -> str:
@@ -82,7 +82,7 @@ class _Past:
     trial_id: str
 
 
-def remember(scheduler: TrialScheduler, records: Iterable[TrialRecord]) -> None:
+def replay_trials(scheduler: TrialScheduler, records: Iterable[TrialRecord]) -> None:
     """Show a scheduler the trials that ended before, so that it judges new ones as if it had never been away.
 
     Args:

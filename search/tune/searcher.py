@@ -21,18 +21,18 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from clinie_core.config import TrialConfig
-from clinie_core.errors import NoSpace
+from clinie_core.errors import DiskFull
 from search.config.search_space import SearchSpace
 from search.ledger.ledger import Ledger, State
 from search.trials.result import EPOCH, FAILURE, NO_SPACE, epoch_metrics
 
-__all__ = ["LedgerSearcher", "Listener", "StudyRecorder"]
+__all__ = ["LedgerSearcher", "StudyRecorder", "TrialListener"]
 
 CLIENT_DEATHS = 20
 """How often the thin process of a trial may die; it goes with its node and has nothing to do with the trial."""
 
 
-def _noted(method: Callable[..., Any]) -> Callable[..., Any]:
+def _keep_first_error(method: Callable[..., Any]) -> Callable[..., Any]:
     """Keep the first error of a search in its searcher; from then on nothing is drawn or recorded any more.
 
     Tune turns errors into texts, and may suggest another trial before it ends.
@@ -52,7 +52,7 @@ def _noted(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-class Listener(Protocol):
+class TrialListener(Protocol):
     """Somebody who is told what happens to trials, after the ledger: tracking, the progress display."""
 
     def trial_started(self, number: int, config: TrialConfig) -> None:
@@ -81,7 +81,7 @@ class LedgerSearcher(Searcher):
         super().__init__(metric=ledger.metrics[0], mode="max" if ledger.maximized else "min")
         self._ledger = ledger
         self._space = space
-        self._interrupted = [record.number for record in ledger.interrupted()]
+        self._interrupted = [record.number for record in ledger.interrupted_trials()]
         self._lost: list[int] = []
         self._losses: Counter[int] = Counter()
         self._left = trials
@@ -89,7 +89,7 @@ class LedgerSearcher(Searcher):
         self.error: Exception | None = None
         """Why the search could not go on."""
 
-    @_noted
+    @_keep_first_error
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Take up a trial; Tune's configuration of it is its number and its configuration as JSON.
 
@@ -105,7 +105,7 @@ class LedgerSearcher(Searcher):
             self._left -= 1
             if self._interrupted:
                 number = self._interrupted.pop(0)
-                self._ledger.take_up(number)
+                self._ledger.resume_trial(number)
                 config = self._ledger.record(number).config
             else:
                 number, config = self._ledger.ask(self._space)
@@ -113,11 +113,11 @@ class LedgerSearcher(Searcher):
         self._under_way.add(number)
         return {"number": number, "trial_config": config.model_dump_json()}
 
-    def ended(self, number: int) -> None:
+    def mark_ended(self, number: int) -> None:
         """A trial has ended for good."""
         self._under_way.discard(number)
 
-    def lost(self, number: int) -> bool:
+    def mark_lost(self, number: int) -> bool:
         """A trial has lost its thin process, before or after it began, which is not its fault.
 
         Returns:
@@ -158,7 +158,7 @@ class StudyRecorder(Callback):
         self,
         ledger: Ledger,
         searcher: LedgerSearcher,
-        listeners: list[Listener],
+        listeners: list[TrialListener],
         describe: Callable[[Trial], str | None],
     ) -> None:
         self._ledger = ledger
@@ -167,7 +167,7 @@ class StudyRecorder(Callback):
         self._describe = describe
         self._started: set[int] = set()
 
-    @_noted
+    @_keep_first_error
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial begins."""
         self._start(trial)
@@ -181,7 +181,7 @@ class StudyRecorder(Callback):
                 listener.trial_started(number, config)
         return number
 
-    @_noted
+    @_keep_first_error
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
@@ -195,23 +195,23 @@ class StudyRecorder(Callback):
         for listener in self._listeners:
             listener.trial_epoch(number, epoch, metrics)
 
-    @_noted
+    @_keep_first_error
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record a trial as complete if it ended by itself, as pruned if it was stopped, as failed if it gave up."""
         last: Mapping[str, Any] = trial.last_result or {}
         number = self._start(trial)
         if last.get(FAILURE) == NO_SPACE:
-            raise NoSpace(str(last["reason"]))
+            raise DiskFull(str(last["reason"]))
         if last.get(FAILURE):
             self._end(trial, last[FAILURE], str(last["reason"]))
         else:
             self._end(trial, *self._ledger.outcome(number, finished=bool(last.get("finished"))))
 
-    @_noted
+    @_keep_first_error
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record a trial that failed for good, with its reason; one that was lost is suggested again."""
         reason = self._describe(trial)
-        if reason is not None or not self.searcher.lost(int(trial.config["number"])):
+        if reason is not None or not self.searcher.mark_lost(int(trial.config["number"])):
             self._end(trial, "failed", reason or f"the trial's own process was lost {CLIENT_DEATHS} times")
 
     def _end(self, trial: Trial, state: State, reason: str | None) -> None:
@@ -219,7 +219,7 @@ class StudyRecorder(Callback):
         for listener in self._listeners:  # first, since a trial that has ended takes no further attributes
             listener.trial_ended(number, state, reason)
         self._ledger.end(number, state, reason)
-        self.searcher.ended(number)
+        self.searcher.mark_ended(number)
         for listener in self._listeners:
             listener.trial_recorded(number)
         # Tune keeps every trial that was, and with it statistics of each metric that nobody reads here.

@@ -14,21 +14,21 @@ import ray.exceptions
 from ray.tune import Trainable
 
 from clinie_core.config import TrialConfig
-from search.pool.queue import CLOSED, Ended, Job, JobBoardHandle, Report
+from search.pool.queue import CLOSED, Job, JobEnded, JobQueueHandle, Report
 from search.trials.result import EPOCH, FAILURE, NO_SPACE
 
-__all__ = ["TRIES", "TrialClient", "TrialFailed", "trial_folder"]
+__all__ = ["TRIES", "TrialFailure", "TrialTrainable", "trial_folder"]
 
 TRIES = 3
 BOARD_SECONDS = 120.0
 PAUSE_SECONDS = 0.2
 
 
-class TrialFailed(RuntimeError):
+class TrialFailure(RuntimeError):
     """The pool cannot run a trial's job; the message is its reason and holds no document text."""
 
 
-class TrialClient(Trainable):
+class TrialTrainable(Trainable):
     """A thin Tune trainable, reused from trial to trial.
 
     Its configuration: ``number`` and ``trial_config`` (JSON) from the searcher, ``board`` (the
@@ -41,7 +41,7 @@ class TrialClient(Trainable):
     well, the trial is infeasible.
     """
 
-    _board: JobBoardHandle = None
+    _board: JobQueueHandle = None
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a configuration; the job is left when Tune asks for the first epoch."""
@@ -62,13 +62,13 @@ class TrialClient(Trainable):
         """Wait for the next epoch.
 
         Raises:
-            TrialFailed: If the pool has closed or its board is gone.
+            TrialFailure: If the pool has closed or its board is gone.
         """
         while True:
             message = self._next_message()
-            if isinstance(message, Ended) or message.last:
+            if isinstance(message, JobEnded) or message.last:
                 self._job = None
-            if isinstance(message, Ended):
+            if isinstance(message, JobEnded):
                 ending = self._ending(message)
                 if ending is not None:
                     return {**self._last, **ending, "done": True}
@@ -76,7 +76,7 @@ class TrialClient(Trainable):
                 self._last = message.result
                 return {**message.result, "done": message.last}
 
-    def _next_message(self) -> Report | Ended:
+    def _next_message(self) -> Report | JobEnded:
         """Ask the board, which may have to be started again."""
         deadline = time.monotonic() + BOARD_SECONDS
         while True:
@@ -88,15 +88,15 @@ class TrialClient(Trainable):
             except ray.exceptions.RayActorError as error:
                 self._job = None
                 if time.monotonic() > deadline:
-                    raise TrialFailed(f"the job board does not come back: {type(error).__name__}") from None
+                    raise TrialFailure(f"the job board does not come back: {type(error).__name__}") from None
             time.sleep(PAUSE_SECONDS)
 
-    def _ending(self, message: Ended) -> dict[str, Any] | None:
+    def _ending(self, message: JobEnded) -> dict[str, Any] | None:
         """How the trial ends with its job; None to try again."""
         if message.reason is None:
             return {"finished": True}
         if message.reason == CLOSED:
-            raise TrialFailed(CLOSED)
+            raise TrialFailure(CLOSED)
         if message.no_space:
             return {FAILURE: NO_SPACE, "reason": message.reason}
         if message.shortage is not None:

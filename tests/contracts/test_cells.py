@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus, Document
 from clinie_core.errors import ErrorList, InputError
@@ -21,7 +21,7 @@ from clinie_core.finetuning import FINETUNING
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.capabilities import Cell, cells
 from clinie_core.modeling.model import build_model
-from clinie_core.modeling.model_cache import Shelf
+from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.train import EpochReport, train
 from search.config.domains import parse_domain
 
@@ -84,7 +84,7 @@ def plain(documents: list[Document]) -> list[Any]:
 class Trained:
     config: TrialConfig
     losses: tuple[float, ...]
-    shelf: Shelf
+    shelf: ModelCache
     folder: Path
 
 
@@ -103,15 +103,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
         values = {key: corner[-1] if key == "learning_rate" else corner[0] for key, corner in corners.items()}
         second = cell.relation_formulation
 
-        def part(name: str) -> Part:
-            return Part(name=name, parameters=FORMULATION_PARAMETERS.get(name, {}))
+        def part(name: str) -> ComponentChoice:
+            return ComponentChoice(name=name, parameters=FORMULATION_PARAMETERS.get(name, {}))
 
         config = TrialConfig(
             task=cell.task,
             backbone=BackboneSource(name="tiny", scratch=SCRATCH[cell.architecture]),
             formulation=part(cell.formulation),
             relation_formulation=part(second) if second else None,
-            finetuning=Part(name=cell.finetuning, parameters=values),
+            finetuning=ComponentChoice(name=cell.finetuning, parameters=values),
             epochs=3,
             batch_size=4,
             window_tokens=160 if cell.architecture == "encoder" else 480,
@@ -126,7 +126,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
             losses.append(report.metrics["train_loss"])
             return True
 
-        shelf = Shelf()
+        shelf = ModelCache()
         train(config, small_corpus(), shelf=shelf, folder=root / str(cell), on_epoch=on_epoch)
         return Trained(config, tuple(losses), shelf, root / str(cell) / "best")
 
@@ -145,7 +145,7 @@ def test_the_loss_falls_and_only_what_should_move_moves(trained: Any, cell: Cell
     assert all(torch.equal(old[name], new[name]) for name in fresh.pristine_names - moving)
     assert any(not torch.equal(old[name], new[name]) for name in moving)
     # The weights on the shelf stay as they were: trials share them.
-    untouched = Shelf().backbone(done.config).state_dict()
+    untouched = ModelCache().backbone(done.config).state_dict()
     assert all(torch.equal(v, untouched[k]) for k, v in pristine.state_dict().items())
 
 
@@ -180,7 +180,7 @@ def test_merged_it_predicts_the_same_or_says_that_it_cannot_be(trained: Any, tmp
     extractor = Extractor.load(trained(cell).folder)
     expected = plain(extractor.annotate(gold()))
     try:
-        merged = extractor.merged()
+        merged = extractor.merge_adapter()
     except InputError as error:
         assert cell.finetuning in {"bottleneck", "prompt_tuning", "p_tuning", "prefix_tuning"}
         assert "adds what is no part of a weight" in str(error)  # noqa: PT017  # either is right, by method

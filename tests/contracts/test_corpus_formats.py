@@ -34,20 +34,20 @@ class TestCorpusFormat:
         format_.write(written, tmp_path / "corpus")
         read = format_.read_all(tmp_path / "corpus")
         assert [d.id for d in read] == [d.id for d in written]
-        assert list(read) == [format_.rewritten(note) for note in written]
+        assert list(read) == [format_.round_trip(note) for note in written]
         for document in read:
             assert not document_problems(document, name)
 
     def test_what_it_has_carried_once_it_carries_again_without_loss(self, name: str) -> None:
         format_ = FORMATS.load(name)()
         for note in notes():
-            once = format_.rewritten(note)
-            assert not differences(once, format_.rewritten(once))
+            once = format_.round_trip(note)
+            assert not differences(once, format_.round_trip(once))
 
     def test_every_word_and_every_whole_word_concept_is_carried(self, name: str) -> None:
         format_ = FORMATS.load(name)()
         for note in notes():
-            lost = differences(replace(note, relations=(), attributes=()), format_.rewritten(note))
+            lost = differences(replace(note, relations=(), attributes=()), format_.round_trip(note))
             assert lost["text"] == 0
             # Formats of tokens widen or drop a concept; no format of offsets may.
             if name in {"brat", "jsonl", "bioc_xml", "bioc_json", "pubtator"}:

@@ -49,7 +49,7 @@ class TestFormulation:
         self, make_config: Callable[..., TrialConfig], corpus: Corpus, name: str, task: Task
     ) -> None:
         formulation = FORMULATIONS.load(name)()
-        schema = Schema.of(corpus["train"])
+        schema = Schema.from_documents(corpus["train"])
         kind = "llama" if formulation.generates else "bert"
         tokenizer = load_tokenizer(BackboneSource(name="tiny", scratch={"model_type": kind}))
         config = make_config(task=task, window_tokens=1200 if formulation.generates else 360)
@@ -78,7 +78,9 @@ class TestFormulation:
         kind = "llama" if formulation.generates else "bert"
         tokenizer = load_tokenizer(BackboneSource(name="tiny", scratch={"model_type": kind}))
         window = 700 if formulation.generates else 160
-        context = input_context(make_config(task=task, window_tokens=window), tokenizer, Schema.of(corpus["train"]))
+        context = input_context(
+            make_config(task=task, window_tokens=window), tokenizer, Schema.from_documents(corpus["train"])
+        )
         documents = [replace(d, text=d.text.replace(". ", ".  \n")) for d in corpus["train"][:4]]
         encoded = formulation.encode(documents, context, targets=False)
         examples = [example for item in encoded for example in item.examples]

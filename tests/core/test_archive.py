@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clinie_core.data.corpora.archive import FREE_BYTES, unpacked
+from clinie_core.data.corpora.archive import FREE_BYTES, unpack
 from clinie_core.errors import InputError
 
 
@@ -36,7 +36,7 @@ def tarred(path: Path, members: dict[str, bytes], link: str = "") -> Path:
 @pytest.mark.parametrize("make", [zipped, tarred])
 def test_an_archive_is_read_and_leaves_nothing(tmp_path: Path, make: object) -> None:
     path = make(tmp_path / "c", {"corpus/train/a.txt": b"aspirin", "corpus/train/a.ann": b""})  # type: ignore[operator]
-    with unpacked(path) as folder:
+    with unpack(path) as folder:
         assert (folder / "train" / "a.txt").read_text() == "aspirin"
     assert not folder.exists()
 
@@ -45,7 +45,7 @@ def test_an_archive_is_read_and_leaves_nothing(tmp_path: Path, make: object) -> 
 @pytest.mark.parametrize("name", ["../out.txt", "/tmp/out.txt", "a/../../out.txt", "..\\out.txt"])
 def test_a_member_that_leads_out_is_refused(tmp_path: Path, make: object, name: str) -> None:
     path = make(tmp_path / "c", {"a.txt": b"x", name: b"out"})  # type: ignore[operator]
-    with pytest.raises(InputError, match="leads out of the folder"), unpacked(path):
+    with pytest.raises(InputError, match="leads out of the folder"), unpack(path):
         pass
     assert not list(tmp_path.parent.glob("**/out.txt"))
 
@@ -53,24 +53,24 @@ def test_a_member_that_leads_out_is_refused(tmp_path: Path, make: object, name: 
 def test_links_and_bombs_and_broken_files_are_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(InputError, match="a link or a device"),
-        unpacked(tarred(tmp_path / "l", {}, link="/etc/passwd")),
+        unpack(tarred(tmp_path / "l", {}, link="/etc/passwd")),
     ):
         pass
     bomb = zipped(tmp_path / "b", {"a.txt": b"\0" * (FREE_BYTES + 1)})
-    with pytest.raises(InputError, match="unpacks to more than"), unpacked(bomb):
+    with pytest.raises(InputError, match="unpacks to more than"), unpack(bomb):
         pass
     whole = zipped(tmp_path / "w", {"a.txt": b"some text that is long enough" * 50})
     broken = bytearray(whole.read_bytes())
     broken[40:60] = b"\xff" * 20
     whole.write_bytes(broken)
-    with pytest.raises(InputError, match="cannot be unpacked"), unpacked(whole):
+    with pytest.raises(InputError, match="cannot be unpacked"), unpack(whole):
         pass
 
 
 def test_a_folder_and_a_plain_file_are_themselves(tmp_path: Path) -> None:
-    with unpacked(tmp_path) as folder:
+    with unpack(tmp_path) as folder:
         assert folder == tmp_path
     file = tmp_path / "notes.jsonl"
     file.write_text("{}")
-    with unpacked(file) as same:
+    with unpack(file) as same:
         assert same == file

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from clinie_core.backbones.pretrained import backbone_facts, check_backbone, load_model, load_tokenizer, locate
+from clinie_core.backbones.pretrained import check_backbone, load_model, load_tokenizer, locate, read_facts
 from clinie_core.config import BackboneSource
 from clinie_core.errors import InputError
 
@@ -41,12 +41,12 @@ def test_a_tokenizer_with_nothing_to_pad_with_is_refused(tmp_path: Path) -> None
 
 
 def test_facts_come_from_the_configuration_alone(tmp_path: Path) -> None:
-    facts = backbone_facts(saved_decoder(tmp_path))
+    facts = read_facts(saved_decoder(tmp_path))
     assert (facts.architecture, facts.hidden_size, facts.layers, facts.positions) == ("decoder", 16, 2, 64)
     gpt2 = BackboneSource(name="g", scratch={"model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_positions": 128})
-    assert backbone_facts(gpt2).intermediate_size == 256
+    assert read_facts(gpt2).intermediate_size == 256
     roberta = {"model_type": "roberta", "hidden_size": 32, "max_position_embeddings": 514, "pad_token_id": 1}
-    assert backbone_facts(BackboneSource(name="r", scratch=roberta)).positions == 512
+    assert read_facts(BackboneSource(name="r", scratch=roberta)).positions == 512
 
 
 def test_weights_in_a_pickle_are_refused_unless_allowed(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_gguf_file_is_dequantized_once(tmp_path: Path, monkeypatch: pytest.Mon
     written = (Path(folder) / "model.safetensors").stat().st_mtime_ns
     assert locate(SMOLLM2) == folder
     assert (Path(folder) / "model.safetensors").stat().st_mtime_ns == written
-    assert backbone_facts(SMOLLM2).positions == 8192
+    assert read_facts(SMOLLM2).positions == 8192
     tokenizer, model = load_tokenizer(SMOLLM2), load_model(SMOLLM2, generates=True)
     sentence = "The patient is an old man with a long history of diabetes who came to the hospital with chest pain."
     ids = tokenizer(sentence, return_tensors="pt")

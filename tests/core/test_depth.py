@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.backbones.layer_removal import cut_layers, kept_layers, layer_stack
+from clinie_core.backbones.layer_removal import layer_stack, remove_layers, select_layers
 from clinie_core.backbones.pretrained import load_model
 from clinie_core.config import BackboneSource, TrialConfig
 from clinie_core.data.document import Corpus
@@ -20,7 +20,7 @@ from clinie_core.training.train import train
 
 @given(st.integers(1, 48), st.floats(0.01, 1.0), st.sampled_from(["top", "alternate"]))
 def test_the_share_is_kept_and_the_lowest_layer_with_it(layers: int, depth: float, scheme: str) -> None:
-    kept = kept_layers(layers, depth, scheme)  # type: ignore[arg-type]
+    kept = select_layers(layers, depth, scheme)  # type: ignore[arg-type]
     assert kept == sorted(set(kept))
     assert kept[0] == 0
     assert max(kept) < layers
@@ -34,7 +34,7 @@ def test_the_share_is_kept_and_the_lowest_layer_with_it(layers: int, depth: floa
 def test_encoders_of_the_hub_can_be_cut(kind: str) -> None:
     backbone = load_model(BackboneSource(name=kind, scratch=encoder(kind)))
     ids = torch.tensor([[5, 6, 7, 8]])
-    cut_layers(backbone, 0.5, "alternate")
+    remove_layers(backbone, 0.5, "alternate")
     assert len(layer_stack(backbone)[1]) == 2
     hidden = backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
     assert hidden.shape == (1, 4, 32)
@@ -58,7 +58,7 @@ def test_a_decoder_that_was_cut_still_uses_its_cache(kind: str) -> None:
     sizes["intermediate_size"] = 64
     source = BackboneSource(name=kind, scratch={"model_type": kind, "initializer_range": 0.4, **sizes})
     backbone = load_model(source, generates=True, seed=1).eval()
-    cut_layers(backbone, 0.5, "alternate")
+    remove_layers(backbone, 0.5, "alternate")
     ids = torch.tensor([[5, 6, 7, 8]])
     written = [
         backbone.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, use_cache=cached)

@@ -8,7 +8,7 @@ import pytest
 
 from clinie_core.data.document import Concept, Corpus, Document, Span
 from clinie_core.errors import ErrorList, InputError
-from clinie_core.registry import Table
+from clinie_core.registry import Registry
 
 
 def test_repr_hides_text_and_mentions(corpus: Corpus) -> None:
@@ -28,9 +28,9 @@ def test_digest_depends_on_content_and_not_on_order(corpus: Corpus) -> None:
 
 
 def test_merging_types_keeps_the_others(corpus: Corpus) -> None:
-    merged = corpus.merged({"Medication": ["Drug", "Dosage"]})
+    merged = corpus.merge_types({"Medication": ["Drug", "Dosage"]})
     assert set(merged.concept_types()) == set(corpus.concept_types()) - {"Drug", "Dosage"} | {"Medication"}
-    assert corpus.merged({"Any": ["*"]}).concept_types() == ("Any",)
+    assert corpus.merge_types({"Any": ["*"]}).concept_types() == ("Any",)
 
 
 @pytest.mark.parametrize(("start", "end"), [(3, 3), (5, 2), (-1, 4)])
@@ -45,7 +45,7 @@ def test_concept_reaches_from_first_to_last_span() -> None:
 
 
 def test_an_unknown_row_names_the_rows_and_the_nearest() -> None:
-    table: Table[type] = Table("reader", {"brat": "builtins:int", "bioc": "builtins:str"})
+    table: Registry[type] = Registry("reader", {"brat": "builtins:int", "bioc": "builtins:str"})
     assert table.load("brat") is int
     with pytest.raises(
         InputError, match=r"corpus.format: unknown reader 'brta'; allowed: brat, bioc; did you mean 'brat'"

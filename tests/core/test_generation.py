@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from clinie_core.backbones.pretrained import load_model
-from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.batch import collate
 from clinie_core.encoding.examples import Example
 from clinie_core.errors import InputError
 from clinie_core.finetuning import FINETUNING
-from clinie_core.formulations import FORMULATIONS, components_of
+from clinie_core.formulations import FORMULATIONS, build_components
 from clinie_core.heads import LanguageHead
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.model import LanguageModel
-from clinie_core.modeling.model_cache import Shelf, input_context
+from clinie_core.modeling.model_cache import ModelCache, input_context
 from clinie_core.training.train import EpochReport, train
 
 COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.5}
@@ -75,7 +75,7 @@ def decoder_config(make_config: Callable[..., TrialConfig], **parameters: object
     scratch = {**DECODERS["llama"], "initializer_range": 0.02}
     return make_config(
         backbone=BackboneSource(name="writer", scratch=scratch),
-        formulation=Part(name="generation", parameters=parameters),
+        formulation=ComponentChoice(name="generation", parameters=parameters),
         window_tokens=500,
         epochs=1,
     )
@@ -120,9 +120,9 @@ def test_both_tasks_are_learned_from_an_instruction_each(
     few = Corpus({"train": corpus["train"][:3], "dev": corpus["dev"][:1]})
     config = decoder_config(make_config, instruction="short", constrained=True, questions="apart", template="json")
     config = config.model_copy(update={"task": "joint"})
-    asked = components_of(config)
+    asked = build_components(config)
     assert list(asked) == ["concepts", "relations"]
-    context = input_context(config, Shelf().tokenizer(config), Schema.of(few["train"]))
+    context = input_context(config, ModelCache().tokenizer(config), Schema.from_documents(few["train"]))
     for component, wanted in (("concepts", "Find the concepts"), ("relations", "Find the relations between")):
         (encoded,) = asked[component].encode(few["dev"], replace(context, task=component), targets=False)  # type: ignore[arg-type]
         assert wanted in context.tokenizer.decode(encoded.examples[0].input_ids)

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from clinie_core.config import Part, TrialConfig
+from clinie_core.config import ComponentChoice, TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.data.schema import Schema
 from clinie_core.errors import InputError
-from clinie_core.training.memory_estimate import footprint
+from clinie_core.training.memory_estimate import estimate_memory
 from clinie_core.training.train import train
 
 MakeConfig = Callable[..., TrialConfig]
@@ -31,9 +31,9 @@ def weights_after(config: TrialConfig, corpus: Corpus, folder: Path, **how: Any)
 def test_gradients_add_up_to_those_of_the_whole_batch(
     method: str, make_config: MakeConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
-    undropped = Part(name="token_classification", parameters={"dropout": 0.0})
+    undropped = ComponentChoice(name="token_classification", parameters={"dropout": 0.0})
     config = make_config(
-        epochs=1, formulation=undropped, finetuning=Part(name=method, parameters={"learning_rate": 1e-3})
+        epochs=1, formulation=undropped, finetuning=ComponentChoice(name=method, parameters={"learning_rate": 1e-3})
     )
     whole = weights_after(config, corpus, tmp_path / "whole")
     ways = {
@@ -54,7 +54,7 @@ def test_a_prefix_cannot_be_recomputed(make_config: MakeConfig, corpus: Corpus, 
     llama = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = make_config(
         backbone=BackboneSource(name="writer", scratch={**llama, "num_key_value_heads": 2, "intermediate_size": 64}),
-        finetuning=Part(name="prefix_tuning", parameters={"prompt_tokens": 2, "learning_rate": 1e-3}),
+        finetuning=ComponentChoice(name="prefix_tuning", parameters={"prompt_tokens": 2, "learning_rate": 1e-3}),
         gradient_checkpointing=True,
     )
     with pytest.raises(InputError, match="prefix_tuning on writer cannot compute activations again"):
@@ -62,11 +62,11 @@ def test_a_prefix_cannot_be_recomputed(make_config: MakeConfig, corpus: Corpus, 
 
 
 def test_the_guess_of_memory_follows_what_saves_it(make_config: MakeConfig, corpus: Corpus) -> None:
-    schema = Schema.of(corpus["train"])
+    schema = Schema.from_documents(corpus["train"])
     config = make_config(batch_size=16)
 
     def guess(processes: int = 1, **changes: Any) -> float:
-        return footprint(config.model_copy(update=changes), schema, processes=processes).memory_mb
+        return estimate_memory(config.model_copy(update=changes), schema, processes=processes).memory_mb
 
     assert guess(micro_batch=4) < guess(micro_batch=8) < guess()
     assert guess(gradient_checkpointing=True) < guess()

@@ -50,7 +50,7 @@ def test_bc5cdr_is_the_same_in_pubtator_and_in_bioc() -> None:
             (r.type, r.head, r.tail) for r in other.entity_relations
         }
         # BioC also gives the parts of composite mentions, such as each of two diseases that share a word.
-        assert {(c.type, c.stretch) for c in document.concepts} <= {(c.type, c.stretch) for c in other.concepts}
+        assert {(c.type, c.extent) for c in document.concepts} <= {(c.type, c.extent) for c in other.concepts}
 
 
 @pytest.mark.parametrize("name", ["jsonl", "brat"])
@@ -58,4 +58,4 @@ def test_a_case_report_comes_back_whole(name: str) -> None:
     format_ = FORMATS.load(name)()
     documents = Brat().read_all(Path(CORPORA or "") / "maccrobat-2020")[:40]
     assert sum(len(d.equivalences) + len(d.notes) for d in documents)
-    assert sum((differences(d, format_.rewritten(d)) for d in documents), Counter[str]()) == {}
+    assert sum((differences(d, format_.round_trip(d)) for d in documents), Counter[str]()) == {}

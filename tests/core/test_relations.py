@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinie_core.backbones.pretrained import load_tokenizer
-from clinie_core.config import BackboneSource, CorpusView, Part, TrialConfig
-from clinie_core.data.corpora.loading import viewed
+from clinie_core.config import BackboneSource, ComponentChoice, CorpusView, TrialConfig
+from clinie_core.data.corpora.loading import apply_view
 from clinie_core.data.document import Concept, Corpus, Document, EntityRelation, Normalization, Relation, Span
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.sentences import sentence_number, sentence_starts
@@ -44,7 +44,7 @@ NOTE = Document(
 
 
 def context(*documents: Document, window: int = 128) -> InputContext:
-    return InputContext(WORDPIECE, Schema.of(documents), "relations", window, 16)
+    return InputContext(WORDPIECE, Schema.from_documents(documents), "relations", window, 16)
 
 
 def words(example_ids: tuple[int, ...]) -> str:
@@ -131,14 +131,14 @@ def test_joint_scores_parts_apart_and_a_view_keeps_some_types(
 ) -> None:
     types = sorted({r.type for d in corpus["train"] for r in d.relations})
     view = CorpusView(relation_types=types[:1])
-    config = make_config(task="joint", relation_formulation=Part(name="marked_pairs"), view=view, epochs=2)
+    config = make_config(task="joint", relation_formulation=ComponentChoice(name="marked_pairs"), view=view, epochs=2)
     result = train(config, corpus, folder=tmp_path)
     metrics = result.best_metrics
     assert {"concept_strict_f1", "relation_strict_f1", "gold_relation_strict_f1", "candidate_recall"} <= set(metrics)
     extractor = Extractor.load(tmp_path / "best")
     assert extractor.checkpoint.schema.relation_types == tuple(types[:1])
     assert extractor.scores(corpus["dev"]).metrics()["strict_f1"] == metrics["strict_f1"]
-    gold = viewed(corpus, view)["dev"]
+    gold = apply_view(corpus, view)["dev"]
     assert score_task("joint", [(d, d) for d in gold]).metrics()["strict_f1"] == 1.0
 
 

@@ -11,7 +11,7 @@ from nervaluate import Evaluator
 from seqeval.metrics.v1 import precision_recall_fscore_support
 from seqeval.scheme import IOB2
 
-from clinie_core.data.bio_tagging import bio_labels, tag_units, tagged_concepts
+from clinie_core.data.bio_tagging import bio_labels, decode_concepts, tag_units
 from clinie_core.data.document import Concept, Span
 from clinie_core.scoring import score_concepts
 
@@ -32,7 +32,7 @@ def legal(sequence: list[str]) -> list[str]:
 
 
 def concepts(sequence: list[str]) -> tuple[Concept, ...]:
-    return tagged_concepts(UNITS, [LABELS.index(label) for label in sequence], LABELS)
+    return decode_concepts(UNITS, [LABELS.index(label) for label in sequence], LABELS)
 
 
 @given(documents)

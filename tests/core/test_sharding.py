@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import distributed
 
-from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus
 from clinie_core.finetuning import FINETUNING
@@ -31,12 +31,12 @@ def config_of(architecture: str, method: str = "full", head: str = "linear", **c
     needed = {"rank": 4, "prompt_tokens": 4}
     fields = row.model_fields.items()
     parameters = {name: needed[name] for name, field in fields if field.is_required() and name in needed}
-    read = Part(name="token_classification", parameters={"head": head, "dropout": 0.0})
-    written = Part(name="generation", parameters={"instruction": "short"})
+    read = ComponentChoice(name="token_classification", parameters={"head": head, "dropout": 0.0})
+    written = ComponentChoice(name="generation", parameters={"instruction": "short"})
     values: dict[str, Any] = {
         "backbone": BackboneSource(name="tiny", scratch=SCRATCH[architecture]),
         "formulation": read if architecture == "encoder" else written,
-        "finetuning": Part(name=method, parameters={"learning_rate": 3e-3, **parameters}),
+        "finetuning": ComponentChoice(name=method, parameters={"learning_rate": 3e-3, **parameters}),
         "epochs": 2,
         "batch_size": 5,
         "window_tokens": 160 if architecture == "encoder" else 900,
@@ -55,8 +55,8 @@ def every_case() -> dict[str, tuple[TrialConfig, int, int]]:
         row = FINETUNING.load(method)
         if row.shards:
             found[method] = (config_of("encoder" if "encoder" in row.architectures else "decoder", method), 3, 2)
-    marked = Part(name="marked_pairs", parameters={"pair_tokens": 64, "dropout": 0.0})
-    pointer = Part(name="span_pointer", parameters={"dropout": 0.0})
+    marked = ComponentChoice(name="marked_pairs", parameters={"pair_tokens": 64, "dropout": 0.0})
+    pointer = ComponentChoice(name="span_pointer", parameters={"dropout": 0.0})
     joint = config_of("encoder", task="joint", formulation=pointer, relation_formulation=marked)
     return found | {
         "crf-average-and-uneven-parts": (config_of("encoder", head="crf", averaging=0.9, micro_batch=1), 3, 2),

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.config import Part, TrialConfig
+from clinie_core.config import ComponentChoice, TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.encoding.batch_sampling import epoch_batches, length_sorted_batches
 from clinie_core.errors import InputError
@@ -53,7 +53,7 @@ def test_a_stopped_trial_goes_on_as_if_nothing_had_been(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path, averaging: float
 ) -> None:
     config = make_config(
-        epochs=4, averaging=averaging, finetuning=Part(name="lora", parameters={"learning_rate": 5e-3})
+        epochs=4, averaging=averaging, finetuning=ComponentChoice(name="lora", parameters={"learning_rate": 5e-3})
     )
     whole = curve(config, corpus)
     first = curve(config, corpus, tmp_path, stop_after=2)
@@ -71,7 +71,9 @@ def test_the_state_of_another_configuration_is_refused(make_config: MakeConfig, 
 
 
 def test_patience_ends_a_trial_that_no_longer_improves(make_config: MakeConfig, corpus: Corpus) -> None:
-    config = make_config(epochs=9, patience=2, finetuning=Part(name="full", parameters={"learning_rate": 1e-9}))
+    config = make_config(
+        epochs=9, patience=2, finetuning=ComponentChoice(name="full", parameters={"learning_rate": 1e-9})
+    )
     reports = curve(config, corpus)
     assert len(reports) == 3
     assert reports[-1].finished
@@ -81,7 +83,7 @@ def test_patience_ends_a_trial_that_no_longer_improves(make_config: MakeConfig, 
 def test_a_saved_extractor_predicts_what_the_best_epoch_scored(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
-    config = make_config(epochs=3, formulation=Part(name="token_classification", parameters={"head": "crf"}))
+    config = make_config(epochs=3, formulation=ComponentChoice(name="token_classification", parameters={"head": "crf"}))
     train(config, corpus, folder=tmp_path)
     extractor = Extractor.load(tmp_path / "best")
     found = extractor.annotate(corpus["dev"])
@@ -146,8 +148,8 @@ def test_training_leaves_the_random_state_of_the_caller(make_config: MakeConfig,
     torch.manual_seed(5)
     from clinie_core.data.schema import Schema
     from clinie_core.modeling.model import build_model
-    from clinie_core.modeling.model_cache import Shelf
+    from clinie_core.modeling.model_cache import ModelCache
 
     config = make_config()
-    build_model(config, Schema(concept_types=("A",)), Shelf().backbone(config))
+    build_model(config, Schema(concept_types=("A",)), ModelCache().backbone(config))
     assert torch.equal(torch.rand(1), expected)

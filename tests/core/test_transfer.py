@@ -11,21 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.config import Part, TrialConfig
+from clinie_core.config import ComponentChoice, TrialConfig
 from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.loading import CorpusSource, Shares, load_corpora, load_corpus
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Concept, Corpus
 from clinie_core.data.schema import CORPUS, Schema
-from clinie_core.encoding.batch_sampling import mixed
+from clinie_core.encoding.batch_sampling import sample_mixture
 from clinie_core.errors import InputError
 from clinie_core.modeling.checkpoint import Checkpoint
-from clinie_core.modeling.model_cache import Shelf
+from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.train import train
-from clinie_core.training.transfer import few_shot_result, joined, zero_shot_result
+from clinie_core.training.transfer import few_shot_result, join_corpora, zero_shot_result
 
 MakeConfig = Callable[..., TrialConfig]
-QUESTION = Part(name="span_question", parameters={"wording": "name"})
+QUESTION = ComponentChoice(name="span_question", parameters={"wording": "name"})
 
 
 def one_type(corpus: Corpus, name: str, type_: str) -> Corpus:
@@ -56,8 +56,8 @@ def corpora(corpus: Corpus) -> dict[str, Corpus]:
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=80), st.floats(0, 1), st.integers(1, 5))
 def test_mixing_keeps_the_size_and_levels_the_groups(groups: list[str], exponent: float, epoch: int) -> None:
-    drawn = mixed(groups, exponent, seed=1, epoch=epoch)
-    assert drawn == mixed(groups, exponent, seed=1, epoch=epoch)
+    drawn = sample_mixture(groups, exponent, seed=1, epoch=epoch)
+    assert drawn == sample_mixture(groups, exponent, seed=1, epoch=epoch)
     assert abs(len(drawn) - len(groups)) <= 3
     counts = Counter(groups[i] for i in drawn)
     assert set(counts) == set(groups)
@@ -70,11 +70,11 @@ def test_mixing_keeps_the_size_and_levels_the_groups(groups: list[str], exponent
 def test_each_document_is_asked_for_its_own_corpus_types_alone(
     make_config: MakeConfig, corpora: dict[str, Corpus]
 ) -> None:
-    both = joined(corpora, without="")
-    schema = Schema.of(both["train"])
+    both = join_corpora(corpora, without="")
+    schema = Schema.from_documents(both["train"])
     assert set(schema.corpora) == {"a", "b"}
     config = make_config(formulation=QUESTION, window_tokens=160)
-    encoded = Shelf().encoded(config, "concepts", both["train"], "digest", schema, targets=False)
+    encoded = ModelCache().encoded(config, "concepts", both["train"], "digest", schema, targets=False)
     for document, item in zip(both["train"], encoded, strict=True):
         asked = {question.type for question in item.state[1]}
         assert asked == set(schema.corpora[document.metadata[CORPUS]].concept_types)
@@ -82,16 +82,16 @@ def test_each_document_is_asked_for_its_own_corpus_types_alone(
 
 def test_a_model_of_several_corpora_reports_each(make_config: MakeConfig, corpora: dict[str, Corpus]) -> None:
     config = make_config(formulation=QUESTION, window_tokens=160, epochs=1, mixing=0.0)
-    result = train(config, joined(corpora, without=""))
+    result = train(config, join_corpora(corpora, without=""))
     assert {"a.strict_f1", "b.strict_f1"} <= set(result.best_metrics)
 
 
 def test_one_corpus_left_out_then_learned_from_a_few_documents(
     make_config: MakeConfig, corpora: dict[str, Corpus], tmp_path: Path
 ) -> None:
-    learning = Part(name="full", parameters={"learning_rate": 3e-3})
+    learning = ComponentChoice(name="full", parameters={"learning_rate": 3e-3})
     config = make_config(formulation=QUESTION, finetuning=learning, window_tokens=160, epochs=3)
-    shelf = Shelf()
+    shelf = ModelCache()
     zero = zero_shot_result(config, corpora, "b", tmp_path, split="dev", shelf=shelf)
     again = zero_shot_result(config, corpora, "b", tmp_path, split="dev", shelf=shelf)  # nothing is trained twice
     assert zero == again
@@ -106,7 +106,7 @@ def test_labels_of_one_corpus_cannot_be_transferred(
     make_config: MakeConfig, corpora: dict[str, Corpus], tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="its labels for concepts are those of one corpus; a formulation that asks"):
-        zero_shot_result(make_config(), corpora, "b", tmp_path, split="dev", shelf=Shelf())
+        zero_shot_result(make_config(), corpora, "b", tmp_path, split="dev", shelf=ModelCache())
 
 
 def test_corpora_are_read_as_one_with_their_names(tmp_path: Path) -> None:

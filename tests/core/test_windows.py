@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from clinie_core.backbones.pretrained import load_tokenizer
 from clinie_core.config import BackboneSource
-from clinie_core.data.bio_tagging import bio_labels, tag_units, tagged_concepts
+from clinie_core.data.bio_tagging import bio_labels, decode_concepts, tag_units
 from clinie_core.data.document import Concept, Span
 from clinie_core.encoding.windows import Frame, TokenizedDocument, Unit, tokenize_documents
 
@@ -108,7 +108,7 @@ def test_concepts_on_units_come_back_exactly(name: str, text: str, data: st.Data
     )
     tags, lost = tag_units(units, gold, LABELS)
     assert lost == ()
-    assert tagged_concepts(units, tags, LABELS) == gold
+    assert decode_concepts(units, tags, LABELS) == gold
 
 
 def test_what_cannot_be_represented_is_told() -> None:

@@ -92,7 +92,7 @@ def test_a_task_from_search_to_prediction(
     (gold,) = (d for d in Brat().read_all(corpus_folder / "test") if d.id == note.stem)
     assert found.text == gold.text
     if case["task"] == "relations":
-        assert {c.stretch for c in found.concepts} == {c.stretch for c in gold.concepts}
+        assert {c.extent for c in found.concepts} == {c.extent for c in gold.concepts}
         bare = tmp_path / "bare.txt"
         bare.write_text(gold.text, encoding="utf-8")
         refused = clinie("predict", bare, "--model", "model@champion", "--home", home)

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from clinie_core.data.corpora.brat import Brat
 from search.ledger.ledger import Ledger, open_storage, study_names
 from search.storage.home import Home
-from search.study.lock import locked
+from search.study.lock import hold_lock
 
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 WriteMainSpace = Callable[..., Path]
@@ -232,7 +232,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
 
     before = json.loads(clinie("status", "small", "--home", home, "--json").stdout)["trials"]
     assert {t["state"] for t in before} == {"interrupted"}
-    with locked(Home.at(home), "small", open_storage(Home.at(home))):
+    with hold_lock(Home.at(home), "small", open_storage(Home.at(home))):
         busy = clinie("resume", "small", "--home", home)
     assert busy.returncode == 2
     assert "a search of 'small' is running in this home" in busy.stderr

@@ -18,7 +18,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_t
 @pytest.fixture(scope="module")
 def place(home: Path, corpus_folder: Path, promoted: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the page speaks of: a home folder, a corpus, a model's files."""
-    from search.promotion.registration import EXTRACTOR, files_of
+    from search.promotion.registration import EXTRACTOR, fetch_model_files
     from search.storage.home import Home
     from search.tracking.connection import connect
 
@@ -26,7 +26,7 @@ def place(home: Path, corpus_folder: Path, promoted: dict[str, Any], tmp_path_fa
     (folder / "clinie-home").symlink_to(home)
     (folder / "corpus").symlink_to(corpus_folder)
     connect(Home.at(home))
-    (folder / "model-files").symlink_to(files_of(f"tiny-model/{promoted['version']}") / EXTRACTOR)
+    (folder / "model-files").symlink_to(fetch_model_files(f"tiny-model/{promoted['version']}") / EXTRACTOR)
     return folder
 
 

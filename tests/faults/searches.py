@@ -29,7 +29,7 @@ POINTS: dict[str, dict[str, Any]] = {
     "in the middle of an epoch": {"at": "clinie_core.training.trainer:Trainer._step", "after": True, "count": 6},
     "while a checkpoint is written": {"at": "clinie_core.training.state:replace_folder", "after": False, "count": 2},
     "after the checkpoint, before the report": {
-        "at": "search.pool.program:as_result",
+        "at": "search.pool.program:to_tune_result",
         "after": False,
         "count": 2,
     },

@@ -15,8 +15,8 @@ from tests.faults.searches import INJECT, POINTS, TRIALS, Ending, ending_of, exp
 
 VICTIMS = {
     "the worker": "RayTrainWorker",
-    "the trial client": "TrialClient|ResourceTrainable",  # at rest, and while it waits for an epoch
-    "the job board": "JobBoard",
+    "the trial client": "TrialTrainable|ResourceTrainable",  # at rest, and while it waits for an epoch
+    "the job board": "JobQueue",
     "the driver": "driver",
 }
 QUICK = {("between MLflow and the ledger", "the driver")}

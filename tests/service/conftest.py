@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clinie_core.config import Part, TrialConfig
+from clinie_core.config import ComponentChoice, TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.training.train import EpochReport, train
 
@@ -22,8 +22,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus, tiny_backb
     folder = tmp_path_factory.mktemp("trained")
     config = TrialConfig(
         backbone=tiny_backbone,
-        formulation=Part(name="token_classification"),
-        finetuning=Part(name="lora", parameters={"learning_rate": 3e-3, "rank": 4}),
+        formulation=ComponentChoice(name="token_classification"),
+        finetuning=ComponentChoice(name="lora", parameters={"learning_rate": 3e-3, "rank": 4}),
         epochs=3,
         window_tokens=96,
         window_overlap=16,

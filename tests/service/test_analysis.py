@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from clinie_core.config import BackboneSource, Part, TrialConfig
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.significance import rates
 from search.analysis.comparisons import compare_groups, corrected_best, expected_best, trend
-from search.analysis.findings import CorpusRow, Findings, ScoredTrial, compared_with_single, find
+from search.analysis.findings import CorpusRow, Findings, ScoredTrial, analyze, compare_with_single
 from search.ledger.ledger import TrialRecord
 from search.report.page import render_page
-from search.report.sections import NO_EVIDENCE, sheets_of
+from search.report.sections import NO_EVIDENCE, build_sections
 
 Counts = NDArray[np.float64]
 DOCUMENTS = 100
@@ -126,8 +126,8 @@ def findings_of(shifts: dict[str, float], each: int, *, seed: int = 11) -> Findi
     for number, name in enumerate(names):
         config = TrialConfig(
             backbone=tiny,
-            formulation=Part(name="token_classification"),
-            finetuning=Part(name=name, parameters={"learning_rate": 1e-3}),
+            formulation=ComponentChoice(name="token_classification"),
+            finetuning=ComponentChoice(name=name, parameters={"learning_rate": 1e-3}),
             epochs=1,
         )
         metrics = {
@@ -149,7 +149,7 @@ def findings_of(shifts: dict[str, float], each: int, *, seed: int = 11) -> Findi
             )
         )
         kept[number] = DocumentCounts("strict_f1", "digest", counts[number])
-    return find("planted", records, "strict_f1", maximized=True, counts=kept, importances={})
+    return analyze("planted", records, "strict_f1", maximized=True, counts=kept, importances={})
 
 
 def test_a_report_says_which_method_wins_and_which_differences_are_none() -> None:
@@ -160,7 +160,7 @@ def test_a_report_says_which_method_wins_and_which_differences_are_none() -> Non
     assert rows["ia3"].against.decided
     assert rows["lora"].against is not None
     assert not rows["lora"].against.decided
-    sheet = next(s for s in sheets_of(findings, shots={}, reads=[]) if s.key == "methods")
+    sheet = next(s for s in build_sections(findings, shots={}, reads=[]) if s.key == "methods")
     assert "full beats ia3" in sheet.answer
     assert f"{NO_EVIDENCE} that lora and full differ" in sheet.answer
     assert findings.winner is not None
@@ -174,7 +174,7 @@ def test_counts_of_other_documents_are_not_compared() -> None:
     kept = {t.record.number: t.counts for t in findings.trials if t.counts is not None}
     for number in range(4, 8):
         kept[number] = DocumentCounts("strict_f1", "other", kept[number].counts)
-    again = find(
+    again = analyze(
         "planted",
         [t.record for t in findings.trials],
         "strict_f1",
@@ -194,14 +194,14 @@ def test_one_model_for_several_corpora_is_compared_with_one_for_each_on_the_same
     names = tuple("ab"[i % 2] for i in range(DOCUMENTS))
     together = ScoredTrial(worse.record, "strict_f1", replace(worse.counts, corpora=names))
     alone = ScoredTrial(better.record, "strict_f1", replace(better.counts, counts=better.counts.counts[::2]))
-    compared = compared_with_single(together, "a", alone)
+    compared = compare_with_single(together, "a", alone)
     assert compared is not None
     assert compared.high < 0
     rows = [CorpusRow("a", together.score, "just-a", alone.score, compared), CorpusRow("b", 0.5)]
-    sheet = next(s for s in sheets_of(findings, shots={}, reads=[], corpora=rows) if s.key == "corpora")
+    sheet = next(s for s in build_sections(findings, shots={}, reads=[], corpora=rows) if s.key == "corpora")
     assert "a: one for it alone (just-a) beats one model for all" in sheet.answer
     assert sheet.rows[1][2:] == ("-", "-", "-")
-    assert compared_with_single(together, "b", ScoredTrial(better.record, "strict_f1", better.counts)) is None
+    assert compare_with_single(together, "b", ScoredTrial(better.record, "strict_f1", better.counts)) is None
 
 
 def test_the_front_holds_what_no_other_beats() -> None:
@@ -217,7 +217,7 @@ def test_the_front_holds_what_no_other_beats() -> None:
 def test_the_page_needs_nothing_else_and_answers_in_order() -> None:
     findings = findings_of({"full": 0.0, "lora": 0.02, "ia3": -0.2}, each=8)
     shots = {"corpus, left out": [(0, 0.4, 0.3, 0.5), (5, 0.6, 0.5, 0.7)]}
-    sheets = sheets_of(findings, shots=shots, reads=[])
+    sheets = build_sections(findings, shots=shots, reads=[])
     page = render_page("Report on <planted>", "facts", sheets, findings, shots)
     assert "Report on &lt;planted&gt;" in page
     assert "<script src" not in page

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from search.cluster import doctor
-from search.cluster.doctor import KNOWN_FAULTS, Finding, examine
+from search.cluster.doctor import KNOWN_FAULTS, Finding, run_checks
 from search.storage.home import Home
 
 
 def findings(home: Home) -> dict[str, list[Finding]]:
     found: dict[str, list[Finding]] = {}
-    for finding in examine(home):
+    for finding in run_checks(home):
         found.setdefault(finding.check, []).append(finding)
     return found
 

@@ -19,7 +19,7 @@ from search.config.objectives import Objective
 from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile, read_space_file
 from search.ledger.ledger import Ledger, open_storage
-from search.pool.pool import Pool
+from search.pool.pool import WorkerPool
 from search.pool.queue import Job
 from search.pool.worker import OnReport, Program
 from search.storage.home import Home
@@ -76,7 +76,7 @@ def run_known(space: SearchSpace, home: Home) -> tuple[Ledger, optuna.Study]:
     file: SpaceFile = space.file
     storage = open_storage(home)
     ledger = Ledger.create(storage, "known", file.objective, file.algorithm, {})
-    with Pool(file.resources, make_known_program, home.root / "ray") as pool:
+    with WorkerPool(file.resources, make_known_program, home.root / "ray") as pool:
         run_trials(
             pool,
             ledger,
@@ -151,9 +151,9 @@ def test_a_trial_goes_on_as_the_same_trial(known_space: Callable[..., SearchSpac
     assert ledger.interrupt("power cut") == [number]
 
     again = Ledger.open(storage, "known", space.file.algorithm)
-    (record,) = again.interrupted()
+    (record,) = again.interrupted_trials()
     assert (record.number, record.config, record.state, record.reason) == (number, config, "interrupted", "power cut")
-    again.take_up(number)
+    again.resume_trial(number)
     again.report(number, 1, {"strict_f1": 0.9})  # an epoch that is recorded stays as it is
     again.report(number, 2, {"strict_f1": 0.2})
     again.end(number, *again.outcome(number, finished=True))

@@ -39,7 +39,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus
 from search.pool.queue import Job, Report
-from search.pool.pool import Pool
+from search.pool.pool import WorkerPool
 from search.pool.program import TrainingProgram
 from search.config.space_file import Resources
 
@@ -56,7 +56,7 @@ ray.init(log_to_driver=False, logging_level="error")
 ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
 corpus = ray.put(Corpus({s: tuple(n) for s, n in synthetic_splits(20, seed=3).items()}))
 out = []
-with Pool(Resources(workers_per_trial=workers, concurrent_trials=groups), Program(corpus), folder / "ray") as pool:
+with WorkerPool(Resources(workers_per_trial=workers, concurrent_trials=groups), Program(corpus), folder / "ray") as pool:
     jobs = [Job(f"job-{n}", n, config, folder / str(n)) for n in range(groups)]
     messages = ray.get([pool.board.submit.remote(job) for job in jobs])
     for job, message in zip(jobs, messages):

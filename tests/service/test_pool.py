@@ -15,12 +15,12 @@ import pytest
 import ray
 import ray.cloudpickle
 
-from clinie_core.config import Part, TrialConfig
+from clinie_core.config import ComponentChoice, TrialConfig
 from clinie_core.data.document import Corpus
 from search.config.space_file import Resources
-from search.pool.pool import Pool
+from search.pool.pool import WorkerPool
 from search.pool.program import TrainingProgram
-from search.pool.queue import Ended, Job, Report
+from search.pool.queue import Job, JobEnded, Report
 from search.pool.worker import OnReport, Program
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -41,7 +41,7 @@ def new_job(config: str, folder: Path | None = None) -> Job:
     return Job(uuid.uuid4().hex, 0, config, folder)
 
 
-def reports_of(pool: Pool, job: Job) -> tuple[list[dict[str, Any]], str | None]:
+def reports_of(pool: WorkerPool, job: Job) -> tuple[list[dict[str, Any]], str | None]:
     """Run a job; all its reports and why it ended."""
     reports: list[dict[str, Any]] = []
     message = ray.get(pool.board.submit.remote(job))
@@ -54,7 +54,7 @@ def reports_of(pool: Pool, job: Job) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def test_one_process_serves_all_jobs_and_a_stopped_job_does_no_further_epoch(tmp_path: Path) -> None:
-    with Pool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
+    with WorkerPool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
         first, _ = reports_of(pool, new_job("2"))
         assert [r["epoch"] for r in first] == [1, 2]
         stopped = new_job("5")
@@ -66,11 +66,11 @@ def test_one_process_serves_all_jobs_and_a_stopped_job_does_no_further_epoch(tmp
 
 
 def test_a_killed_worker_fails_its_job_only_and_the_group_comes_back(tmp_path: Path) -> None:
-    with Pool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
+    with WorkerPool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
         job = new_job("5")
         message = ray.get(pool.board.submit.remote(job))
         os.kill(message.result["pid"], signal.SIGKILL)
-        assert ray.get(pool.board.next_report.remote(job.id)) == Ended("a worker process died", lost=True)
+        assert ray.get(pool.board.next_report.remote(job.id)) == JobEnded("a worker process died", lost=True)
         again, reason = reports_of(pool, new_job("1"))
         assert reason is None
         assert again[0]["pid"] != message.result["pid"]
@@ -97,15 +97,15 @@ def test_a_group_that_cannot_start_says_why(
     wait_until: Callable[[Callable[[], bool]], None],
 ) -> None:
     if digest:
-        monkeypatch.setattr("search.pool.pool.source_digest", lambda: digest)  # as on a machine with another clinie
-    with Pool(Resources(concurrent_trials=1), make_program, tmp_path) as pool:
+        monkeypatch.setattr("search.pool.pool.compute_source_digest", lambda: digest)
+    with WorkerPool(Resources(concurrent_trials=1), make_program, tmp_path) as pool:
         wait_until(lambda: pool.failure() is not None)
         assert says in str(pool.failure())
 
 
 @pytest.mark.slow
 def test_a_worker_killed_while_it_waits_takes_no_job_with_it(tmp_path: Path) -> None:
-    with Pool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
+    with WorkerPool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
         before, _ = reports_of(pool, new_job("1"))
         os.kill(before[0]["pid"], signal.SIGKILL)
         # Whether the board gives this job to the dead worker's open call or not, the next one is safe.
@@ -121,7 +121,7 @@ def test_workers_train_together_to_the_curve_of_one_process(
 ) -> None:
     from clinie_core.training.train import EpochReport, train
 
-    undropped = Part(name="token_classification", parameters={"dropout": 0.0})  # ranks draw dropout apart
+    undropped = ComponentChoice(name="token_classification", parameters={"dropout": 0.0})  # ranks draw dropout apart
     config = make_config(epochs=2, batch_size=4, formulation=undropped)
     alone: list[EpochReport] = []
 
@@ -131,7 +131,7 @@ def test_workers_train_together_to_the_curve_of_one_process(
 
     train(config, corpus, on_epoch=on_epoch)
     resources = Resources(workers_per_trial=workers, cpus_per_worker=1, concurrent_trials=1)
-    with Pool(resources, TrainingProgram.share(corpus), tmp_path / "ray") as pool:
+    with WorkerPool(resources, TrainingProgram.share(corpus), tmp_path / "ray") as pool:
         for folder in (tmp_path / "a", tmp_path / "b"):  # the second job finds everything warm
             reports, reason = reports_of(pool, new_job(config.model_dump_json(), folder=folder))
             assert reason is None
@@ -147,7 +147,7 @@ def test_an_error_in_a_group_of_two_fails_the_job_and_the_group_comes_back(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
     resources = Resources(workers_per_trial=2, concurrent_trials=1)
-    with Pool(resources, TrainingProgram.share(corpus), tmp_path / "ray") as pool:
+    with WorkerPool(resources, TrainingProgram.share(corpus), tmp_path / "ray") as pool:
         broken = json.dumps({"epochs": "many"})
         reports, reason = reports_of(pool, new_job(broken))
         assert reports == []

@@ -24,8 +24,8 @@ from search.promotion.copying import copy_model
 from search.promotion.history import History
 from search.promotion.policy import Policy
 from search.promotion.promotion import Candidate, HistoryBroken, Promotion, promote, rollback
-from search.promotion.registration import PredictionsDiffer, files_of, registered_extractor
-from search.promotion.test_set_accesses import count_reads
+from search.promotion.registration import PredictionsDiffer, fetch_model_files, load_registered_extractor
+from search.promotion.test_set_accesses import count_accesses
 from search.storage.home import Home
 from search.tracking.connection import connect
 
@@ -137,7 +137,7 @@ def test_every_read_counts_and_the_next_one_needs_more(registry: Registry) -> No
     assert other.promoted
     assert other.decision.read == 2
     assert other.decision.level < dry.decision.level
-    assert count_reads(registry.client, registry.corpus.digest("test")) == 2
+    assert count_accesses(registry.client, registry.corpus.digest("test")) == 2
 
 
 def test_the_same_model_under_another_trial_does_not_beat_the_champion_and_rollback_brings_one_back(
@@ -251,11 +251,11 @@ def test_the_points_at_which_a_promotion_is_killed_are_all_there_are(registry: R
 @pytest.mark.parametrize("base", ["whole", "merged"])
 def test_a_registered_model_is_whole_and_without_a_pickle(registry: Registry, base: str) -> None:
     done = registry.promote(base=base)
-    folder = files_of(f"model/{done.version}")
+    folder = fetch_model_files(f"model/{done.version}")
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert not {file for file in files if file.suffix in PICKLES}
     assert {file.suffix for file in files if "extractor" in file.parts} <= {".safetensors", ".json", ".txt", ".jinja"}
-    extractor = registered_extractor("model@champion")
+    extractor = load_registered_extractor("model@champion")
     assert extractor.checkpoint.config.finetuning.name == ("head_only" if base == "merged" else "lora")
     texts = [d.text for d in registry.corpus["test"][:2]]
     served = mlflow.pyfunc.load_model(f"models:/model/{done.version}").predict(texts)
@@ -284,11 +284,11 @@ def test_a_pinned_model_refuses_other_weights(
     registry = Registry(tmp_path / "home", corpus, tmp_path / "trial" / "best", pinned)
     done = registry.promote(base="pinned")
     assert done.promoted
-    size = sum(f.stat().st_size for f in (files_of("model/1") / "artifacts").rglob("*") if f.is_file())
+    size = sum(f.stat().st_size for f in (fetch_model_files("model/1") / "artifacts").rglob("*") if f.is_file())
     assert size < sum(f.stat().st_size for f in backbone.rglob("*"))
     load_model(config.backbone, seed=2).save_pretrained(backbone)
     with pytest.raises(InputError, match=r"sha256 of model\.safetensors is"):
-        registered_extractor("model@champion")
+        load_registered_extractor("model@champion")
 
 
 def test_a_model_that_predicts_otherwise_is_not_promoted(
@@ -328,4 +328,4 @@ def test_a_model_is_copied_to_another_registry_once(registry: Registry, tmp_path
     assert [entry.kind for entry in history.entries()] == ["copied"]
     assert history.faults() == []
     shutil.rmtree(tmp_path / "artifacts")  # it needs nothing of where it came from
-    assert registered_extractor("model@champion").predict(["No fever."])
+    assert load_registered_extractor("model@champion").predict(["No fever."])

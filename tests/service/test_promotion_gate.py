@@ -174,7 +174,7 @@ def test_a_version_and_a_champion_that_the_record_does_not_know_show(history: Hi
     (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
     version = client.create_model_version("model", (tmp_path / "model").as_uri()).version
     client.set_registered_model_alias("model", "champion", version)
-    assert history.strangers() == [str(version)]
+    assert history.unrecorded_versions() == [str(version)]
     assert history.faults() == [f"version {version} is champion, and the record says none"]
     client.delete_registered_model_alias("model", "champion")
     assert history.faults() == []

@@ -17,7 +17,7 @@ from clinie_core.errors import OutOfMemory, fail
 from search.config.search_space import SearchSpace
 from search.config.space_file import read_space_file
 from search.ledger.ledger import Ledger, open_storage
-from search.pool.pool import Pool
+from search.pool.pool import WorkerPool
 from search.pool.queue import Job
 from search.pool.worker import OnReport, Program
 from search.storage.home import Home
@@ -62,7 +62,7 @@ def ledger_of(
     space = SearchSpace(*read_space_file(str(write_space(content))))
     storage = open_storage(home)
     ledger = Ledger.create(storage, "failing", space.file.objective, space.file.algorithm, {})
-    with Pool(space.file.resources, make_failing_program, home.root / "ray") as pool:
+    with WorkerPool(space.file.resources, make_failing_program, home.root / "ray") as pool:
         run_trials(
             pool,
             ledger,

@@ -236,17 +236,17 @@ WITHOUT_DOWNLOADS = {
 
 @pytest.mark.parametrize("name", list(shipped_spaces()))
 def test_every_configuration_of_a_shipped_space_is_valid(name: str) -> None:
-    from clinie_core.backbones.pretrained import backbone_facts
-    from clinie_core.formulations import components_of
+    from clinie_core.backbones.pretrained import read_facts
+    from clinie_core.formulations import build_components
     from clinie_core.modeling.capabilities import formulations_for, methods_for
     from clinie_core.modeling.model import finetuning_of
 
     space = SearchSpace(*read_space_file(name, WITHOUT_DOWNLOADS.get(name, [])))
-    facts = {source.name: backbone_facts(source) for source in space.backbones}
+    facts = {source.name: read_facts(source) for source in space.backbones}
     for seed in range(10_000):
         config = space.suggest(RandomChooser(seed))
         kind = facts[config.backbone.name].architecture
-        formulations = components_of(config)
+        formulations = build_components(config)
         assert finetuning_of(config).refusal(facts[config.backbone.name]) is None
         assert config.finetuning.name in methods_for(kind)
         needs_another = formulations_for(config.task, kind)[config.formulation.name]

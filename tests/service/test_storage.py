@@ -18,14 +18,14 @@ import psutil
 import pytest
 from pyarrow import fs
 
-from clinie_core.errors import InputError, NoSpace
+from clinie_core.errors import DiskFull, InputError
 from search.config.search_space import SearchSpace
 from search.config.space_file import read_space_file
 from search.ledger.ledger import Ledger, open_storage, study_names
-from search.ledger.storage import LedgerAway
+from search.ledger.storage import LedgerUnavailable
 from search.storage.home import Home
 from search.storage.trial_store import TrialStore
-from search.study.lock import is_running, locked
+from search.study.lock import hold_lock, is_running
 
 if TYPE_CHECKING:
     from tests.servers import PostgresServer
@@ -152,12 +152,12 @@ def test_one_study_in_one_database_is_searched_from_one_machine_at_a_time(
     storage, other = open_storage(here), open_storage(there)
     ledger = Ledger.create(storage, "one", space.file.objective, space.file.algorithm, {})
     assert not is_running(there, "one", other)
-    with locked(here, "one", storage):
+    with hold_lock(here, "one", storage):
         assert is_running(there, "one", other)
         assert not is_running(there, "another", other)
         with (
             pytest.raises(InputError, match="is running, on another machine or in another home"),
-            locked(there, "one", other),
+            hold_lock(there, "one", other),
         ):
             pass
         ledger.ask(space)
@@ -167,9 +167,12 @@ def test_one_study_in_one_database_is_searched_from_one_machine_at_a_time(
         assert is_running(there, "one", other), "it was taken again after the outage"
         postgres.stop()
         postgres.start()
-        with locked(there, "one", other), pytest.raises(LedgerAway, match="another search of 'one' has begun"):
+        with (
+            hold_lock(there, "one", other),
+            pytest.raises(LedgerUnavailable, match="another search of 'one' has begun"),
+        ):
             ledger.ask(space)
-    with locked(there, "one", other):
+    with hold_lock(there, "one", other):
         pass
 
 
@@ -249,7 +252,7 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(
             ledger.report(number, epochs + 1, {"strict_f1": 0.5, **{f"m{i}": 0.1 for i in range(100)}})
             epochs += 1
 
-    with pytest.raises(LedgerAway, match="No space left on device; free some space and resume the study"):
+    with pytest.raises(LedgerUnavailable, match="No space left on device; free some space and resume the study"):
         fill()
     assert epochs > 3
     subprocess.run(["mount", "-o", "remount,size=1m", str(small)], check=True)
@@ -292,6 +295,6 @@ def test_a_full_disk_of_temporary_files_is_said_to_be_one(
     (tmp_path / "00003" / "best").mkdir(parents=True)
     (tmp_path / "00003" / "best" / "model.safetensors").write_bytes(b"w" * 100_000)
     store = TrialStore((tmp_path / "store").as_uri())
-    with pytest.raises(NoSpace, match="No space left on device; free some space and go on"):
+    with pytest.raises(DiskFull, match="No space left on device; free some space and go on"):
         store.save(3, tmp_path / "00003")
     assert store.numbers() == set()

@@ -16,7 +16,7 @@ from clinie_core.errors import InputError
 from search.storage.home import Home
 from search.tracking import outbox
 from search.tracking.connection import connect, require_reachable
-from search.tracking.datasets import dataset_facts
+from search.tracking.datasets import summarize_splits
 from search.tracking.tracker import StudyFacts, Tracker
 
 MakeConfig = Callable[..., TrialConfig]
@@ -27,7 +27,7 @@ def tracker_of(home: Home, corpus: Corpus, places: Places) -> Tracker:
     def placed(number: int, where: dict[str, str]) -> None:
         places.setdefault(number, {}).update(where)
 
-    facts = StudyFacts("away", {"clinie.corpus": "synthetic"}, dataset_facts(corpus, "synthetic"))
+    facts = StudyFacts("away", {"clinie.corpus": "synthetic"}, summarize_splits(corpus, "synthetic"))
     return Tracker(connect(home), home, facts, placed)
 
 

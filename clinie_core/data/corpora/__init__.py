@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clinie_core.registry import Table
+from clinie_core.registry import Registry
 
 if TYPE_CHECKING:
     from clinie_core.data.corpora.corpus_format import CorpusFormat
 
 __all__ = ["FORMATS"]
 
-FORMATS: Table[type[CorpusFormat]] = Table(
+FORMATS: Registry[type[CorpusFormat]] = Registry(
     "corpus format",
     {
         "brat": "clinie_core.data.corpora.brat:Brat",

@@ -13,7 +13,7 @@ from typing import IO
 
 from clinie_core.errors import fail
 
-__all__ = ["unpacked"]
+__all__ = ["unpack"]
 
 MAX_BYTES = 8 * 2**30
 MAX_FILES = 1_000_000
@@ -24,7 +24,7 @@ FREE_BYTES = 64 * 2**20
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator[Path]:
+def unpack(path: Path) -> Iterator[Path]:
     """A folder with a corpus: the path itself, or a temporary one if the path is an archive.
 
     Raises:

@@ -14,7 +14,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from clinie_core.data.corpora.checking import mention_problem, squeezed
+from clinie_core.data.corpora.checking import mention_problem, normalize_whitespace
 from clinie_core.data.corpora.corpus_format import StandoffFormat, read_text
 from clinie_core.data.document import (
     Attribute,
@@ -53,16 +53,18 @@ class Brat(StandoffFormat):
         lines = []
         for concept in document.concepts:
             offsets = ";".join(f"{s.start} {s.end}" for s in concept.spans)
-            lines.append(f"{ids[concept.id]}\t{concept.type} {offsets}\t{squeezed(document.mention(concept))}")
+            lines.append(
+                f"{ids[concept.id]}\t{concept.type} {offsets}\t{normalize_whitespace(document.mention(concept))}"
+            )
         lines += [f"{ids[r.id]}\t{r.type} Arg1:{ids[r.head]} Arg2:{ids[r.tail]}" for r in document.relations]
         for attribute in document.attributes:
-            value = f" {squeezed(attribute.value)}" if attribute.value else ""
+            value = f" {normalize_whitespace(attribute.value)}" if attribute.value else ""
             lines.append(f"{ids[attribute.id]}\t{attribute.type} {ids[attribute.target]}{value}")
         for n in document.normalizations:
-            name = f"\t{squeezed(n.name)}" if n.name else ""
+            name = f"\t{normalize_whitespace(n.name)}" if n.name else ""
             lines.append(f"{ids[n.id]}\tReference {ids[n.target]} {n.database}:{n.reference}{name}")
         lines += ["*\t" + " ".join((e.type, *(ids[m] for m in e.members))) for e in document.equivalences]
-        lines += [f"{ids[n.id]}\t{n.type} {ids[n.target]}\t{squeezed(n.text)}" for n in document.notes]
+        lines += [f"{ids[n.id]}\t{n.type} {ids[n.target]}\t{normalize_whitespace(n.text)}" for n in document.notes]
         return {".txt": document.text, ".ann": "".join(f"{line}\n" for line in lines)}
 
 
@@ -124,7 +126,7 @@ class _Annotations:
         return Document(
             name,
             self._text,
-            tuple(sorted(self._concepts.values(), key=lambda c: (c.stretch, c.id))),
+            tuple(sorted(self._concepts.values(), key=lambda c: (c.extent, c.id))),
             tuple(Relation(r.id, r.type, resolved(r.head), resolved(r.tail)) for r in self._relations),
             tuple(Attribute(a.id, a.type, resolved(a.target), a.value) for a in self._attributes),
             tuple(self._normalizations),

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from clinie_core.data.document import Document
 from clinie_core.errors import Problem
 
-__all__ = ["checked", "document_problems", "in_another_split", "mention_problem", "squeezed"]
+__all__ = ["document_problems", "find_split_leak", "mention_problem", "normalize_whitespace", "validate_document"]
 
 
-def squeezed(text: str) -> str:
+def normalize_whitespace(text: str) -> str:
     """White space as one blank, for comparing a mention with the text it was copied from."""
     return " ".join(text.split())
 
@@ -25,14 +25,14 @@ def mention_problem(where: str, id_: str, mention: str, there: str, *, any_case:
         there: The text at the offsets.
         any_case: Whether the format changes the case of its copies.
     """
-    ours, theirs = squeezed(there), squeezed(mention)
+    ours, theirs = normalize_whitespace(there), normalize_whitespace(mention)
     if ours == theirs or (any_case and ours.casefold() == theirs.casefold()):
         return None
     found = f"{id_}: the mention differs from the text at its offsets ({len(mention)} and {len(there)} characters)"
     return Problem(where, found, "the same text", "check line ends, and that offsets count characters, not bytes")
 
 
-def checked(document: Document, where: str) -> Iterator[Document | Problem]:
+def validate_document(document: Document, where: str) -> Iterator[Document | Problem]:
     """The document if nothing is wrong with it, or else what is wrong."""
     problems = document_problems(document, where)
     if problems:
@@ -41,7 +41,7 @@ def checked(document: Document, where: str) -> Iterator[Document | Problem]:
         yield document
 
 
-def in_another_split(document: Document, split: str, split_of: dict[str, str]) -> Problem | None:
+def find_split_leak(document: Document, split: str, split_of: dict[str, str]) -> Problem | None:
     """What is wrong if another split has a document of this id: it would be trained on and scored on.
 
     Args:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from clinie_core.data.corpora.corpus_format import LineFormat, Piece
-from clinie_core.data.corpora.tokens import Token, sentences_of, tokenized_document
+from clinie_core.data.corpora.tokens import Token, build_document, sentences_of
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList
 
@@ -66,7 +66,7 @@ class Conll(LineFormat):
                     errors.add(where, "the offsets are not as far apart as the token is long", "END - START = length")
             sentences[-1].append(Token(token, tag, start, where))
         errors.raise_if_any()
-        return tokenized_document(piece.name, (s for s in sentences if s), piece.at(0))
+        return build_document(piece.name, (s for s in sentences if s), piece.at(0))
 
     def render(self, document: Document) -> str:
         """See :meth:`LineFormat.render`; four columns, IOB2."""

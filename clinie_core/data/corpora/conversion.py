@@ -78,7 +78,7 @@ def _compared(
         if isinstance(item, Problem):
             errors.extend([item])
         elif not len(errors):
-            lost = differences(item, target.rewritten(item))
+            lost = differences(item, target.round_trip(item))
             report.lost += lost
             report.lossy_documents += bool(lost)
             report.documents[split] += 1

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
-from clinie_core.data.corpora.checking import checked
+from clinie_core.data.corpora.checking import validate_document
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList, InputError, Problem, fail
 
@@ -46,7 +46,7 @@ class CorpusFormat(ABC):
         """Write documents into a folder, which is made."""
 
     @abstractmethod
-    def rewritten(self, document: Document) -> Document:
+    def round_trip(self, document: Document) -> Document:
         """What reading would give after writing: the document less what the format cannot carry."""
 
     def read_all(self, path: Path) -> tuple[Document, ...]:
@@ -131,7 +131,7 @@ class StandoffFormat(CorpusFormat):
             except InputError as error:
                 yield from error.problems
             else:
-                yield from checked(document, where[companions[0]] if companions else where[suffix])
+                yield from validate_document(document, where[companions[0]] if companions else where[suffix])
 
     def write(self, documents: Iterable[Document], folder: Path) -> None:
         """See :meth:`CorpusFormat.write`.
@@ -150,8 +150,8 @@ class StandoffFormat(CorpusFormat):
                 with (folder / f"{name}{suffix}").open("w", encoding="utf-8", newline="") as stream:
                     stream.write(content)
 
-    def rewritten(self, document: Document) -> Document:
-        """See :meth:`CorpusFormat.rewritten`."""
+    def round_trip(self, document: Document) -> Document:
+        """See :meth:`CorpusFormat.round_trip`."""
         where = {suffix: f"{document.id}{suffix}" for suffix in self.suffixes}
         return self.parse(_file_name(document.id), where, self.render(document))
 
@@ -204,8 +204,8 @@ class StreamFormat(CorpusFormat):
         with (folder / f"documents{self.suffix}").open("wb") as stream:
             self.write_stream(documents, stream)
 
-    def rewritten(self, document: Document) -> Document:
-        """See :meth:`CorpusFormat.rewritten`."""
+    def round_trip(self, document: Document) -> Document:
+        """See :meth:`CorpusFormat.round_trip`."""
         stream = io.BytesIO()
         self.write_stream([document], stream)
         stream.seek(0)
@@ -225,7 +225,7 @@ def _unseen(item: tuple[str, Document] | Problem, seen: dict[str, str]) -> Itera
         yield Problem(where, found, "", "give each document its own id")
         return
     seen[document.id] = where
-    yield from checked(document, where)
+    yield from validate_document(document, where)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from clinie_core.data.corpora.checking import checked
+from clinie_core.data.corpora.checking import validate_document
 from clinie_core.data.corpora.corpus_format import CorpusFormat
-from clinie_core.data.corpora.tokens import Token, sentences_of, tokenized_document
+from clinie_core.data.corpora.tokens import Token, build_document, sentences_of
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError, Problem, fail
 
@@ -66,8 +66,8 @@ class HfDataset(CorpusFormat):
             )
             table.save_to_disk(str(folder))
 
-    def rewritten(self, document: Document) -> Document:
-        """See :meth:`CorpusFormat.rewritten`."""
+    def round_trip(self, document: Document) -> Document:
+        """See :meth:`CorpusFormat.round_trip`."""
         return _document(_row(document), document.id, TAGS[0], None, document.id)
 
 
@@ -126,7 +126,7 @@ def _document(row: dict[str, Any], id_: str, tags: str, names: list[str] | None,
     if any(not isinstance(t, str) or t.split() != [t] for t in tokens):
         fail(where, "a token that is empty or has white space", "tokens without white space")
     words = [names[int(label)] if names is not None else str(label) for label in labels]
-    return tokenized_document(id_, [[Token(t, tag) for t, tag in zip(tokens, words, strict=True)]], where)
+    return build_document(id_, [[Token(t, tag) for t, tag in zip(tokens, words, strict=True)]], where)
 
 
 def _read_row(
@@ -141,4 +141,4 @@ def _read_row(
         yield Problem(where, f"duplicate document id {id_}", "", "give each row its own id")
         return
     seen.add(id_)
-    yield from checked(document, where)
+    yield from validate_document(document, where)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from clinie_core.data.corpora.checking import mention_problem, squeezed
+from clinie_core.data.corpora.checking import mention_problem, normalize_whitespace
 from clinie_core.data.corpora.corpus_format import StandoffFormat
 from clinie_core.data.corpora.tokens import covering_tokens, token_spans
 from clinie_core.data.document import Attribute, Concept, Document, Relation, Span
@@ -50,7 +50,7 @@ class I2b2(StandoffFormat):
             tokens = covering_tokens(flat, concept.start, concept.end)
             if tokens is not None:
                 text = document.text[flat[tokens[0]].start : flat[tokens[1]].end]
-                marks[concept.id] = f'c="{squeezed(text).lower()}" {places[tokens[0]]} {places[tokens[1]]}'
+                marks[concept.id] = f'c="{normalize_whitespace(text).lower()}" {places[tokens[0]]} {places[tokens[1]]}'
         types = {c.id: c.type for c in document.concepts}
         con = [f'{marks[c.id]}||t="{c.type}"' for c in document.concepts if c.id in marks]
         rel = [

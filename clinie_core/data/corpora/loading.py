@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from clinie_core.config import CorpusView, Frozen
+from clinie_core.config import CorpusView, FrozenModel
 from clinie_core.data.corpora import FORMATS
-from clinie_core.data.corpora.checking import in_another_split
+from clinie_core.data.corpora.checking import find_split_leak
 from clinie_core.data.corpora.corpus_format import CorpusFormat, StreamFormat, read_text
 from clinie_core.data.corpora.splitting import Member, stratify
 from clinie_core.data.document import Corpus, Document
@@ -21,11 +21,11 @@ __all__ = [
     "LIST_SUFFIX",
     "CorpusSource",
     "Shares",
+    "apply_view",
     "discover_splits",
     "load_corpora",
     "load_corpus",
     "read_split",
-    "viewed",
 ]
 
 SPLITS = ("train", "dev", "test")
@@ -33,7 +33,7 @@ USUAL_NAMES = {"train": ("train",), "dev": ("dev", "devel", "valid", "validation
 LIST_SUFFIX = ".list"
 
 
-class Shares(Frozen):
+class Shares(FrozenModel):
     """A seeded split of a corpus that has none: stratified by type, a patient's documents always together.
 
     Args:
@@ -140,9 +140,9 @@ def _listed(format_: CorpusFormat, root: Path, file: Path) -> Iterator[Document 
         yield Problem(str(file), f"there is no document {id_}", f"ids of documents in {root}")
 
 
-def viewed(corpus: Corpus, view: CorpusView) -> Corpus:
+def apply_view(corpus: Corpus, view: CorpusView) -> Corpus:
     """A corpus as a view looks at it; looking twice changes nothing."""
-    return corpus.merged(view.merge_types).restricted(view.concept_types, view.relation_types)
+    return corpus.merge_types(view.merge_types).restrict_types(view.concept_types, view.relation_types)
 
 
 def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, view: bool = True) -> Corpus:
@@ -171,11 +171,11 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
         errors.extend(item for item in items if isinstance(item, Problem))
         read[split] = tuple(item for item in items if isinstance(item, Document))
     split_of: dict[str, str] = {}
-    shared = (in_another_split(d, split, split_of) for split, documents in read.items() for d in documents)
+    shared = (find_split_leak(d, split, split_of) for split, documents in read.items() for d in documents)
     errors.extend(problem for problem in shared if problem)
     errors.raise_if_any()
     corpus = Corpus(read)
-    return viewed(corpus, source) if view else corpus
+    return apply_view(corpus, source) if view else corpus
 
 
 def load_corpora(sources: Sequence[CorpusSource], splits: tuple[str, ...] | None = None) -> Corpus:

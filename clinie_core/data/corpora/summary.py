@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
-from clinie_core.data.corpora.checking import in_another_split
+from clinie_core.data.corpora.checking import find_split_leak
 from clinie_core.data.document import Corpus, Document
 from clinie_core.errors import Problem
 
@@ -37,7 +37,7 @@ class CorpusSummary:
         ):
             self.items[kind][split].update(_kind(item) for item in items)
         self._represent(document)
-        return in_another_split(document, split, self._split_of)
+        return find_split_leak(document, split, self._split_of)
 
     def _represent(self, document: Document) -> None:
         """Count what flat, continuous concepts that begin and end with a word cannot represent."""

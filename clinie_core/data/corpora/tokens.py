@@ -15,7 +15,7 @@ from clinie_core.data.bio_tagging import bio_labels, tag_units
 from clinie_core.data.document import Concept, Document, Span
 from clinie_core.errors import ErrorList
 
-__all__ = ["Token", "covering_tokens", "sentences_of", "tagged_stretches", "token_spans", "tokenized_document"]
+__all__ = ["Token", "build_document", "covering_tokens", "decode_tags", "sentences_of", "token_spans"]
 
 BY_WHITE_SPACE = {"tokens": "white space"}
 """Metadata of a document that was built from tokens: white space, and nothing else, parts them."""
@@ -36,7 +36,7 @@ class Token:
     where: str = ""
 
 
-def tagged_stretches(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+def decode_tags(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
     """The concepts that tags mean.
 
     ``B``, ``S`` and ``U`` begin a concept, ``I``, ``M``, ``E`` and ``L`` go on with one of their type or
@@ -59,7 +59,7 @@ def tagged_stretches(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
             open_type = ""
 
 
-def tokenized_document(id_: str, sentences: Iterable[Sequence[Token]], where: str) -> Document:
+def build_document(id_: str, sentences: Iterable[Sequence[Token]], where: str) -> Document:
     """Build a document's text from tokens, and its concepts from their tags.
 
     A blank stands between tokens and a line feed between sentences, unless offsets say how far
@@ -93,7 +93,7 @@ def tokenized_document(id_: str, sentences: Iterable[Sequence[Token]], where: st
             start = at + len(between)
             at = start + len(token.text)
             spans.append(Span(start, at))
-        for type_, begin, end in tagged_stretches([token.tag for token in sentence]):
+        for type_, begin, end in decode_tags([token.tag for token in sentence]):
             span = Span(spans[begin].start, spans[end - 1].end)
             concepts.append(Concept(f"T{len(concepts) + 1}", type_, (span,)))
     return Document(id_, "".join(parts), tuple(concepts), metadata={} if adjoining else BY_WHITE_SPACE)
