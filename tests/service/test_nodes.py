@@ -56,7 +56,8 @@ ray.init(log_to_driver=False, logging_level="error")
 ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
 corpus = ray.put(Corpus({s: tuple(n) for s, n in synthetic_splits(20, seed=3).items()}))
 out = []
-with WorkerPool(Resources(workers_per_trial=workers, concurrent_trials=groups), Program(corpus), folder / "ray") as pool:
+resources = Resources(workers_per_trial=workers, concurrent_trials=groups)
+with WorkerPool(resources, Program(corpus), folder / "ray") as pool:
     jobs = [Job(f"job-{n}", n, config, folder / str(n)) for n in range(groups)]
     messages = ray.get([pool.board.submit.remote(job) for job in jobs])
     for job, message in zip(jobs, messages):
