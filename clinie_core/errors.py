@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,8 +33,8 @@ class Problem:
 
     where: str
     found: str
-    allowed: str = ""
-    remedy: str = ""
+    allowed: str = field(default="", kw_only=True)
+    remedy: str = field(default="", kw_only=True)
 
     def __str__(self) -> str:
         return f"{_line(self.where)}: " + "; ".join(_line(p) for p in (self.found, self.allowed, self.remedy) if p)
@@ -74,9 +74,9 @@ class ErrorList:
     def __len__(self) -> int:
         return len(self._problems)
 
-    def add(self, where: str, found: str, allowed: str = "", remedy: str = "") -> None:
+    def add(self, where: str, found: str, *, allowed: str = "", remedy: str = "") -> None:
         """Add one problem; see :class:`Problem` for the arguments."""
-        self._problems.append(Problem(where, found, allowed, remedy))
+        self._problems.append(Problem(where, found, allowed=allowed, remedy=remedy))
 
     def extend(self, problems: Iterable[Problem]) -> None:
         """Add the problems of a part, for example of one file of a corpus."""
@@ -92,9 +92,9 @@ class ErrorList:
             raise InputError(self._problems)
 
 
-def fail(where: str, found: str, allowed: str = "", remedy: str = "") -> NoReturn:
+def fail(where: str, found: str, *, allowed: str = "", remedy: str = "") -> NoReturn:
     """Raise an :class:`InputError` with one problem."""
-    raise InputError(Problem(where, found, allowed, remedy))
+    raise InputError(Problem(where, found, allowed=allowed, remedy=remedy))
 
 
 class OutOfMemory(RuntimeError):

@@ -54,8 +54,8 @@ class Registry(Collection[str], Generic[Item]):
             fail(
                 where or self.noun,
                 f"unknown {self.noun} {name!r}",
-                "allowed: " + ", ".join(self._rows),
-                f"did you mean {close[0]!r}?" if close else "",
+                allowed="allowed: " + ", ".join(self._rows),
+                remedy=f"did you mean {close[0]!r}?" if close else "",
             )
         module, _, attribute = self._rows[name].partition(":")
         row: Item = getattr(importlib.import_module(module), attribute)

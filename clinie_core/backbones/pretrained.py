@@ -69,10 +69,10 @@ def locate(source: BackboneSource, where: str = "backbone") -> str | None:
     if source.gguf is not None:
         file = folder / source.gguf
         if not file.is_file():
-            fail(where, f"backbone {source.name!r}: there is no file {file}", "a GGUF file")
+            fail(where, f"backbone {source.name!r}: there is no file {file}", allowed="a GGUF file")
         return str(convert(file))
     if not (folder / "config.json").is_file():
-        fail(where, f"backbone {source.name!r}: no config.json in {folder}", "a folder that transformers saved")
+        fail(where, f"backbone {source.name!r}: no config.json in {folder}", allowed="a folder that transformers saved")
     return str(folder)
 
 
@@ -88,7 +88,9 @@ def _folder(source: BackboneSource, where: str) -> Path:
         if spec is None or not spec.submodule_search_locations:
             pip_name = source.package.replace("_", "-")
             fail(
-                where, f"backbone {source.name!r}: package {source.package} is not installed", f"pip install {pip_name}"
+                where,
+                f"backbone {source.name!r}: package {source.package} is not installed",
+                allowed=f"pip install {pip_name}",
             )
         base = Path(spec.submodule_search_locations[0])
     return base / (source.folder or "")
@@ -111,8 +113,8 @@ def read_config(source: BackboneSource, where: str) -> dict[str, Any]:
                 where,
                 f"backbone {source.hub!r} is neither a folder here nor on the hub as reached from here"
                 f" ({type(error).__name__})",
-                "a hub name, a local folder, or a name under backbones:",
-                "check the spelling, the network, or download it once with `hf download`",
+                allowed="a hub name, a local folder, or a name under backbones:",
+                remedy="check the spelling, the network, or download it once with `hf download`",
             )
     config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return config
@@ -193,8 +195,8 @@ def check_backbone(source: BackboneSource, where: str = "backbone") -> None:
         fail(
             where,
             f"backbone {source.name!r}: no *.safetensors weights in {place}",
-            "weights in safetensors format",
-            "convert them, or set allow_pickle: true under backbones: if you trust whoever wrote them",
+            allowed="weights in safetensors format",
+            remedy="convert them, or set allow_pickle: true under backbones: if you trust whoever wrote them",
         )
     for name, expected in source.sha256.items():
         file = _own_file(source, name, where)
@@ -205,8 +207,8 @@ def check_backbone(source: BackboneSource, where: str = "backbone") -> None:
             fail(
                 where,
                 f"backbone {source.name!r}: sha256 of {name} is {found}",
-                f"expected {expected}",
-                "reinstall it, or correct the space if the change is meant",
+                allowed=f"expected {expected}",
+                remedy="reinstall it, or correct the space if the change is meant",
             )
 
 
@@ -233,7 +235,9 @@ def pin_weights(source: BackboneSource) -> BackboneSource:
     """
     if source.scratch is not None:
         fail(
-            "--pin", f"backbone {source.name!r} is drawn from scratch and has no files to pin", "a model without --pin"
+            "--pin",
+            f"backbone {source.name!r} is drawn from scratch and has no files to pin",
+            allowed="a model without --pin",
         )
     if source.hub is not None:
         from transformers import AutoConfig
@@ -290,10 +294,14 @@ def load_tokenizer(source: BackboneSource) -> PreTrainedTokenizerFast:
 
     tokenizer = AutoTokenizer.from_pretrained(place, revision=source.revision)
     if not tokenizer.is_fast:
-        fail("backbone", f"backbone {source.name!r} has no fast tokenizer", "a tokenizer that gives offsets")
+        fail("backbone", f"backbone {source.name!r} has no fast tokenizer", allowed="a tokenizer that gives offsets")
     if tokenizer.pad_token is None:  # Llama and GPT-2 have none; attention masks keep it from being read
         if tokenizer.eos_token is None:
-            fail("backbone", f"the tokenizer of {source.name!r} has no token to pad with", "a pad_token or eos_token")
+            fail(
+                "backbone",
+                f"the tokenizer of {source.name!r} has no token to pad with",
+                allowed="a pad_token or eos_token",
+            )
         tokenizer.pad_token = tokenizer.eos_token
     fast: PreTrainedTokenizerFast = tokenizer
     return fast

@@ -39,7 +39,7 @@ class QLora(Lora):
         from torch import nn
 
         if not torch.cuda.is_available():
-            fail("space.finetuning.qlora", "there is no NVIDIA GPU here", "lora, which trains the same weights")
+            fail("space.finetuning.qlora", "there is no NVIDIA GPU here", allowed="lora, which trains the same weights")
         import bitsandbytes as bnb
 
         for name in target_modules(backbone, "all_linear"):

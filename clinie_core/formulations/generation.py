@@ -96,7 +96,9 @@ class Generation(Formulation):
         """One example a chunk: the question, and in training the answer after it."""
         tokenizer = context.tokenizer
         if tokenizer.eos_token_id is None:
-            fail("backbone", "the decoder's tokenizer has no end-of-sequence token", "a tokenizer with eos_token")
+            fail(
+                "backbone", "the decoder's tokenizer has no end-of-sequence token", allowed="a tokenizer with eos_token"
+            )
         words_of = _WordsOf(context.schema)
         overhead = max(
             len(self._prompt_ids(tokenizer, context, words, Source("", context.task, words.types), ()))
@@ -107,8 +109,8 @@ class Generation(Formulation):
             fail(
                 "space.window_tokens",
                 f"{context.window_tokens} tokens, of which the instruction takes {overhead}",
-                f"at least {overhead + LEAST_CHUNK}",
-                "raise window_tokens, or set instruction: short",
+                allowed=f"at least {overhead + LEAST_CHUNK}",
+                remedy="raise window_tokens, or set instruction: short",
             )
         offsets = tokenizer(
             [d.text for d in documents], add_special_tokens=False, return_offsets_mapping=True, verbose=False

@@ -70,17 +70,22 @@ class Checkpoint:
         """
         file = folder / CONFIG
         if not file.is_file() or not (folder / WEIGHTS).is_file():
-            fail(str(folder), "no checkpoint here", f"a folder with {CONFIG} and {WEIGHTS}")
+            fail(str(folder), "no checkpoint here", allowed=f"a folder with {CONFIG} and {WEIGHTS}")
         link = next((path for path in folder.rglob("*") if path.is_symlink()), None)
         if link is not None:  # a checkpoint may come from elsewhere, and a link may lead anywhere
-            fail(str(link), "a symbolic link in a checkpoint", "plain files", "copy what it leads to in its place")
+            fail(
+                str(link),
+                "a symbolic link in a checkpoint",
+                allowed="plain files",
+                remedy="copy what it leads to in its place",
+            )
         content = json.loads(file.read_text(encoding="utf-8"))
         if content.get("format") != FORMAT:
             fail(
                 str(file),
                 f"checkpoint format {content.get('format')}",
-                f"format {FORMAT}",
-                "use the clinie that wrote it",
+                allowed=f"format {FORMAT}",
+                remedy="use the clinie that wrote it",
             )
         config = TrialConfig.model_validate(content["config"])
         return cls(config, Schema.model_validate(content["schema"]), content["metrics"])
@@ -129,6 +134,5 @@ def load_weights(model: ExtractionModel, folder: Path) -> None:
         fail(
             str(folder / WEIGHTS),
             f"weights do not fit the configuration: {len(missing)} missing, {len(result.unexpected_keys)} unknown",
-            "",
-            "use the versions of transformers and peft that wrote it",
+            remedy="use the versions of transformers and peft that wrote it",
         )

@@ -179,7 +179,7 @@ def build_model(
         if config.gradient_checkpointing:
             if not (method.recomputes and backbone.supports_gradient_checkpointing):
                 found = f"{config.finetuning.name} on {config.backbone.name} cannot compute activations again"
-                fail("gradient_checkpointing", found, "false")
+                fail("gradient_checkpointing", found, allowed="false")
             # transformers 5.23 has a new name for it and warns of the old one
             recompute = getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)
             recompute({"use_reentrant": False})
@@ -210,7 +210,7 @@ def merge_backbone(model: ExtractionModel, method: FineTuning, name: str) -> Pre
     """
     plain = method.merge(copy.deepcopy(model.backbone).cpu())
     if plain is None:
-        fail("--merge", f"{name} adds what is no part of a weight", "a model of another method, or no --merge")
+        fail("--merge", f"{name} adds what is no part of a weight", allowed="a model of another method, or no --merge")
     plain.requires_grad_(False)
     return plain
 

@@ -63,7 +63,7 @@ class DocumentCounts:
         """
         file = folder / FILE
         if not file.is_file():
-            fail(str(folder), f"no {FILE} here", "a checkpoint that a search has kept")
+            fail(str(folder), f"no {FILE} here", allowed="a checkpoint that a search has kept")
         content = json.loads(file.read_text(encoding="ascii"))
         counts = np.array(content["counts"], dtype=np.float64).reshape(-1, 3)
         return cls(content["metric"], content["documents"], counts, tuple(content["corpora"]))

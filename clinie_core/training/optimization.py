@@ -45,7 +45,7 @@ def build_optimizer(
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     if not groups:
-        fail("finetuning", f"{config.finetuning.name} leaves nothing to train in this model", "another method")
+        fail("finetuning", f"{config.finetuning.name} leaves nothing to train in this model", allowed="another method")
     optimizer = AdamW(
         [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()],
         fused=True,

@@ -99,7 +99,11 @@ class Trainer:
             self._examples[name] = [example for example, _ in rows]
             self._corpora[name] = [origin for _, origin in rows]
             if not self._examples[name]:
-                fail("corpus.splits.train", f"there is nothing to learn {name} from", "documents with annotations")
+                fail(
+                    "corpus.splits.train",
+                    f"there is nothing to learn {name} from",
+                    allowed="documents with annotations",
+                )
             self._dev_encoded[name] = encode(corpus["dev"], corpus.digest("dev"), targets=False)
         self._mine = slice(world.rank, None, world.size)
         self._dev, self._dev_digest = corpus["dev"], corpus.digest("dev")
@@ -129,7 +133,7 @@ class Trainer:
         """The model of which each process keeps a part; the whole backbone is there in one of them at a time."""
         config = self.config
         if not self._method.shards:
-            fail("sharded", f"processes cannot share out the weights of {config.finetuning.name}", "false")
+            fail("sharded", f"processes cannot share out the weights of {config.finetuning.name}", allowed="false")
         mesh = make_mesh(self._world)
         with self._world.in_turn():
             model = self._with_heads_fitted(build_model(config, self._schema, load_backbone(config), takes_over=True))
@@ -286,5 +290,10 @@ class Trainer:
             InputError: If it is that of another configuration.
         """
         if Checkpoint.read(folder).config != self.config:
-            fail(str(folder), "the state of another configuration", "an empty folder", "train into a folder of its own")
+            fail(
+                str(folder),
+                "the state of another configuration",
+                allowed="an empty folder",
+                remedy="train into a folder of its own",
+            )
         return self._state.load(folder)

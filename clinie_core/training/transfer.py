@@ -71,7 +71,11 @@ def zero_shot_result(
     for component, formulation in build_components(config).items():
         if not formulation.by_words:
             found = f"its labels for {component} are those of one corpus"
-            fail("formulation", found, "a formulation that asks by words: generation, span_question, relation_question")
+            fail(
+                "formulation",
+                found,
+                allowed="a formulation that asks by words: generation, span_question, relation_question",
+            )
     if not (folder / "done").exists():
         train(config, join_corpora(corpora, holdout), shelf=shelf, folder=folder)
         (folder / "done").touch()

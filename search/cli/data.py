@@ -131,7 +131,9 @@ def _undeclared(source: CorpusSource, summary: CorpusSummary) -> list[Any]:
     declared = legal.get("entities", frozenset()) | legal.get("events", frozenset())
     used = set().union(*summary.items["concepts"].values())
     return [
-        Problem("annotation.conf", f"type {type_} is used and not declared", "", "declare it, or mend the annotations")
+        Problem(
+            "annotation.conf", f"type {type_} is used and not declared", remedy="declare it, or mend the annotations"
+        )
         for type_ in sorted(used - declared)
     ]
 

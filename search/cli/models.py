@@ -75,14 +75,19 @@ def _notes(files: list[Path]) -> list[Path]:
         if file.is_dir():
             inside = sorted(file.glob("*.txt"))
             if not inside:
-                errors.add(str(file), "a folder without .txt files", "text files, folders of them, or -")
+                errors.add(str(file), "a folder without .txt files", allowed="text files, folders of them, or -")
             notes += inside
         else:
             notes.append(file)
     seen: dict[str, Path] = {}
     for note in notes:
         if note.stem in seen:
-            errors.add(str(note), f"has the name of {seen[note.stem]}", "one file of a name", "predict them apart")
+            errors.add(
+                str(note),
+                f"has the name of {seen[note.stem]}",
+                allowed="one file of a name",
+                remedy="predict them apart",
+            )
         seen[note.stem] = note
     errors.raise_if_any()
     return notes
@@ -179,7 +184,7 @@ def _with_concepts(file: Path) -> Document:
     annotations = file.with_suffix(".ann")
     if not annotations.is_file():
         found = "the model finds relations between concepts that are given, and there are none"
-        fail(str(file), found, f"a brat file {annotations.name} beside it")
+        fail(str(file), found, allowed=f"a brat file {annotations.name} beside it")
     where = {".txt": str(file), ".ann": str(annotations)}
     return Brat().parse(file.stem, where, {".txt": read_text(file), ".ann": read_text(annotations)})
 

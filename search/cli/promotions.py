@@ -60,18 +60,18 @@ def promote(
     from search.tracking.connection import connect
 
     if merge and pin:
-        fail("--merge", "together with --pin", "one of them; neither carries the backbone beside the adapter")
+        fail("--merge", "together with --pin", allowed="one of them; neither carries the backbone beside the adapter")
     rules = read_policy(policy)
     place = home_of_study(home, study, tracking_uri)
     ledger = Ledger.open(open_storage(place), study)
     record = ledger.best() if trial is None else next((r for r in ledger.records() if r.number == trial), None)
     if record is None or record.config is None:
         found = f"study {study!r} has no finished trial" if trial is None else f"study {study!r} has no trial {trial}"
-        fail("study", found, "a finished trial")
+        fail("study", found, allowed="a finished trial")
     if record.checkpoint is None:
         kept = "one of the best trials (the study's budget.checkpoints says how many keep their weights)"
         remedy = f"train it again: clinie repeat {study} {record.number}"
-        fail(f"trial {record.number}", "its weights are not kept", kept, remedy)
+        fail(f"trial {record.number}", "its weights are not kept", allowed=kept, remedy=remedy)
     attributes = ledger.attributes
     file = SpaceFile.model_validate(attributes["space"])
     corpus = load_corpora(file.corpus, ("dev", "test"))
@@ -151,7 +151,9 @@ def history(
     entries, faults = record.entries(), record.faults()
     faults += [f"version {version} was registered by something else" for version in record.unrecorded_versions()]
     if not entries and not faults:
-        fail("NAME", f"no model {name!r} in the registry, or nothing happened to it", "a model that was promoted")
+        fail(
+            "NAME", f"no model {name!r} in the registry, or nothing happened to it", allowed="a model that was promoted"
+        )
     if as_json:
         print_json({"name": name, "entries": [asdict(e) for e in entries], "faults": faults})
     else:

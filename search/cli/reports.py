@@ -68,7 +68,7 @@ def best(
     gathered = _gathered(study, home, tracking_uri)
     winner = gathered.findings.winner
     if winner is None:
-        fail("study", f"study {study!r} has no finished trial", "a study with one")
+        fail("study", f"study {study!r} has no finished trial", allowed="a study with one")
     if as_json:
         low, high = gathered.findings.interval or (None, None)
         print_json({"study": study, **winner.record.as_json(), "interval": [low, high]})

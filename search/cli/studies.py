@@ -156,9 +156,9 @@ def transfer(
     from search.study.transfer import run_transfer, summarize
 
     if not all(part.strip().isdigit() for part in shots.split(",")):
-        fail("--shots", f"found {shots!r}", "whole numbers with commas between them, for example 0,5,20")
+        fail("--shots", f"found {shots!r}", allowed="whole numbers with commas between them, for example 0,5,20")
     if split not in ("dev", "test"):
-        fail("--split", f"found {split!r}", "dev or test")
+        fail("--split", f"found {split!r}", allowed="dev or test")
     file, where = read_space_file(space, overrides or ())
     results = run_transfer(
         file.with_absolute_paths(),
@@ -231,7 +231,7 @@ def repeat(
     ledger = Ledger.open(open_storage(place), study)
     config = next((r.config for r in ledger.records() if r.number == trial), None)
     if config is None:
-        fail("trial", f"study {study!r} has no trial {trial}", "a number that `clinie status` shows")
+        fail("trial", f"study {study!r} has no trial {trial}", allowed="a number that `clinie status` shows")
     name = f"{study}-trial-{trial}"
     if seed is not None:
         config, name = config.model_copy(update={"seed": seed}), f"{name}-seed-{seed}"

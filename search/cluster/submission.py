@@ -79,12 +79,19 @@ def make_job(file: SpaceFile, home: str, *, tracking_uri: str | None = None, all
     for at, source in enumerate(file.corpus):
         if not os.path.isabs(source.path):
             key = f"corpus.{at}.path" if len(file.corpus) > 1 else "corpus.path"
-            fail(key, f"{source.path} is relative, and the search runs on the cluster", "an absolute path there")
+            fail(
+                key, f"{source.path} is relative, and the search runs on the cluster", allowed="an absolute path there"
+            )
     if not os.path.isabs(home):
-        fail("--home", f"{home} is relative, and the search runs on the cluster", "an absolute path there")
+        fail("--home", f"{home} is relative, and the search runs on the cluster", allowed="an absolute path there")
     if tracking_uri and "@" in tracking_uri:
         remedy = "set CLINIE_TRACKING_URI in the cluster's environment"
-        fail("--tracking-uri", "a URL with an account in it would be shown with the job", "one without", remedy)
+        fail(
+            "--tracking-uri",
+            "a URL with an account in it would be shown with the job",
+            allowed="one without",
+            remedy=remedy,
+        )
     return SearchJob(file, file.study, home, tracking_uri, allow_text)
 
 
@@ -104,10 +111,10 @@ class Jobs:
             self._client = JobSubmissionClient(address)
         except AuthenticationError:
             remedy = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
-            fail("--address", f"the cluster at {address} does not know this token", "", remedy)
+            fail("--address", f"the cluster at {address} does not know this token", remedy=remedy)
         except (ConnectionError, requests.RequestException):
             remedy = "forward the port: ray attach cluster.yaml -p 8265"
-            fail("--address", f"no Ray dashboard answers at {address}", "the URL of one", remedy)
+            fail("--address", f"no Ray dashboard answers at {address}", allowed="the URL of one", remedy=remedy)
 
     def submit(self, job: SearchJob, *, with_sources: bool) -> str:
         """Send a search.
@@ -145,7 +152,7 @@ class Jobs:
         found = [job for job in jobs if name in (job.submission_id, (job.metadata or {}).get("clinie.study"))]
         if not found:
             known = ", ".join(str(job.submission_id) for job in jobs) or "none yet"
-            fail("job", f"no job or study {name!r} at {self._address}", known)
+            fail("job", f"no job or study {name!r} at {self._address}", allowed=known)
         return found[0]
 
     def all(self) -> list[JobDetails]:

@@ -149,31 +149,36 @@ def parse_domain(value: JsonValue, where: str, errors: ErrorList) -> Domain:
     """
     if not isinstance(value, dict):
         if isinstance(value, list):
-            errors.add(where, "found a list", "a value or {choose: [...]}", "write {choose: [...]} to search over it")
+            errors.add(
+                where,
+                "found a list",
+                allowed="a value or {choose: [...]}",
+                remedy="write {choose: [...]} to search over it",
+            )
         return Fixed(value)
     allowed = "{choose: [...]} or " + " | ".join(f"{{{kind}: [low, high]}}" for kind in RANGES)
     kind = next(iter(value), "")
     content = value.get(kind)
     if len(value) != 1 or kind not in ("choose", *RANGES):
-        errors.add(where, f"found keys {', '.join(map(str, value)) or 'none'}", allowed)
+        errors.add(where, f"found keys {', '.join(map(str, value)) or 'none'}", allowed=allowed)
     elif kind == "choose":
         return _parse_choices(content, where, errors)
     elif not isinstance(content, list) or len(content) != 2 or not all(_is_number(v) for v in content):
         errors.add(
             where,
             f"{kind} needs two numbers",
-            f"{{{kind}: [low, high]}}",
-            "write 1.0e-5, not 1e-5: YAML reads that as text",
+            allowed=f"{{{kind}: [low, high]}}",
+            remedy="write 1.0e-5, not 1e-5: YAML reads that as text",
         )
     else:
         low, high = (float(v) for v in content)  # type: ignore[arg-type]  # _is_number has seen to it
         log, integer = RANGES[kind]
         if low >= high:
-            errors.add(where, f"empty range {low:g} to {high:g}", "low < high")
+            errors.add(where, f"empty range {low:g} to {high:g}", allowed="low < high")
         elif log and low <= 0:
-            errors.add(where, f"{kind} from {low:g}", "low > 0 on a logarithmic scale")
+            errors.add(where, f"{kind} from {low:g}", allowed="low > 0 on a logarithmic scale")
         elif integer and (low != int(low) or high != int(high)):
-            errors.add(where, f"{kind} from {low:g} to {high:g}", "whole numbers")
+            errors.add(where, f"{kind} from {low:g} to {high:g}", allowed="whole numbers")
         else:
             return Range(low, high, log, integer)
     return Fixed(None)
@@ -181,14 +186,14 @@ def parse_domain(value: JsonValue, where: str, errors: ErrorList) -> Domain:
 
 def _parse_choices(content: JsonValue, where: str, errors: ErrorList) -> Domain:
     if not isinstance(content, list) or not content:
-        errors.add(where, "empty choice", "{choose: [at least one value]}")
+        errors.add(where, "empty choice", allowed="{choose: [at least one value]}")
         return Fixed(None)
     choices: list[Scalar] = []
     for choice in content:
         if isinstance(choice, (dict, list)):
-            errors.add(where, "a choice is a list or a mapping", "scalars")
+            errors.add(where, "a choice is a list or a mapping", allowed="scalars")
         elif choice in choices:
-            errors.add(where, f"choice {choice!r} stands twice", "each value once")
+            errors.add(where, f"choice {choice!r} stands twice", allowed="each value once")
         else:
             choices.append(choice)
     return OneOf(tuple(choices)) if choices else Fixed(None)

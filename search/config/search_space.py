@@ -50,10 +50,12 @@ class SearchSpace:
         for key, value in file.space.items():
             self._parse(key, value)
         if file.task != "joint" and "relation_formulation" in file.space:
-            self._errors.add(f"{where}: space.relation_formulation", f"not in task {file.task}", "formulation alone")
+            self._errors.add(
+                f"{where}: space.relation_formulation", f"not in task {file.task}", allowed="formulation alone"
+            )
         for required in ("backbone", "formulation", "finetuning"):
             if required not in file.space:
-                self._errors.add(f"{where}: space.{required}", "missing", "a value or {choose: ...}")
+                self._errors.add(f"{where}: space.{required}", "missing", allowed="a value or {choose: ...}")
         self._errors.raise_if_any()
         self._check_corners()
         self._errors.raise_if_any()
@@ -62,7 +64,9 @@ class SearchSpace:
             self._check_backbone(name, source)
         if self._may_be("sharded") and file.resources.workers_per_trial < 2:
             found = "a trial has one process, and nobody to share weights with"
-            self._errors.add(f"{where}: space.sharded", found, "", "set resources.workers_per_trial, or leave it out")
+            self._errors.add(
+                f"{where}: space.sharded", found, remedy="set resources.workers_per_trial, or leave it out"
+            )
         self._errors.raise_if_any()
         self._check_parts()
         self._errors.raise_if_any()
@@ -72,10 +76,12 @@ class SearchSpace:
         if key in PARTS:
             self._parts[key] = self._parse_part(key, value, where)
         elif key in SETTLED_ELSEWHERE:
-            self._errors.add(where, "not a dimension of the space", f"set {SETTLED_ELSEWHERE[key]} at the top level")
+            self._errors.add(
+                where, "not a dimension of the space", allowed=f"set {SETTLED_ELSEWHERE[key]} at the top level"
+            )
         elif key not in TrialConfig.model_fields:
             fields = [f for f in TrialConfig.model_fields if f not in SETTLED_ELSEWHERE]
-            self._errors.add(where, "unknown key", "allowed: " + ", ".join(fields))
+            self._errors.add(where, "unknown key", allowed="allowed: " + ", ".join(fields))
         else:
             self._scalars[key] = parse_domain(value, where, self._errors)
             if key == "backbone":
@@ -91,7 +97,9 @@ class SearchSpace:
         if isinstance(branches, list):
             branches = {str(name): {} for name in branches}
         if not isinstance(branches, dict) or not branches:
-            self._errors.add(where, "no branch", f"one of {', '.join(PARTS[key])}, or {{choose: {{NAME: {{...}}}}}}")
+            self._errors.add(
+                where, "no branch", allowed=f"one of {', '.join(PARTS[key])}, or {{choose: {{NAME: {{...}}}}}}"
+            )
             return {}
         return {name: self._parse_branch(key, name, content, f"{where}.{name}") for name, content in branches.items()}
 
@@ -102,7 +110,7 @@ class SearchSpace:
             self._errors.extend(error.problems)
             return {}
         if content is not None and not isinstance(content, dict):
-            self._errors.add(where, f"found {content!r}", "{} for the shipped ranges, or {PARAMETER: ...}")
+            self._errors.add(where, f"found {content!r}", allowed="{} for the shipped ranges, or {PARAMETER: ...}")
             return {}
         given = dict(content or row.ranges)
         for parameter, field in row.model_fields.items():
@@ -112,7 +120,7 @@ class SearchSpace:
         for parameter, value in given.items():
             if parameter not in row.model_fields:
                 allowed = "allowed: " + ", ".join(row.model_fields)
-                self._errors.add(f"{where}.{parameter}", f"unknown key of {name}", allowed)
+                self._errors.add(f"{where}.{parameter}", f"unknown key of {name}", allowed=allowed)
             else:
                 domains[parameter] = parse_domain(value, f"{where}.{parameter}", self._errors)
         return domains
@@ -159,15 +167,17 @@ class SearchSpace:
                 self._errors.add(place, f"backbone {source.name!r} cannot carry it: {refusal}")
             for key, goes in (("gradient_checkpointing", row.recomputes), ("sharded", row.shards)):
                 if not goes and self._may_be(key):
-                    self._errors.add(place, f"it does not go with {key}", "", "leave one of them out")
+                    self._errors.add(place, f"it does not go with {key}", remedy="leave one of them out")
             if row.needs_cuda and not self.file.resources.gpus_per_worker:
-                self._errors.add(place, "it needs an NVIDIA GPU", "", "set resources.gpus_per_worker, or leave it out")
+                self._errors.add(
+                    place, "it needs an NVIDIA GPU", remedy="set resources.gpus_per_worker, or leave it out"
+                )
             needed = int(longest) + max(variant.virtual_tokens for variant in variants)  # type: ignore[arg-type]
             if facts.positions is not None and needed > facts.positions:
                 self._errors.add(
                     f"{self._where}: space.window_tokens",
                     f"backbone {source.name!r} reads {facts.positions} tokens, and {method} would give it {needed}",
-                    f"at most {facts.positions - needed + int(longest)}",  # type: ignore[arg-type]
+                    allowed=f"at most {facts.positions - needed + int(longest)}",  # type: ignore[arg-type]
                 )
 
     def _may_be(self, key: str) -> bool:
@@ -200,7 +210,7 @@ class SearchSpace:
                     found = f"{noun} {branch} cannot go with task {self.file.task} and backbones that are {kinds[0]}s"
                     tasks = f" and task {', '.join(sorted(row.tasks))}" if hasattr(row, "tasks") else ""
                     self._errors.add(
-                        f"{self._where}: space.{key}.{branch}", found, f"backbones that are {carried}{tasks}"
+                        f"{self._where}: space.{key}.{branch}", found, allowed=f"backbones that are {carried}{tasks}"
                     )
             for name, facts in self._facts.items():
                 if not legal[name] and not (key == "relation_formulation" and facts.architecture == "decoder"):
@@ -210,7 +220,7 @@ class SearchSpace:
                 if not PARTS[key].load(branch).by_words:
                     able = [name for name in PARTS[key] if PARTS[key].load(name).by_words]
                     found = f"{branch} cannot serve several corpora: its labels are those of one"
-                    self._errors.add(f"{self._where}: space.{key}.{branch}", found, "one of " + ", ".join(able))
+                    self._errors.add(f"{self._where}: space.{key}.{branch}", found, allowed="one of " + ", ".join(able))
             for branch in self._parts["formulation"] if key == "formulation" else ():
                 for values in _extremes(branches[branch]):
                     refusal = FORMULATIONS.load(branch).model_validate(values).refusal(self.file.task)

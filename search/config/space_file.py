@@ -209,13 +209,13 @@ def read_space_file(name: str, overrides: Iterable[str] = ()) -> tuple[SpaceFile
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError:
-        fail(name, "no such space", "a YAML file, or one of " + ", ".join(shipped))
+        fail(name, "no such space", allowed="a YAML file, or one of " + ", ".join(shipped))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        fail(f"{where}{line}", f"not YAML: {getattr(error, 'problem', error)}", "", "check indentation and brackets")
+        fail(f"{where}{line}", f"not YAML: {getattr(error, 'problem', error)}", remedy="check indentation and brackets")
     if not isinstance(content, dict):
-        fail(where, "not a mapping", "version, study, corpus, space ...", "see `clinie spaces`")
+        fail(where, "not a mapping", allowed="version, study, corpus, space ...", remedy="see `clinie spaces`")
     for override in overrides:
         _override(content, override)
     try:
@@ -228,18 +228,18 @@ def _override(content: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     keys = path.split(".")
     if not equals or not all(keys):
-        fail(override, "not an override", "key.path=value, for example budget.trials=4")
+        fail(override, "not an override", allowed="key.path=value, for example budget.trials=4")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        fail(override, "the value is not YAML", "a number, a word, or {choose: [...]}")
+        fail(override, "the value is not YAML", allowed="a number, a word, or {choose: [...]}")
     inner: Any = content
     for at, key in enumerate(keys[:-1]):
         if isinstance(inner, list) and key.isdigit() and int(key) < len(inner):  # one of several corpora
             inner = inner[int(key)]
             continue
         if not isinstance(inner, dict):
-            fail(override, f"{'.'.join(keys[:at])} is not a mapping", "a path of keys")
+            fail(override, f"{'.'.join(keys[:at])} is not a mapping", allowed="a path of keys")
         if not isinstance(inner.get(key), dict):
             inner[key] = {}
         inner = inner[key]

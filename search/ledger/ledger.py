@@ -168,7 +168,7 @@ class Ledger:
             InputError: If there is a study of that name.
         """
         if name in optuna.get_all_study_names(storage):
-            fail("study", f"study {name!r} exists", "a new name", f"go on with it: clinie resume {name}")
+            fail("study", f"study {name!r} exists", allowed="a new name", remedy=f"go on with it: clinie resume {name}")
         study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -196,7 +196,9 @@ class Ledger:
         """
         names = optuna.get_all_study_names(storage)
         if name not in names:
-            fail("study", f"no study {name!r} in this home", "one of " + (", ".join(sorted(names)) or "none yet"))
+            fail(
+                "study", f"no study {name!r} in this home", allowed="one of " + (", ".join(sorted(names)) or "none yet")
+            )
         return cls(storage, optuna.load_study(storage=storage, study_name=name), algorithm)
 
     @property

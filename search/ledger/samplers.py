@@ -48,5 +48,5 @@ def make_sampler(algorithm: Algorithm, number: int = 0) -> BaseSampler:
         InputError: If the table has no such row.
     """
     if algorithm.sampler not in SAMPLERS:
-        fail("algorithm.sampler", f"unknown sampler {algorithm.sampler!r}", "allowed: " + ", ".join(SAMPLERS))
+        fail("algorithm.sampler", f"unknown sampler {algorithm.sampler!r}", allowed="allowed: " + ", ".join(SAMPLERS))
     return SAMPLERS[algorithm.sampler](algorithm.model_copy(update={"seed": algorithm.seed + number}))

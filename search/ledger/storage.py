@@ -54,11 +54,11 @@ def open_storage(home: Home) -> BaseStorage:
     try:
         return _PatientStorage(home.ledger)
     except (ArgumentError, NoSuchModuleError):
-        return fail(LEDGER_VARIABLE, f"{shown} is no database URL", "such as postgresql://user@host/database")
+        return fail(LEDGER_VARIABLE, f"{shown} is no database URL", allowed="such as postgresql://user@host/database")
     except ModuleNotFoundError as error:
-        return fail(LEDGER_VARIABLE, f"no driver {error.name} for {shown}", "", "pip install 'clinie[postgresql]'")
+        return fail(LEDGER_VARIABLE, f"no driver {error.name} for {shown}", remedy="pip install 'clinie[postgresql]'")
     except (DBAPIError, StorageInternalError):
-        return fail(LEDGER_VARIABLE, f"the database does not answer at {shown}", "the URL of one that runs")
+        return fail(LEDGER_VARIABLE, f"the database does not answer at {shown}", allowed="the URL of one that runs")
 
 
 class _Journal(JournalFileBackend):
@@ -165,7 +165,7 @@ def hold_study(storage: BaseStorage, study: str) -> Iterator[None]:
         return
     if not storage.take(study):
         remedy = "wait for it, or stop it where it runs"
-        fail("study", f"a search of {study!r} is running, on another machine or in another home", "", remedy)
+        fail("study", f"a search of {study!r} is running, on another machine or in another home", remedy=remedy)
     try:
         yield
     finally:

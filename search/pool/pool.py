@@ -178,7 +178,7 @@ def count_fitting_groups(resources: Resources) -> int:
             "resources",
             f"a trial needs {resources.workers_per_trial} x {resources.cpus_per_worker:g} CPU"
             f" and {resources.gpus_per_worker:g} GPU",
-            f"at most the cluster's {cpus:g} CPU and {gpus:g} GPU",
-            "lower workers_per_trial, cpus_per_worker or gpus_per_worker",
+            allowed=f"at most the cluster's {cpus:g} CPU and {gpus:g} GPU",
+            remedy="lower workers_per_trial, cpus_per_worker or gpus_per_worker",
         )
     return groups

@@ -62,7 +62,7 @@ def run_worker(setup: WorkerSetup) -> None:
     """
     if compute_source_digest() != setup.sources:
         node = ray.util.get_node_ip_address()
-        fail(f"node {node}", "other sources of clinie than the search's own", "", "install the same on every node")
+        fail(f"node {node}", "other sources of clinie than the search's own", remedy="install the same on every node")
     import torch
 
     torch.set_num_threads(setup.threads)

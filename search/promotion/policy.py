@@ -65,11 +65,11 @@ def read_policy(file: Path | None) -> Policy:
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        fail("--policy", f"{path}: {error.strerror}", "a YAML file", f"copy {SHIPPED}")
+        fail("--policy", f"{path}: {error.strerror}", allowed="a YAML file", remedy=f"copy {SHIPPED}")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
-        fail(place, f"no YAML: {getattr(error, 'problem', 'it does not parse')}", "", "mend the line")
+        fail(place, f"no YAML: {getattr(error, 'problem', 'it does not parse')}", remedy="mend the line")
     try:
         return Policy.model_validate(content if isinstance(content, dict) else {})
     except ValidationError as error:

@@ -304,7 +304,7 @@ def rollback(client: MlflowClient, name: str) -> tuple[str, str]:
     _finish_alias(history)
     champions = history.champions()
     if len(champions) < 2:
-        fail("NAME", f"{name} had no champion before the present one", "a model that had one")
+        fail("NAME", f"{name} had no champion before the present one", allowed="a model that had one")
     before, now = champions[-1], champions[-2]
     try:
         client.get_model_version(name, now)

@@ -198,7 +198,12 @@ def fetch_model_files(model: str, *, where: str = "--model") -> Path:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model}"))
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            fail(where, f"no model {model!r} in the registry", "NAME@champion or NAME/VERSION", "see `clinie promote`")
+            fail(
+                where,
+                f"no model {model!r} in the registry",
+                allowed="NAME@champion or NAME/VERSION",
+                remedy="see `clinie promote`",
+            )
         raise
 
 

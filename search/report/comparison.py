@@ -43,10 +43,14 @@ def compare_studies(first: Findings, second: Findings) -> StudyComparison:
         InputError: If one has no finished trial, or they were judged by different metrics.
     """
     if first.metric != second.metric:
-        fail("studies", f"one is judged by {first.metric}, the other by {second.metric}", "studies of one objective")
+        fail(
+            "studies",
+            f"one is judged by {first.metric}, the other by {second.metric}",
+            allowed="studies of one objective",
+        )
     for findings in (first, second):
         if findings.winner is None:
-            fail("studies", f"study {findings.study!r} has no finished trial", "studies with one")
+            fail("studies", f"study {findings.study!r} has no finished trial", allowed="studies with one")
     assert first.winner is not None
     assert second.winner is not None
     winners = compare_trials(first.winner, second.winner)

@@ -56,9 +56,14 @@ class Home:
                 probe.touch()
                 probe.unlink()
             except OSError as error:
-                fail("--home", f"{root} cannot be written: {error.strerror}", "a folder that can be written")
+                fail("--home", f"{root} cannot be written: {error.strerror}", allowed="a folder that can be written")
         elif not root.is_dir():
-            fail("--home", f"no folder {root}", "a folder that a search has made", "pass the --home of the search")
+            fail(
+                "--home",
+                f"no folder {root}",
+                allowed="a folder that a search has made",
+                remedy="pass the --home of the search",
+            )
         return cls(root, server)
 
     @property

@@ -34,7 +34,9 @@ def open_file_system(url: str) -> tuple[fs.FileSystem, str]:
         opened: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(url)
         return opened
     except (OSError, ValueError) as error:
-        return fail(STORAGE_VARIABLE, f"{url} cannot be opened: {type(error).__name__}", "a URL such as s3://bucket/x")
+        return fail(
+            STORAGE_VARIABLE, f"{url} cannot be opened: {type(error).__name__}", allowed="a URL such as s3://bucket/x"
+        )
 
 
 class TrialStore:

@@ -46,7 +46,7 @@ def hold_lock(home: Home, study: str, storage: BaseStorage) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             remedy = f"wait for it, or stop it: clinie stop {study}"
-            fail("study", f"a search of {study!r} is running in this home", "", remedy)
+            fail("study", f"a search of {study!r} is running in this home", remedy=remedy)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -85,7 +85,7 @@ def ask_to_stop(home: Home, study: str) -> int:
         fail(
             "study",
             f"no search of {study!r} is running in {home.root} on this machine",
-            "one that `clinie status` shows",
+            allowed="one that `clinie status` shows",
         )
     pid = int(_file(home, study).read_text(encoding="ascii"))
     os.kill(pid, signal.SIGTERM)

@@ -95,7 +95,7 @@ class Study:
         attributes = Ledger.open(open_storage(home), name).attributes
         study = cls(SpaceFile.model_validate(attributes["space"]), str(attributes["where"]), home)
         if study.corpus.digest() != attributes["corpus_digest"]:
-            fail("corpus.path", f"the corpus of study {name!r} has changed since it began", "", "start a new study")
+            fail("corpus.path", f"the corpus of study {name!r} has changed since it began", remedy="start a new study")
         return study
 
     @classmethod
@@ -135,7 +135,7 @@ class Study:
                     errors.add(
                         f"{self.where}: algorithm.points_to_evaluate.{at}.{path}",
                         "not a dimension of the space",
-                        "allowed: " + ", ".join(known),
+                        allowed="allowed: " + ", ".join(known),
                     )
         errors.raise_if_any()
 

@@ -74,7 +74,7 @@ def run_transfer(
         TransferFailed: If a training failed.
     """
     if len(file.corpus) < 2:
-        fail(f"{where}: corpus", "one corpus, and leaving it out leaves none", "a list of at least two corpora")
+        fail(f"{where}: corpus", "one corpus, and leaving it out leaves none", allowed="a list of at least two corpora")
     space = SearchSpace(file, where)
     drawn = space.suggest(RandomChooser(file.algorithm.seed))
     configs = [drawn.model_copy(update={"seed": file.algorithm.seed + i}) for i in range(seeds)]

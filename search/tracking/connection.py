@@ -78,7 +78,11 @@ def require_reachable(client: MlflowClient) -> None:
         if not is_unreachable(error):
             raise
         found = f"MLflow does not answer at {without_password(client.tracking_uri)}"
-        fail("--tracking-uri", found, "the URL of a server that runs, or nothing for a database in the home folder")
+        fail(
+            "--tracking-uri",
+            found,
+            allowed="the URL of a server that runs, or nothing for a database in the home folder",
+        )
 
 
 @cache

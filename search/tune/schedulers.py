@@ -71,7 +71,11 @@ def make_scheduler(algorithm: Algorithm, objective: Objective, epochs: int) -> T
         InputError: If the table has no such row.
     """
     if algorithm.scheduler not in SCHEDULERS:
-        fail("algorithm.scheduler", f"unknown scheduler {algorithm.scheduler!r}", "allowed: " + ", ".join(SCHEDULERS))
+        fail(
+            "algorithm.scheduler",
+            f"unknown scheduler {algorithm.scheduler!r}",
+            allowed="allowed: " + ", ".join(SCHEDULERS),
+        )
     return SCHEDULERS[algorithm.scheduler](algorithm, objective, epochs)
 
 

@@ -57,7 +57,7 @@ def test_errors_come_together_and_a_flood_is_cut() -> None:
     errors = ErrorList()
     errors.raise_if_any()
     for i in range(30):
-        errors.add(f"a.ann:{i}", "wrong", "right", "mend it")
+        errors.add(f"a.ann:{i}", "wrong", allowed="right", remedy="mend it")
     with pytest.raises(InputError) as caught:
         errors.raise_if_any()
     lines = str(caught.value).splitlines()

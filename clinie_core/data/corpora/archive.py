@@ -39,7 +39,7 @@ def unpack(path: Path) -> Iterator[Path]:
         try:
             unpack(path, target)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-            fail(str(path), f"the archive cannot be unpacked ({type(error).__name__})", "a zip or tar file")
+            fail(str(path), f"the archive cannot be unpacked ({type(error).__name__})", allowed="a zip or tar file")
         inner = list(target.iterdir())
         yield inner[0] if len(inner) == 1 and inner[0].is_dir() else target
 
@@ -69,7 +69,7 @@ class _Budget:
                 self._bytes += len(block)
                 if self._bytes > self._most or self._files > MAX_FILES:
                     found = f"unpacks to more than {self._most:,} bytes or {MAX_FILES:,} files"
-                    fail(str(self._path), found, "", "unpack it yourself if you trust it, and name the folder")
+                    fail(str(self._path), found, remedy="unpack it yourself if you trust it, and name the folder")
                 stream.write(block)
 
 
@@ -77,7 +77,7 @@ def _inside(path: Path, folder: Path, name: str) -> Path:
     """Where a member goes."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0] or "\0" in name:
-        fail(str(path), "a member's name leads out of the folder", "", "do not trust this archive")
+        fail(str(path), "a member's name leads out of the folder", remedy="do not trust this archive")
     return folder.joinpath(*parts)
 
 
@@ -87,7 +87,7 @@ def _unzip(path: Path, folder: Path) -> None:
         for member in archive.infolist():
             target = _inside(path, folder, member.filename)
             if stat.S_ISLNK(member.external_attr >> 16):
-                fail(str(path), "a member is a link", "files and folders")
+                fail(str(path), "a member is a link", allowed="files and folders")
             if not member.is_dir():
                 with archive.open(member) as source:
                     budget.copy(source, target)
@@ -102,6 +102,6 @@ def _untar(path: Path, folder: Path) -> None:
                 continue
             source = archive.extractfile(member) if member.isreg() else None
             if source is None:
-                fail(str(path), "a member is a link or a device", "files and folders")
+                fail(str(path), "a member is a link or a device", allowed="files and folders")
             with source:
                 budget.copy(source, target)

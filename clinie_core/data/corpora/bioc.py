@@ -115,7 +115,7 @@ class _Builder:
         gap = offset - len(self.text)
         if not 0 <= gap <= MAX_GAP:
             found = f"a passage at offset {offset} does not follow the {len(self.text)} characters before it"
-            self.errors.add(self._where, found, "", "check that offsets count characters, not bytes")
+            self.errors.add(self._where, found, remedy="check that offsets count characters, not bytes")
             self.errors.raise_if_any()
         self.text += ("\n" + " " * gap)[:gap] + text
 
@@ -125,7 +125,9 @@ class _Builder:
         spans = tuple(Span(place.offset, place.offset + place.length) for place in annotation.locations)
         if any(span.end > len(self.text) for span in spans):
             found = f"{id_}: offsets lie outside the text of {len(self.text)} characters"
-            self.errors.add(self._where, found, "0 <= start < end <= length", "check that offsets count characters")
+            self.errors.add(
+                self._where, found, allowed="0 <= start < end <= length", remedy="check that offsets count characters"
+            )
             return
         there = " ".join(self.text[s.start : s.end] for s in spans)
         if annotation.text is not None and len(spans) == 1:  # parts of a mention are copied with what is between
@@ -163,7 +165,7 @@ class _Builder:
             self.entity_relations.append(EntityRelation(self._relation_id(), type_, ends[0], ends[1]))
         else:
             self.errors.add(
-                self._where, f"a relation with {len(nodes)} nodes", "two nodes, or two infons beside its type"
+                self._where, f"a relation with {len(nodes)} nodes", allowed="two nodes, or two infons beside its type"
             )
 
 

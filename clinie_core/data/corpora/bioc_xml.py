@@ -47,7 +47,7 @@ class BiocXml(StreamFormat):
                     del element.getparent()[0]
         except etree.XMLSyntaxError as error:
             line = error.lineno or 1
-            fail(f"{where}:{line}", "not well-formed XML", "", "write the file again, or cut what is broken")
+            fail(f"{where}:{line}", "not well-formed XML", remedy="write the file again, or cut what is broken")
 
     def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
         """See :meth:`StreamFormat.write_stream`; a character that XML cannot hold becomes U+FFFD."""
@@ -84,7 +84,7 @@ def _content(element: Any, where: str) -> dict[str, Any]:
 
 def _number(text: str | None, element: Any, where: str) -> int:
     if text is None or not NUMBER.fullmatch(text):
-        fail(f"{where}:{element.sourceline}", f"<{element.tag}> needs a number", "digits")
+        fail(f"{where}:{element.sourceline}", f"<{element.tag}> needs a number", allowed="digits")
     return int(text)
 
 

@@ -162,7 +162,7 @@ class _Annotations:
             self._wrong("not a brat annotation", "T, R, E, A, M, N, * or # and a tab")
 
     def _wrong(self, found: str, allowed: str = "", remedy: str = "", line: int | None = None) -> None:
-        self._errors.add(f"{self._where}:{line or self._line}", found, allowed, remedy)
+        self._errors.add(f"{self._where}:{line or self._line}", found, allowed=allowed, remedy=remedy)
 
     def _concept(self, id_: str, rest: str) -> None:
         head, _, mention = rest.partition("\t")

@@ -29,7 +29,9 @@ def mention_problem(where: str, id_: str, mention: str, there: str, *, any_case:
     if ours == theirs or (any_case and ours.casefold() == theirs.casefold()):
         return None
     found = f"{id_}: the mention differs from the text at its offsets ({len(mention)} and {len(there)} characters)"
-    return Problem(where, found, "the same text", "check line ends, and that offsets count characters, not bytes")
+    return Problem(
+        where, found, allowed="the same text", remedy="check line ends, and that offsets count characters, not bytes"
+    )
 
 
 def validate_document(document: Document, where: str) -> Iterator[Document | Problem]:
@@ -53,7 +55,7 @@ def find_split_leak(document: Document, split: str, split_of: dict[str, str]) ->
     if first == split:
         return None
     found = f"document {document.id} is also in {first}"
-    return Problem(f"corpus.splits.{split}", found, "", "keep it in one split")
+    return Problem(f"corpus.splits.{split}", found, remedy="keep it in one split")
 
 
 def document_problems(document: Document, where: str) -> list[Problem]:
@@ -71,18 +73,21 @@ def document_problems(document: Document, where: str) -> list[Problem]:
                 found = f"{concept.id}: offsets {span.start}:{span.end} lie outside the text of {length} characters"
                 problems.append(
                     Problem(
-                        where, found, "0 <= start < end <= length", "check that offsets count characters, not bytes"
+                        where,
+                        found,
+                        allowed="0 <= start < end <= length",
+                        remedy="check that offsets count characters, not bytes",
                     )
                 )
         if not concept.spans:
-            problems.append(Problem(where, f"{concept.id}: a concept without a span", "one span at least"))
+            problems.append(Problem(where, f"{concept.id}: a concept without a span", allowed="one span at least"))
     for section in document.sections:
         if section.span.end > length:
-            problems.append(Problem(where, "a section ends outside the text", "offsets within the text"))
+            problems.append(Problem(where, "a section ends outside the text", allowed="offsets within the text"))
     known: set[str] = set()
     for annotation in document.annotations:
         if annotation.id in known:
-            problems.append(Problem(where, f"duplicate id {annotation.id}", "", "give each annotation its own id"))
+            problems.append(Problem(where, f"duplicate id {annotation.id}", remedy="give each annotation its own id"))
         known.add(annotation.id)
     concepts = {c.id for c in document.concepts}
     problems += _dangling(where, ((r.id, t) for r in document.relations for t in (r.head, r.tail)), concepts)
@@ -97,7 +102,7 @@ def document_problems(document: Document, where: str) -> list[Problem]:
 
 def _dangling(where: str, references: Iterable[tuple[str, str]], known: set[str]) -> list[Problem]:
     return [
-        Problem(where, f"{id_} refers to {target}, which is not there", "an annotation of this document")
+        Problem(where, f"{id_} refers to {target}, which is not there", allowed="an annotation of this document")
         for id_, target in references
         if target not in known
     ]

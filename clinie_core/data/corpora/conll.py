@@ -57,13 +57,17 @@ class Conll(LineFormat):
             columns = line.split("\t") if "\t" in line else line.split()
             token, tag = columns[0], columns[-1].strip()
             if not 2 <= len(columns) <= 4 or not token or token.split() != [token] or not tag:
-                errors.add(where, f"{len(columns)} columns, or a token with white space", "2 to 4: a token ... its tag")
+                errors.add(
+                    where, f"{len(columns)} columns, or a token with white space", allowed="2 to 4: a token ... its tag"
+                )
                 continue
             start = None
             if len(columns) == 4 and NUMBER.fullmatch(columns[1]) and NUMBER.fullmatch(columns[2]):
                 start = int(columns[1])
                 if int(columns[2]) - start != len(token):
-                    errors.add(where, "the offsets are not as far apart as the token is long", "END - START = length")
+                    errors.add(
+                        where, "the offsets are not as far apart as the token is long", allowed="END - START = length"
+                    )
             sentences[-1].append(Token(token, tag, start, where))
         errors.raise_if_any()
         return build_document(piece.name, (s for s in sentences if s), piece.at(0))

@@ -64,7 +64,7 @@ def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionRepor
             folder.rmdir()
         part.rename(folder)
     except OSError as error:
-        fail(str(folder), f"cannot be written: {error.strerror}", "a folder that can be written")
+        fail(str(folder), f"cannot be written: {error.strerror}", allowed="a folder that can be written")
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return report

@@ -72,7 +72,7 @@ def require_new(folder: Path) -> None:
         InputError: If the folder is there and not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        fail(str(folder), "is there and not empty", "a new or empty folder", "remove it or name another")
+        fail(str(folder), "is there and not empty", allowed="a new or empty folder", remedy="remove it or name another")
 
 
 def read_text(file: Path) -> str:
@@ -85,7 +85,12 @@ def read_text(file: Path) -> str:
         with file.open(encoding="utf-8", newline="") as stream:
             return stream.read()
     except UnicodeDecodeError as error:
-        fail(str(file), f"broken UTF-8 at byte {error.start}", "UTF-8", "convert the file, for example by iconv")
+        fail(
+            str(file),
+            f"broken UTF-8 at byte {error.start}",
+            allowed="UTF-8",
+            remedy="convert the file, for example by iconv",
+        )
     except OSError as error:
         fail(str(file), f"cannot be read: {error.strerror}")
 
@@ -122,7 +127,7 @@ class StandoffFormat(CorpusFormat):
                 name = orphan.name.removesuffix(companion)
                 if name not in names:
                     remedy = "add the text or remove the annotations"
-                    yield Problem(str(orphan), f"no {name}{suffix} beside it", "", remedy)
+                    yield Problem(str(orphan), f"no {name}{suffix} beside it", remedy=remedy)
         for name in sorted(names):
             where = {s: str(path / f"{name}{s}") for s in self.suffixes}
             try:
@@ -144,7 +149,7 @@ class StandoffFormat(CorpusFormat):
         for document in documents:
             name = _file_name(document.id)
             if name in written:
-                fail(str(folder / name), "two documents would have this name", "", "rename one, or write jsonl")
+                fail(str(folder / name), "two documents would have this name", remedy="rename one, or write jsonl")
             written.add(name)
             for suffix, content in self.render(document).items():
                 with (folder / f"{name}{suffix}").open("w", encoding="utf-8", newline="") as stream:
@@ -222,7 +227,7 @@ def _unseen(item: tuple[str, Document] | Problem, seen: dict[str, str]) -> Itera
     where, document = item
     if document.id in seen:
         found = f"duplicate document id, first at {seen[document.id]}"
-        yield Problem(where, found, "", "give each document its own id")
+        yield Problem(where, found, remedy="give each document its own id")
         return
     seen[document.id] = where
     yield from validate_document(document, where)
@@ -291,13 +296,13 @@ def _lines(stream: BinaryIO, where: str) -> Iterator[str]:
         if not line:
             return
         if len(line) > MAX_LINE_BYTES:
-            fail(f"{where}:{number}", f"a line of more than {MAX_LINE_BYTES:,} bytes", "shorter lines")
+            fail(f"{where}:{number}", f"a line of more than {MAX_LINE_BYTES:,} bytes", allowed="shorter lines")
         try:
             yield line.decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
             fail(
                 f"{where}:{number}",
                 f"broken UTF-8 at byte {error.start} of the line",
-                "UTF-8",
-                "convert the file, for example by iconv",
+                allowed="UTF-8",
+                remedy="convert the file, for example by iconv",
             )

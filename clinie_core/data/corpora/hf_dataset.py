@@ -38,7 +38,7 @@ class HfDataset(CorpusFormat):
             tags = next((name for name in TAGS if name in dataset.column_names), None)
             if TOKENS not in dataset.column_names or tags is None:
                 found = f"columns {', '.join(dataset.column_names)}"
-                fail(str(path), found, f"{TOKENS} and one of {', '.join(TAGS)}", "rename the columns")
+                fail(str(path), found, allowed=f"{TOKENS} and one of {', '.join(TAGS)}", remedy="rename the columns")
             names = getattr(getattr(dataset.features[tags], "feature", None), "names", None)
         except InputError as error:
             yield from error.problems
@@ -76,7 +76,7 @@ def _library() -> Any:
     try:
         import datasets
     except ModuleNotFoundError:
-        fail("corpus.format", "hf_dataset needs the datasets library", "", "pip install 'clinie[datasets]'")
+        fail("corpus.format", "hf_dataset needs the datasets library", remedy="pip install 'clinie[datasets]'")
     datasets.disable_progress_bars()
     return datasets
 
@@ -87,7 +87,9 @@ def _load(path: Path) -> Any:
     except InputError:
         raise
     except Exception as error:  # whatever the library, Arrow or JSON make of broken files
-        fail(str(path), f"not a dataset that can be loaded ({type(error).__name__})", "what save_to_disk writes")
+        fail(
+            str(path), f"not a dataset that can be loaded ({type(error).__name__})", allowed="what save_to_disk writes"
+        )
 
 
 def _rows(dataset: Any, path: Path) -> Iterator[dict[str, Any]]:
@@ -96,7 +98,7 @@ def _rows(dataset: Any, path: Path) -> Iterator[dict[str, Any]]:
         try:
             row = next(rows, None)
         except Exception as error:  # as in _load: Arrow files are read when a row is asked for
-            fail(str(path), f"a row cannot be read ({type(error).__name__})", "what save_to_disk writes")
+            fail(str(path), f"a row cannot be read ({type(error).__name__})", allowed="what save_to_disk writes")
         if row is None:
             return
         yield row
@@ -120,11 +122,11 @@ class _Rows:
 def _document(row: dict[str, Any], id_: str, tags: str, names: list[str] | None, where: str) -> Document:
     tokens, labels = row[TOKENS], row[tags]
     if tokens is None or labels is None or len(tokens) != len(labels):
-        fail(where, "not as many tags as tokens", "one tag a token")
+        fail(where, "not as many tags as tokens", allowed="one tag a token")
     if names is not None and any(not 0 <= int(label) < len(names) for label in labels):
-        fail(where, "a tag outside the class labels", f"0 to {len(names) - 1}")
+        fail(where, "a tag outside the class labels", allowed=f"0 to {len(names) - 1}")
     if any(not isinstance(t, str) or t.split() != [t] for t in tokens):
-        fail(where, "a token that is empty or has white space", "tokens without white space")
+        fail(where, "a token that is empty or has white space", allowed="tokens without white space")
     words = [names[int(label)] if names is not None else str(label) for label in labels]
     return build_document(id_, [[Token(t, tag) for t, tag in zip(tokens, words, strict=True)]], where)
 
@@ -138,7 +140,7 @@ def _read_row(
         yield from error.problems
         return
     if id_ in seen:
-        yield Problem(where, f"duplicate document id {id_}", "", "give each row its own id")
+        yield Problem(where, f"duplicate document id {id_}", remedy="give each row its own id")
         return
     seen.add(id_)
     yield from validate_document(document, where)

@@ -116,7 +116,7 @@ class _Parser:
             if match:
                 rows.append((where, match.groups()))
             elif content:
-                self.errors.add(where, f"not a line of a {suffix} file", allowed)
+                self.errors.add(where, f"not a line of a {suffix} file", allowed=allowed)
         return rows
 
     def _span(self, where: str, groups: tuple[str, ...]) -> Span | None:
@@ -124,11 +124,11 @@ class _Parser:
         ends = []
         for row, column in (rows[:2], rows[2:]):
             if not 1 <= row <= len(self._lines) or column >= len(self._lines[row - 1]):
-                self.errors.add(where, f"{row}:{column} is no token of the text", "LINE from 1, TOKEN from 0")
+                self.errors.add(where, f"{row}:{column} is no token of the text", allowed="LINE from 1, TOKEN from 0")
                 return None
             ends.append(self._lines[row - 1][column])
         if ends[1].end <= ends[0].start:
-            self.errors.add(where, "the concept ends before it begins", "first token, then last token")
+            self.errors.add(where, "the concept ends before it begins", allowed="first token, then last token")
             return None
         span = Span(ends[0].start, ends[1].end)
         there = self._text[span.start : span.end]
@@ -144,5 +144,5 @@ class _Parser:
             return None
         id_ = self._at.get((span, type_))
         if id_ is None:
-            self.errors.add(where, "there is no such concept in the .con file", "a concept of this text")
+            self.errors.add(where, "there is no such concept in the .con file", allowed="a concept of this text")
         return id_

@@ -85,7 +85,7 @@ def _shallow(events: Iterator[tuple[str, Any]], where: str) -> Iterator[tuple[st
         if event[0].startswith("start_"):
             depth += 1
             if depth > MAX_DEPTH:
-                fail(f"{where}:1", f"JSON nested deeper than {MAX_DEPTH}", "", "write the file again")
+                fail(f"{where}:1", f"JSON nested deeper than {MAX_DEPTH}", remedy="write the file again")
         elif event[0].startswith("end_"):
             depth -= 1
         yield event
@@ -95,7 +95,7 @@ def _guarded(values: Iterator[Any], stream: BinaryIO, where: str) -> Iterator[An
     try:
         yield from values
     except (ijson.JSONError, UnicodeDecodeError, RecursionError):
-        fail(_place(stream, where), "not valid JSON in UTF-8", "", "write the file again, or cut what is broken")
+        fail(_place(stream, where), "not valid JSON in UTF-8", remedy="write the file again, or cut what is broken")
 
 
 def _place(stream: BinaryIO, where: str) -> str:

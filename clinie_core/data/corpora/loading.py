@@ -120,7 +120,7 @@ def _read_place(source: CorpusSource, name: str, where: str) -> Iterator[Documen
         empty = False
         yield item
     if empty:
-        yield Problem(where, f"no documents in {place}", format_.example)
+        yield Problem(where, f"no documents in {place}", allowed=format_.example)
 
 
 def _listed(format_: CorpusFormat, root: Path, file: Path) -> Iterator[Document | Problem]:
@@ -137,7 +137,7 @@ def _listed(format_: CorpusFormat, root: Path, file: Path) -> Iterator[Document 
             del missing[item.id]
             yield item
     for id_ in missing:
-        yield Problem(str(file), f"there is no document {id_}", f"ids of documents in {root}")
+        yield Problem(str(file), f"there is no document {id_}", allowed=f"ids of documents in {root}")
 
 
 def apply_view(corpus: Corpus, view: CorpusView) -> Corpus:
@@ -165,7 +165,7 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
         read = _shared_out(source, source.shares, SPLITS if splits is None else splits, errors)
     for split in () if source.shares is not None else source.splits if splits is None else splits:
         if split not in source.splits:
-            errors.add("corpus.splits", f"no {split} split is named", "", f"add {split}: FOLDER")
+            errors.add("corpus.splits", f"no {split} split is named", remedy=f"add {split}: FOLDER")
             continue
         items = list(read_split(source, split))
         errors.extend(item for item in items if isinstance(item, Problem))
@@ -226,10 +226,10 @@ def source_problems(source: CorpusSource) -> list[Problem]:
     problems = []
     if not Path(source.path).exists():
         remedy = "check the path, or pass corpus.path=FOLDER"
-        problems.append(Problem("corpus.path", f"no folder {source.path}", "a folder", remedy))
+        problems.append(Problem("corpus.path", f"no folder {source.path}", allowed="a folder", remedy=remedy))
     for split in source.splits:
         if split not in SPLITS:
-            problems.append(Problem(f"corpus.splits.{split}", "unknown split", "train, dev and test"))
+            problems.append(Problem(f"corpus.splits.{split}", "unknown split", allowed="train, dev and test"))
     return problems
 
 

@@ -53,7 +53,7 @@ class PubTator(LineFormat):
         for index, line in enumerate(piece.lines[:2]):
             match = TEXT_LINE.fullmatch(line)
             if match is None or match[2] != "ta"[index] or (index and match[1] != id_):
-                errors.add(piece.at(index), "not a record's text", f"'id|{'ta'[index]}|text'")
+                errors.add(piece.at(index), "not a record's text", allowed=f"'id|{'ta'[index]}|text'")
                 continue
             id_, texts[match[2]] = match[1], match[3]
         errors.raise_if_any()
@@ -119,19 +119,28 @@ class _Record:
         cells = [cell.strip() for cell in line.split("\t")]
         where = self._piece.at(index)
         if cells[0] != self._id:
-            self._errors.add(where, "not a line of this record", "its id and a tab", "put a blank line between records")
+            self._errors.add(
+                where,
+                "not a line of this record",
+                allowed="its id and a tab",
+                remedy="put a blank line between records",
+            )
         elif len(cells) == 4 and not cells[1].isdecimal():
             self.relations.append(EntityRelation(f"R{len(self.relations) + 1}", cells[1], cells[2], cells[3]))
         elif len(cells) in (5, 6, 7) and cells[1].isdecimal() and cells[2].isdecimal() and cells[4]:
             self._mention(where, cells)
         else:
-            self._errors.add(where, "neither a mention nor a relation", "id, start, end, mention, type, identifier")
+            self._errors.add(
+                where, "neither a mention nor a relation", allowed="id, start, end, mention, type, identifier"
+            )
 
     def _mention(self, where: str, cells: list[str]) -> None:
         id_ = f"T{len(self.concepts) + 1}"
         if max(len(cells[1]), len(cells[2])) > MAX_DIGITS or not int(cells[1]) < int(cells[2]) <= len(self._text):
             found = f"{id_}: offsets lie outside the text of {len(self._text)} characters"
-            self._errors.add(where, found, "0 <= start < end <= length", "check that offsets count characters")
+            self._errors.add(
+                where, found, allowed="0 <= start < end <= length", remedy="check that offsets count characters"
+            )
             return
         span = Span(int(cells[1]), int(cells[2]))
         problem = mention_problem(where, id_, cells[3], self._text[span.start : span.end])

@@ -85,14 +85,14 @@ def _document(id_: str, where: str, content: object) -> Document:
     errors = ErrorList()
     entities = report.entities if report.entities is not None else report.labeler_1 and report.labeler_1.entities
     if entities is None:
-        errors.add(where, "no entities", "entities, or labeler_1 with entities")
+        errors.add(where, "no entities", allowed="entities, or labeler_1 with entities")
     spans = token_spans(report.text, words=False)
     concepts: list[Concept] = []
     relations: list[Relation] = []
     for number, entity in (entities or {}).items():
         if not entity.start_ix <= entity.end_ix < len(spans):
             found = f"{number}: tokens {entity.start_ix} to {entity.end_ix} are not in the text of {len(spans)} tokens"
-            errors.add(where, found, "0 <= start_ix <= end_ix < tokens")
+            errors.add(where, found, allowed="0 <= start_ix <= end_ix < tokens")
             continue
         span = Span(spans[entity.start_ix].start, spans[entity.end_ix].end)
         problem = mention_problem(where, number, entity.tokens, report.text[span.start : span.end])

@@ -33,9 +33,9 @@ def write_lists(
         InputError: If the shares, folds or sizes do not fit the corpus; nothing is written then.
     """
     if folds == 1 or folds > len({m.group for m in members}):
-        fail("--folds", f"found {folds}", f"2 to {len({m.group for m in members})}, the number of patients")
+        fail("--folds", f"found {folds}", allowed=f"2 to {len({m.group for m in members})}, the number of patients")
     if dev + test >= 1:
-        fail("--dev, --test", f"together {dev + test:g}", "less than 1, so that training has documents")
+        fail("--dev, --test", f"together {dev + test:g}", allowed="less than 1, so that training has documents")
     lists: dict[str, list[str]] = {}
     if folds:
         parts = stratify(members, {str(fold): 1 / folds for fold in range(folds)}, seed)
@@ -60,12 +60,12 @@ def _few_shot(
         return {}
     sizes = shots.replace(",", " ").split()
     if not all(size.isdecimal() and len(size) < 10 and int(size) > 0 for size in sizes):
-        fail("--shots", "not a list of numbers", "such as 5,10,20")
+        fail("--shots", "not a list of numbers", allowed="such as 5,10,20")
     found: dict[str, list[str]] = {}
     for name in [name for name in lists if name.endswith("train")]:
         training = set(lists[name])
         order = few_shot_order([m for m in members if m.id in training], seed)
         if max(map(int, sizes)) > len(order):
-            fail("--shots", f"found {max(map(int, sizes))}", f"at most the {len(order)} documents of {name}")
+            fail("--shots", f"found {max(map(int, sizes))}", allowed=f"at most the {len(order)} documents of {name}")
         found |= {f"{name}-{size}": order[: int(size)] for size in sizes}
     return found

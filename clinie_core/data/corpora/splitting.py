@@ -52,14 +52,18 @@ def group_key(document: Document, rule: str | None) -> str:
     if rule.startswith(METADATA):
         key = rule.removeprefix(METADATA)
         if key not in document.metadata:
-            fail("group", f"document {document.id} has no metadata {key!r}", ", ".join(document.metadata) or "none")
+            fail(
+                "group",
+                f"document {document.id} has no metadata {key!r}",
+                allowed=", ".join(document.metadata) or "none",
+            )
         return document.metadata[key]
     try:
         match = re.search(rule, document.id)
     except re.error as error:
-        fail("group", f"not a regular expression: {error}", "a pattern over document ids, or metadata:KEY")
+        fail("group", f"not a regular expression: {error}", allowed="a pattern over document ids, or metadata:KEY")
     if match is None:
-        fail("group", f"document {document.id} does not match {rule!r}", "a pattern that fits every id")
+        fail("group", f"document {document.id} does not match {rule!r}", allowed="a pattern that fits every id")
     return match[1] if match.re.groups else match[0]
 
 

@@ -60,8 +60,7 @@ class CorpusSummary:
             Problem(
                 f"corpus.splits.{split}",
                 f"type {type_} occurs {count} times here and never in train",
-                "",
-                "it can never be predicted; merge it or move documents",
+                remedy="it can never be predicted; merge it or move documents",
             )
             for split in ("dev", "test")
             for type_, count in sorted(self.items["concepts"][split].items())
