@@ -18,7 +18,7 @@ import search
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 WriteSpace = Callable[[Mapping[str, Any]], Path]
 KUBERNETES = "1.31"
-SCHEMA = json.loads((Path(search.__file__).parent / "rayjob.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((Path(search.__file__).parent / "cluster" / "rayjob.schema.json").read_text(encoding="utf-8"))
 
 
 def test_kuberay_and_kubernetes_accept_a_manifest(
