@@ -17,6 +17,7 @@ from clinie_core.errors import Problem
 __all__ = [
     "BEST",
     "LAST",
+    "RENAMED_KEYS",
     "BackboneSource",
     "ComponentChoice",
     "CorpusView",
@@ -30,6 +31,15 @@ __all__ = [
 
 BEST, LAST = "best", "last"
 """Names of a trial's checkpoints: of its best epoch, and of its last one, from which it goes on."""
+
+RENAMED_KEYS = {
+    "averaging": "ema_decay",
+    "mixing": "sampling_exponent",
+    "warmup": "warmup_ratio",
+    "layer_decay": "layerwise_lr_decay",
+    "depth": "layers_kept",
+}
+"""Keys of a search space that earlier versions used, and their present names."""
 
 
 class FrozenModel(BaseModel):
@@ -139,11 +149,11 @@ class TrialConfig(FrozenModel):
         window_tokens: Longest window in tokens, special tokens included.
         window_overlap: Tokens that neighbouring windows of a long document share.
         weight_decay: AdamW's decay, on matrices only.
-        warmup: Share of all steps, in [0, 1), in which the learning rate rises.
+        warmup_ratio: Share of all steps, in [0, 1), during which the learning rate rises.
         schedule: How the learning rate falls after the warm-up: to zero in a line or a cosine.
         dropout: Dropout inside the backbone; None keeps the backbone's own.
-        averaging: Decay per step of an exponential moving average of the trained weights, which
-            is then what is scored and saved; 0 for none.
+        ema_decay: Decay per step of an exponential moving average of the trained weights, which
+            is then scored and saved instead of them; 0 for none.
         patience: Epochs without a better dev score after which the trial ends; 0 for never.
         seed: Seed of everything random in the trial.
         precision: ``auto`` takes bfloat16 autocast where the processor has it in hardware.
@@ -154,11 +164,11 @@ class TrialConfig(FrozenModel):
         sharded: Whether the processes of a trial share weights, gradients and optimizer state out between them, for
             a model that does not fit into one (FSDP); the result is the same but for rounding.
         selection: The dev score by which the best epoch is chosen.
-        mixing: Where the training documents come from several corpora, the exponent of a corpus's share of
-            the examples: 1 for shares as large as the corpora, 0 for equal ones.
+        sampling_exponent: Exponent applied to each corpus's size when training examples are drawn from several
+            corpora: 1 samples in proportion to size, 0 samples all corpora equally.
         train_documents: How many documents of the training split are trained on; None for all. Fewer ones
             lie within more, and each beginning shows as many types as it can.
-        depth: Share of the backbone's layers that are kept, in (0, 1].
+        layers_kept: Share of the backbone's layers that are kept, in (0, 1].
         depth_scheme: Which go: the topmost ones, or every so many.
         hard_prompt: Whether each window of an encoder begins with the task in words.
         view: How the corpus's annotations are looked at.
@@ -174,10 +184,10 @@ class TrialConfig(FrozenModel):
     window_tokens: int = Field(default=256, ge=8)
     window_overlap: int = Field(default=32, ge=0)
     weight_decay: float = Field(default=0.01, ge=0)
-    warmup: float = Field(default=0.1, ge=0, lt=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     schedule: Literal["linear", "cosine"] = "linear"
     dropout: float | None = Field(default=None, ge=0, lt=1)
-    averaging: float = Field(default=0.0, ge=0, lt=1)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
     patience: int = Field(default=0, ge=0)
     seed: int = 13
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -185,9 +195,9 @@ class TrialConfig(FrozenModel):
     gradient_checkpointing: bool = False
     sharded: bool = False
     selection: Score = "strict_f1"
-    mixing: float = Field(default=1.0, ge=0, le=1)
+    sampling_exponent: float = Field(default=1.0, ge=0, le=1)
     train_documents: int | None = Field(default=None, ge=1)
-    depth: float = Field(default=1.0, gt=0, le=1)
+    layers_kept: float = Field(default=1.0, gt=0, le=1)
     depth_scheme: Literal["top", "alternate"] = "top"
     hard_prompt: bool = False
     view: CorpusView = CorpusView()
@@ -230,6 +240,10 @@ def problems_from(error: ValidationError, where: str, *, quote: bool = True) -> 
         place = f"{where}{joint}{path}" if path else where
         quoted = quote and not isinstance(item["input"], (dict, list, BaseModel))
         found = f" (found {item['input']!r})" if quoted else ""
-        message = "unknown key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
-        problems.append(Problem(place, message + ("" if item["type"] == "extra_forbidden" else found)))
+        if item["type"] != "extra_forbidden":
+            problems.append(Problem(place, item["msg"].removeprefix("Value error, ") + found))
+        elif item["loc"][-1] in RENAMED_KEYS:
+            problems.append(Problem(place, "renamed key", remedy=f"write {RENAMED_KEYS[str(item['loc'][-1])]}"))
+        else:
+            problems.append(Problem(place, "unknown key"))
     return problems

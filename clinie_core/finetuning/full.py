@@ -21,14 +21,14 @@ class Full(FineTuning):
 
     Args:
         frozen_layers: Lowest layers that keep their weights, together with the embeddings; 0 trains all.
-        layer_decay: Factor on the learning rate for each layer further from the top (Howard and
+        layerwise_lr_decay: Factor on the learning rate for each layer further from the top (Howard and
             Ruder 2018, arXiv 1801.06146); 1 for the same rate everywhere.
     """
 
     ranges: ClassVar[dict[str, Any]] = {"learning_rate": {"log": [1.0e-5, 5.0e-4]}}
 
     frozen_layers: int = Field(default=0, ge=0)
-    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    layerwise_lr_decay: float = Field(default=1.0, gt=0, le=1)
 
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
         """Unfreeze everything at or above ``frozen_layers``."""
@@ -38,8 +38,8 @@ class Full(FineTuning):
         return trained
 
     def rate_scale(self, name: str, layers: int) -> float:
-        """``layer_decay`` to the power of the distance from the top layer."""
-        return self.layer_decay ** max(0, layers - 1 - _layer(name))
+        """``layerwise_lr_decay`` to the power of the distance from the top layer."""
+        return self.layerwise_lr_decay ** max(0, layers - 1 - _layer(name))
 
 
 def _layer(name: str) -> int:

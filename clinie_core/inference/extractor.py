@@ -118,7 +118,10 @@ class Extractor:
         plain = merge_backbone(self._model, finetuning_of(config), config.finetuning.name)
         rate = config.finetuning.parameters["learning_rate"]
         whole = config.model_copy(
-            update={"finetuning": ComponentChoice(name="head_only", parameters={"learning_rate": rate}), "depth": 1.0}
+            update={
+                "finetuning": ComponentChoice(name="head_only", parameters={"learning_rate": rate}),
+                "layers_kept": 1.0,
+            }
         )
         model = build_model(whole, self.checkpoint.schema, plain)
         model.heads.load_state_dict(self._model.heads.state_dict())

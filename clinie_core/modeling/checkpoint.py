@@ -27,7 +27,7 @@ __all__ = ["Checkpoint", "load_weights", "replace_folder", "trained_weights"]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "clinie.json"
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def build_model(
             backbone = pristine.requires_grad_(not method.freezes_backbone)
         else:
             backbone = _copy(pristine, share_weights=method.freezes_backbone)
-        remove_layers(backbone, config.depth, config.depth_scheme)
+        remove_layers(backbone, config.layers_kept, config.depth_scheme)
         if config.gradient_checkpointing:
             if not (method.recomputes and backbone.supports_gradient_checkpointing):
                 found = f"{config.finetuning.name} on {config.backbone.name} cannot compute activations again"

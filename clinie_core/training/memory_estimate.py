@@ -62,7 +62,7 @@ def estimate_memory(config: TrialConfig, schema: Schema, *, processes: int = 1) 
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     c = backbone.config
-    layers = math.ceil(config.depth * int(getattr(c, "num_hidden_layers", 12)))
+    layers = math.ceil(config.layers_kept * int(getattr(c, "num_hidden_layers", 12)))
     heads = int(getattr(c, "num_attention_heads", 12))
     tokens = choose_micro_batch(config, DistributedContext(size=processes)) * config.window_tokens
     layer = tokens * (68 * int(c.hidden_size) + 10 * heads * config.window_tokens)

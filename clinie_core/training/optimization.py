@@ -50,7 +50,7 @@ def build_optimizer(
         [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()],
         fused=True,
     )
-    rising = max(1, round(config.warmup * steps))
+    rising = max(1, round(config.warmup_ratio * steps))
 
     def scale(step: int) -> float:
         if step < rising:

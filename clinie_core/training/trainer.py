@@ -119,7 +119,7 @@ class Trainer:
         steps = sum(-(-len(rows) // config.batch_size) for rows in self._examples.values()) * config.epochs
         self._method.begin(self._model.backbone, steps)
         self._optimizer, self._scheduler = build_optimizer(config, self._method, self._model, steps)
-        self._average = MovingAverage(self._model, config.averaging) if config.averaging else None
+        self._average = MovingAverage(self._model, config.ema_decay) if config.ema_decay else None
         self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average)
         self._steps_done = 0
 
@@ -173,7 +173,7 @@ class Trainer:
         """Component and rows of each batch of an epoch; batches of several components are shuffled together."""
         config, batches = self.config, []
         for name, rows in self._examples.items():
-            drawn = sample_mixture(self._corpora[name], config.mixing, seed=config.seed, epoch=epoch)
+            drawn = sample_mixture(self._corpora[name], config.sampling_exponent, seed=config.seed, epoch=epoch)
             lengths = [len(rows[i].input_ids) for i in drawn]
             for batch in epoch_batches(lengths, config.batch_size, seed=config.seed, epoch=epoch):
                 batches.append((name, [drawn[i] for i in batch]))

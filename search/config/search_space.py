@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from clinie_core.backbones.pretrained import BackboneFacts, check_backbone, read_facts
-from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig, problems_from
+from clinie_core.config import RENAMED_KEYS, BackboneSource, ComponentChoice, TrialConfig, problems_from
 from clinie_core.errors import ErrorList, InputError
 from clinie_core.finetuning import FINETUNING
 from clinie_core.formulations import FORMULATIONS
@@ -79,6 +79,8 @@ class SearchSpace:
             self._errors.add(
                 where, "not a dimension of the space", allowed=f"set {SETTLED_ELSEWHERE[key]} at the top level"
             )
+        elif key in RENAMED_KEYS:
+            self._errors.add(where, "renamed key", remedy=f"write {RENAMED_KEYS[key]}")
         elif key not in TrialConfig.model_fields:
             fields = [f for f in TrialConfig.model_fields if f not in SETTLED_ELSEWHERE]
             self._errors.add(where, "unknown key", allowed="allowed: " + ", ".join(fields))
@@ -118,7 +120,9 @@ class SearchSpace:
                 given[parameter] = row.ranges[parameter]
         domains = {}
         for parameter, value in given.items():
-            if parameter not in row.model_fields:
+            if parameter in RENAMED_KEYS and RENAMED_KEYS[parameter] in row.model_fields:
+                self._errors.add(f"{where}.{parameter}", "renamed key", remedy=f"write {RENAMED_KEYS[parameter]}")
+            elif parameter not in row.model_fields:
                 allowed = "allowed: " + ", ".join(row.model_fields)
                 self._errors.add(f"{where}.{parameter}", f"unknown key of {name}", allowed=allowed)
             else:

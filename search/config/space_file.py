@@ -28,8 +28,40 @@ __all__ = ["Algorithm", "Budget", "Resources", "SpaceFile", "read_space_file", "
 
 
 PARTS = ("formulation", "relation_formulation", "finetuning")
+FORMULATION_PARTS = ("formulation", "relation_formulation")
+FORMULATION_ALIASES = {"mrc": "span_question"}
+"""Alternative names of formulations; the space is stored with the name on the right."""
 SETTLED_ELSEWHERE = {"task": "task", "epochs": "budget.epochs", "selection": "objective", "view": "corpus"}
 """What a configuration holds that is no dimension of the space, and where the file says it."""
+
+
+def _resolve_name(name: JsonValue) -> JsonValue:
+    return FORMULATION_ALIASES.get(name, name) if isinstance(name, str) else name
+
+
+def _resolve_aliases(part: JsonValue) -> JsonValue:
+    """Replace the aliases in a formulation block of the space."""
+    if isinstance(part, list):
+        return [_resolve_name(name) for name in part]
+    if not isinstance(part, dict):
+        return _resolve_name(part)
+    if set(part) == {"choose"}:
+        return {"choose": _resolve_aliases(part["choose"])}
+    for alias, name in FORMULATION_ALIASES.items():
+        if alias in part and name in part:
+            raise ValueError(f"{alias} and {name} are the same formulation; write {name} once")
+    return {FORMULATION_ALIASES.get(name, name): content for name, content in part.items()}
+
+
+def _resolve_path(path: str) -> str:
+    """Replace an alias in the path of a formulation's parameter, for example ``formulation.mrc.wording``."""
+    part, *rest = path.split(".")
+    return ".".join([part, *(FORMULATION_ALIASES.get(key, key) for key in rest)]) if part in FORMULATION_PARTS else path
+
+
+def _resolve_value(path: str, value: JsonValue) -> JsonValue:
+    """Replace an alias in the value of a dimension that selects a formulation."""
+    return _resolve_name(value) if path.split(".", maxsplit=1)[0] in FORMULATION_PARTS else value
 
 
 class Budget(FrozenModel):
@@ -69,6 +101,11 @@ class Algorithm(FrozenModel):
     grace_epochs: int = Field(default=1, ge=1)
     reduction_factor: float = Field(default=3, gt=1)
     points_to_evaluate: tuple[dict[str, JsonValue], ...] = ()
+
+    @field_validator("points_to_evaluate")
+    @classmethod
+    def _replace_aliases(cls, points: tuple[dict[str, JsonValue], ...]) -> tuple[dict[str, JsonValue], ...]:
+        return tuple({_resolve_path(path): _resolve_value(path, v) for path, v in point.items()} for point in points)
 
 
 class Resources(FrozenModel):
@@ -113,6 +150,11 @@ class SpaceFile(FrozenModel):
         if len(set(names)) < len(names):
             raise ValueError(f"two corpora are called {max(names, key=names.count)}; give each a name")
         return corpora
+
+    @field_validator("space")
+    @classmethod
+    def _replace_formulation_aliases(cls, space: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        return {k: _resolve_aliases(v) if k in FORMULATION_PARTS else v for k, v in space.items()}
 
     @property
     def view(self) -> CorpusView:

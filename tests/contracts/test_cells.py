@@ -118,7 +118,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
             window_overlap=16,
             precision="float32",
             dropout=0.0,
-            warmup=0.0,
+            warmup_ratio=0.0,
         )
         losses: list[float] = []
 

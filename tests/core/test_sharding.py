@@ -59,12 +59,12 @@ def every_case() -> dict[str, tuple[TrialConfig, int, int]]:
     pointer = ComponentChoice(name="span_pointer", parameters={"dropout": 0.0})
     joint = config_of("encoder", task="joint", formulation=pointer, relation_formulation=marked)
     return found | {
-        "crf-average-and-uneven-parts": (config_of("encoder", head="crf", averaging=0.9, micro_batch=1), 3, 2),
+        "crf-average-and-uneven-parts": (config_of("encoder", head="crf", ema_decay=0.9, micro_batch=1), 3, 2),
         "joint": (joint, 3, 2),
         "writing-and-one-document-for-two": (config_of("decoder", "lora"), 1, 2),
         "recomputed": (config_of("encoder", gradient_checkpointing=True), 2, 2),
-        "stopped": (config_of("encoder", averaging=0.9), 3, 1),
-        "gone-on": (config_of("encoder", averaging=0.9), 3, 2),
+        "stopped": (config_of("encoder", ema_decay=0.9), 3, 1),
+        "gone-on": (config_of("encoder", ema_decay=0.9), 3, 2),
     }
 
 

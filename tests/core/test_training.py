@@ -48,12 +48,12 @@ def test_the_loss_falls_and_the_same_seed_gives_the_same_curve(make_config: Make
     assert scores(curve(make_config(epochs=3, dropout=0.1, seed=14), corpus)) != scores(reports)
 
 
-@pytest.mark.parametrize("averaging", [0.0, 0.9])
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_a_stopped_trial_goes_on_as_if_nothing_had_been(
-    make_config: MakeConfig, corpus: Corpus, tmp_path: Path, averaging: float
+    make_config: MakeConfig, corpus: Corpus, tmp_path: Path, ema_decay: float
 ) -> None:
     config = make_config(
-        epochs=4, averaging=averaging, finetuning=ComponentChoice(name="lora", parameters={"learning_rate": 5e-3})
+        epochs=4, ema_decay=ema_decay, finetuning=ComponentChoice(name="lora", parameters={"learning_rate": 5e-3})
     )
     whole = curve(config, corpus)
     first = curve(config, corpus, tmp_path, stop_after=2)

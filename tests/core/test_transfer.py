@@ -81,7 +81,7 @@ def test_each_document_is_asked_for_its_own_corpus_types_alone(
 
 
 def test_a_model_of_several_corpora_reports_each(make_config: MakeConfig, corpora: dict[str, Corpus]) -> None:
-    config = make_config(formulation=QUESTION, window_tokens=160, epochs=1, mixing=0.0)
+    config = make_config(formulation=QUESTION, window_tokens=160, epochs=1, sampling_exponent=0.0)
     result = train(config, join_corpora(corpora, without=""))
     assert {"a.strict_f1", "b.strict_f1"} <= set(result.best_metrics)
 

@@ -126,6 +126,15 @@ def test_overrides_reach_any_key(space_content: Content, write_space: WriteSpace
         ("space.backbone", None, "space.yaml: space.backbone: missing"),
         ("space.epochs", 3, "space.yaml: space.epochs: not a dimension of the space; set budget.epochs"),
         ("space.batchsize", 3, "space.yaml: space.batchsize: unknown key; allowed: backbone"),
+        ("space.averaging", 0.9, "space.yaml: space.averaging: renamed key; write ema_decay"),
+        ("space.mixing", 0.5, "space.yaml: space.mixing: renamed key; write sampling_exponent"),
+        ("space.warmup", 0.1, "space.yaml: space.warmup: renamed key; write warmup_ratio"),
+        ("space.depth", 0.5, "space.yaml: space.depth: renamed key; write layers_kept"),
+        (
+            "space.finetuning.choose.full.layer_decay",
+            0.9,
+            "space.finetuning.choose.full.layer_decay: renamed key; write layerwise_lr_decay",
+        ),
         ("space.batch_size", [8, 16], "space.yaml: space.batch_size: found a list"),
         ("space.batch_size", {"choose": []}, "space.yaml: space.batch_size: empty choice"),
         ("space.batch_size", {"choose": [8, 8]}, "space.yaml: space.batch_size: choice 8 stands twice"),
@@ -193,6 +202,27 @@ def test_each_fault_is_one_line_with_its_key_path(
         load(write_space(changed(space_content, path, value)))
     assert expected in str(caught.value)
     assert all(line.startswith(("space.yaml: ", "...")) for line in str(caught.value).splitlines())
+
+
+def test_an_override_with_a_renamed_key_names_the_new_key(space_content: Content, write_space: WriteSpace) -> None:
+    with pytest.raises(InputError, match=r"space\.averaging: renamed key; write ema_decay"):
+        load(write_space(space_content), "space.averaging=0.9")
+
+
+def test_mrc_is_stored_as_span_question(space_content: Content, write_space: WriteSpace) -> None:
+    content = changed(space_content, "space.formulation", {"choose": {"mrc": {}, "token_classification": {}}})
+    points = [{"formulation": "mrc", "formulation.mrc.wording": "question"}]
+    space = load(write_space(changed(content, "algorithm", {"points_to_evaluate": points})))
+    assert dict(space.dimensions())["formulation"] == OneOf(("span_question", "token_classification"))
+    assert space.file.algorithm.points_to_evaluate == (
+        {"formulation": "span_question", "formulation.span_question.wording": "question"},
+    )
+    assert "mrc" not in space.file.model_dump_json()
+    for value in ("mrc", ["mrc"], {"choose": ["mrc"]}):
+        assert load(write_space(changed(space_content, "space.formulation", value))).size()
+    both = changed(space_content, "space.formulation", {"mrc": {}, "span_question": {}})
+    with pytest.raises(InputError, match="mrc and span_question are the same formulation; write span_question once"):
+        load(write_space(both))
 
 
 def test_all_faults_come_at_once(space_content: Content, write_space: WriteSpace) -> None:

@@ -70,7 +70,7 @@ def test_a_decoder_that_was_cut_still_uses_its_cache(kind: str) -> None:
 def test_a_cut_model_is_trained_saved_and_loaded(
     make_config: Callable[..., TrialConfig], corpus: Corpus, tmp_path: Path
 ) -> None:
-    train(make_config(depth=0.5, depth_scheme="alternate", epochs=1), corpus, folder=tmp_path)
+    train(make_config(layers_kept=0.5, depth_scheme="alternate", epochs=1), corpus, folder=tmp_path)
     extractor = Extractor.load(tmp_path / "best")
     assert len(layer_stack(extractor._model.backbone)[1]) == 1
     extractor.save(tmp_path / "whole")
