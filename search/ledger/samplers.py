@@ -1,52 +1,56 @@
-"""Samplers: which configuration comes next. One table; each row makes an Optuna sampler."""
+"""Samplers: Optuna samplers that propose the configuration of the next trial."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
-import optuna
-from optuna.samplers import BaseSampler
-
-from clinie_core.errors import fail
+from search.config.algorithms import SAMPLERS
 from search.config.space_file import Algorithm
 
-__all__ = ["SAMPLERS", "make_sampler"]
+__all__ = ["make_nsga2", "make_random", "make_sampler", "make_tpe"]
+
+SMALLEST_POPULATION = 2
 
 
-def _tpe(algorithm: Algorithm) -> BaseSampler:
-    # group: dimensions that exist only in some branches are modelled together with their branch.
-    # constant_liar: running trials count as bad, so that concurrent ones do not repeat them.
-    return optuna.samplers.TPESampler(
+def make_tpe(algorithm: Algorithm) -> BaseSampler:
+    """Make a tree-structured Parzen estimator.
+
+    Source: Bergstra et al. 2011, NeurIPS; Watanabe 2023, arXiv 2304.11127.
+    """
+    return TPESampler(
         n_startup_trials=algorithm.startup_trials,
         multivariate=True,
-        group=True,
-        constant_liar=True,
+        group=True,  # models the dimensions of a branch together with that branch
+        constant_liar=True,  # counts running trials as bad, so that concurrent trials do not repeat them
         seed=algorithm.seed,
     )
 
 
-def _random(algorithm: Algorithm) -> BaseSampler:
-    return optuna.samplers.RandomSampler(seed=algorithm.seed)
+def make_random(algorithm: Algorithm) -> BaseSampler:
+    """Make a sampler that draws independently at random."""
+    return RandomSampler(seed=algorithm.seed)
 
 
-def _nsga2(algorithm: Algorithm) -> BaseSampler:
-    return optuna.samplers.NSGAIISampler(population_size=algorithm.startup_trials, seed=algorithm.seed)
+def make_nsga2(algorithm: Algorithm) -> BaseSampler:
+    """Make NSGA-II, a genetic algorithm for several objectives.
 
-
-SAMPLERS: dict[str, Callable[[Algorithm], BaseSampler]] = {"tpe": _tpe, "random": _random, "nsga2": _nsga2}
+    Source: Deb et al. 2002, IEEE Transactions on Evolutionary Computation 6(2).
+    """
+    return NSGAIISampler(population_size=max(SMALLEST_POPULATION, algorithm.startup_trials), seed=algorithm.seed)
 
 
 def make_sampler(algorithm: Algorithm, number: int = 0) -> BaseSampler:
     """Make the sampler that an algorithm block names.
 
     Args:
-        algorithm: Names the row, with its seed.
-        number: The trial that it is to draw. Each trial has a sampler of its own, whose seed follows from the number,
-            so that a search that was interrupted draws what an undisturbed one draws.
+        algorithm: Block with the sampler's name and seed.
+        number: Number of the trial to draw. Each trial has its own sampler, seeded by ``algorithm.seed + number``,
+            so that an interrupted search draws the same configurations as an uninterrupted one.
 
     Raises:
-        InputError: If the table has no such row.
+        InputError: If the registry has no sampler of that name.
     """
-    if algorithm.sampler not in SAMPLERS:
-        fail("algorithm.sampler", f"unknown sampler {algorithm.sampler!r}", allowed="allowed: " + ", ".join(SAMPLERS))
-    return SAMPLERS[algorithm.sampler](algorithm.model_copy(update={"seed": algorithm.seed + number}))
+    sampler: BaseSampler = SAMPLERS.load(algorithm.sampler, "algorithm.sampler")(
+        algorithm.model_copy(update={"seed": algorithm.seed + number})
+    )
+    return sampler

@@ -12,21 +12,24 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from clinie_core.errors import fail
+from search.config.algorithms import SCHEDULERS
 from search.config.objectives import Objective
 from search.config.space_file import Algorithm
 from search.ledger.ledger import TrialRecord
 from search.trials.result import EPOCH
 
-__all__ = ["SCHEDULERS", "make_scheduler", "replay_trials"]
+__all__ = ["make_asha", "make_fifo", "make_median", "make_scheduler", "replay_trials"]
 
 
 def _mode(objective: Objective) -> str:
     return "max" if objective.direction == "maximize" else "min"
 
 
-def _asha(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
-    # Source: Li et al. 2020, arXiv 1810.05934.
+def make_asha(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
+    """Make ASHA, asynchronous successive halving.
+
+    Source: Li et al. 2020, arXiv 1810.05934.
+    """
     return _Asha(
         time_attr=EPOCH,
         metric=objective.metric,
@@ -38,7 +41,11 @@ def _asha(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialSched
     )
 
 
-def _median(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
+def make_median(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
+    """Make the median stopping rule.
+
+    Source: Golovin et al. 2017, KDD.
+    """
     return _Median(
         time_attr=EPOCH,
         metric=objective.metric,
@@ -48,15 +55,9 @@ def _median(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialSch
     )
 
 
-def _none(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
+def make_fifo(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
+    """Make a scheduler that stops no trial early."""
     return _LooksAtLiveTrials()
-
-
-SCHEDULERS: dict[str, Callable[[Algorithm, Objective, int], TrialScheduler]] = {
-    "asha": _asha,
-    "median": _median,
-    "none": _none,
-}
 
 
 def make_scheduler(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
@@ -70,13 +71,10 @@ def make_scheduler(algorithm: Algorithm, objective: Objective, epochs: int) -> T
     Raises:
         InputError: If the table has no such row.
     """
-    if algorithm.scheduler not in SCHEDULERS:
-        fail(
-            "algorithm.scheduler",
-            f"unknown scheduler {algorithm.scheduler!r}",
-            allowed="allowed: " + ", ".join(SCHEDULERS),
-        )
-    return SCHEDULERS[algorithm.scheduler](algorithm, objective, epochs)
+    make: Callable[[Algorithm, Objective, int], TrialScheduler] = SCHEDULERS.load(
+        algorithm.scheduler, "algorithm.scheduler"
+    )
+    return make(algorithm, objective, epochs)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,32 @@
+"""Registries of samplers and schedulers, by the names that an ``algorithm`` block uses.
+
+A name is looked up here without importing Optuna or Ray; only :meth:`Registry.load` imports the function.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clinie_core.registry import Registry
+
+__all__ = ["SAMPLERS", "SCHEDULERS"]
+
+SAMPLERS: Registry[Any] = Registry(
+    "sampler",
+    {
+        "tpe": "search.ledger.samplers:make_tpe",
+        "random": "search.ledger.samplers:make_random",
+        "nsga2": "search.ledger.samplers:make_nsga2",
+    },
+)
+"""Functions from an ``Algorithm`` block to an Optuna sampler."""
+
+SCHEDULERS: Registry[Any] = Registry(
+    "scheduler",
+    {
+        "asha": "search.tune.schedulers:make_asha",
+        "median": "search.tune.schedulers:make_median",
+        "none": "search.tune.schedulers:make_fifo",
+    },
+)
+"""Functions from an ``Algorithm`` block, the first objective and the budget in epochs to a Ray Tune scheduler."""
