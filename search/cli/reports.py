@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,12 +15,8 @@ from search.cli.options import (
     StudyName,
     TrackingUri,
     console,
-    home_of_study,
     print_json,
 )
-
-if TYPE_CHECKING:
-    from search.report.study_report import StudyReport
 
 __all__ = ["COMMANDS"]
 
@@ -38,24 +34,17 @@ def report(
 
     The page is also kept with the study in MLflow.
     """
-    from search.report.page import render_page
+    from search.api import load_study
     from search.report.terminal import print_sections
-    from search.tracking.connection import connect, log_report
 
-    gathered = _gathered(study, home, tracking_uri)
-    if output is not None:
-        title = f"Report on {study}"
-        page = render_page(title, gathered.facts, gathered.sheets, gathered.findings, gathered.shots)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(page, encoding="utf-8")
-        if gathered.parent_run:
-            log_report(connect(home_of_study(home, study, tracking_uri)), gathered.parent_run, output)
+    loaded = load_study(study, home=home, tracking_uri=tracking_uri)
+    built = loaded.report(output)
     if as_json:
-        print_json(gathered.as_json())
+        print_json(built.as_json())
     elif output is not None:
         console().print(f"report in {output}", soft_wrap=True)
     else:
-        print_sections(console(), gathered.facts, gathered.sheets)
+        print_sections(console(), built.facts, built.sheets)
 
 
 def best(
@@ -63,17 +52,18 @@ def best(
 ) -> None:
     """Show a study's best trial: its score with its interval, its configuration, the command that repeats it."""
     from clinie_core.errors import fail
+    from search.api import load_study
     from search.report.terminal import print_sections
 
-    gathered = _gathered(study, home, tracking_uri)
-    winner = gathered.findings.winner
+    built = load_study(study, home=home, tracking_uri=tracking_uri).report()
+    winner = built.findings.winner
     if winner is None:
         fail("study", f"study {study!r} has no finished trial", allowed="a study with one")
     if as_json:
-        low, high = gathered.findings.interval or (None, None)
+        low, high = built.findings.interval or (None, None)
         print_json({"study": study, **winner.record.as_json(), "interval": [low, high]})
         return
-    print_sections(console(), gathered.facts, gathered.sheets[:1])
+    print_sections(console(), built.facts, built.sheets[:1])
     console().print(f"checkpoint  {winner.record.checkpoint}", soft_wrap=True)
     console().print(f"again       clinie repeat {study} {winner.record.number}")
 
@@ -86,21 +76,15 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two studies: their winners document by document, and what each finds in as many trials."""
-    from search.report.comparison import compare_studies
+    from search.api import load_study
     from search.report.terminal import print_sections
 
-    reports = [_gathered(name, home, tracking_uri) for name in (first, second)]
-    comparison = compare_studies(*(gathered.findings for gathered in reports))
+    studies = [load_study(name, home=home, tracking_uri=tracking_uri) for name in (first, second)]
+    comparison = studies[0].compare(studies[1])
     if as_json:
         print_json(comparison.as_json())
         return
     print_sections(console(), f"{first} against {second}", [comparison.sheet])
-
-
-def _gathered(study: str, home: Path, tracking_uri: str | None) -> StudyReport:
-    from search.report.study_report import build_study_report
-
-    return build_study_report(home_of_study(home, study, tracking_uri), study)
 
 
 COMMANDS: tuple[Any, ...] = tuple(Command(f, "Search") for f in (report, best, compare))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,9 +19,11 @@ from search.cli.options import (
     StudyName,
     TrackingUri,
     console,
-    home_of_study,
     print_json,
 )
+
+if TYPE_CHECKING:
+    from search.api import Study
 
 __all__ = ["COMMANDS"]
 
@@ -51,59 +53,25 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Validate a space, count its configurations and show some with their size, without training."""
-    import math
-
-    from clinie_core.data.corpora.loading import load_corpora
-    from clinie_core.data.schema import Schema
-    from clinie_core.errors import InputError
-    from search.config.domains import RandomChooser
-    from search.config.search_space import SearchSpace
     from search.config.space_file import read_space_file
+    from search.study.plan import plan_search
 
     file, where = read_space_file(space, overrides or ())
-    searched = SearchSpace(file, where)
-    drawn = [searched.suggest(RandomChooser(file.algorithm.seed + i)) for i in range(samples)]
-    note = ""
-    try:
-        schema = Schema.from_documents(load_corpora(file.corpus, ("train",))["train"], file.view.descriptions)
-    except InputError as error:
-        types = tuple(f"type-{i}" for i in range(10))
-        schema = Schema(concept_types=types, links=tuple((f"link-{i}", types[0], types[i]) for i in range(10)))
-        note = f"corpus not read ({error.problems[0]}); sizes are for 10 types"
-    from clinie_core.training.memory_estimate import estimate_memory
-
-    together = file.resources.workers_per_trial
-    sizes = [estimate_memory(config, schema, processes=together) for config in drawn]
-    size = searched.size()
+    planned = plan_search(file, where, samples)
     if as_json:
-        print_json(
-            {
-                "study": file.study,
-                "dimensions": {path: str(domain) for path, domain in searched.dimensions()},
-                "configurations": None if math.isinf(size) else int(size),
-                "corpus": note or "read",
-                "samples": [
-                    {
-                        "parameters": config.flattened(),
-                        "total_parameters": s.parameters,
-                        "trainable_parameters": s.trainable,
-                        "memory_mb": round(s.memory_mb),
-                    }
-                    for config, s in zip(drawn, sizes, strict=True)
-                ],
-            }
-        )
+        print_json(planned.as_json())
         return
     out = console()
     out.print(f"[bold]{file.study}[/bold]: {file.budget.trials} trials of at most {file.budget.epochs} epochs")
-    for path, domain in searched.dimensions():
+    for path, domain in planned.dimensions.items():
         out.print(f"  {path}: {domain}")
-    out.print(f"configurations: {'without end (a range of real numbers)' if math.isinf(size) else f'{int(size):,}'}")
-    if note:
-        out.print(f"[yellow]note[/yellow] {note}", soft_wrap=True)
+    count = planned.configurations
+    out.print(f"configurations: {'without end (a range of real numbers)' if count is None else f'{count:,}'}")
+    if planned.note:
+        out.print(f"[yellow]note[/yellow] {planned.note}", soft_wrap=True)
     from search.report.terminal import plan_table
 
-    out.print(plan_table(drawn, sizes))
+    out.print(plan_table(planned.samples, planned.sizes))
 
 
 def search(
@@ -118,15 +86,10 @@ def search(
 
     Ctrl-C stops cleanly; `clinie resume STUDY` then goes on where it stopped.
     """
-    from search.config.space_file import read_space_file
-    from search.storage.home import Home
-    from search.study.study import Study
+    from search.api import run
 
-    file, where = read_space_file(space, overrides or ())
-    file = file.with_absolute_paths()
-    study = Study(file, where, Home(home.expanduser().resolve(), tracking_uri))
-    Home.at(home, create=True)  # only now, so that wrong input leaves nothing behind
-    _run(study, resume=False, as_json=as_json, allow_text=allow_text)
+    study = run(space, overrides or (), home=home, tracking_uri=tracking_uri, allow_text=allow_text, show_progress=True)
+    _show_outcome(study, as_json=as_json)
 
 
 def transfer(
@@ -157,8 +120,6 @@ def transfer(
 
     if not all(part.strip().isdigit() for part in shots.split(",")):
         fail("--shots", f"found {shots!r}", allowed="whole numbers with commas between them, for example 0,5,20")
-    if split not in ("dev", "test"):
-        fail("--split", f"found {split!r}", allowed="dev or test")
     file, where = read_space_file(space, overrides or ())
     results = run_transfer(
         file.with_absolute_paths(),
@@ -190,10 +151,10 @@ def resume(
 
     Sends what MLflow could not be told while its server was away.
     """
-    from search.study.study import Study
+    from search.api import load_study
 
-    reopened = Study.open(home_of_study(home, study, tracking_uri), study)
-    _run(reopened, resume=True, as_json=as_json, allow_text=allow_text)
+    loaded = load_study(study, home=home, tracking_uri=tracking_uri)
+    _show_outcome(loaded.resume(allow_text=allow_text, show_progress=True), as_json=as_json)
 
 
 def extend(
@@ -206,10 +167,11 @@ def extend(
     allow_text: AllowText = False,
 ) -> None:
     """Go on with a study beyond its budget, with all that it has learned."""
-    from search.study.study import Study
+    from search.api import load_study
 
-    longer = Study.extend(home_of_study(home, study, tracking_uri), study, trials=trials, hours=hours)
-    _run(longer, resume=True, as_json=as_json, allow_text=allow_text)
+    loaded = load_study(study, home=home, tracking_uri=tracking_uri)
+    extended = loaded.extend(trials, hours=hours, allow_text=allow_text, show_progress=True)
+    _show_outcome(extended, as_json=as_json)
 
 
 def repeat(
@@ -222,43 +184,30 @@ def repeat(
     allow_text: AllowText = False,
 ) -> None:
     """Train one trial's configuration again, as a study of its own named STUDY-trial-TRIAL."""
-    from clinie_core.errors import fail
-    from search.config.space_file import SpaceFile
-    from search.ledger.ledger import Ledger, open_storage
-    from search.study.study import Study
+    from search.api import load_study
 
-    place = home_of_study(home, study, tracking_uri)
-    ledger = Ledger.open(open_storage(place), study)
-    config = next((r.config for r in ledger.records() if r.number == trial), None)
-    if config is None:
-        fail("trial", f"study {study!r} has no trial {trial}", allowed="a number that `clinie status` shows")
-    name = f"{study}-trial-{trial}"
-    if seed is not None:
-        config, name = config.model_copy(update={"seed": seed}), f"{name}-seed-{seed}"
-    attributes = ledger.attributes
-    file = SpaceFile.model_validate(attributes["space"]).with_single_configuration(config, name)
-    _run(Study(file, str(attributes["where"]), place), resume=False, as_json=as_json, allow_text=allow_text)
+    loaded = load_study(study, home=home, tracking_uri=tracking_uri)
+    repeated = loaded.repeat_trial(trial, seed=seed, allow_text=allow_text, show_progress=True)
+    _show_outcome(repeated, as_json=as_json)
 
 
-def _run(study: Any, *, resume: bool, as_json: bool, allow_text: bool) -> None:
+def _show_outcome(study: Study, *, as_json: bool) -> None:
+    """Print the trials of a search that has ended, and what to do next.
+
+    Raises:
+        typer.Exit: With 1 if a signal stopped the search.
+    """
     from rich.console import Console
 
     from search.report.terminal import trials_table
-    from search.study.progress import Progress
 
-    messages = Console(stderr=True, highlight=False)
-    for warning in study.warnings:
-        messages.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
-    progress = Progress(messages, study.file.budget.trials, study.file.budget.hours)
-    outcome = study.run(resume=resume, progress=progress, allow_text=allow_text)
-    objective = study.file.objective[0]
+    messages, outcome = Console(stderr=True, highlight=False), study.outcome
+    assert outcome is not None, "the study was just run"
     if as_json:
         print_json(outcome.as_json())
     else:
-        title = f"study {outcome.study}, {objective.metric} on dev"
-        console().print(
-            trials_table(title, outcome.trials, objective.metric, maximized=objective.direction == "maximize")
-        )
+        title = f"study {study.name}, {study.metric} on dev"
+        console().print(trials_table(title, outcome.trials, study.metric, maximized=study.is_maximized))
     if outcome.interrupted:
         messages.print(f"{len(outcome.interrupted)} trials interrupted; go on with: clinie resume {outcome.study}")
     if outcome.waiting:
@@ -281,56 +230,49 @@ def status(
     if address:
         show_jobs(jobs_at(address), study, as_json=as_json)
         return
-    from search.ledger.ledger import Ledger, open_storage, study_names
-    from search.report.terminal import trials_table
-    from search.storage.home import Home
-    from search.study.lock import is_running
-    from search.study.study import current_records
+    from search.api import list_studies, load_study
 
-    place = Home.at(home)
-    if study is None:
-        storage = open_storage(place)
-        rows = [(name, Ledger.open(storage, name)) for name in study_names(place)]
-        summary = [
-            {
-                "study": name,
-                "running": is_running(place, name, storage),
-                "trials": len(ledger.records()),
-                "best": _best(ledger),
-                "megabytes": place.used_megabytes(name),
-            }
-            for name, ledger in rows
-        ]
-        if as_json:
-            print_json({"studies": summary})
-        for row in summary if not as_json else ():
-            state = "running" if row["running"] else "ended"
-            words = f"{state}, {row['trials']} trials, best {row['best']}, {row['megabytes']:.0f} MB"
-            console().print(f"[bold]{row['study']}[/bold]  {words}")
+    if study is not None:
+        _show_study(load_study(study, home=home), as_json=as_json)
         return
-    storage = open_storage(place)
-    ledger = Ledger.open(storage, study)
-    running = is_running(place, study, storage)
-    trials = current_records(ledger, running=running)
-    best = ledger.best()
+    summary = [_summarize(load_study(name, home=home)) for name in list_studies(home)]
+    if as_json:
+        print_json({"studies": summary})
+        return
+    for row in summary:
+        state = "running" if row["running"] else "ended"
+        words = f"{state}, {row['trials']} trials, best {row['best']}, {row['megabytes']:.0f} MB"
+        console().print(f"[bold]{row['study']}[/bold]  {words}")
+
+
+def _show_study(study: Study, *, as_json: bool) -> None:
+    from search.report.terminal import trials_table
+
+    running, trials, best, megabytes = study.is_running, study.records, study.best, study.used_megabytes
     if as_json:
         print_json(
             {
-                "study": study,
+                "study": study.name,
                 "running": running,
                 "trials": [record.as_json() for record in trials],
                 "best": best.as_json() if best else None,
-                "megabytes": place.used_megabytes(study),
+                "megabytes": megabytes,
             }
         )
         return
-    title = f"study {study} ({'running' if running else 'not running'}, {place.used_megabytes(study):.0f} MB)"
-    console().print(trials_table(title, trials, ledger.metrics[0], maximized=ledger.maximized))
+    title = f"study {study.name} ({'running' if running else 'not running'}, {megabytes:.0f} MB)"
+    console().print(trials_table(title, trials, study.metric, maximized=study.is_maximized))
 
 
-def _best(ledger: Any) -> float | None:
-    best = ledger.best()
-    return round(best.metrics[ledger.metrics[0]], 4) if best else None
+def _summarize(study: Study) -> dict[str, Any]:
+    best = study.best
+    return {
+        "study": study.name,
+        "running": study.is_running,
+        "trials": len(study.records),
+        "best": round(best.metrics[study.metric], 4) if best else None,
+        "megabytes": study.used_megabytes,
+    }
 
 
 COMMANDS = tuple(Command(f, "Search") for f in (spaces, plan, search, resume, extend, repeat, status, transfer))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from clinie_core.config import TrialConfig
+from clinie_core.errors import Problem
 from search.config.description import describe_config
 from search.ledger.ledger import ENDED, Ledger
 
@@ -50,6 +52,11 @@ class Progress:
     _began: float = 0.0
     _ended_here: int = 0
     _so_far: dict[int, float] = field(default_factory=dict)
+
+    def show_warnings(self, warnings: Iterable[Problem]) -> None:
+        """Print what may be wrong with the corpus."""
+        for warning in warnings:
+            self.console.print(f"[yellow]warning[/yellow] {escape(str(warning))}", soft_wrap=True)
 
     def prepare(self, study: str, home: str) -> None:
         """Say what begins, since Ray and its workers take a while to start."""

@@ -73,6 +73,8 @@ def run_transfer(
         InputError: If the space is wrong or has one corpus only.
         TransferFailed: If a training failed.
     """
+    if split not in ("dev", "test"):
+        fail("split", f"found {split!r}", allowed="dev or test")
     if len(file.corpus) < 2:
         fail(f"{where}: corpus", "one corpus, and leaving it out leaves none", allowed="a list of at least two corpora")
     space = SearchSpace(file, where)

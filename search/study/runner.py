@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from search.study.checkpoint_manager import CheckpointManager
     from search.tracking.tracker import Tracker
 
-__all__ = ["Study", "StudyFailed", "StudyOutcome", "current_records"]
+__all__ = ["StudyFailed", "StudyOutcome", "StudyRunner", "current_records"]
 
 SEARCHED = ("train", "dev")
 """The splits that a search reads; test belongs to promotion."""
@@ -63,7 +63,7 @@ class StudyOutcome:
         }
 
 
-class Study:
+class StudyRunner:
     """One search over one corpus: everything that is checked before the first trial, and the run.
 
     Args:
@@ -86,7 +86,7 @@ class Study:
         self.warnings: list[Problem] = summarize(self.corpus).warnings()
 
     @classmethod
-    def open(cls, home: Home, name: str) -> Study:
+    def open(cls, home: Home, name: str) -> StudyRunner:
         """A study that exists, as its ledger has it.
 
         Raises:
@@ -99,7 +99,7 @@ class Study:
         return study
 
     @classmethod
-    def extend(cls, home: Home, name: str, *, trials: int, hours: float | None) -> Study:
+    def extend(cls, home: Home, name: str, *, trials: int, hours: float | None) -> StudyRunner:
         """A study that exists, with more trials to run; the ledger keeps its new budget.
 
         Args:
@@ -120,6 +120,29 @@ class Study:
         with hold_lock(home, name, storage):
             Ledger.open(storage, name).set_attribute("space", study.file.model_dump(mode="json"))
         return study
+
+    @classmethod
+    def repeat_trial(cls, home: Home, name: str, number: int, *, seed: int | None = None) -> StudyRunner:
+        """Prepare to train the configuration of one trial again, as a study named ``NAME-trial-NUMBER``.
+
+        Args:
+            home: The home folder.
+            name: Name of the study that has the trial.
+            number: The trial's number.
+            seed: Another seed than the trial's; it becomes part of the new study's name.
+
+        Raises:
+            InputError: If there is no such study or trial.
+        """
+        ledger = Ledger.open(open_storage(home), name)
+        config = next((record.config for record in ledger.records() if record.number == number), None)
+        if config is None:
+            fail("trial", f"study {name!r} has no trial {number}", allowed="a number that `clinie status` shows")
+        repeated = f"{name}-trial-{number}"
+        if seed is not None:
+            config, repeated = config.model_copy(update={"seed": seed}), f"{repeated}-seed-{seed}"
+        file = SpaceFile.model_validate(ledger.attributes["space"]).with_single_configuration(config, repeated)
+        return cls(file, str(ledger.attributes["where"]), home)
 
     def _check_algorithm(self) -> None:
         from search.ledger.samplers import make_sampler

@@ -1,0 +1,343 @@
+"""The Python API: run a study, open one that exists, and read, report, continue or promote it.
+
+The command line is a thin layer over this module. It imports neither Ray nor MLflow before a function needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from search.config.description import describe_config
+from search.config.space_file import SpaceFile, read_space_file
+from search.ledger.ledger import Ledger, TrialRecord, open_storage, study_names
+from search.storage.home import Home
+from search.study.lock import is_running
+from search.study.plan import SearchPlan, plan_search
+from search.study.progress import Progress
+from search.study.runner import StudyOutcome, StudyRunner, current_records
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from search.report.comparison import StudyComparison
+    from search.report.study_report import StudyReport
+
+__all__ = ["DEFAULT_HOME", "Study", "list_studies", "load_study", "plan", "run"]
+
+DEFAULT_HOME = Path("clinie-home")
+Overrides = Mapping[str, object] | Iterable[str]
+
+
+class Study:
+    """A study that exists: its trials, its best trial, and what can be done with it.
+
+    Args:
+        name: The study's name.
+        home: Its home folder; without an MLflow server of its own, the server that the study recorded is used.
+
+    Raises:
+        InputError: If the home folder has no study of that name.
+    """
+
+    def __init__(self, name: str, home: Home) -> None:
+        self._storage = open_storage(home)
+        self._ledger = Ledger.open(self._storage, name)
+        self.name = name
+        self.home = replace(home, server=home.server or self._ledger.attributes.get("server"))
+        self.outcome: StudyOutcome | None = None
+        """Outcome of the search that this object has run last; None if it has run none."""
+
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}, home={str(self.home.root)!r})"
+
+    @property
+    def space(self) -> SpaceFile:
+        """The space that the study searches."""
+        return SpaceFile.model_validate(self._ledger.attributes["space"])
+
+    @property
+    def metric(self) -> str:
+        """Name of the first objective's metric, which ranks the trials."""
+        return self._ledger.metrics[0]
+
+    @property
+    def is_maximized(self) -> bool:
+        """Whether a higher value of :attr:`metric` is better."""
+        return self._ledger.maximized
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a search of the study is running, in this home folder or on another machine."""
+        return is_running(self.home, self.name, self._storage)
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """All trials in order of number; without a running search an unfinished trial is ``interrupted``."""
+        return current_records(self._ledger, running=self.is_running)
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """All trials as a DataFrame with one row per trial, in order of number.
+
+        Columns:
+            number: 0-based number of the trial.
+            state: ``complete``, ``pruned``, ``infeasible``, ``failed``, ``interrupted`` or ``running``.
+            One column per objective, named after its metric: its value in the best epoch.
+            configuration: One-line description of the configuration.
+            epochs: Number of finished epochs.
+            best_epoch: 1-based number of the best epoch.
+            train_seconds: Training time of all epochs in seconds.
+            started, ended: Start and end, with time zone as the ledger has it.
+            reason: Why the trial failed or was interrupted.
+            checkpoint: URI of its best checkpoint, if it is kept.
+            run_id: Id of its MLflow run.
+            One column per dimension of the space, named ``params.`` and the dimension's path.
+        """
+        import pandas as pd
+
+        metrics = self._ledger.metrics
+        rows = [_make_row(record, metrics) for record in self.records]
+        return pd.DataFrame(rows, columns=None if rows else [*_make_row(None, metrics)])
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The complete trial with the best value of the first objective; None before a trial is complete."""
+        return self._ledger.best()
+
+    @property
+    def used_megabytes(self) -> float:
+        """Disk space in MB that the study's files take in the home folder."""
+        return self.home.used_megabytes(self.name)
+
+    def resume(self, *, allow_text: bool = False, show_progress: bool = False) -> Study:
+        """Continue an interrupted study; each trial resumes after its last finished epoch.
+
+        Also sends the events that MLflow could not receive while its server was unavailable.
+
+        Args:
+            allow_text: Let failure reasons quote error messages, which may contain patient text.
+            show_progress: Show the search's progress on standard error.
+
+        Returns:
+            This study.
+
+        Raises:
+            InputError: If the corpus has changed since the study began, or the study is running.
+            StudyFailed: As for :func:`run`.
+        """
+        runner = StudyRunner.open(self.home, self.name)
+        self.outcome = _run_study(runner, resume=True, allow_text=allow_text, show_progress=show_progress)
+        return self
+
+    def extend(
+        self, trials: int, *, hours: float | None = None, allow_text: bool = False, show_progress: bool = False
+    ) -> Study:
+        """Continue the study beyond its budget, with everything that its sampler has learned.
+
+        Args:
+            trials: Number of additional trials.
+            hours: Limit on the run time from now, in hours; None for the limit of the space.
+            allow_text: As for :meth:`resume`.
+            show_progress: As for :meth:`resume`.
+
+        Returns:
+            This study.
+
+        Raises:
+            InputError: As for :meth:`resume`.
+            StudyFailed: As for :func:`run`.
+        """
+        runner = StudyRunner.extend(self.home, self.name, trials=trials, hours=hours)
+        self.outcome = _run_study(runner, resume=True, allow_text=allow_text, show_progress=show_progress)
+        return self
+
+    def repeat_trial(
+        self, number: int, *, seed: int | None = None, allow_text: bool = False, show_progress: bool = False
+    ) -> Study:
+        """Train the configuration of one trial again, as a new study named ``STUDY-trial-NUMBER``.
+
+        Args:
+            number: The trial's number.
+            seed: Another seed than the trial's; it becomes part of the new study's name.
+            allow_text: As for :meth:`resume`.
+            show_progress: As for :meth:`resume`.
+
+        Returns:
+            The new study.
+
+        Raises:
+            InputError: If there is no such trial, or the new study exists already.
+            StudyFailed: As for :func:`run`.
+        """
+        runner = StudyRunner.repeat_trial(self.home, self.name, number, seed=seed)
+        outcome = _run_study(runner, resume=False, allow_text=allow_text, show_progress=show_progress)
+        return _open(runner.name, self.home, outcome)
+
+    def report(self, output: str | Path | None = None) -> StudyReport:
+        """Build the report: the best configuration, the evidence for it, and what it cost.
+
+        Args:
+            output: HTML file to write the report to; it is also stored with the study in MLflow.
+
+        Returns:
+            The report, with its sections as data.
+        """
+        from search.report.study_report import build_study_report
+
+        report = build_study_report(self.home, self.name)
+        if output is not None:
+            self._write_report(report, Path(output))
+        return report
+
+    def _write_report(self, report: StudyReport, file: Path) -> None:
+        from search.report.page import render_page
+        from search.tracking.connection import connect, log_report
+
+        page = render_page(f"Report on {self.name}", report.facts, report.sheets, report.findings, report.shots)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(page, encoding="utf-8")
+        if report.parent_run:
+            log_report(connect(self.home), report.parent_run, file)
+
+    def compare(self, other: Study) -> StudyComparison:
+        """Compare the best trials of two studies document by document, and the two searches as a whole.
+
+        Args:
+            other: A study with the same objective, scored on the same dev documents.
+
+        Raises:
+            InputError: If a study has no complete trial, or the objectives differ.
+        """
+        from search.report.comparison import compare_studies
+
+        return compare_studies(self.report().findings, other.report().findings)
+
+
+def run(
+    space: str | Path,
+    overrides: Overrides = (),
+    *,
+    home: str | Path = DEFAULT_HOME,
+    tracking_uri: str | None = None,
+    allow_text: bool = False,
+    show_progress: bool = False,
+) -> Study:
+    """Search a space: train and score configurations until the budget is spent.
+
+    Ctrl-C stops the search cleanly; :meth:`Study.resume` continues it.
+
+    Args:
+        space: Path of a space file, or the name of a space that comes with clinie.
+        overrides: Changes to the space: a mapping from key paths to values (``{"budget.trials": 4}``), or strings
+            as on the command line (``["budget.trials=4"]``).
+        home: Folder for the ledger, the MLflow database, artifacts and checkpoints; it is created if missing.
+        tracking_uri: URL of an MLflow server or database; a database in the home folder if None.
+        allow_text: Let failure reasons quote error messages, which may contain patient text.
+        show_progress: Show the search's progress on standard error.
+
+    Returns:
+        The study, with :attr:`Study.outcome` set.
+
+    Raises:
+        InputError: If the space or the corpus is invalid, or a study of that name exists.
+        StudyFailed: If every trial failed, or the workers cannot start.
+        DiskFull: If a disk is full.
+        LedgerUnavailable: If the ledger cannot be written.
+    """
+    file, where = read_space_file(str(space), _format_overrides(overrides))
+    place = Home(Path(home).expanduser().resolve(), tracking_uri)
+    runner = StudyRunner(file.with_absolute_paths(), where, place)
+    Home.at(place.root, create=True)  # after validation, so that an invalid space creates no folder
+    outcome = _run_study(runner, resume=False, allow_text=allow_text, show_progress=show_progress)
+    return _open(runner.name, place, outcome)
+
+
+def load_study(name: str, *, home: str | Path = DEFAULT_HOME, tracking_uri: str | None = None) -> Study:
+    """Open a study that exists.
+
+    Args:
+        name: Name of the study.
+        home: Its home folder.
+        tracking_uri: URL of its MLflow server or database; the one that the study recorded if None.
+
+    Raises:
+        InputError: If there is no such folder, or no study of that name in it.
+    """
+    return Study(name, Home.at(Path(home), tracking_uri))
+
+
+def list_studies(home: str | Path = DEFAULT_HOME) -> list[str]:
+    """Return the names of all studies in a home folder, in alphabetical order.
+
+    Raises:
+        InputError: If there is no such folder.
+    """
+    return study_names(Home.at(Path(home)))
+
+
+def plan(space: str | Path, overrides: Overrides = (), *, samples: int = 5) -> SearchPlan:
+    """Validate a space and draw some of its configurations, without training.
+
+    Args:
+        space: As for :func:`run`.
+        overrides: As for :func:`run`.
+        samples: Number of configurations to draw.
+
+    Returns:
+        The dimensions of the space, its number of configurations, and the drawn ones with their memory estimates.
+
+    Raises:
+        InputError: If the space is invalid.
+    """
+    file, where = read_space_file(str(space), _format_overrides(overrides))
+    return plan_search(file, where, samples)
+
+
+def _open(name: str, home: Home, outcome: StudyOutcome) -> Study:
+    study = Study(name, home)
+    study.outcome = outcome
+    return study
+
+
+def _run_study(runner: StudyRunner, *, resume: bool, allow_text: bool, show_progress: bool) -> StudyOutcome:
+    progress = None
+    if show_progress:
+        console = Console(stderr=True, highlight=False)
+        progress = Progress(console, runner.file.budget.trials, runner.file.budget.hours)
+        progress.show_warnings(runner.warnings)
+    else:
+        for warning in runner.warnings:
+            warnings.warn(str(warning), stacklevel=3)
+    return runner.run(resume=resume, progress=progress, allow_text=allow_text)
+
+
+def _format_overrides(overrides: Overrides) -> list[str]:
+    if isinstance(overrides, Mapping):
+        return [f"{path}={json.dumps(value)}" for path, value in overrides.items()]  # JSON is valid YAML
+    return list(overrides)
+
+
+def _make_row(record: TrialRecord | None, metrics: list[str]) -> dict[str, Any]:
+    """Return a trial's row of :attr:`Study.trials`; without a record a row that has only the common columns."""
+    r = record or TrialRecord(0, "running", None, {})
+    row: dict[str, Any] = {"number": r.number, "state": r.state}
+    row |= {metric: r.metrics.get(metric) for metric in metrics}
+    row |= {
+        "configuration": describe_config(r.config) if r.config else None,
+        "epochs": len(r.epochs),
+        "best_epoch": r.best_epoch,
+        "train_seconds": sum(values.get("seconds", 0.0) for values in r.epochs.values()),
+        "started": r.started,
+        "ended": r.ended,
+        "reason": r.reason,
+        "checkpoint": r.checkpoint,
+        "run_id": r.run_id,
+    }
+    return row | {f"params.{path}": value for path, value in r.parameters.items()}

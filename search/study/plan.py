@@ -1,0 +1,101 @@
+"""The plan of a search: dimensions, number of configurations and some of them with their size, without training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clinie_core.config import TrialConfig
+from clinie_core.data.corpora.loading import load_corpora
+from clinie_core.data.schema import Schema
+from clinie_core.errors import InputError
+from search.config.domains import RandomChooser
+from search.config.search_space import SearchSpace
+from search.config.space_file import SpaceFile
+
+if TYPE_CHECKING:
+    from clinie_core.training.memory_estimate import MemoryEstimate
+
+__all__ = ["SearchPlan", "plan_search"]
+
+ASSUMED_TYPES = 10
+"""Number of concept types that sizes assume where the corpus cannot be read."""
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A validated space with some of its configurations.
+
+    Args:
+        file: The space file.
+        dimensions: Description of each dimension's domain, by path.
+        configurations: Number of configurations; None if a dimension is a range of real numbers.
+        samples: Configurations drawn at random.
+        sizes: Memory estimate of each sample.
+        note: Why the corpus could not be read; empty if it was.
+    """
+
+    file: SpaceFile
+    dimensions: dict[str, str]
+    configurations: int | None
+    samples: list[TrialConfig]
+    sizes: list[MemoryEstimate]
+    note: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan for ``--json``."""
+        return {
+            "study": self.file.study,
+            "dimensions": self.dimensions,
+            "configurations": self.configurations,
+            "corpus": self.note or "read",
+            "samples": [
+                {
+                    "parameters": config.flattened(),
+                    "total_parameters": size.parameters,
+                    "trainable_parameters": size.trainable,
+                    "memory_mb": round(size.memory_mb),
+                }
+                for config, size in zip(self.samples, self.sizes, strict=True)
+            ],
+        }
+
+
+def plan_search(file: SpaceFile, where: str, samples: int) -> SearchPlan:
+    """Validate a space and draw configurations from it.
+
+    Args:
+        file: The space file.
+        where: Its name, for messages.
+        samples: Number of configurations to draw, with consecutive seeds.
+
+    Raises:
+        InputError: If the space is invalid.
+    """
+    space = SearchSpace(file, where)
+    configs = [space.suggest(RandomChooser(file.algorithm.seed + i)) for i in range(samples)]
+    schema, note = _read_schema(file)
+    from clinie_core.training.memory_estimate import estimate_memory  # imports torch, which an invalid space must not
+
+    processes = file.resources.workers_per_trial
+    size = space.size()
+    return SearchPlan(
+        file,
+        {path: str(domain) for path, domain in space.dimensions()},
+        None if math.isinf(size) else int(size),
+        configs,
+        [estimate_memory(config, schema, processes=processes) for config in configs],
+        note,
+    )
+
+
+def _read_schema(file: SpaceFile) -> tuple[Schema, str]:
+    """Return the schema of the training documents; an assumed one, with a note, if the corpus cannot be read."""
+    try:
+        return Schema.from_documents(load_corpora(file.corpus, ("train",))["train"], file.view.descriptions), ""
+    except InputError as error:
+        types = tuple(f"type-{i}" for i in range(ASSUMED_TYPES))
+        links = tuple((f"link-{i}", types[0], types[i]) for i in range(ASSUMED_TYPES))
+        note = f"cannot read the corpus ({error.problems[0]}); sizes assume {ASSUMED_TYPES} concept types"
+        return Schema(concept_types=types, links=links), note
