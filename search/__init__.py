@@ -7,7 +7,7 @@ The public Python API is :func:`run`, :func:`load_study`, :func:`list_studies`, 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clinie_core import __version__
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["Study", "__version__", "list_studies", "load_study", "plan", "run"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("search.api"), name)
+if not TYPE_CHECKING:  # for type checkers a module with __getattr__ has every attribute
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module("search.api"), name)
 
 
 def __dir__() -> list[str]:
