@@ -15,9 +15,9 @@ COLOURS = {"good": "green", "warning": "yellow", "bad": "red"}
 
 
 def doctor(home: HomeFolder = DEFAULT_HOME, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None:
-    """Look at versions and their known faults, open ports, Ray's token, disk, GPU and storage; changes nothing.
+    """Check versions, open ports, Ray's token, disk, GPU, ledger and MLflow; changes nothing.
 
-    Exits with 1 if something is bad.
+    Exits with 1 if a finding is bad.
     """
     from rich.markup import escape
 

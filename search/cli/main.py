@@ -7,10 +7,12 @@ before a command needs it, so ``--help`` and a wrong space answer at once.
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from clinie_core import __version__
 from clinie_core.errors import InputError
 from search.cli import checks, data, jobs, models, promotions, reports, studies
 
@@ -42,6 +44,24 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data.app, name="data")
+
+
+def print_version(requested: bool) -> None:
+    """Print the version and exit if ``--version`` is given."""
+    if requested:
+        sys.stdout.write(f"clinie {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def define_options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Define the options of ``clinie`` itself."""
+
+
 for command in (
     *studies.COMMANDS,
     *reports.COMMANDS,

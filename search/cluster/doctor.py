@@ -1,6 +1,6 @@
-"""What ``clinie doctor`` looks at: versions and their known faults, open ports, the token, disk, GPU, storage.
+"""The checks of ``clinie doctor``: package versions, open ports, Ray's token, disk, GPU, ledger and MLflow.
 
-A check looks and says; it changes nothing. What each release's fault is comes from the CVE entries that are named.
+A check reports a finding and changes nothing.
 """
 
 from __future__ import annotations
@@ -16,42 +16,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from packaging.version import Version
 
 from clinie_core.errors import InputError
 from search.storage.home import LEDGER_VARIABLE, STORAGE_VARIABLE, Home, without_password
 
-__all__ = ["KNOWN_FAULTS", "Finding", "KnownFault", "run_checks"]
+__all__ = ["Finding", "run_checks"]
 
 Standing = Literal["good", "warning", "bad"]
 PACKAGES = ("ray", "mlflow", "optuna", "torch", "transformers", "peft", "safetensors")
 LEAST_FREE_GB = 5.0
 OURS = ("ray", "raylet", "gcs_server", "mlflow", "uvicorn", "gunicorn", "clinie")
-
-
-@dataclass(frozen=True)
-class KnownFault:
-    """A release with a known vulnerability.
-
-    Args:
-        package: The package.
-        fixed_in: The first release without it.
-        name: Its CVE number.
-        what: What it lets somebody do.
-    """
-
-    package: str
-    fixed_in: str
-    name: str
-    what: str
-
-
-KNOWN_FAULTS = (
-    KnownFault("ray", "2.54.0", "CVE-2026-27482", "a web page can delete jobs through the dashboard"),
-    KnownFault("mlflow", "2.3.0", "CVE-2023-1177", "anybody who reaches the server can read its files"),
-    KnownFault("mlflow", "2.3.1", "CVE-2023-2356", "anybody who reaches the server can read its files"),
-    KnownFault("mlflow", "2.3.1", "CVE-2023-2780", "anybody who reaches the server can read its files"),
-)
 
 
 @dataclass(frozen=True)
@@ -97,14 +71,7 @@ def _versions(installed: Mapping[str, str]) -> Iterator[Finding]:
         if not number:
             yield Finding(f"version of {package}", "bad", "not installed", "install clinie with its dependencies")
             continue
-        faults = [
-            fault for fault in KNOWN_FAULTS if fault.package == package and Version(number) < Version(fault.fixed_in)
-        ]
-        if not faults:
-            yield Finding(f"version of {package}", "good", number)
-        for fault in faults:
-            words = f"{number} has {fault.name}: {fault.what}"
-            yield Finding(f"version of {package}", "bad", words, f"install {fault.fixed_in} or newer")
+        yield Finding(f"version of {package}", "good", number)
 
 
 def _ports() -> Iterator[Finding]:

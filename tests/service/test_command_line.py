@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ def test_every_command_has_help(clinie: RunClinie) -> None:
         assert command in listed
         arguments = [command, "synth", "--help"] if command == "data" else [command, "--help"]
         assert clinie(*arguments).returncode == 0
+
+
+def test_version_prints_the_package_version(clinie: RunClinie) -> None:
+    done = clinie("--version")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"clinie {version('clinie')}\n"
 
 
 def test_plan_shows_dimensions_and_sizes(
@@ -158,7 +165,7 @@ def test_a_wheel_holds_two_packages_and_the_spaces(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"clinie_core", "search"}
-    assert "search/spaces/quickstart.yaml" in names
+    assert {"search/spaces/quickstart.yaml", "search/py.typed", "clinie_core/py.typed"} <= set(names)
     held = {".py", ".yaml", ".html"}
     files = {p for d in ("clinie_core", "search") for p in (root / d).rglob("*") if p.suffix in held}
     assert {str(p.relative_to(root)) for p in files} <= set(names)
