@@ -93,7 +93,7 @@ def run_pool_trials(folder: Path, trials: int, make_program: Callable[[], Progra
         },
     )
     space = SearchSpace(file, "overhead.yaml")
-    home = Home.at(folder, create=True)
+    home = Home.open(folder, create=True)
     ledger = Ledger.create(open_storage(home), file.study, file.objective, file.algorithm, {})
     with WorkerPool(file.resources, make_program, folder / "ray") as pool:
         run_trials(

@@ -135,7 +135,7 @@ def measure_path(trials: int) -> None:
     from search.tune.stop_signal import StopSignal
 
     with tempfile.TemporaryDirectory() as place:
-        home = Home.at(Path(place), create=True)
+        home = Home.open(Path(place), create=True)
         space = space_of(Path(place), trials, "random")
         file = space.file
         ledger = Ledger.create(open_storage(home), "scale", file.objective, file.algorithm, {})

@@ -94,7 +94,7 @@ def main() -> None:
     notes = [note.text for note in synthetic_splits(60, seed=5)["train"]]
     bin_folder = Path(sys.executable).parent
     env = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    env["MLFLOW_TRACKING_URI"] = Home.at(options.home).tracking_uri
+    env["MLFLOW_TRACKING_URI"] = Home.open(options.home).tracking_uri
     ports = free_port(), free_port()
     servers: dict[str, tuple[list[str], str, str, Callable[[str], object]]] = {
         "clinie serve": (

@@ -21,7 +21,7 @@ from search.storage.home import Home
 from search.study.lock import is_running
 from search.study.plan import SearchPlan, plan_search
 from search.study.progress import Progress
-from search.study.runner import StudyOutcome, StudyRunner, current_records
+from search.study.runner import StudyOutcome, StudyRunner, read_current_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ class Study:
     @property
     def records(self) -> list[TrialRecord]:
         """All trials in order of number; without a running search an unfinished trial is ``interrupted``."""
-        return current_records(self._ledger, running=self.is_running)
+        return read_current_records(self._ledger, running=self.is_running)
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -112,9 +112,9 @@ class Study:
         return self._ledger.best()
 
     @property
-    def used_megabytes(self) -> float:
+    def disk_usage_mb(self) -> float:
         """Disk space in MB that the study's files take in the home folder."""
-        return self.home.used_megabytes(self.name)
+        return self.home.disk_usage_mb(self.name)
 
     def resume(self, *, allow_text: bool = False, show_progress: bool = False) -> Study:
         """Continue an interrupted study; each trial resumes after its last finished epoch.
@@ -254,7 +254,7 @@ def run(
     file, where = read_space_file(str(space), _format_overrides(overrides))
     place = Home(Path(home).expanduser().resolve(), tracking_uri)
     runner = StudyRunner(file.with_absolute_paths(), where, place)
-    Home.at(place.root, create=True)  # after validation, so that an invalid space creates no folder
+    Home.open(place.root, create=True)  # after validation, so that an invalid space creates no folder
     outcome = _run_study(runner, resume=False, allow_text=allow_text, show_progress=show_progress)
     return _open(runner.name, place, outcome)
 
@@ -270,7 +270,7 @@ def load_study(name: str, *, home: str | Path = DEFAULT_HOME, tracking_uri: str 
     Raises:
         InputError: If there is no such folder, or no study of that name in it.
     """
-    return Study(name, Home.at(Path(home), tracking_uri))
+    return Study(name, Home.open(Path(home), tracking_uri))
 
 
 def list_studies(home: str | Path = DEFAULT_HOME) -> list[str]:
@@ -279,7 +279,7 @@ def list_studies(home: str | Path = DEFAULT_HOME) -> list[str]:
     Raises:
         InputError: If there is no such folder.
     """
-    return study_names(Home.at(Path(home)))
+    return study_names(Home.open(Path(home)))
 
 
 def plan(space: str | Path, overrides: Overrides = (), *, samples: int = 5) -> SearchPlan:

@@ -25,7 +25,7 @@ from search.cli.options import (
 if TYPE_CHECKING:
     from search.cluster.submission import Jobs
 
-__all__ = ["COMMANDS", "jobs_at", "show_jobs"]
+__all__ = ["COMMANDS", "connect_jobs", "show_jobs"]
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 Address = Annotated[
@@ -36,7 +36,7 @@ ClusterHome = Annotated[str, typer.Option("--home", envvar="CLINIE_HOME", help="
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or a study: its newest job.")]
 
 
-def jobs_at(address: str | None) -> Jobs:
+def connect_jobs(address: str | None) -> Jobs:
     """The jobs of a cluster, by the URL of its dashboard."""
     from search.cluster.submission import DEFAULT_ADDRESS, Jobs
 
@@ -45,7 +45,7 @@ def jobs_at(address: str | None) -> Jobs:
 
 def show_jobs(jobs: Jobs, name: str | None, *, as_json: bool) -> None:
     """Print the searches of a cluster, the newest first, or one of them."""
-    found = [jobs.find(name)] if name else jobs.all()
+    found = [jobs.find(name)] if name else jobs.list_jobs()
     rows = [
         {
             "job": job.submission_id,
@@ -88,7 +88,7 @@ def submit(
     else:
         file, _ = read_space_file(space, overrides or ())
         job = make_job(file, home, tracking_uri=tracking_uri, allow_text=allow_text)
-    id_ = jobs_at(address).submit(job, with_sources=with_sources)
+    id_ = connect_jobs(address).submit(job, with_sources=with_sources)
     if as_json:
         print_json({"job": id_, "study": job.study})
         return
@@ -103,8 +103,8 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
 ) -> None:
     """Print what the driver of a submitted search has printed."""
-    jobs = jobs_at(address)
-    for piece in jobs.follow(job) if follow else [jobs.logs(job)]:
+    jobs = connect_jobs(address)
+    for piece in jobs.stream_logs(job) if follow else [jobs.read_logs(job)]:
         sys.stdout.write(piece)
         sys.stdout.flush()
 
@@ -119,12 +119,12 @@ def stop(
     With an address it is a job on that cluster, without one a search in the home folder on this machine.
     """
     if address:
-        console().print(f"asked {jobs_at(address).stop(study)} to stop")
+        console().print(f"asked {connect_jobs(address).stop(study)} to stop")
         return
     from search.storage.home import Home
-    from search.study.lock import ask_to_stop
+    from search.study.lock import request_stop
 
-    console().print(f"asked process {ask_to_stop(Home.at(home), study)} to stop")
+    console().print(f"asked process {request_stop(Home.open(home), study)} to stop")
 
 
 def manifest(

@@ -135,7 +135,7 @@ def serve(
     from search.storage.home import Home
     from search.tracking.connection import connect
 
-    place = Home.at(home, tracking_uri)
+    place = Home.open(home, tracking_uri)
     connect(place)
     folder = fetch_model_files(model, where="MODEL") / EXTRACTOR
     serve_model(
@@ -158,7 +158,7 @@ def ui(
     """Open the MLflow UI on a home folder (Ctrl-C ends it)."""
     from search.storage.home import Home
 
-    place = Home.at(home, tracking_uri)
+    place = Home.open(home, tracking_uri)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", place.tracking_uri]
     command += ["--default-artifact-root", place.artifacts, "--host", "127.0.0.1", "--port", str(port)]
     console().print(f"http://127.0.0.1:{port}")
@@ -194,7 +194,7 @@ def _extractor(model: str, home: Path, tracking_uri: str | None) -> Extractor:
     from search.storage.home import Home
     from search.tracking.connection import connect
 
-    connect(Home.at(home, tracking_uri))
+    connect(Home.open(home, tracking_uri))
     return load_registered_extractor(model)
 
 

@@ -91,8 +91,8 @@ def home_of_study(home: Path, study: str, server: str | None) -> Home:
     from search.ledger.ledger import Ledger, open_storage
     from search.storage.home import Home
 
-    remembered = Ledger.open(open_storage(Home.at(home)), study).attributes.get("server")
-    return Home.at(home, server or remembered)
+    remembered = Ledger.open(open_storage(Home.open(home)), study).attributes.get("server")
+    return Home.open(home, server or remembered)
 
 
 def console() -> Console:

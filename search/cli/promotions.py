@@ -147,7 +147,7 @@ def history(
     from search.storage.home import Home
     from search.tracking.connection import connect
 
-    record = History(connect(Home.at(home, tracking_uri)), name)
+    record = History(connect(Home.open(home, tracking_uri)), name)
     entries, faults = record.entries(), record.faults()
     faults += [f"version {version} was registered by something else" for version in record.unrecorded_versions()]
     if not entries and not faults:
@@ -182,7 +182,7 @@ def rollback(
     from search.storage.home import Home
     from search.tracking.connection import connect
 
-    before, now = roll_back(connect(Home.at(home, tracking_uri)), name)
+    before, now = roll_back(connect(Home.open(home, tracking_uri)), name)
     if as_json:
         print_json({"name": name, "from": before, "version": now})
         return
@@ -202,7 +202,7 @@ def copy(
     from search.storage.home import Home
 
     title = name or model.replace("/", "@").partition("@")[0]
-    source = Home.at(home, tracking_uri)
+    source = Home.open(home, tracking_uri)
     version = copy_model(source, Home(source.root, to), model, title)
     if as_json:
         print_json({"model": model, "name": title, "version": version})

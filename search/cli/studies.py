@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.jobs import jobs_at, show_jobs
+from search.cli.jobs import connect_jobs, show_jobs
 from search.cli.options import (
     DEFAULT_HOME,
     AllowText,
@@ -228,7 +228,7 @@ def status(
 ) -> None:
     """Show the studies of a home folder, or the trials of one; with an address, the searches submitted to a cluster."""
     if address:
-        show_jobs(jobs_at(address), study, as_json=as_json)
+        show_jobs(connect_jobs(address), study, as_json=as_json)
         return
     from search.api import list_studies, load_study
 
@@ -248,7 +248,7 @@ def status(
 def _show_study(study: Study, *, as_json: bool) -> None:
     from search.report.terminal import trials_table
 
-    running, trials, best, megabytes = study.is_running, study.records, study.best, study.used_megabytes
+    running, trials, best, megabytes = study.is_running, study.records, study.best, study.disk_usage_mb
     if as_json:
         print_json(
             {
@@ -271,7 +271,7 @@ def _summarize(study: Study) -> dict[str, Any]:
         "running": study.is_running,
         "trials": len(study.records),
         "best": round(best.metrics[study.metric], 4) if best else None,
-        "megabytes": study.used_megabytes,
+        "megabytes": study.disk_usage_mb,
     }
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import psutil
 
 from clinie_core.errors import InputError
-from search.storage.home import LEDGER_VARIABLE, STORAGE_VARIABLE, Home, without_password
+from search.storage.home import LEDGER_VARIABLE, STORAGE_VARIABLE, Home, hide_password
 
 __all__ = ["Finding", "run_checks"]
 
@@ -168,7 +168,7 @@ def _storage(home: Home) -> Iterator[Finding]:
         except InputError as error:
             yield Finding("ledger", "bad", error.problems[0].found, f"start the database, or mend {LEDGER_VARIABLE}")
         else:
-            yield Finding("ledger", "good", f"{count} studies in {without_password(home.ledger)}")
+            yield Finding("ledger", "good", f"{count} studies in {hide_password(home.ledger)}")
     elif home.ledger_file.exists():
         open_storage(home)
         yield Finding("ledger", "good", f"{len(study_names(home))} studies in {home.ledger_file}")
@@ -177,7 +177,7 @@ def _storage(home: Home) -> Iterator[Finding]:
     if home.server is None and not home.root.is_dir():
         yield Finding("MLflow", "good", f"{home.root} is not there yet; a search makes it")
         return
-    shown = without_password(home.tracking_uri)
+    shown = hide_password(home.tracking_uri)
     try:
         require_reachable(connect(home))
     except InputError:

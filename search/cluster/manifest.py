@@ -73,7 +73,7 @@ def render_ray_job(
             "kind": "RayJob",
             "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "clinie"}},
             "spec": {
-                "entrypoint": job.entrypoint(SPACE_FOLDER),
+                "entrypoint": job.make_entrypoint(SPACE_FOLDER),
                 "runtimeEnvYAML": yaml.safe_dump({"env_vars": ENVIRONMENT}),
                 "shutdownAfterJobFinishes": True,
                 "ttlSecondsAfterFinished": TTL_SECONDS,

@@ -52,7 +52,7 @@ class SearchJob:
     tracking_uri: str | None = None
     allow_text: bool = False
 
-    def entrypoint(self, folder: str = "") -> str:
+    def make_entrypoint(self, folder: str = "") -> str:
         """The driver's command.
 
         Args:
@@ -135,7 +135,7 @@ class Jobs:
                 (Path(place) / SPACE_FILE).write_text(render_space(job.file), encoding="utf-8")
                 environment["working_dir"] = place
             id_: str = self._client.submit_job(
-                entrypoint=job.entrypoint(),
+                entrypoint=job.make_entrypoint(),
                 submission_id=f"clinie-{job.study}-{uuid.uuid4().hex[:8]}",
                 runtime_env=environment,
                 metadata={"clinie.study": job.study, "clinie.home": job.home},
@@ -148,23 +148,23 @@ class Jobs:
         Raises:
             InputError: If there is none.
         """
-        jobs = self.all()
+        jobs = self.list_jobs()
         found = [job for job in jobs if name in (job.submission_id, (job.metadata or {}).get("clinie.study"))]
         if not found:
             known = ", ".join(str(job.submission_id) for job in jobs) or "none yet"
             fail("job", f"no job or study {name!r} at {self._address}", allowed=known)
         return found[0]
 
-    def all(self) -> list[JobDetails]:
+    def list_jobs(self) -> list[JobDetails]:
         """Clinie's jobs, the newest one first."""
         jobs = [job for job in self._client.list_jobs() if (job.metadata or {}).get("clinie.study")]
         return sorted(jobs, key=lambda job: -(job.start_time or 0))
 
-    def logs(self, name: str) -> str:
+    def read_logs(self, name: str) -> str:
         """What a job's driver has printed so far."""
         return str(self._client.get_job_logs(self.find(name).submission_id))
 
-    def follow(self, name: str) -> Iterator[str]:
+    def stream_logs(self, name: str) -> Iterator[str]:
         """What a job's driver prints, until it ends."""
         import asyncio
 

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 
 from clinie_core.errors import fail
-from search.storage.home import LEDGER_VARIABLE, Home, without_password
+from search.storage.home import LEDGER_VARIABLE, Home, hide_password
 
 __all__ = ["LedgerUnavailable", "hold_study", "is_study_held", "open_storage"]
 
@@ -50,7 +50,7 @@ def open_storage(home: Home) -> BaseStorage:
     if home.ledger is None:
         _end_torn_line(home)
         return JournalStorage(_Journal(str(home.ledger_file)))
-    shown = without_password(home.ledger)
+    shown = hide_password(home.ledger)
     try:
         return _PatientStorage(home.ledger)
     except (ArgumentError, NoSuchModuleError):
@@ -100,7 +100,7 @@ class _PatientStorage(RDBStorage):
         self.locks = url.startswith("postgresql")
         arguments = {"connect_timeout": CONNECT_SECONDS} if self.locks else {}
         super().__init__(url, engine_kwargs={"pool_pre_ping": True, "connect_args": arguments})
-        self.shown = without_password(url)
+        self.shown = hide_password(url)
         self._held: str | None = None
         self._holder: Connection | None = None
 

@@ -8,7 +8,7 @@ from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.inference.extractor import Extractor
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
 from search.promotion.registration import EXTRACTOR, check_predictions, fetch_model_files, logged_version
-from search.storage.home import Home, without_password
+from search.storage.home import Home, hide_password
 from search.tracking.connection import connect, get_or_create_experiment
 
 __all__ = ["copy_model"]
@@ -37,7 +37,7 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
     folder = fetch_model_files(model)
     title, _, alias = model.partition("@")
     there = client.get_model_version_by_alias(title, alias) if alias else client.get_model_version(*model.split("/"))
-    origin = f"{without_password(source.tracking_uri)} {there.name}/{there.version}"
+    origin = f"{hide_password(source.tracking_uri)} {there.name}/{there.version}"
     extractor = Extractor.load(folder / EXTRACTOR)
 
     away = connect(target)

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["MAX_NOTES", "FoundIn", "Health", "Notes", "PredictionFailed", "Predictions", "TooLarge", "make_api"]
+__all__ = ["MAX_NOTES", "Extraction", "Health", "Notes", "PredictionFailed", "Predictions", "TooLarge", "make_api"]
 
 MAX_NOTES = 256
 """Most notes in one request."""
@@ -50,7 +50,7 @@ class Relation(BaseModel):
     tail: str
 
 
-class FoundIn(BaseModel):
+class Extraction(BaseModel):
     """What was found in one note."""
 
     concepts: list[Concept]
@@ -62,7 +62,7 @@ class Predictions(BaseModel):
     """An answer: for each note what was found, in the order of the request."""
 
     model: str
-    documents: list[FoundIn]
+    documents: list[Extraction]
 
 
 class Health(BaseModel):

@@ -23,7 +23,7 @@ from clinie_core.data.document import Document
 from clinie_core.errors import InputError
 from clinie_core.inference.extractor import Extractor, annotations_to_json
 from search.cluster.session import ray_session
-from search.serving.api import FoundIn, Health, Notes, PredictionFailed, Predictions, TooLarge, make_api
+from search.serving.api import Extraction, Health, Notes, PredictionFailed, Predictions, TooLarge, make_api
 from search.trials.failure import failure_reason
 
 __all__ = ["serve_model"]
@@ -60,7 +60,7 @@ def _application(name: str, folder: str, max_characters: int, threads: int) -> A
                     raise TooLarge(f"texts.{number} has {len(text):,} characters; at most {max_characters:,}")
             documents = [self._document(number, text) for number, text in enumerate(notes.texts)]
             found = await asyncio.gather(*(self._batched(document) for document in documents))
-            return Predictions(model=name, documents=[FoundIn.model_validate(item) for item in found])
+            return Predictions(model=name, documents=[Extraction.model_validate(item) for item in found])
 
         def _document(self, number: int, text: str) -> Document:
             if self._extractor.task != "relations":

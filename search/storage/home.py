@@ -12,7 +12,7 @@ from pathlib import Path
 import clinie_core
 from clinie_core.errors import fail
 
-__all__ = ["LEDGER_VARIABLE", "STORAGE_VARIABLE", "Home", "compute_source_digest", "without_password"]
+__all__ = ["LEDGER_VARIABLE", "STORAGE_VARIABLE", "Home", "compute_source_digest", "hide_password"]
 
 LEDGER_VARIABLE = "CLINIE_LEDGER"
 STORAGE_VARIABLE = "CLINIE_STORAGE"
@@ -37,7 +37,7 @@ class Home:
     storage: str | None = field(default_factory=lambda: os.environ.get(STORAGE_VARIABLE) or None)
 
     @classmethod
-    def at(cls, folder: Path, server: str | None = None, *, create: bool = False) -> Home:
+    def open(cls, folder: Path, server: str | None = None, *, create: bool = False) -> Home:
         """Take a folder as home.
 
         Args:
@@ -85,7 +85,7 @@ class Home:
         """The URL of a place in object storage; None without one."""
         return f"{self.storage.rstrip('/')}/{place}" if self.storage else None
 
-    def used_megabytes(self, study: str) -> float:
+    def disk_usage_mb(self, study: str) -> float:
         """What a study's folder and its artifacts take of this disk; what is in object storage is not counted."""
         folders = [self.study_folder(study), self.root / "artifacts" / study]
         files = (file for folder in folders for file in folder.rglob("*"))
@@ -108,7 +108,7 @@ class Home:
         return self.study_folder(study) / "trials" / f"{number:05d}"
 
 
-def without_password(uri: str) -> str:
+def hide_password(uri: str) -> str:
     """A URL as it may be shown."""
     scheme, separator, rest = uri.partition("://")
     account, at, host = rest.rpartition("@")

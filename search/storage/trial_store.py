@@ -93,7 +93,7 @@ class TrialStore:
             ):
                 archive.extractall(folder, filter="data")
 
-    def numbers(self) -> set[int]:
+    def list_numbers(self) -> set[int]:
         """Trials of which something is kept."""
         selector = fs.FileSelector(self._root, recursive=True, allow_not_found=True)
         paths = [info.path for info in self._fs.get_file_info(selector) if info.type == fs.FileType.File]

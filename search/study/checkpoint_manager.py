@@ -95,13 +95,13 @@ class CheckpointManager:
             self._holding.discard(beaten)
             self._tracker.drop(beaten)
 
-    def remove_leftovers(self, ended: Iterable[int]) -> None:
+    def remove_stale_files(self, ended: Iterable[int]) -> None:
         """Remove what is left of trials that have ended: a driver may be killed right after it has recorded an end.
 
         Args:
             ended: Their numbers.
         """
-        stored = self._store.numbers() if self._store is not None else set()
+        stored = self._store.list_numbers() if self._store is not None else set()
         for number in ended:
             if number in stored or self._home.trial_folder(self._ledger.name, number).is_dir():
                 self.trial_recorded(number)

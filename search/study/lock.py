@@ -21,7 +21,7 @@ from search.storage.home import Home
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-__all__ = ["ask_to_stop", "hold_lock", "is_running"]
+__all__ = ["hold_lock", "is_running", "request_stop"]
 
 
 def _file(home: Home, study: str) -> Path:
@@ -72,7 +72,7 @@ def _is_locked(home: Home, study: str) -> bool:
         return False
 
 
-def ask_to_stop(home: Home, study: str) -> int:
+def request_stop(home: Home, study: str) -> int:
     """Ask the search of a study to end its trials in order.
 
     Returns:

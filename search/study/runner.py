@@ -15,7 +15,7 @@ from search.config.objectives import SYSTEM
 from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile
 from search.ledger.ledger import ENDED, Ledger, Storage, TrialRecord, open_storage
-from search.storage.home import Home, without_password
+from search.storage.home import Home, hide_password
 from search.study.lock import hold_lock
 from search.study.progress import Progress
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from search.study.checkpoint_manager import CheckpointManager
     from search.tracking.tracker import Tracker
 
-__all__ = ["StudyFailed", "StudyOutcome", "StudyRunner", "current_records"]
+__all__ = ["StudyFailed", "StudyOutcome", "StudyRunner", "read_current_records"]
 
 SEARCHED = ("train", "dev")
 """The splits that a search reads; test belongs to promotion."""
@@ -200,12 +200,12 @@ class StudyRunner:
             )
             tracker = Tracker(client, self.home, facts, ledger.set_locations)
             ledger.set_attribute("parent_run", tracker.parent)
-            if self.home.server and without_password(self.home.server) == self.home.server:
+            if self.home.server and hide_password(self.home.server) == self.home.server:
                 ledger.set_attribute("server", self.home.server)
             keeper = CheckpointManager(ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints)
             listeners = [keeper, *([progress] if progress else [])]
             ended = [record.number for record in ledger.records() if record.state in ENDED]
-            keeper.remove_leftovers(ended)
+            keeper.remove_stale_files(ended)
             remaining = self.file.budget.trials - len(ended)
             broken = None
             if remaining > 0:
@@ -296,7 +296,7 @@ class StudyRunner:
         return "\n\n".join(lines)
 
 
-def current_records(ledger: Ledger, *, running: bool) -> list[TrialRecord]:
+def read_current_records(ledger: Ledger, *, running: bool) -> list[TrialRecord]:
     """A study's trials as they stand: without a search under way, what was running is interrupted."""
     records = ledger.records()
     if running:

@@ -86,7 +86,7 @@ def run_transfer(
     from search.cluster.session import ray_session
     from search.cluster.transfer_tasks import run_transfers
 
-    folder = Home.at(home.root, create=True).study_folder(file.study) / "transfer"
+    folder = Home.open(home.root, create=True).study_folder(file.study) / "transfer"
     folder.mkdir(parents=True, exist_ok=True)
     results: list[TransferResult] = []
     with ray_session(home.root):

@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 import clinie_core
 from clinie_core.errors import fail
-from search.storage.home import Home, compute_source_digest, without_password
+from search.storage.home import Home, compute_source_digest, hide_password
 
 __all__ = [
     "code_version",
@@ -77,7 +77,7 @@ def require_reachable(client: MlflowClient) -> None:
     except Exception as error:
         if not is_unreachable(error):
             raise
-        found = f"MLflow does not answer at {without_password(client.tracking_uri)}"
+        found = f"MLflow does not answer at {hide_password(client.tracking_uri)}"
         fail(
             "--tracking-uri",
             found,

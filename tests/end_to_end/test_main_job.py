@@ -37,7 +37,7 @@ def test_the_outcome_names_every_trial_and_the_best(home: Path) -> None:
 
 def test_mlflow_has_one_parent_and_one_child_a_trial(home: Path) -> None:
     outcome = json.loads((home.parent / "outcome.json").read_text())
-    client = MlflowClient(Home.at(home).tracking_uri)
+    client = MlflowClient(Home.open(home).tracking_uri)
     experiment = client.get_experiment_by_name("small")
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [r for r in runs if r.data.tags["clinie.kind"] == "study"]
@@ -114,7 +114,7 @@ def test_promotion_scores_dev_and_test_and_names_the_champion(home: Path, promot
     assert promoted["dev"] == outcome["best"]["metrics"]
     test = promoted["decision"]["test"]
     assert 0 <= test["strict_f1"] <= test["lenient_f1"] <= 1
-    client = MlflowClient(Home.at(home).tracking_uri)
+    client = MlflowClient(Home.open(home).tracking_uri)
     version = client.get_model_version_by_alias("tiny-model", "champion")
     assert str(version.version) == promoted["version"]
     assert version.tags["clinie.study"] == "small"
@@ -143,7 +143,7 @@ print(model.metadata.signature, file=sys.stderr)
 def test_the_registered_model_runs_without_the_search(home: Path, corpus_folder: Path, clinie: RunClinie) -> None:
     documents = Brat().read_all(corpus_folder / "test")
     fresh = subprocess.run(
-        [sys.executable, "-c", FRESH, Home.at(home).tracking_uri],
+        [sys.executable, "-c", FRESH, Home.open(home).tracking_uri],
         input=json.dumps([d.text for d in documents]),
         capture_output=True,
         text=True,
@@ -220,8 +220,8 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
         assert search.poll() is None, search.communicate()
         if not (home / "ledger.journal").exists():
             return False
-        names = study_names(Home.at(home))
-        return bool(names) and any(r.epochs for r in Ledger.open(open_storage(Home.at(home)), "small").records())
+        names = study_names(Home.open(home))
+        return bool(names) and any(r.epochs for r in Ledger.open(open_storage(Home.open(home)), "small").records())
 
     wait_until(under_way)
     search.send_signal(signal.SIGINT)
@@ -232,7 +232,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
 
     before = json.loads(clinie("status", "small", "--home", home, "--json").stdout)["trials"]
     assert {t["state"] for t in before} == {"interrupted"}
-    with hold_lock(Home.at(home), "small", open_storage(Home.at(home))):
+    with hold_lock(Home.open(home), "small", open_storage(Home.open(home))):
         busy = clinie("resume", "small", "--home", home)
     assert busy.returncode == 2
     assert "a search of 'small' is running in this home" in busy.stderr
@@ -241,7 +241,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
     after = json.loads(resumed.stdout)["trials"]
     assert [t["state"] for t in after] == ["complete", "complete"]
     assert [t["run_id"] for t in after[: len(before)]] == [t["run_id"] for t in before]
-    client = mlflow.tracking.MlflowClient(Home.at(home).tracking_uri)
+    client = mlflow.tracking.MlflowClient(Home.open(home).tracking_uri)
     for trial in after:
         steps = [m.step for m in client.get_metric_history(trial["run_id"], "strict_f1")]
         assert steps == list(range(1, epochs + 1))
@@ -261,7 +261,7 @@ def test_a_search_whose_every_trial_fails_says_why(
     assert "modeling_bert.py" in done.stderr
     trials = json.loads(clinie("status", "small", "--home", tmp_path / "home", "--json").stdout)["trials"]
     assert {t["state"] for t in trials} == {"failed"}
-    client = MlflowClient(Home.at(tmp_path / "home").tracking_uri)
+    client = MlflowClient(Home.open(tmp_path / "home").tracking_uri)
     for trial in trials:
         run = client.get_run(trial["run_id"])
         assert run.info.status == "FAILED"

@@ -87,7 +87,7 @@ def open_page(ui: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
 
 @pytest.fixture(scope="module")
 def client(home: Path) -> MlflowClient:
-    return MlflowClient(Home.at(home).tracking_uri)
+    return MlflowClient(Home.open(home).tracking_uri)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def place(home: Path, corpus_folder: Path, promoted: dict[str, Any], tmp_path_fa
     folder = tmp_path_factory.mktemp("page")
     (folder / "clinie-home").symlink_to(home)
     (folder / "corpus").symlink_to(corpus_folder)
-    connect(Home.at(home))
+    connect(Home.open(home))
     (folder / "model-files").symlink_to(fetch_model_files(f"tiny-model/{promoted['version']}") / EXTRACTOR)
     return folder
 

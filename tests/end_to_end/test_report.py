@@ -32,7 +32,7 @@ def test_the_report_answers_from_what_the_search_kept(home: Path, tmp_path: Path
     assert len(sections["trials"]["rows"]) == 4
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<script src" not in page
-    client = MlflowClient(Home.at(home).tracking_uri)
+    client = MlflowClient(Home.open(home).tracking_uri)
     (parent,) = client.search_runs([client.get_experiment_by_name("small").experiment_id], "tags.clinie.kind = 'study'")
     assert [f.path for f in client.list_artifacts(parent.info.run_id, "report")] == ["report/report.html"]
 

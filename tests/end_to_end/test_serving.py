@@ -120,7 +120,7 @@ def test_mlflows_own_server_serves_it_too(
     program = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/tiny-model@champion"]
     program += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    uri = Home.at(home).tracking_uri  # both, since other tests of this process leave theirs in the environment
+    uri = Home.open(home).tracking_uri  # both, since other tests of this process leave theirs in the environment
     env = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}
     log = tmp_path / "server.log"
     with log.open("wb") as out, subprocess.Popen(program, stdout=out, stderr=out, env=env, cwd=home) as process:

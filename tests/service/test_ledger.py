@@ -96,7 +96,7 @@ def test_stopped_finished_and_crashed_trials_stand_as_what_they_are(
     known_space: Callable[..., SearchSpace], tmp_path: Path
 ) -> None:
     points = [0.8, 0.1, 0.2, 0.3, 0.97, 0.85, 0.92]
-    ledger, study = run_known(known_space({"maximize": "strict_f1"}, points), Home.at(tmp_path / "home", create=True))
+    ledger, study = run_known(known_space({"maximize": "strict_f1"}, points), Home.open(tmp_path / "home", create=True))
     by_point = {round(t.params["weight_decay"], 2): t for t in study.trials}
     assert set(by_point) == set(points)
 
@@ -130,7 +130,7 @@ def test_stopped_finished_and_crashed_trials_stand_as_what_they_are(
 @pytest.mark.usefixtures("local_ray")
 def test_several_objectives_keep_their_curves(known_space: Callable[..., SearchSpace], tmp_path: Path) -> None:
     objectives = [{"maximize": "strict_f1"}, {"minimize": "trainable_parameters"}]
-    ledger, study = run_known(known_space(objectives, [0.8, 0.1, 0.5]), Home.at(tmp_path / "home", create=True))
+    ledger, study = run_known(known_space(objectives, [0.8, 0.1, 0.5]), Home.open(tmp_path / "home", create=True))
     states = {round(t.params["weight_decay"], 2): t.state for t in study.trials}
     assert states[0.8] == TrialState.COMPLETE
     assert states[0.1] == TrialState.PRUNED
@@ -144,7 +144,7 @@ def test_several_objectives_keep_their_curves(known_space: Callable[..., SearchS
 
 def test_a_trial_goes_on_as_the_same_trial(known_space: Callable[..., SearchSpace], tmp_path: Path) -> None:
     space = known_space({"maximize": "strict_f1"}, [0.4, 0.6])
-    storage = open_storage(Home.at(tmp_path, create=True))
+    storage = open_storage(Home.open(tmp_path, create=True))
     ledger = Ledger.create(storage, "known", (Objective(maximize="strict_f1"),), space.file.algorithm, {})
     number, config = ledger.ask(space)
     ledger.report(number, 1, {"strict_f1": 0.1})
@@ -163,7 +163,7 @@ def test_a_trial_goes_on_as_the_same_trial(known_space: Callable[..., SearchSpac
 
 def test_a_study_is_not_begun_twice_nor_opened_unseen(tmp_path: Path, known_space: Callable[..., SearchSpace]) -> None:
     algorithm = known_space({"maximize": "strict_f1"}, [0.5]).file.algorithm
-    storage = open_storage(Home.at(tmp_path, create=True))
+    storage = open_storage(Home.open(tmp_path, create=True))
     Ledger.create(storage, "one", (Objective(maximize="strict_f1"),), algorithm, {})
     with pytest.raises(InputError, match="study 'one' exists"):
         Ledger.create(storage, "one", (Objective(maximize="strict_f1"),), algorithm, {})

@@ -81,7 +81,7 @@ def test_each_failure_counts_as_what_it_is(
     space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path
 ) -> None:
     points = [0.05, 0.15, 0.25, 0.35, 0.9]
-    home = Home.at(tmp_path / "home", create=True)
+    home = Home.open(tmp_path / "home", create=True)
     ledger, study = ledger_of(space_content, points, len(points), write_space, home)
     once, always, large, halved, well = ledger.records()
     assert [r.state for r in (once, always, large, halved, well)] == [
@@ -107,7 +107,7 @@ def test_each_failure_counts_as_what_it_is(
 def test_a_search_of_which_nothing_works_gives_up(
     space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path
 ) -> None:
-    home = Home.at(tmp_path / "home", create=True)
+    home = Home.open(tmp_path / "home", create=True)
     ledger, _ = ledger_of(space_content, [0.15] * 12, 12, write_space, home)
     states = Counter(record.state for record in ledger.records())
     assert states["failed"] == HOPELESS

@@ -146,7 +146,7 @@ def test_one_study_in_one_database_is_searched_from_one_machine_at_a_time(
     postgres: PostgresServer, tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
 ) -> None:
     postgres.create("shared")
-    here, there = (Home.at(tmp_path / name, create=True) for name in ("here", "there"))
+    here, there = (Home.open(tmp_path / name, create=True) for name in ("here", "there"))
     here, there = (replace(home, ledger=postgres.url("shared")) for home in (here, there))
     space = SearchSpace(*read_space_file(str(write_space(space_content))))
     storage, other = open_storage(here), open_storage(there)
@@ -195,7 +195,7 @@ def test_a_draw_depends_on_seed_number_and_earlier_trials_alone(
     space = SearchSpace(*read_space_file(str(write_space(space_content))))
 
     def drawn(folder: Path, *, reopened: bool) -> list[dict[str, Any]]:
-        home = Home.at(folder, create=True)
+        home = Home.open(folder, create=True)
         ledger = Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
         for value in (0.3, 0.7, 0.5, 0.6, 0.2):
             number, _ = ledger.ask(space)
@@ -212,7 +212,7 @@ def test_a_trial_that_was_not_drawn_in_whole_is_drawn_by_the_next_driver(
     tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
 ) -> None:
     space = SearchSpace(*read_space_file(str(write_space(space_content))))
-    home = Home.at(tmp_path / "home", create=True)
+    home = Home.open(tmp_path / "home", create=True)
     Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
     study = optuna.load_study(storage=open_storage(home), study_name="s")
     study.ask()  # and there its driver was killed
@@ -226,7 +226,7 @@ def test_a_line_that_a_crash_cut_off_is_not_the_end_of_the_ledger(
     tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
 ) -> None:
     space = SearchSpace(*read_space_file(str(write_space(space_content))))
-    home = Home.at(tmp_path / "home", create=True)
+    home = Home.open(tmp_path / "home", create=True)
     ledger = Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
     number, _ = ledger.ask(space)
     with home.ledger_file.open("ab") as journal:
@@ -241,7 +241,7 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(
 ) -> None:
     small = small_disk("64k")
     space = SearchSpace(*read_space_file(str(write_space(space_content))))
-    home = Home.at(small / "home", create=True)
+    home = Home.open(small / "home", create=True)
     ledger = Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
     number, _ = ledger.ask(space)
     epochs = 0
@@ -267,7 +267,7 @@ def test_a_trials_folder_comes_back_from_the_store_as_it_was(
     for name, value in s3.items():
         monkeypatch.setenv(name, value)
     store, folder = TrialStore("s3://notes/store"), tmp_path / "00003"
-    assert store.numbers() == set()
+    assert store.list_numbers() == set()
     (folder / "best").mkdir(parents=True)
     (folder / "best" / "model.safetensors").write_bytes(b"weights")
     (folder / "last").mkdir()
@@ -278,10 +278,10 @@ def test_a_trials_folder_comes_back_from_the_store_as_it_was(
     store.fetch(3, tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "best" / "model.safetensors").read_bytes() == b"weights"
     assert (tmp_path / "elsewhere" / "last" / "state").read_bytes() == b"two"
-    assert store.numbers() == {3}
+    assert store.list_numbers() == {3}
     store.remove(3)
     store.remove(3)
-    assert store.numbers() == set()
+    assert store.list_numbers() == set()
     store.fetch(3, tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
     with pytest.raises(InputError, match="CLINIE_STORAGE: nowhere://x cannot be opened"):
@@ -297,4 +297,4 @@ def test_a_full_disk_of_temporary_files_is_said_to_be_one(
     store = TrialStore((tmp_path / "store").as_uri())
     with pytest.raises(DiskFull, match="No space left on device; free some space and go on"):
         store.save(3, tmp_path / "00003")
-    assert store.numbers() == set()
+    assert store.list_numbers() == set()

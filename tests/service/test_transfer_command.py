@@ -43,7 +43,7 @@ def test_each_corpus_is_left_out_once(
     rows = json.loads(done.stdout)["rows"]
     assert [(row["holdout"], row["shots"]) for row in rows] == [("north", 0), ("north", 2), ("south", 0), ("south", 2)]
     assert all(0 <= row["low"] <= row["mean"] <= row["high"] <= 1 for row in rows)
-    client = MlflowClient(Home.at(home).tracking_uri)
+    client = MlflowClient(Home.open(home).tracking_uri)
     (run,) = client.search_runs([client.get_experiment_by_name("wards").experiment_id])
     assert run.data.tags["clinie.kind"] == "transfer"
     assert "north.2_shot.strict_f1" in run.data.metrics
