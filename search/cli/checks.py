@@ -28,10 +28,10 @@ def doctor(home: HomeFolder = DEFAULT_HOME, tracking_uri: TrackingUri = None, as
     if as_json:
         print_json({"findings": [finding.as_json() for finding in findings]})
     for finding in findings if not as_json else ():
-        mark = f"[{COLOURS[finding.standing]}]{finding.standing:<8}[/]"
+        mark = f"[{COLOURS[finding.status]}]{finding.status:<8}[/]"
         remedy = f"; {finding.remedy}" if finding.remedy else ""
         console().print(f"{mark} {finding.check:<24} {escape(finding.found + remedy)}", soft_wrap=True)
-    if any(finding.standing == "bad" for finding in findings):
+    if any(finding.status == "bad" for finding in findings):
         raise typer.Exit(1)
 
 

@@ -209,7 +209,7 @@ def _show_outcome(study: Study, *, as_json: bool) -> None:
         title = f"study {study.name}, {study.metric} on dev"
         console().print(trials_table(title, outcome.trials, study.metric, maximized=study.is_maximized))
     if outcome.interrupted:
-        messages.print(f"{len(outcome.interrupted)} trials interrupted; go on with: clinie resume {outcome.study}")
+        messages.print(f"{len(outcome.interrupted)} trials interrupted; continue with: clinie resume {outcome.study}")
     if outcome.waiting:
         messages.print(
             f"[yellow]MLflow is away[/yellow] and {outcome.waiting} events wait for it in the home folder; once it is"

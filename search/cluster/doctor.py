@@ -1,6 +1,6 @@
 """The checks of ``clinie doctor``: package versions, open ports, Ray's token, disk, GPU, ledger and MLflow.
 
-A check reports a finding and changes nothing.
+A check reports findings and changes nothing.
 """
 
 from __future__ import annotations
@@ -22,41 +22,52 @@ from search.storage.home import LEDGER_VARIABLE, STORAGE_VARIABLE, Home, hide_pa
 
 __all__ = ["Finding", "run_checks"]
 
-Standing = Literal["good", "warning", "bad"]
+Status = Literal["good", "warning", "bad"]
 PACKAGES = ("ray", "mlflow", "optuna", "torch", "transformers", "peft", "safetensors")
-LEAST_FREE_GB = 5.0
-OURS = ("ray", "raylet", "gcs_server", "mlflow", "uvicorn", "gunicorn", "clinie")
+MIN_FREE_GB = 5.0
+CHECKED_PROGRAMS = ("ray", "raylet", "gcs_server", "mlflow", "uvicorn", "gunicorn", "clinie")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, how it stands, and what to do if it is not good."""
+    """The result of one check.
+
+    Args:
+        check: Name of the check.
+        status: ``good``, ``warning`` or ``bad``.
+        found: Observation, without passwords.
+        remedy: Suggested action; empty if the status is good.
+    """
 
     check: str
-    standing: Standing
+    status: Status
     found: str
     remedy: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The finding for ``--json``."""
+        """Return the finding as a JSON value."""
         return asdict(self)
 
 
 def run_checks(home: Home) -> Iterator[Finding]:
-    """Look at everything.
+    """Run all checks.
 
     Args:
-        home: The home folder, which need not exist yet.
+        home: The home folder, which need not exist.
+
+    Yields:
+        The findings, in the order of the checks.
     """
-    yield from _versions(_installed())
-    yield from _ports()
-    yield _token(os.environ)
-    yield _disk(home.root)
-    yield _gpu()
-    yield from _storage(home)
+    yield from _check_versions(_find_versions())
+    yield from _check_ports()
+    yield _check_token(os.environ)
+    yield _check_disk(home.root)
+    yield _check_gpu()
+    yield from _check_storage(home)
 
 
-def _installed() -> dict[str, str]:
+def _find_versions() -> dict[str, str]:
+    """Return the installed version of each package; an empty string if it is not installed."""
     found = {}
     for package in PACKAGES:
         try:
@@ -66,85 +77,84 @@ def _installed() -> dict[str, str]:
     return found
 
 
-def _versions(installed: Mapping[str, str]) -> Iterator[Finding]:
+def _check_versions(installed: Mapping[str, str]) -> Iterator[Finding]:
     for package, number in installed.items():
-        if not number:
+        if number:
+            yield Finding(f"version of {package}", "good", number)
+        else:
             yield Finding(f"version of {package}", "bad", "not installed", "install clinie with its dependencies")
-            continue
-        yield Finding(f"version of {package}", "good", number)
 
 
-def _ports() -> Iterator[Finding]:
-    """What of ours listens where others can reach it."""
-    open_ = []
+def _check_ports() -> Iterator[Finding]:
+    """Find processes of Ray, MLflow and clinie that listen on an interface other than loopback."""
+    listening = []
     for process in psutil.process_iter(["name", "cmdline", "username"]):
-        words = f"{process.info['name']} {' '.join(process.info['cmdline'] or [])}"
-        name = "ray" if "/ray/" in words or words.startswith("ray::") else str(process.info["name"])
-        if not any(own in words for own in OURS):
+        command = f"{process.info['name']} {' '.join(process.info['cmdline'] or [])}"
+        name = "ray" if "/ray/" in command or command.startswith("ray::") else str(process.info["name"])
+        if not any(program in command for program in CHECKED_PROGRAMS):
             continue
         try:
             connections = process.net_connections(kind="inet")
-        except (psutil.AccessDenied, psutil.NoSuchProcess):  # another user's, or gone since
+        except (psutil.AccessDenied, psutil.NoSuchProcess):  # another user's process, or one that has just ended
             continue
         for connection in connections:
             if connection.status == psutil.CONN_LISTEN and not ipaddress.ip_address(connection.laddr.ip).is_loopback:
-                open_.append((name, connection.laddr.ip, connection.laddr.port))
-    rays = {entry for entry in open_ if "ray" in entry[0] or entry[0] == "gcs_server"}
-    if rays:
+                listening.append((name, connection.laddr.ip, connection.laddr.port))
+    of_ray = {entry for entry in listening if "ray" in entry[0] or entry[0] == "gcs_server"}
+    if of_ray:
         yield Finding(
             "open ports",
             "warning",
-            f"Ray's processes listen on {len(rays)} ports that other machines reach",
-            "they ask for its token; keep the machine behind a firewall",
+            f"Ray listens on {len(of_ray)} ports that other machines can reach",
+            "Ray requires its token there; still, keep the machine behind a firewall",
         )
-    for name, address, port in sorted(set(open_) - rays):
-        words = f"{name} listens on {address}:{port}, which other machines reach"
-        yield Finding("open ports", "warning", words, "bind it to 127.0.0.1")
-    if not open_:
-        yield Finding("open ports", "good", "nothing of Ray, MLflow or clinie listens beyond loopback")
+    for name, address, port in sorted(set(listening) - of_ray):
+        found = f"{name} listens on {address}:{port}, which other machines can reach"
+        yield Finding("open ports", "warning", found, "bind it to 127.0.0.1")
+    if not listening:
+        yield Finding("open ports", "good", "Ray, MLflow and clinie listen on loopback only")
 
 
-def _token(environment: Mapping[str, str]) -> Finding:
-    """Ray's token, by which a cluster knows its own."""
+def _check_token(environment: Mapping[str, str]) -> Finding:
+    """Check the token that authenticates clients of a Ray cluster."""
     if environment.get("RAY_AUTH_MODE", "token") != "token":
-        found = f"RAY_AUTH_MODE is {environment['RAY_AUTH_MODE']}: anybody who reaches Ray can run code"
+        found = f"RAY_AUTH_MODE is {environment['RAY_AUTH_MODE']}: everyone who can reach Ray can run code"
         return Finding("Ray's token", "bad", found, "unset RAY_AUTH_MODE, or set it to token")
-    named = environment.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+    path = environment.get("RAY_AUTH_TOKEN_PATH")
+    file = Path(path).expanduser() if path else Path.home() / ".ray" / "auth_token"
     if not file.is_file():
-        if named:
-            return Finding("Ray's token", "bad", f"there is no file {file}", "write it, as cluster.yaml shows")
-        return Finding("Ray's token", "good", "a local Ray gets one of its own for each search")
+        if path:
+            return Finding("Ray's token", "bad", f"no file {file}", "create it as cluster.yaml does")
+        return Finding("Ray's token", "good", "none; each search creates one for its local Ray")
     mode = stat.S_IMODE(file.stat().st_mode)
     if mode & 0o077:
-        return Finding("Ray's token", "bad", f"{file} has mode {mode:o}: others can read it", f"chmod 600 {file}")
+        return Finding("Ray's token", "bad", f"{file} has mode {mode:o}: other users can read it", f"chmod 600 {file}")
     return Finding("Ray's token", "good", f"{file}, mode {mode:o}")
 
 
-def _disk(root: Path) -> Finding:
-    place = next(folder for folder in (root, *root.parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free / 1e9
+def _check_disk(root: Path) -> Finding:
+    existing = next(folder for folder in (root, *root.parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free / 1e9
     used = sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) / 1e9 if root.is_dir() else 0.0
-    words = f"{free:.0f} GB free, {used:.1f} GB used in {root}"
-    if free < LEAST_FREE_GB:
-        return Finding("disk", "bad", words, f"free some: a search wants at least {LEAST_FREE_GB:g} GB")
-    return Finding("disk", "good", words)
+    found = f"{free:.0f} GB free, {used:.1f} GB used in {root}"
+    if free < MIN_FREE_GB:
+        return Finding("disk", "bad", found, f"free disk space: a search needs at least {MIN_FREE_GB:g} GB")
+    return Finding("disk", "good", found)
 
 
-def _gpu() -> Finding:
+def _check_gpu() -> Finding:
     import torch
 
     if not torch.cuda.is_available():
-        cuda = (
-            f"torch {torch.__version__} is built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
-        )
-        return Finding("GPU", "good", f"none; trials train on the CPU ({cuda})")
+        cuda = torch.version.cuda
+        build = f"torch {torch.__version__} is built for CUDA {cuda}" if cuda else "a CPU build of torch"
+        return Finding("GPU", "good", f"none; trials train on the CPU ({build})")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    kind = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
-    return Finding("GPU", "good", f"{len(names)}: {', '.join(names)}; {kind}")
+    precision = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
+    return Finding("GPU", "good", f"{len(names)}: {', '.join(names)}; {precision}")
 
 
-def _object_storage(url: str) -> Finding:
+def _check_object_storage(url: str) -> Finding:
     from search.storage.trial_store import open_file_system
 
     try:
@@ -152,21 +162,22 @@ def _object_storage(url: str) -> Finding:
         files.get_file_info(path)
     except (InputError, OSError) as error:
         found = error.problems[0].found if isinstance(error, InputError) else f"{url} does not answer"
-        return Finding("object storage", "bad", found, f"mend {STORAGE_VARIABLE} and the AWS variables")
+        return Finding("object storage", "bad", found, f"correct {STORAGE_VARIABLE} and the AWS variables")
     return Finding("object storage", "good", f"{url} answers")
 
 
-def _storage(home: Home) -> Iterator[Finding]:
+def _check_storage(home: Home) -> Iterator[Finding]:
+    """Check object storage, ledger and MLflow."""
     from search.ledger.ledger import open_storage, study_names
     from search.tracking.connection import connect, require_reachable
 
     if home.storage is not None:
-        yield _object_storage(home.storage)
+        yield _check_object_storage(home.storage)
     if home.ledger is not None:
         try:
             count = len(study_names(home))
         except InputError as error:
-            yield Finding("ledger", "bad", error.problems[0].found, f"start the database, or mend {LEDGER_VARIABLE}")
+            yield Finding("ledger", "bad", error.problems[0].found, f"start the database, or correct {LEDGER_VARIABLE}")
         else:
             yield Finding("ledger", "good", f"{count} studies in {hide_password(home.ledger)}")
     elif home.ledger_file.exists():
@@ -175,12 +186,12 @@ def _storage(home: Home) -> Iterator[Finding]:
     else:
         yield Finding("ledger", "good", f"no study in {home.root} yet")
     if home.server is None and not home.root.is_dir():
-        yield Finding("MLflow", "good", f"{home.root} is not there yet; a search makes it")
+        yield Finding("MLflow", "good", f"{home.root} does not exist yet; a search creates it")
         return
     shown = hide_password(home.tracking_uri)
     try:
         require_reachable(connect(home))
     except InputError:
-        yield Finding("MLflow", "bad", f"does not answer at {shown}", "start the server, or give its --tracking-uri")
+        yield Finding("MLflow", "bad", f"does not answer at {shown}", "start the server, or pass its --tracking-uri")
         return
     yield Finding("MLflow", "good", f"answers at {shown}")

@@ -1,1 +1,1 @@
-"""A study from start to end: the search, its lock, its checkpoints, its progress display."""
+"""One study: its plan, its search, its lock, its checkpoints and its progress display."""

@@ -1,7 +1,7 @@
-"""Who searches a study: a lock that the driver holds, so that nobody else writes the study.
+"""The lock of a study: one driver at a time writes a study.
 
-In its home it is a file with the driver's pid; where the ledger is a PostgreSQL database that several machines may
-use, a lock of that database stands beside it.
+In the home folder it is a locked file that holds the driver's pid. Several machines may share a PostgreSQL ledger;
+there, an advisory lock of the database is held as well.
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ if TYPE_CHECKING:
 __all__ = ["hold_lock", "is_running", "request_stop"]
 
 
-def _file(home: Home, study: str) -> Path:
+def _lock_file(home: Home, study: str) -> Path:
     return home.study_folder(study) / "lock"
 
 
 @contextmanager
 def hold_lock(home: Home, study: str, storage: BaseStorage) -> Iterator[None]:
-    """Hold a study's lock, so that two searches do not write one study.
+    """Hold a study's lock within this context.
 
     Args:
-        home: Where the search runs.
-        study: The study's name.
-        storage: Its ledger's.
+        home: Home folder of the search.
+        study: Name of the study.
+        storage: Storage of the ledger.
 
     Raises:
-        InputError: If somebody holds it.
+        InputError: If another process holds the lock.
     """
-    _file(home, study).parent.mkdir(parents=True, exist_ok=True)
-    with _file(home, study).open("a+", encoding="ascii") as lock:
+    file = _lock_file(home, study)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+", encoding="ascii") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            remedy = f"wait for it, or stop it: clinie stop {study}"
+            remedy = f"wait until it ends, or stop it: clinie stop {study}"
             fail("study", f"a search of {study!r} is running in this home", remedy=remedy)
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -56,12 +57,15 @@ def hold_lock(home: Home, study: str, storage: BaseStorage) -> Iterator[None]:
 
 
 def is_running(home: Home, study: str, storage: BaseStorage) -> bool:
-    """Whether a search of the study is under way in this home or, as far as a ledger can tell, on another machine."""
+    """Return whether a search of the study is running.
+
+    A search on another machine is detected if the ledger is a PostgreSQL database.
+    """
     return _is_locked(home, study) or is_study_held(storage, study)
 
 
 def _is_locked(home: Home, study: str) -> bool:
-    file = _file(home, study)
+    file = _lock_file(home, study)
     if not file.exists():
         return False
     with file.open("r+", encoding="ascii") as lock:
@@ -73,20 +77,20 @@ def _is_locked(home: Home, study: str) -> bool:
 
 
 def request_stop(home: Home, study: str) -> int:
-    """Ask the search of a study to end its trials in order.
+    """Request a clean stop of a study's search by sending SIGTERM to its driver.
 
     Returns:
-        The pid of its driver.
+        Pid of the driver.
 
     Raises:
-        InputError: If no search of it is running on this machine.
+        InputError: If no search of the study is running on this machine.
     """
     if not _is_locked(home, study):
         fail(
             "study",
             f"no search of {study!r} is running in {home.root} on this machine",
-            allowed="one that `clinie status` shows",
+            allowed="a study that `clinie status` shows as running",
         )
-    pid = int(_file(home, study).read_text(encoding="ascii"))
+    pid = int(_lock_file(home, study).read_text(encoding="ascii"))
     os.kill(pid, signal.SIGTERM)
     return pid

@@ -1,4 +1,4 @@
-"""A study from start to end: the one room that puts space, corpus, ledger, tracking and pool together."""
+"""The runner of a study: connects space, corpus, ledger, tracking, worker pool and Tune."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 __all__ = ["StudyFailed", "StudyOutcome", "StudyRunner", "read_current_records"]
 
 SEARCHED = ("train", "dev")
-"""The splits that a search reads; test belongs to promotion."""
+"""Splits that a search reads; only promotion reads the test split."""
 
 
 class StudyFailed(RuntimeError):
-    """No trial of a study could finish an epoch; the message says why."""
+    """A search cannot produce results: all its trials failed, or the workers cannot start."""
 
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """How a search ended.
+    """The outcome of a search.
 
     Args:
-        study: The study's name.
-        trials: All its trials.
-        best: The best finished trial.
-        interrupted: Numbers of trials that a resume goes on with.
-        stopped_by_user: A signal ended the search before its budget was spent.
-        waiting: Events that MLflow has not been told yet, since its server is away.
+        study: Name of the study.
+        trials: All trials of the study.
+        best: The best complete trial.
+        interrupted: Numbers of the trials that a resume continues.
+        stopped_by_user: Whether a signal ended the search before its budget was spent.
+        waiting: Number of events that are queued because the MLflow server is unavailable.
     """
 
     study: str
@@ -54,7 +54,7 @@ class StudyOutcome:
     waiting: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The outcome for ``--json``."""
+        """Return the outcome as a JSON value."""
         return {
             "study": self.study,
             "trials": [record.as_json() for record in self.trials],
@@ -64,15 +64,15 @@ class StudyOutcome:
 
 
 class StudyRunner:
-    """One search over one corpus: everything that is checked before the first trial, and the run.
+    """Validates a study before its first trial, and runs it.
 
     Args:
-        file: The space file; its corpus path is absolute.
-        where: The file's name, for messages.
-        home: Where everything is kept.
+        file: The space file, with absolute corpus paths.
+        where: Name of the file, for messages.
+        home: The home folder.
 
     Raises:
-        InputError: With what is wrong with the space or its corpus.
+        InputError: If the space or its corpus is invalid.
     """
 
     def __init__(self, file: SpaceFile, where: str, home: Home) -> None:
@@ -87,10 +87,10 @@ class StudyRunner:
 
     @classmethod
     def open(cls, home: Home, name: str) -> StudyRunner:
-        """A study that exists, as its ledger has it.
+        """Return the runner of a study that exists.
 
         Raises:
-            InputError: If there is none of that name, or its corpus has changed since.
+            InputError: If there is no study of that name, or its corpus has changed since it began.
         """
         attributes = Ledger.open(open_storage(home), name).attributes
         study = cls(SpaceFile.model_validate(attributes["space"]), str(attributes["where"]), home)
@@ -100,16 +100,16 @@ class StudyRunner:
 
     @classmethod
     def extend(cls, home: Home, name: str, *, trials: int, hours: float | None) -> StudyRunner:
-        """A study that exists, with more trials to run; the ledger keeps its new budget.
+        """Add trials to the budget of a study in the ledger, and return the study's runner.
 
         Args:
-            home: Where it is.
-            name: Its name.
-            trials: How many more.
-            hours: How long it may run from now; None as before.
+            home: The home folder.
+            name: Name of the study.
+            trials: Number of additional trials.
+            hours: Limit on the run time from now, in hours; None keeps the present limit.
 
         Raises:
-            InputError: As for :meth:`open`, or if it is being searched.
+            InputError: As for :meth:`open`, or if a search of the study is running.
         """
         study = cls.open(home, name)
         budget = study.file.budget.model_copy(update={"trials": study.file.budget.trials + trials})
@@ -164,19 +164,19 @@ class StudyRunner:
 
     @property
     def name(self) -> str:
-        """The study's name."""
+        """Name of the study."""
         return self.file.study
 
     def run(self, *, resume: bool = False, progress: Progress | None = None, allow_text: bool = False) -> StudyOutcome:
-        """Run the search, or go on with it, until its budget is spent or it is interrupted.
+        """Run or resume the search until its budget is spent or it is interrupted.
 
         Args:
-            resume: Go on with the study of this name in the home folder.
-            progress: Shows the search; None for none.
-            allow_text: Whether failure reasons may carry an error's own words.
+            resume: Continue the study of this name in the home folder.
+            progress: Progress display; None for no display.
+            allow_text: Let failure reasons quote error messages.
 
         Raises:
-            InputError: If a study of that name exists (without ``resume``), or runs already.
+            InputError: If a study of that name exists (without ``resume``), or is running.
             StudyFailed: If every trial failed, or the workers cannot start.
             DiskFull: If a disk is full.
             LedgerUnavailable: If the ledger cannot be written.
@@ -193,27 +193,27 @@ class StudyRunner:
             progress.prepare(self.name, str(self.home.root))
         with hold_lock(self.home, self.name, storage):
             if not resume:
-                self._begin(storage)
+                self._create_study(storage)
             ledger = Ledger.open(storage, self.name, self.file.algorithm)
             facts = StudyFacts(
-                self.name, self._tags(allow_text=allow_text), summarize_splits(self.corpus, self.file.corpus_title)
+                self.name, self._make_tags(allow_text=allow_text), summarize_splits(self.corpus, self.file.corpus_title)
             )
             tracker = Tracker(client, self.home, facts, ledger.set_locations)
             ledger.set_attribute("parent_run", tracker.parent)
             if self.home.server and hide_password(self.home.server) == self.home.server:
                 ledger.set_attribute("server", self.home.server)
-            keeper = CheckpointManager(ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints)
-            listeners = [keeper, *([progress] if progress else [])]
+            checkpoints = CheckpointManager(ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints)
+            listeners = [checkpoints, *([progress] if progress else [])]
             ended = [record.number for record in ledger.records() if record.state in ENDED]
-            keeper.remove_stale_files(ended)
+            checkpoints.remove_stale_files(ended)
             remaining = self.file.budget.trials - len(ended)
             broken = None
             if remaining > 0:
                 with ray_session(self.home.root):
                     broken = self._run_trials(ledger, listeners, remaining, progress, allow_text=allow_text)
-            return self._conclude(ledger, tracker, keeper, broken)
+            return self._finish(ledger, tracker, checkpoints, broken)
 
-    def _tags(self, *, allow_text: bool) -> dict[str, str]:
+    def _make_tags(self, *, allow_text: bool) -> dict[str, str]:
         return {
             "clinie.space_digest": self.file.digest(),
             "clinie.corpus": self.file.corpus_title,
@@ -222,7 +222,7 @@ class StudyRunner:
             "clinie.text": "allowed" if allow_text else "kept out",
         }
 
-    def _begin(self, storage: Storage) -> None:
+    def _create_study(self, storage: Storage) -> None:
         attributes = {
             "space": self.file.model_dump(mode="json"),
             "where": self.where,
@@ -233,7 +233,7 @@ class StudyRunner:
     def _run_trials(
         self, ledger: Ledger, listeners: list[Any], trials: int, progress: Progress | None, *, allow_text: bool
     ) -> str | None:
-        """Run the trials that are left; why the workers could not go on, if they could not."""
+        """Run the remaining trials; return why the worker pool failed, or None if it did not."""
         from search.pool.pool import WorkerPool
         from search.pool.program import TrainingProgram
         from search.tune.run import run_trials
@@ -259,11 +259,11 @@ class StudyRunner:
         self._stopped = stop.given
         return broken
 
-    def _conclude(
-        self, ledger: Ledger, tracker: Tracker, keeper: CheckpointManager, broken: str | None
+    def _finish(
+        self, ledger: Ledger, tracker: Tracker, checkpoints: CheckpointManager, broken: str | None
     ) -> StudyOutcome:
         for number in ledger.interrupt(broken or "the search ended before the trial"):
-            keeper.mark_interrupted(ledger.record(number))
+            checkpoints.mark_interrupted(ledger.record(number))
         records, best = ledger.records(), ledger.best()
         interrupted = [record.number for record in records if record.state == "interrupted"]
         summary: dict[str, Any] = {f"trials_{state}": sum(r.state == state for r in records) for state in ENDED}
@@ -273,31 +273,31 @@ class StudyRunner:
         failed = [record for record in records if record.state in ("failed", "infeasible")]
         all_failed = bool(records) and len(failed) == len(records)
         status = "FAILED" if all_failed else "SCHEDULED" if interrupted else "FINISHED"
-        waiting = tracker.close(status, summary, self._note(best))
+        waiting = tracker.close(status, summary, self._describe(best))
         if all_failed:
             raise StudyFailed(f"all {len(failed)} trials failed; the last one: {failed[-1].reason}")
         if broken and sum(r.state in ENDED for r in records) < self.file.budget.trials:
-            raise StudyFailed(f"{broken}; then go on with: clinie resume {self.name}")
+            raise StudyFailed(f"{broken}; then continue with: clinie resume {self.name}")
         return StudyOutcome(self.name, records, best, interrupted, self._stopped, waiting)
 
-    def _note(self, best: TrialRecord | None) -> str:
-        """What MLflow shows as the study's description."""
+    def _describe(self, best: TrialRecord | None) -> str:
+        """Return the study's description in MLflow, as Markdown."""
         objective = self.file.objective[0]
         lines = [
             f"Search for the best configuration on **{self.file.corpus_title}** ({self.file.task}), by"
             f" `{objective.metric}` on dev.",
-            f"Each run below is a trial; `best_{objective.metric}` is the value of its best epoch, on dev and"
-            " therefore optimistic for the winner.",
+            f"Each run below is a trial; `best_{objective.metric}` is the value of its best epoch on dev, which is"
+            " optimistic for the best trial.",
         ]
         if best is not None and best.config is not None:
             value = best.metrics[objective.metric]
             lines.append(f"Best so far: trial {best.number}, {value:.4f}: {describe_config(best.config)}.")
-        lines.append(f"`clinie report {self.name} -o report.html` answers what won and by how much.")
+        lines.append(f"`clinie report {self.name} -o report.html` compares the configurations.")
         return "\n\n".join(lines)
 
 
 def read_current_records(ledger: Ledger, *, running: bool) -> list[TrialRecord]:
-    """A study's trials as they stand: without a search under way, what was running is interrupted."""
+    """Return a study's trials; without a running search, a trial that is still ``running`` is ``interrupted``."""
     records = ledger.records()
     if running:
         return records

@@ -1,4 +1,4 @@
-"""The transfer protocol from start to end: a space's corpora and configuration, the runs, one table of results."""
+"""The transfer protocol: leave each corpus of a space out in turn, train on the others, and tabulate the scores."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ RESULTS = "transfer.json"
 
 @dataclass(frozen=True)
 class TransferRow:
-    """One row of the table: a corpus that was left out and a number of its documents.
+    """Scores for one corpus that was left out and one number of its documents.
 
     Args:
-        holdout: The corpus.
-        shots: How many of its documents were trained on.
-        seeds: How many runs.
+        holdout: Name of the corpus.
+        shots: Number of its documents in the training data.
+        seeds: Number of runs.
         mean: Mean strict F1 over the seeds.
-        low: Lower end of an interval: over the seeds their least, of one seed its bootstrap interval's.
-        high: Its upper end.
+        low: Lowest strict F1 of several seeds, or the lower bound of the bootstrap interval of one seed.
+        high: Highest strict F1 of several seeds, or the upper bound of the bootstrap interval of one seed.
     """
 
     holdout: str
@@ -60,28 +60,31 @@ def run_transfer(
     """Leave each corpus of a space out in turn.
 
     Args:
-        file: A space of at least two corpora; what it leaves open is drawn once, from its seed.
-        where: Its name, for messages.
-        home: Where models, results and the record go; what is there already is gone on from.
-        shots: Numbers of documents of the corpus left out.
-        seeds: How many times, each with its own seed.
-        split: On which split of the corpus left out to score.
-        shot_epochs: How often those few documents are trained on; the space's epochs if left out.
-        allow_text: Whether reasons may carry an error's own words.
+        file: A space of at least two corpora. Its open dimensions are drawn once, with its seed.
+        where: Name of the space file, for messages.
+        home: Home folder for models and results; finished trainings in it are reused.
+        shots: Numbers of documents of the left-out corpus to train on.
+        seeds: Number of runs, with consecutive seeds.
+        split: Split of the left-out corpus to score on, ``dev`` or ``test``.
+        shot_epochs: Number of epochs on those documents; the space's ``budget.epochs`` if None.
+        allow_text: Let failure reasons quote error messages.
+
+    Returns:
+        One result per left-out corpus, seed and number of documents.
 
     Raises:
-        InputError: If the space is wrong or has one corpus only.
+        InputError: If the space is invalid or has a single corpus, or the split is neither dev nor test.
         TransferFailed: If a training failed.
     """
     if split not in ("dev", "test"):
         fail("split", f"found {split!r}", allowed="dev or test")
     if len(file.corpus) < 2:
-        fail(f"{where}: corpus", "one corpus, and leaving it out leaves none", allowed="a list of at least two corpora")
+        fail(f"{where}: corpus", "only one corpus to leave out", allowed="a list of at least two corpora")
     space = SearchSpace(file, where)
     drawn = space.suggest(RandomChooser(file.algorithm.seed))
     configs = [drawn.model_copy(update={"seed": file.algorithm.seed + i}) for i in range(seeds)]
     together = load_corpora(file.corpus, ("train", "dev", *(("test",) if split == "test" else ())))
-    corpora = {source.title: _only(together, source.title) for source in file.corpus}
+    corpora = {source.title: _select_corpus(together, source.title) for source in file.corpus}
 
     from search.cluster.session import ray_session
     from search.cluster.transfer_tasks import run_transfers
@@ -102,23 +105,23 @@ def run_transfer(
         )
         for result in found:
             results.append(result)
-            _write(folder / RESULTS, drawn, results)
-    _record(home, file, drawn, results)
+            _write_results(folder / RESULTS, drawn, results)
+    _record_in_mlflow(home, file, drawn, results)
     return results
 
 
-def _only(corpus: Corpus, name: str) -> Corpus:
+def _select_corpus(corpus: Corpus, name: str) -> Corpus:
     return Corpus({s: tuple(d for d in docs if corpus_name(d) == name) for s, docs in corpus.splits.items()})
 
 
-def _write(file: Path, config: TrialConfig, results: Sequence[TransferResult]) -> None:
+def _write_results(file: Path, config: TrialConfig, results: Sequence[TransferResult]) -> None:
     content = {"config": config.model_dump(mode="json"), "results": [asdict(result) for result in results]}
     staging = file.with_suffix(".new")
     staging.write_text(json.dumps(content, indent=1), encoding="utf-8")
     staging.replace(file)
 
 
-def _record(home: Home, file: SpaceFile, config: TrialConfig, results: Sequence[TransferResult]) -> None:
+def _record_in_mlflow(home: Home, file: SpaceFile, config: TrialConfig, results: Sequence[TransferResult]) -> None:
     from search.tracking.connection import connect
     from search.tracking.transfer_runs import record_transfer
 
@@ -127,7 +130,7 @@ def _record(home: Home, file: SpaceFile, config: TrialConfig, results: Sequence[
 
 
 def summarize(results: Sequence[TransferResult]) -> list[TransferRow]:
-    """The table: for each corpus left out and number of documents the mean over the seeds."""
+    """Return one row per left-out corpus and number of documents, with the mean over the seeds."""
     rows = []
     for holdout, shots in sorted({(r.holdout, r.shots) for r in results}):
         own = [r for r in results if (r.holdout, r.shots) == (holdout, shots)]

@@ -227,7 +227,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
     search.send_signal(signal.SIGINT)
     _, messages = search.communicate(timeout=600)
     assert search.returncode == 1
-    assert "go on with: clinie resume small" in messages
+    assert "continue with: clinie resume small" in messages
     assert "Traceback" not in messages
 
     before = json.loads(clinie("status", "small", "--home", home, "--json").stdout)["trials"]

@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong with a machine, and says what to do."""
+"""`clinie doctor` finds faults of the machine and suggests remedies."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ def findings(home: Home) -> dict[str, list[Finding]]:
     return found
 
 
-def test_a_machine_as_installed_has_nothing_bad(tmp_path: Path) -> None:
+def test_a_fresh_installation_has_no_bad_finding(tmp_path: Path) -> None:
     found = findings(Home(tmp_path / "home"))
-    assert not [f for own in found.values() for f in own if f.standing == "bad"]
+    assert not [f for own in found.values() for f in own if f.status == "bad"]
     assert {"version of ray", "version of mlflow", "open ports", "Ray's token", "disk", "GPU", "ledger"} <= set(found)
     assert not (tmp_path / "home").exists()
 
 
-def test_a_token_that_others_can_read_and_a_ray_without_one_are_bad(tmp_path: Path) -> None:
+def test_a_readable_token_and_disabled_authentication_are_bad(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("x")
     token.chmod(0o644)
-    readable = doctor._token({"RAY_AUTH_TOKEN_PATH": str(token)})
-    assert readable.standing == "bad"
+    readable = doctor._check_token({"RAY_AUTH_TOKEN_PATH": str(token)})
+    assert readable.status == "bad"
     assert readable.remedy == f"chmod 600 {token}"
     token.chmod(0o600)
-    assert doctor._token({"RAY_AUTH_TOKEN_PATH": str(token)}).standing == "good"
-    assert doctor._token({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}).standing == "bad"
-    assert doctor._token({"RAY_AUTH_MODE": "disabled"}).standing == "bad"
+    assert doctor._check_token({"RAY_AUTH_TOKEN_PATH": str(token)}).status == "good"
+    assert doctor._check_token({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}).status == "bad"
+    assert doctor._check_token({"RAY_AUTH_MODE": "disabled"}).status == "bad"
 
 
 @pytest.fixture
 def open_server(tmp_path: Path) -> Iterator[int]:
-    """A program called mlflow that listens on every interface."""
+    """Starts a program named mlflow that listens on all interfaces; gives its port."""
     program = tmp_path / "mlflow-server.py"
     program.write_text(
         "import socket\n"
@@ -59,12 +59,12 @@ def open_server(tmp_path: Path) -> Iterator[int]:
         process.kill()
 
 
-def test_what_listens_beyond_loopback_is_shown(tmp_path: Path, open_server: int) -> None:
+def test_a_server_on_all_interfaces_is_a_warning(tmp_path: Path, open_server: int) -> None:
     shown = [f.found for f in findings(Home(tmp_path))["open ports"]]
-    assert any(f"0.0.0.0:{open_server}, which other machines reach" in words for words in shown)
+    assert any(f"0.0.0.0:{open_server}, which other machines can reach" in found for found in shown)
 
 
-def test_a_server_that_is_away_is_bad_and_its_password_is_not_shown(tmp_path: Path, clinie: Callable[..., Any]) -> None:
+def test_an_unreachable_mlflow_server_is_bad_and_its_password_is_hidden(tmp_path: Path, clinie: Callable[..., Any]) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         uri = f"http://me:secret-word@127.0.0.1:{probe.getsockname()[1]}"
@@ -74,11 +74,11 @@ def test_a_server_that_is_away_is_bad_and_its_password_is_not_shown(tmp_path: Pa
     assert "secret-word" not in done.stdout + done.stderr
 
 
-def test_storage_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
+def test_unreachable_storage_is_bad_and_its_password_is_hidden(tmp_path: Path) -> None:
     away = Home(tmp_path, ledger="postgresql://me:hidden-word@127.0.0.1:9/ledger", storage="nowhere://bucket")
     found = findings(away)
     (ledger,) = found["ledger"]
     (objects,) = found["object storage"]
-    assert (ledger.standing, objects.standing) == ("bad", "bad")
+    assert (ledger.status, objects.status) == ("bad", "bad")
     assert ledger.found == "the database does not answer at postgresql://me@127.0.0.1:9/ledger"
     assert "CLINIE_STORAGE" in objects.remedy

@@ -141,7 +141,7 @@ def test_a_submitted_search_runs_on_the_cluster_is_stopped_and_goes_on_there(
     stopped = clinie("stop", study, *there, **client)
     assert stopped.returncode == 0, stopped.stderr
     wait_until(lambda: status() not in ("pending", "running"))
-    assert "go on with: clinie resume" in clinie("logs", job, *there, **client).stdout
+    assert "continue with: clinie resume" in clinie("logs", job, *there, **client).stdout
     before = json.loads(clinie("status", study, "--home", home, "--json").stdout)["trials"]
     assert {t["state"] for t in before} <= {"interrupted", "complete"}
 

@@ -58,4 +58,4 @@ def test_each_corpus_is_left_out_once(
     assert "token_classification cannot serve several corpora: its labels are those of one" in wrong.stderr
     alone = clinie("transfer", space, f"corpus={{path: {tmp_path / 'north'}}}", "--home", home)
     assert alone.returncode == 2
-    assert "one corpus, and leaving it out leaves none" in alone.stderr
+    assert "only one corpus to leave out" in alone.stderr
