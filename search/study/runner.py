@@ -202,7 +202,9 @@ class StudyRunner:
             ledger.set_attribute("parent_run", tracker.parent)
             if self.home.server and hide_password(self.home.server) == self.home.server:
                 ledger.set_attribute("server", self.home.server)
-            checkpoints = CheckpointManager(ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints)
+            checkpoints = CheckpointManager(
+                ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints
+            )
             listeners = [checkpoints, *([progress] if progress else [])]
             ended = [record.number for record in ledger.records() if record.state in ENDED]
             checkpoints.remove_stale_files(ended)

@@ -64,7 +64,9 @@ def test_a_server_on_all_interfaces_is_a_warning(tmp_path: Path, open_server: in
     assert any(f"0.0.0.0:{open_server}, which other machines can reach" in found for found in shown)
 
 
-def test_an_unreachable_mlflow_server_is_bad_and_its_password_is_hidden(tmp_path: Path, clinie: Callable[..., Any]) -> None:
+def test_an_unreachable_mlflow_server_is_bad_and_its_password_is_hidden(
+    tmp_path: Path, clinie: Callable[..., Any]
+) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         uri = f"http://me:secret-word@127.0.0.1:{probe.getsockname()[1]}"
