@@ -7,7 +7,6 @@ files are safetensors and JSON and hold no text of any document.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ from torch import Tensor
 from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.errors import fail, map_disk_full
+from clinie_core.modeling.folder_replacement import recover_folder, replace_folder
 from clinie_core.modeling.model import ExtractionModel
 from clinie_core.modeling.parallel import distribute_like, gather_full_tensor, local_part
 from clinie_core.scoring.document_counts import DocumentCounts
 
-__all__ = ["Checkpoint", "load_weights", "replace_folder", "trained_weights"]
+__all__ = ["Checkpoint", "load_weights", "trained_weights"]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "clinie.json"
@@ -68,6 +68,7 @@ class Checkpoint:
         Raises:
             InputError: If the folder holds no checkpoint, or one of another format.
         """
+        recover_folder(folder)
         file = folder / CONFIG
         if not file.is_file() or not (folder / WEIGHTS).is_file():
             fail(str(folder), "no checkpoint here", allowed=f"a folder with {CONFIG} and {WEIGHTS}")
@@ -89,16 +90,6 @@ class Checkpoint:
             )
         config = TrialConfig.model_validate(content["config"])
         return cls(config, Schema.model_validate(content["schema"]), content["metrics"])
-
-
-def replace_folder(staging: Path, folder: Path) -> None:
-    """Put a finished folder in the place of an older one."""
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(staging, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def trained_weights(model: ExtractionModel) -> dict[str, Tensor]:

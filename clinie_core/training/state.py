@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils._pytree import tree_map_only
 
 from clinie_core.errors import map_disk_full
-from clinie_core.modeling.checkpoint import WEIGHTS, Checkpoint, load_weights, replace_folder, trained_weights
+from clinie_core.modeling.checkpoint import WEIGHTS, Checkpoint, load_weights, trained_weights
+from clinie_core.modeling.folder_replacement import replace_folder
 from clinie_core.modeling.model import ExtractionModel
 from clinie_core.modeling.parallel import distribute_like, gather_full_tensor
 from clinie_core.training.optimization import MovingAverage

@@ -16,6 +16,7 @@ from clinie_core.data.corpora.loading import apply_view
 from clinie_core.data.document import Corpus
 from clinie_core.errors import OutOfMemory
 from clinie_core.modeling.distributed import DistributedContext, is_memory_shortage
+from clinie_core.modeling.folder_replacement import recover_folder
 from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.state import TrainingProgress
 from clinie_core.training.trainer import Trainer, choose_micro_batch
@@ -113,7 +114,11 @@ def _train(
     trainer = Trainer(config, apply_view(corpus, config.view), shelf, world, micro_batch)
     if start is not None:
         trainer.load_initial_weights(start)
-    done = trainer.load_state(folder / LAST) if folder is not None and (folder / LAST).is_dir() else TrainingProgress()
+    done = (
+        trainer.load_state(folder / LAST)
+        if folder is not None and recover_folder(folder / LAST)
+        else TrainingProgress()
+    )
 
     def goes_on(report: EpochReport) -> bool:
         return bool(world.broadcast_from_rank_zero(on_epoch(report) if world.rank == 0 else None))

@@ -28,6 +28,7 @@ from clinie_core.formulations import build_components
 from clinie_core.inference.prediction import Predictor
 from clinie_core.modeling.checkpoint import Checkpoint, load_weights, trained_weights
 from clinie_core.modeling.distributed import DistributedContext
+from clinie_core.modeling.folder_replacement import recover_folder
 from clinie_core.modeling.model import ExtractionModel, build_model, finetuning_of
 from clinie_core.modeling.model_cache import ModelCache, input_context, load_backbone
 from clinie_core.modeling.parallel import make_mesh, no_gradient_sync, shard, wrap_data_parallel
@@ -281,6 +282,7 @@ class Trainer:
         Raises:
             InputError: If they do not fit.
         """
+        recover_folder(folder)
         load_weights(self._model, folder)
 
     def load_state(self, folder: Path) -> TrainingProgress:

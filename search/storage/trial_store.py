@@ -15,6 +15,7 @@ from pyarrow import fs
 
 from clinie_core.config import BEST, LAST
 from clinie_core.errors import fail, map_disk_full
+from clinie_core.modeling.folder_replacement import recover_folder
 from search.storage.home import STORAGE_VARIABLE
 
 __all__ = ["TrialStore", "open_file_system"]
@@ -60,7 +61,7 @@ class TrialStore:
             DiskFull: If the disk of temporary files, where a folder is packed, is full.
         """
         for part in (BEST, LAST):
-            if not (folder / part).is_dir():
+            if not recover_folder(folder / part):
                 continue
             written = max(path.stat().st_mtime_ns for path in (folder / part, *(folder / part).rglob("*")))
             if self._kept.get(folder / part) != written:  # most epochs have no new best

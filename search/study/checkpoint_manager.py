@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 
 from clinie_core.config import BEST, LAST, TrialConfig
+from clinie_core.modeling.folder_replacement import recover_folder
 from search.config.objectives import Objective
 from search.ledger.ledger import Ledger, TrialRecord
 from search.storage.home import Home
@@ -63,6 +64,7 @@ class CheckpointManager:
         if self._store is not None:
             self._store.fetch(number, folder, parts=(BEST,))
         best = folder / BEST
+        recover_folder(best)
         if state == "complete":
             self._rank(record)
         kept = number in self._kept()

@@ -28,6 +28,12 @@ POINTS: dict[str, dict[str, Any]] = {
     "before the first epoch": {"at": "clinie_core.training.trainer:Trainer.train_epoch", "after": False, "count": 1},
     "in the middle of an epoch": {"at": "clinie_core.training.trainer:Trainer._step", "after": True, "count": 6},
     "while a checkpoint is written": {"at": "clinie_core.training.state:replace_folder", "after": False, "count": 2},
+    "between the two renames of a checkpoint": {
+        "at": "clinie_core.modeling.folder_replacement:_set_aside",
+        "after": True,
+        "count": 1,
+        "folder_name": "last",
+    },
     "after the checkpoint, before the report": {
         "at": "search.pool.program:to_tune_result",
         "after": False,

@@ -2,7 +2,8 @@
 
 The driver and Ray's processes inherit ``CLINIE_FAULT``, a JSON object: ``at`` (``module:Class.method``), ``after``
 (whether the call is made first), ``count`` (at which call, over all processes), ``victim`` (a pattern in a process's
-title, ``driver``, or ``raylet``) and ``folder`` (for what the processes tell each other and the test). With ``raise``
+title, ``driver``, or ``raylet``) and ``folder`` (for what the processes tell each other and the test). With
+``folder_name``, only calls whose first argument is a path of that name count. With ``raise``
 in place of a victim, every call from that one on raises an error of that type, whose words are the text of the note at
 hand. ``unscrubbed`` lets an error's own words through. With ``asks``, a list of ``at``, ``after`` and ``count`` with a
 ``sign`` each, the process asks whoever runs the test at that place: it writes a file of that name and waits for one
@@ -98,6 +99,8 @@ def patch(module: ModuleType, name: str, *, traced: bool) -> None:
             for sign in (a["sign"] for a in due if a["after"]):
                 ask(sign)
             return result
+        if "folder_name" in FAULT and args[0].name != FAULT["folder_name"]:
+            return original(*args, **kwargs)
         number = tick("calls")
         if "raise" in FAULT:
             if number >= FAULT["count"]:
