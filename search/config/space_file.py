@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,16 +21,28 @@ from clinie_core.config import (
     problems_from,
 )
 from clinie_core.data.corpora.loading import CorpusSource
-from clinie_core.errors import ErrorList, InputError, fail
+from clinie_core.errors import ErrorList, fail
 from search.config.objectives import Objective
 
-__all__ = ["Algorithm", "Budget", "Resources", "SpaceFile", "read_space_file", "shipped_spaces"]
+__all__ = [
+    "Algorithm",
+    "Budget",
+    "Resources",
+    "SpaceFile",
+    "parse_space_file",
+    "read_space_content",
+    "read_space_file",
+    "shipped_spaces",
+]
 
 
 PARTS = ("formulation", "relation_formulation", "finetuning")
 FORMULATION_PARTS = ("formulation", "relation_formulation")
 FORMULATION_ALIASES = {"mrc": "span_question"}
 """Alternative names of formulations; the space is stored with the name on the right."""
+BLOCKS_WITH_DEFAULTS = ("budget", "algorithm", "resources", "backbones")
+PLACEHOLDERS: dict[str, Any] = {"version": 1, "study": "unnamed", "corpus": {"path": "."}, "space": {}}
+"""Values of required blocks that are missing or invalid; the file is refused, and its other blocks are still checked."""
 SETTLED_ELSEWHERE = {"task": "task", "epochs": "budget.epochs", "selection": "objective", "view": "corpus"}
 """What a configuration holds that is no dimension of the space, and where the file says it."""
 
@@ -231,17 +243,37 @@ def shipped_spaces() -> dict[str, Path]:
 
 
 def read_space_file(name: str, overrides: Iterable[str] = ()) -> tuple[SpaceFile, str]:
-    """Read a space by file or shipped name.
+    """Read a space by file or shipped name and check the form of its blocks.
 
     Args:
-        name: A path, or the name of a shipped space.
-        overrides: ``key.path=value`` each, the value as YAML.
+        name: Path of a space file, or the name of a shipped space.
+        overrides: Changes to the file, each ``key.path=value`` with the value as YAML.
 
     Returns:
-        The validated file, and the name to use for it in messages.
+        The space file, and its name for messages.
 
     Raises:
-        InputError: If it is not there, is not YAML, or a block is wrong.
+        InputError: If the file is missing, is not YAML, or a block is invalid.
+    """
+    content, where = read_space_content(name, overrides)
+    errors = ErrorList()
+    file = parse_space_file(content, where, errors)
+    errors.raise_if_any()
+    return file, where
+
+
+def read_space_content(name: str, overrides: Iterable[str] = ()) -> tuple[dict[str, Any], str]:
+    """Read the YAML of a space by file or shipped name and apply overrides to it.
+
+    Args:
+        name: Path of a space file, or the name of a shipped space.
+        overrides: Changes to the file, each ``key.path=value`` with the value as YAML.
+
+    Returns:
+        The mapping, and the file's name for messages.
+
+    Raises:
+        InputError: If the file is missing or is not a YAML mapping, or an override is malformed.
     """
     shipped = shipped_spaces()
     file = Path(name)
@@ -260,10 +292,30 @@ def read_space_file(name: str, overrides: Iterable[str] = ()) -> tuple[SpaceFile
         fail(where, "not a mapping", allowed="version, study, corpus, space ...", remedy="see `clinie spaces`")
     for override in overrides:
         _override(content, override)
+    return content, where
+
+
+def parse_space_file(content: Mapping[str, Any], where: str, errors: ErrorList) -> SpaceFile:
+    """Parse the blocks of a space file.
+
+    Args:
+        content: The mapping from :func:`read_space_content`.
+        where: The file's name, for messages.
+        errors: Receives every fault. Entries with a fault have their default in the result, so that
+            the caller can check the other entries.
+    """
     try:
-        return SpaceFile.model_validate(content), where
+        return SpaceFile.model_validate(content)
     except ValidationError as error:
-        raise InputError(problems_from(error, where)) from None
+        errors.extend(problems_from(error, where))
+        sound = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
+        for item in error.errors():
+            block, *inner = item["loc"]
+            if block in BLOCKS_WITH_DEFAULTS and inner and isinstance(sound.get(str(block)), dict):
+                sound[str(block)].pop(inner[0], None)
+            else:
+                sound.pop(str(block), None)
+        return SpaceFile.model_validate({**PLACEHOLDERS, **sound})
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -176,8 +176,8 @@ def test_overrides_reach_any_key(space_content: Content, write_space: WriteSpace
         ("task", "joint", "formulation token_classification cannot go with task joint"),
         ("space.relation_formulation", "marked_pairs", "space.relation_formulation: not in task concepts"),
         ("space.finetuning", "prefix_tuning", "fine-tuning method prefix_tuning cannot go with task concepts"),
-        ("space.finetuning", "qlora", "space.finetuning.qlora: it needs an NVIDIA GPU"),
-        ("space.sharded", True, "space.sharded: a trial has one process, and nobody to share weights with"),
+        ("space.finetuning", "qlora", "space.finetuning.qlora: needs an NVIDIA GPU"),
+        ("space.sharded", True, "space.sharded: a trial has one process, so there is nothing to shard"),
         ("space.window_tokens", 256, "space.window_tokens: backbone 'tiny' reads 160 tokens"),
         ("backbones.tiny", {"package": "no_such_package"}, "package no_such_package is not installed"),
         ("backbones.tiny", {"folder": "/nowhere"}, "backbone 'tiny': no config.json in /nowhere"),
@@ -239,7 +239,7 @@ def test_what_cannot_be_shared_out_or_computed_again_is_refused(
     for key in ("sharded", "gradient_checkpointing"):
         content = changed(content, f"space.{key}", {"choose": [False, True]})
     content["resources"] = {"workers_per_trial": 2}
-    with pytest.raises(InputError, match=r"space.finetuning.adalora: it does not go with sharded") as caught:
+    with pytest.raises(InputError, match=r"space.finetuning.adalora: not compatible with sharded") as caught:
         load(write_space(content))
     assert len(caught.value.problems) == 1
 

@@ -1,0 +1,300 @@
+"""Validate a space file: all its blocks and its corpus in one pass, all faults in one error.
+
+A check skips what depends on a value that already has a fault, so that one mistake gives one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pydantic import JsonValue, ValidationError
+
+from clinie_core.backbones.pretrained import BackboneFacts, check_backbone, read_facts
+from clinie_core.config import RENAMED_KEYS, BackboneSource, ComponentChoice, TrialConfig, problems_from
+from clinie_core.data.corpora.loading import load_corpora
+from clinie_core.data.document import Corpus
+from clinie_core.errors import InputError, Problem
+from clinie_core.finetuning import FINETUNING
+from search.config.algorithms import SAMPLERS, SCHEDULERS
+from search.config.domains import Domain, Fixed
+from search.config.parsing import PARTS, Dimensions, Faults, parse_dimensions
+from search.config.search_space import SearchSpace, make_config
+from search.config.space_file import SpaceFile, parse_space_file, read_space_content
+
+__all__ = ["ValidatedSpace", "build_space", "validate_space", "validate_space_file"]
+
+SEARCHED = ("train", "dev")
+"""Splits that a search reads; only a promotion reads the test split."""
+WINDOW_TOKENS: int = TrialConfig.model_fields["window_tokens"].default
+ANY_BACKBONE = BackboneSource(name="any", hub="any")
+ANY_COMPONENT = ComponentChoice(name="any")
+
+
+@dataclass(frozen=True)
+class ValidatedSpace:
+    """A space file without faults.
+
+    Args:
+        file: The space file, with absolute corpus paths.
+        where: Its name, for messages.
+        space: Its search space.
+        corpus: The splits that a search reads; None if they could not be read.
+        corpus_problems: Why the corpus could not be read.
+    """
+
+    file: SpaceFile
+    where: str
+    space: SearchSpace
+    corpus: Corpus | None
+    corpus_problems: tuple[Problem, ...] = ()
+
+
+def validate_space(name: str, overrides: Iterable[str] = (), *, require_corpus: bool = True) -> ValidatedSpace:
+    """Read a space by file or shipped name and validate it together with its corpus.
+
+    Args:
+        name: Path of a space file, or the name of a shipped space.
+        overrides: Changes to the file, each ``key.path=value`` with the value as YAML.
+        require_corpus: Raise if the corpus is the only thing at fault.
+
+    Raises:
+        InputError: With all faults of the file and of its corpus.
+    """
+    content, where = read_space_content(name, overrides)
+    faults = Faults(where)
+    return _validate(parse_space_file(content, where, faults), faults, require_corpus=require_corpus)
+
+
+def validate_space_file(file: SpaceFile, where: str) -> ValidatedSpace:
+    """Validate a space file that is in memory, together with its corpus.
+
+    Args:
+        file: The space file.
+        where: Its name, for messages.
+
+    Raises:
+        InputError: With all faults of the file and of its corpus.
+    """
+    return _validate(file, Faults(where), require_corpus=True)
+
+
+def build_space(file: SpaceFile, where: str) -> SearchSpace:
+    """Build the search space of a file without reading its corpus.
+
+    Args:
+        file: The space file.
+        where: Its name, for messages.
+
+    Raises:
+        InputError: With all faults of the blocks ``space``, ``algorithm`` and ``resources``.
+    """
+    faults = Faults(where)
+    space = _check_space(file, faults)
+    faults.raise_if_any()
+    return space
+
+
+def _validate(file: SpaceFile, faults: Faults, *, require_corpus: bool) -> ValidatedSpace:
+    file = file.with_absolute_paths()
+    space = _check_space(file, faults)
+    corpus, problems = (None, ()) if faults.covers("corpus") else _read_corpus(file, faults.where)
+    if problems and (require_corpus or len(faults)):
+        faults.extend(problems)
+    faults.raise_if_any()
+    return ValidatedSpace(file, faults.where, space, corpus, problems)
+
+
+def _read_corpus(file: SpaceFile, where: str) -> tuple[Corpus | None, tuple[Problem, ...]]:
+    """Read the splits that a search needs; problems with the ``corpus`` block name the space file."""
+    try:
+        return load_corpora(file.corpus, SEARCHED), ()
+    except InputError as error:
+        return None, tuple(
+            replace(p, where=f"{where}: {p.where}") if p.where.startswith("corpus.") else p for p in error.problems
+        )
+
+
+def _check_space(file: SpaceFile, faults: Faults) -> SearchSpace:
+    """Check the blocks ``space``, ``algorithm`` and ``resources``; the result is usable only without faults."""
+    dimensions = parse_dimensions(file, faults)
+    _check_scalars(file, dimensions, faults)
+    _check_branches(dimensions, faults)
+    facts = _read_facts(dimensions, faults)
+    for name in facts:
+        _check_backbone(file, dimensions, facts[name], faults)
+    if not faults.covers("resources"):
+        _check_resources(file, dimensions, faults)
+    for part in dimensions.parts:
+        _check_architectures(part, dimensions, facts, faults)
+        _check_corpora(file, part, dimensions, faults)
+    _check_task(dimensions, faults)
+    space = SearchSpace(file, dimensions, facts)
+    _check_algorithm(space, faults)
+    return space
+
+
+def _check_scalars(file: SpaceFile, dimensions: Dimensions, faults: Faults) -> None:
+    """Check that every choice and both ends of every range are legal values of their field."""
+    scalars = {key: domain for key, domain in dimensions.scalars.items() if key != "backbone"}
+    first = {key: domain.corners[0] for key, domain in scalars.items()}
+    components = {"formulation": ANY_COMPONENT, "finetuning": ANY_COMPONENT}
+    for key, domain in scalars.items():
+        for corner in domain.corners:
+            try:
+                make_config(file, ANY_BACKBONE, first | {key: corner}, components)
+            except ValidationError as error:
+                faults.extend(problems_from(error, f"{faults.where}: space"))
+
+
+def _check_branches(dimensions: Dimensions, faults: Faults) -> None:
+    """Check that every choice and both ends of every range are legal values of their component's parameter."""
+    for part, branches in dimensions.parts.items():
+        for name, domains in branches.items():
+            row, where = PARTS[part].load(name), f"{faults.where}: space.{part}.{name}"
+            if faults.covers(f"space.{part}.{name}"):
+                continue
+            first = {parameter: domain.corners[0] for parameter, domain in domains.items()}
+            for parameter, domain in domains.items():
+                for corner in domain.corners:
+                    try:
+                        row.model_validate(first | {parameter: corner})
+                    except ValidationError as error:
+                        own = [p for p in problems_from(error, where) if p.where == f"{where}.{parameter}"]
+                        faults.extend(own)
+            for values in _extremes(domains):
+                try:
+                    row.model_validate(values)
+                except ValidationError as error:
+                    faults.extend(problems_from(error, where))
+
+
+def _read_facts(dimensions: Dimensions, faults: Faults) -> dict[str, BackboneFacts]:
+    """Return facts about each backbone that is available and unchanged."""
+    where = f"{faults.where}: space.backbone"
+    facts = {}
+    for name, source in dimensions.backbones.items():
+        try:
+            check_backbone(source, where)
+            facts[name] = read_facts(source, where)
+        except InputError as error:
+            faults.extend(error.problems)
+    return facts
+
+
+def _check_backbone(file: SpaceFile, dimensions: Dimensions, facts: BackboneFacts, faults: Faults) -> None:
+    """Check that a backbone fits every fine-tuning method and the longest window of the space."""
+    for method in _sound_branches("finetuning", dimensions.legal_branches("finetuning", facts), faults):
+        row, where = FINETUNING.load(method), f"space.finetuning.{method}"
+        variants = [row.model_validate(values) for values in _extremes(dimensions.parts["finetuning"][method])]
+        for refusal in sorted(filter(None, {variant.refusal(facts) for variant in variants})):
+            faults.add(where, f"backbone {facts.name!r} cannot carry it: {refusal}")
+        if faults.covers("space.window_tokens"):
+            continue
+        longest = max(dimensions.scalars.get("window_tokens", Fixed(WINDOW_TOKENS)).corners)  # type: ignore[type-var]
+        needed = int(longest) + max(variant.virtual_tokens for variant in variants)  # type: ignore[arg-type]
+        if facts.positions is not None and needed > facts.positions:
+            found = f"backbone {facts.name!r} reads {facts.positions} tokens, and {method} would give it {needed}"
+            allowed = f"at most {facts.positions - needed + int(longest)}"  # type: ignore[arg-type]
+            faults.add("space.window_tokens", found, allowed=allowed)
+
+
+def _check_resources(file: SpaceFile, dimensions: Dimensions, faults: Faults) -> None:
+    """Check that the resources of a trial suffice for the switches and the methods of the space."""
+    if dimensions.can_enable("sharded") and file.resources.workers_per_trial < 2:
+        found = "a trial has one process, so there is nothing to shard"
+        faults.add("space.sharded", found, remedy="set resources.workers_per_trial to 2 or more, or remove the key")
+    for method in _sound_branches("finetuning", dimensions.parts.get("finetuning", ()), faults):
+        row, where = FINETUNING.load(method), f"space.finetuning.{method}"
+        for key, is_supported in (("gradient_checkpointing", row.recomputes), ("sharded", row.shards)):
+            if not is_supported and dimensions.can_enable(key):
+                faults.add(where, f"not compatible with {key}", remedy="remove one of them")
+        if row.needs_cuda and not file.resources.gpus_per_worker:
+            faults.add(where, "needs an NVIDIA GPU", remedy="set resources.gpus_per_worker, or remove the method")
+
+
+def _check_architectures(
+    part: str, dimensions: Dimensions, facts: Mapping[str, BackboneFacts], faults: Faults
+) -> None:
+    """Check that every branch of a part fits at least one backbone, and every backbone at least one branch."""
+    if faults.covers("task") or not facts:
+        return
+    legal = {name: dimensions.legal_branches(part, of_backbone) for name, of_backbone in facts.items()}
+    noun = PARTS[part].noun
+    is_paired = part != "finetuning" and faults.covers("space.relation_formulation")
+    if not _has_unknown_backbones(faults) and not is_paired:
+        for branch in dimensions.parts[part]:
+            if not any(branch in names for names in legal.values()):
+                row = PARTS[part].load(branch)
+                kinds = sorted({of_backbone.architecture for of_backbone in facts.values()})
+                found = f"{noun} {branch} cannot go with task {dimensions.task} and backbones that are {kinds[0]}s"
+                tasks = f" and task {', '.join(sorted(row.tasks))}" if hasattr(row, "tasks") else ""
+                allowed = f"backbones that are {' or '.join(sorted(row.architectures))}{tasks}"
+                faults.add(f"space.{part}.{branch}", found, allowed=allowed)
+    if faults.covers(f"space.{part}") or is_paired:
+        return
+    for name, of_backbone in facts.items():
+        if not legal[name] and not (part == "relation_formulation" and of_backbone.architecture == "decoder"):
+            found = f"backbone {name!r} is a {of_backbone.architecture}, and no {noun} here goes with it"
+            faults.add(f"space.{part}", found)
+
+
+def _check_corpora(file: SpaceFile, part: str, dimensions: Dimensions, faults: Faults) -> None:
+    """Check that the formulations can serve several corpora, if there are several."""
+    if part == "finetuning" or len(file.corpus) < 2:
+        return
+    for branch in dimensions.parts[part]:
+        if not PARTS[part].load(branch).by_words:
+            able = [name for name in PARTS[part] if PARTS[part].load(name).by_words]
+            found = f"{branch} cannot serve several corpora: its labels are those of one"
+            faults.add(f"space.{part}.{branch}", found, allowed="one of " + ", ".join(able))
+
+
+def _check_task(dimensions: Dimensions, faults: Faults) -> None:
+    """Check that the parameters of each formulation support the task."""
+    branches = dimensions.parts.get("formulation", {})
+    for branch in () if faults.covers("task") else _sound_branches("formulation", branches, faults):
+        for values in _extremes(branches[branch]):
+            refusal = PARTS["formulation"].load(branch).model_validate(values).refusal(dimensions.task)
+            if refusal:
+                faults.add(f"space.formulation.{branch}", refusal)
+
+
+def _check_algorithm(space: SearchSpace, faults: Faults) -> None:
+    """Check the names of sampler and scheduler, and the paths of the points to evaluate first."""
+    algorithm = space.file.algorithm
+    for key, registry in (("sampler", SAMPLERS), ("scheduler", SCHEDULERS)):
+        if getattr(algorithm, key) not in registry:
+            try:
+                registry.load(getattr(algorithm, key), f"{faults.where}: algorithm.{key}")
+            except InputError as error:
+                faults.extend(error.problems)
+    known = dict(space.dimensions())
+    for index, point in enumerate(algorithm.points_to_evaluate):
+        for path in point:
+            head, last = path.partition(".")[0], path.rpartition(".")[2]
+            where = f"algorithm.points_to_evaluate.{index}.{path}"
+            if path in known:
+                continue
+            if last in RENAMED_KEYS:
+                faults.add(where, "renamed key", remedy=f"write {path.removesuffix(last)}{RENAMED_KEYS[last]}")
+            elif head not in space.file.space or not (
+                faults.covers(f"space.{head}") or (head in PARTS and _has_unknown_backbones(faults))
+            ):
+                faults.add(where, "not a dimension of the space", allowed="allowed: " + ", ".join(known))
+
+
+def _has_unknown_backbones(faults: Faults) -> bool:
+    return faults.covers("space.backbone") or faults.covers("backbones")
+
+
+def _sound_branches(part: str, names: Iterable[str], faults: Faults) -> Iterator[str]:
+    """Yield the branches of a part whose parameters have no fault."""
+    for name in names:
+        if not faults.covers(f"space.{part}.{name}"):
+            yield name
+
+
+def _extremes(domains: Mapping[str, Domain]) -> list[dict[str, JsonValue]]:
+    """Return two configurations of a component: the first and the last corner of every parameter."""
+    return [{parameter: domain.corners[at] for parameter, domain in domains.items()} for at in (0, -1)]
