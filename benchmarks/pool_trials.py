@@ -14,8 +14,8 @@ import ray.cloudpickle
 
 from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.loading import CorpusSource
-from search.config.search_space import SearchSpace
 from search.config.space_file import Algorithm, Budget, Resources, SpaceFile
+from search.config.validation import build_space
 from search.ledger.ledger import Ledger, State, open_storage
 from search.pool.pool import WorkerPool
 from search.pool.queue import Job
@@ -92,7 +92,7 @@ def run_pool_trials(folder: Path, trials: int, make_program: Callable[[], Progra
             "finetuning": {"choose": {"lora": {"rank": {"log_int": [4, 64]}, "learning_rate": 0.001}}},
         },
     )
-    space = SearchSpace(file, "overhead.yaml")
+    space = build_space(file, "overhead.yaml")
     home = Home.open(folder, create=True)
     ledger = Ledger.create(open_storage(home), file.study, file.objective, file.algorithm, {})
     with WorkerPool(file.resources, make_program, folder / "ray") as pool:

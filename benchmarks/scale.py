@@ -25,6 +25,7 @@ from clinie_core.config import BackboneSource
 from clinie_core.data.corpora.loading import CorpusSource
 from search.config.search_space import SearchSpace
 from search.config.space_file import Algorithm, Budget, Resources, SpaceFile
+from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.storage.home import Home
 
@@ -55,7 +56,7 @@ def space_of(folder: Path, trials: int, sampler: str) -> SearchSpace:
             },
         },
     )
-    return SearchSpace(file, "scale")
+    return build_space(file, "scale")
 
 
 def megabytes() -> float:

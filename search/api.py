@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from search.config.description import describe_config
-from search.config.space_file import SpaceFile, read_space_file
+from search.config.space_file import SpaceFile
+from search.config.validation import validate_space
 from search.ledger.ledger import Ledger, TrialRecord, open_storage, study_names
 from search.storage.home import Home
 from search.study.lock import is_running
@@ -251,9 +252,9 @@ def run(
         DiskFull: If a disk is full.
         LedgerUnavailable: If the ledger cannot be written.
     """
-    file, where = read_space_file(str(space), _format_overrides(overrides))
+    validated = validate_space(str(space), _format_overrides(overrides))
     place = Home(Path(home).expanduser().resolve(), tracking_uri)
-    runner = StudyRunner(file.with_absolute_paths(), where, place)
+    runner = StudyRunner(validated, place)
     Home.open(place.root, create=True)  # after validation, so that an invalid space creates no folder
     outcome = _run_study(runner, resume=False, allow_text=allow_text, show_progress=show_progress)
     return _open(runner.name, place, outcome)
@@ -296,8 +297,7 @@ def plan(space: str | Path, overrides: Overrides = (), *, samples: int = 5) -> S
     Raises:
         InputError: If the space is invalid.
     """
-    file, where = read_space_file(str(space), _format_overrides(overrides))
-    return plan_search(file, where, samples)
+    return plan_search(validate_space(str(space), _format_overrides(overrides), require_corpus=False), samples)
 
 
 def _open(name: str, home: Home, outcome: StudyOutcome) -> Study:

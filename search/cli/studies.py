@@ -53,11 +53,10 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Validate a space, count its configurations and show some with their size, without training."""
-    from search.config.space_file import read_space_file
-    from search.study.plan import plan_search
+    from search.api import plan as plan_space
 
-    file, where = read_space_file(space, overrides or ())
-    planned = plan_search(file, where, samples)
+    planned = plan_space(space, overrides or (), samples=samples)
+    file = planned.file
     if as_json:
         print_json(planned.as_json())
         return

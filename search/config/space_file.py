@@ -42,7 +42,7 @@ FORMULATION_ALIASES = {"mrc": "span_question"}
 """Alternative names of formulations; the space is stored with the name on the right."""
 BLOCKS_WITH_DEFAULTS = ("budget", "algorithm", "resources", "backbones")
 PLACEHOLDERS: dict[str, Any] = {"version": 1, "study": "unnamed", "corpus": {"path": "."}, "space": {}}
-"""Values of required blocks that are missing or invalid; the file is refused, and its other blocks are still checked."""
+"""Stand-ins for required blocks that are missing or invalid, so that the other blocks can still be checked."""
 SETTLED_ELSEWHERE = {"task": "task", "epochs": "budget.epochs", "selection": "objective", "view": "corpus"}
 """What a configuration holds that is no dimension of the space, and where the file says it."""
 

@@ -204,7 +204,7 @@ def _check_resources(file: SpaceFile, dimensions: Dimensions, faults: Faults) ->
     if dimensions.can_enable("sharded") and file.resources.workers_per_trial < 2:
         found = "a trial has one process, so there is nothing to shard"
         faults.add("space.sharded", found, remedy="set resources.workers_per_trial to 2 or more, or remove the key")
-    for method in _sound_branches("finetuning", dimensions.parts.get("finetuning", ()), faults):
+    for method in dimensions.parts.get("finetuning", ()):
         row, where = FINETUNING.load(method), f"space.finetuning.{method}"
         for key, is_supported in (("gradient_checkpointing", row.recomputes), ("sharded", row.shards)):
             if not is_supported and dimensions.can_enable(key):
@@ -213,9 +213,7 @@ def _check_resources(file: SpaceFile, dimensions: Dimensions, faults: Faults) ->
             faults.add(where, "needs an NVIDIA GPU", remedy="set resources.gpus_per_worker, or remove the method")
 
 
-def _check_architectures(
-    part: str, dimensions: Dimensions, facts: Mapping[str, BackboneFacts], faults: Faults
-) -> None:
+def _check_architectures(part: str, dimensions: Dimensions, facts: Mapping[str, BackboneFacts], faults: Faults) -> None:
     """Check that every branch of a part fits at least one backbone, and every backbone at least one branch."""
     if faults.covers("task") or not facts:
         return

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clinie_core.config import TrialConfig
-from clinie_core.data.corpora.loading import load_corpora
 from clinie_core.data.schema import Schema
-from clinie_core.errors import InputError
 from search.config.domains import RandomChooser
-from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile
+from search.config.validation import ValidatedSpace
 
 if TYPE_CHECKING:
     from clinie_core.training.memory_estimate import MemoryEstimate
@@ -62,20 +60,16 @@ class SearchPlan:
         }
 
 
-def plan_search(file: SpaceFile, where: str, samples: int) -> SearchPlan:
-    """Validate a space and draw configurations from it.
+def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
+    """Draw configurations from a validated space and estimate their memory.
 
     Args:
-        file: The space file.
-        where: Its name, for messages.
+        validated: The space; its corpus may be missing.
         samples: Number of configurations to draw, with consecutive seeds.
-
-    Raises:
-        InputError: If the space is invalid.
     """
-    space = SearchSpace(file, where)
+    file, space = validated.file, validated.space
     configs = [space.suggest(RandomChooser(file.algorithm.seed + i)) for i in range(samples)]
-    schema, note = _read_schema(file)
+    schema, note = _read_schema(validated)
     from clinie_core.training.memory_estimate import estimate_memory  # imports torch, which an invalid space must not
 
     processes = file.resources.workers_per_trial
@@ -90,12 +84,11 @@ def plan_search(file: SpaceFile, where: str, samples: int) -> SearchPlan:
     )
 
 
-def _read_schema(file: SpaceFile) -> tuple[Schema, str]:
+def _read_schema(validated: ValidatedSpace) -> tuple[Schema, str]:
     """Return the schema of the training documents; an assumed one, with a note, if the corpus cannot be read."""
-    try:
-        return Schema.from_documents(load_corpora(file.corpus, ("train",))["train"], file.view.descriptions), ""
-    except InputError as error:
-        types = tuple(f"type-{i}" for i in range(ASSUMED_TYPES))
-        links = tuple((f"link-{i}", types[0], types[i]) for i in range(ASSUMED_TYPES))
-        note = f"cannot read the corpus ({error.problems[0]}); sizes assume {ASSUMED_TYPES} concept types"
-        return Schema(concept_types=types, links=links), note
+    if validated.corpus is not None:
+        return Schema.from_documents(validated.corpus["train"], validated.file.view.descriptions), ""
+    types = tuple(f"type-{i}" for i in range(ASSUMED_TYPES))
+    links = tuple((f"link-{i}", types[0], types[i]) for i in range(ASSUMED_TYPES))
+    note = f"cannot read the corpus ({validated.corpus_problems[0]}); sizes assume {ASSUMED_TYPES} concept types"
+    return Schema(concept_types=types, links=links), note

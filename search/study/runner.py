@@ -6,14 +6,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from clinie_core.data.corpora.loading import load_corpora
 from clinie_core.data.corpora.summary import summarize
-from clinie_core.data.document import Corpus
-from clinie_core.errors import ErrorList, Problem, fail
+from clinie_core.errors import Problem, fail
 from search.config.description import describe_config
 from search.config.objectives import SYSTEM
-from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile
+from search.config.validation import ValidatedSpace, validate_space_file
 from search.ledger.ledger import ENDED, Ledger, Storage, TrialRecord, open_storage
 from search.storage.home import Home, hide_password
 from search.study.lock import hold_lock
@@ -24,9 +22,6 @@ if TYPE_CHECKING:
     from search.tracking.tracker import Tracker
 
 __all__ = ["StudyFailed", "StudyOutcome", "StudyRunner", "read_current_records"]
-
-SEARCHED = ("train", "dev")
-"""Splits that a search reads; only promotion reads the test split."""
 
 
 class StudyFailed(RuntimeError):
@@ -67,21 +62,17 @@ class StudyRunner:
     """Validates a study before its first trial, and runs it.
 
     Args:
-        file: The space file, with absolute corpus paths.
-        where: Name of the file, for messages.
+        validated: The space with its corpus.
         home: The home folder.
-
-    Raises:
-        InputError: If the space or its corpus is invalid.
     """
 
-    def __init__(self, file: SpaceFile, where: str, home: Home) -> None:
-        self.file = file
+    def __init__(self, validated: ValidatedSpace, home: Home) -> None:
+        assert validated.corpus is not None, "a search needs a corpus that could be read"
+        self.file = validated.file
         self.home = home
-        self.where = where
-        self.space = SearchSpace(file, where)
-        self._check_algorithm()
-        self.corpus: Corpus = load_corpora(file.corpus, SEARCHED)
+        self.where = validated.where
+        self.space = validated.space
+        self.corpus = validated.corpus
         self._stopped = False
         self.warnings: list[Problem] = summarize(self.corpus).warnings()
 
@@ -93,7 +84,8 @@ class StudyRunner:
             InputError: If there is no study of that name, or its corpus has changed since it began.
         """
         attributes = Ledger.open(open_storage(home), name).attributes
-        study = cls(SpaceFile.model_validate(attributes["space"]), str(attributes["where"]), home)
+        file = SpaceFile.model_validate(attributes["space"])
+        study = cls(validate_space_file(file, str(attributes["where"])), home)
         if study.corpus.digest() != attributes["corpus_digest"]:
             fail("corpus.path", f"the corpus of study {name!r} has changed since it began", remedy="start a new study")
         return study
@@ -142,25 +134,7 @@ class StudyRunner:
         if seed is not None:
             config, repeated = config.model_copy(update={"seed": seed}), f"{repeated}-seed-{seed}"
         file = SpaceFile.model_validate(ledger.attributes["space"]).with_single_configuration(config, repeated)
-        return cls(file, str(ledger.attributes["where"]), home)
-
-    def _check_algorithm(self) -> None:
-        from search.ledger.samplers import make_sampler
-        from search.tune.schedulers import make_scheduler
-
-        algorithm = self.file.algorithm
-        make_sampler(algorithm)
-        make_scheduler(algorithm, self.file.objective[0], self.file.budget.epochs)
-        errors, known = ErrorList(), dict(self.space.dimensions())
-        for at, point in enumerate(algorithm.points_to_evaluate):
-            for path in point:
-                if path not in known:
-                    errors.add(
-                        f"{self.where}: algorithm.points_to_evaluate.{at}.{path}",
-                        "not a dimension of the space",
-                        allowed="allowed: " + ", ".join(known),
-                    )
-        errors.raise_if_any()
+        return cls(validate_space_file(file, str(ledger.attributes["where"])), home)
 
     @property
     def name(self) -> str:

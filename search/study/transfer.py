@@ -16,8 +16,8 @@ from clinie_core.data.schema import corpus_name
 from clinie_core.errors import fail
 from clinie_core.training.transfer import TransferResult
 from search.config.domains import RandomChooser
-from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile
+from search.config.validation import build_space
 from search.storage.home import Home
 
 __all__ = ["TransferRow", "run_transfer", "summarize"]
@@ -80,7 +80,7 @@ def run_transfer(
         fail("split", f"found {split!r}", allowed="dev or test")
     if len(file.corpus) < 2:
         fail(f"{where}: corpus", "only one corpus to leave out", allowed="a list of at least two corpora")
-    space = SearchSpace(file, where)
+    space = build_space(file, where)
     drawn = space.suggest(RandomChooser(file.algorithm.seed))
     configs = [drawn.model_copy(update={"seed": file.algorithm.seed + i}) for i in range(seeds)]
     together = load_corpora(file.corpus, ("train", "dev", *(("test",) if split == "test" else ())))

@@ -18,6 +18,7 @@ from clinie_core.errors import InputError
 from search.config.objectives import Objective
 from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile, read_space_file
+from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.pool.pool import WorkerPool
 from search.pool.queue import Job
@@ -67,7 +68,7 @@ def known_space(space_content: dict[str, Any], write_space: WriteSpace) -> Calla
             },
         }
         content["space"] = content["space"] | {"weight_decay": {"uniform": [0.0, 1.0]}}
-        return SearchSpace(*read_space_file(str(write_space(content))))
+        return build_space(*read_space_file(str(write_space(content))))
 
     return make
 

@@ -14,8 +14,8 @@ import pytest
 import ray.cloudpickle
 
 from clinie_core.errors import OutOfMemory, fail
-from search.config.search_space import SearchSpace
 from search.config.space_file import read_space_file
+from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.pool.pool import WorkerPool
 from search.pool.queue import Job
@@ -59,7 +59,7 @@ def ledger_of(
         "algorithm": {"sampler": "tpe", "points_to_evaluate": [{"weight_decay": point} for point in points]},
     }
     content["space"] = content["space"] | {"weight_decay": {"uniform": [0.0, 1.0]}}
-    space = SearchSpace(*read_space_file(str(write_space(content))))
+    space = build_space(*read_space_file(str(write_space(content))))
     storage = open_storage(home)
     ledger = Ledger.create(storage, "failing", space.file.objective, space.file.algorithm, {})
     with WorkerPool(space.file.resources, make_failing_program, home.root / "ray") as pool:
@@ -100,7 +100,7 @@ def test_each_failure_counts_as_what_it_is(
     assert frozen.state == optuna.trial.TrialState.PRUNED
     assert frozen.constraints["memory"] > 0
     assert ledger.best() == well
-    number, _ = ledger.ask(SearchSpace(*read_space_file(str(tmp_path / "space.yaml"))))  # the sampler copes with all
+    number, _ = ledger.ask(build_space(*read_space_file(str(tmp_path / "space.yaml"))))  # the sampler copes with all
     assert number == len(points)
 
 

@@ -15,13 +15,14 @@ from clinie_core.errors import InputError
 from search.config.domains import Fixed, OneOf, RandomChooser, Range
 from search.config.search_space import SearchSpace
 from search.config.space_file import read_space_file, shipped_spaces
+from search.config.validation import build_space
 
 Content = dict[str, Any]
 WriteSpace = Callable[[Mapping[str, Any]], Path]
 
 
 def load(file: Path, *overrides: str) -> SearchSpace:
-    return SearchSpace(*read_space_file(str(file), overrides))
+    return build_space(*read_space_file(str(file), overrides))
 
 
 def changed(content: Content, path: str, value: Any) -> Content:
@@ -271,7 +272,7 @@ def test_every_configuration_of_a_shipped_space_is_valid(name: str) -> None:
     from clinie_core.modeling.capabilities import formulations_for, methods_for
     from clinie_core.modeling.model import finetuning_of
 
-    space = SearchSpace(*read_space_file(name, WITHOUT_DOWNLOADS.get(name, [])))
+    space = build_space(*read_space_file(name, WITHOUT_DOWNLOADS.get(name, [])))
     facts = {source.name: read_facts(source) for source in space.backbones}
     for seed in range(10_000):
         config = space.suggest(RandomChooser(seed))

@@ -19,8 +19,8 @@ import pytest
 from pyarrow import fs
 
 from clinie_core.errors import DiskFull, InputError
-from search.config.search_space import SearchSpace
 from search.config.space_file import read_space_file
+from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage, study_names
 from search.ledger.storage import LedgerUnavailable
 from search.storage.home import Home
@@ -123,7 +123,7 @@ def test_a_database_that_is_away_is_waited_for(
 ) -> None:
     postgres.create("waiting")
     home = Home(tmp_path, ledger=postgres.url("waiting"))
-    space = SearchSpace(*read_space_file(str(write_space(space_content))))
+    space = build_space(*read_space_file(str(write_space(space_content))))
     ledger = Ledger.create(open_storage(home), "away", space.file.objective, space.file.algorithm, {})
     number, _ = ledger.ask(space)
     ledger.report(number, 1, {"strict_f1": 0.5})
@@ -148,7 +148,7 @@ def test_one_study_in_one_database_is_searched_from_one_machine_at_a_time(
     postgres.create("shared")
     here, there = (Home.open(tmp_path / name, create=True) for name in ("here", "there"))
     here, there = (replace(home, ledger=postgres.url("shared")) for home in (here, there))
-    space = SearchSpace(*read_space_file(str(write_space(space_content))))
+    space = build_space(*read_space_file(str(write_space(space_content))))
     storage, other = open_storage(here), open_storage(there)
     ledger = Ledger.create(storage, "one", space.file.objective, space.file.algorithm, {})
     assert not is_running(there, "one", other)
@@ -192,7 +192,7 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(
 def test_a_draw_depends_on_seed_number_and_earlier_trials_alone(
     tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
 ) -> None:
-    space = SearchSpace(*read_space_file(str(write_space(space_content))))
+    space = build_space(*read_space_file(str(write_space(space_content))))
 
     def drawn(folder: Path, *, reopened: bool) -> list[dict[str, Any]]:
         home = Home.open(folder, create=True)
@@ -211,7 +211,7 @@ def test_a_draw_depends_on_seed_number_and_earlier_trials_alone(
 def test_a_trial_that_was_not_drawn_in_whole_is_drawn_by_the_next_driver(
     tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
 ) -> None:
-    space = SearchSpace(*read_space_file(str(write_space(space_content))))
+    space = build_space(*read_space_file(str(write_space(space_content))))
     home = Home.open(tmp_path / "home", create=True)
     Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
     study = optuna.load_study(storage=open_storage(home), study_name="s")
@@ -225,7 +225,7 @@ def test_a_trial_that_was_not_drawn_in_whole_is_drawn_by_the_next_driver(
 def test_a_line_that_a_crash_cut_off_is_not_the_end_of_the_ledger(
     tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
 ) -> None:
-    space = SearchSpace(*read_space_file(str(write_space(space_content))))
+    space = build_space(*read_space_file(str(write_space(space_content))))
     home = Home.open(tmp_path / "home", create=True)
     ledger = Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
     number, _ = ledger.ask(space)
@@ -240,7 +240,7 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(
     small_disk: Callable[[str], Path], space_content: dict[str, Any], write_space: WriteSpace
 ) -> None:
     small = small_disk("64k")
-    space = SearchSpace(*read_space_file(str(write_space(space_content))))
+    space = build_space(*read_space_file(str(write_space(space_content))))
     home = Home.open(small / "home", create=True)
     ledger = Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
     number, _ = ledger.ask(space)

@@ -1,0 +1,105 @@
+"""Validation of a space file: all faults of all blocks and of the corpus in one error, each fault once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import search
+from clinie_core.errors import InputError
+from search.config.validation import validate_space
+
+Content = dict[str, Any]
+WriteSpace = Callable[[Mapping[str, Any]], Path]
+
+
+def read_faults(file: Path, *overrides: str) -> list[str]:
+    """Return the faults that `search.plan`, the function behind `clinie plan`, reports."""
+    with pytest.raises(InputError) as caught:
+        search.plan(file, overrides)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_faults_in_all_blocks_are_reported_in_one_error(space_content: Content, write_space: WriteSpace) -> None:
+    content = copy.deepcopy(space_content)
+    content["study"] = "two words"
+    content["budget"] = {"trials": 0, "epochs": 2}
+    content["algorithm"] = {
+        "sampler": "tep",
+        "scheduler": "ashes",
+        "startup_trials": 0,
+        "points_to_evaluate": [{"finetuning": "lora", "lr": 0.1, "averaging": 0.9}],
+    }
+    content["space"]["batch_size"] = {"int": [0, 8]}
+    content["space"]["averaging"] = 0.9
+    content["space"]["finetuning"]["choose"]["lora"]["rnak"] = 4
+    content["space"]["finetuning"]["choose"]["qlora"] = {}
+    content["space"]["formulation"] = {"choose": {"token_classification": {}, "generation": {}}}
+    content["space"]["sharded"] = True
+    content["corpus"] = {"path": content["corpus"]["path"], "splits": {"train": "train", "dev": "missing"}}
+    expected = {
+        "study": "String should match pattern",
+        "budget.trials": "Input should be greater than or equal to 1 (found 0)",
+        "algorithm.startup_trials": "Input should be greater than or equal to 1 (found 0)",
+        "algorithm.sampler": "unknown sampler 'tep'",
+        "algorithm.scheduler": "unknown scheduler 'ashes'",
+        "algorithm.points_to_evaluate.0.lr": "not a dimension of the space",
+        "algorithm.points_to_evaluate.0.averaging": "renamed key; write ema_decay",
+        "space.batch_size": "Input should be greater than or equal to 1 (found 0)",
+        "space.averaging": "renamed key; write ema_decay",
+        "space.finetuning.choose.lora.rnak": "unknown key of lora",
+        "space.finetuning.qlora": "needs an NVIDIA GPU",
+        "space.formulation.generation": "cannot go with task concepts and backbones that are encoders",
+        "space.sharded": "a trial has one process",
+        "corpus.splits.dev": "no documents in",
+    }
+    faults = read_faults(write_space(content))
+    for path, message in expected.items():
+        assert [line for line in faults if line.startswith(f"space.yaml: {path}: ") and message in line], (path, faults)
+    assert len(set(faults)) == len(faults)
+
+
+def test_one_fault_gives_one_line(space_content: Content, write_space: WriteSpace) -> None:
+    for override in (
+        "task=concept",
+        "resources.workers_per_trial=0",
+        "space.batch_size={choose: [0, 8]}",
+        "space.window_tokens=7",
+        "space.formulation=generation",
+        "space.backbone={int: [2, 1]}",
+        "backbones.tiny=3",
+        "algorithm.sampler=tep",
+    ):
+        assert len(read_faults(write_space(space_content), override)) == 1, override
+
+
+@pytest.mark.parametrize("block", ["version", "study", "corpus", "space"])
+def test_a_missing_block_does_not_hide_other_faults(
+    space_content: Content, write_space: WriteSpace, block: str
+) -> None:
+    content = {key: value for key, value in space_content.items() if key != block}
+    faults = read_faults(write_space(content), "algorithm.sampler=tep")
+    assert f"space.yaml: {block}: Field required" in faults
+    assert any(line.startswith("space.yaml: algorithm.sampler: unknown sampler") for line in faults)
+
+
+def test_a_search_requires_the_corpus_and_a_plan_does_not(space_content: Content, write_space: WriteSpace) -> None:
+    file = write_space(space_content)
+    with pytest.raises(InputError, match=r"space\.yaml: corpus\.path: no folder /no/such/folder"):
+        validate_space(str(file), ["corpus.path=/no/such/folder"])
+    planned = search.plan(file, ["corpus.path=/no/such/folder"], samples=1)
+    assert "no folder /no/such/folder" in planned.note
+    faults = read_faults(file, "corpus.path=/no/such/folder", "space.batch_size=0")
+    assert len(faults) == 2
+
+
+def test_a_parameter_combination_that_a_method_refuses_is_a_fault(
+    space_content: Content, write_space: WriteSpace
+) -> None:
+    override = "space.finetuning={lora: {layers_from: 0.5, layers_to: 0.5}}"
+    (fault,) = read_faults(write_space(space_content), override)
+    assert fault == "space.yaml: space.finetuning.lora: layers_from must be below layers_to"
