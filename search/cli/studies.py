@@ -53,9 +53,10 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Validate a space, count its configurations and show some with their size, without training."""
-    from search.api import plan as plan_space
+    from search.config.validation import validate_space
+    from search.study.plan import plan_search
 
-    planned = plan_space(space, overrides or (), samples=samples)
+    planned = plan_search(validate_space(space, overrides or (), require_corpus=False), samples)
     file = planned.file
     if as_json:
         print_json(planned.as_json())

@@ -18,7 +18,7 @@ WriteSpace = Callable[[Mapping[str, Any]], Path]
 
 
 def read_faults(file: Path, *overrides: str) -> list[str]:
-    """Return the faults that `search.plan`, the function behind `clinie plan`, reports."""
+    """Return the faults that `search.plan`, as `clinie plan` does, reports."""
     with pytest.raises(InputError) as caught:
         search.plan(file, overrides)
     return [str(problem) for problem in caught.value.problems]
