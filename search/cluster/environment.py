@@ -1,7 +1,7 @@
-"""Ray's environment, which it reads when it is imported: every module that imports Ray imports this first.
+"""Environment variables for Ray, which reads them at import time: modules that import Ray import this one first.
 
-No second output engine, no result files beside the ledger, quick health checks; and a token for a
-local Ray, which listens on all interfaces and would otherwise let anybody in.
+The settings disable Tune's own result files and console output, which duplicate the ledger and the progress display,
+and shorten health checks. A local Ray listens on all interfaces, so it gets a random token for authentication.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_maximum_startup_concurrency": "16",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # A trial that failed before its first epoch has no metric to show.
+    # A trial that failed before its first epoch reports no metric.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # Tune's own handler would end its loop without asking the search's stopper.
+    # Tune's own handler would end its loop without calling the search's stopper.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 

@@ -1,6 +1,6 @@
-"""A search as a RayJob of KubeRay: a cluster that starts for it, scales with it and goes with it.
+"""A KubeRay RayJob for a search: Kubernetes starts a Ray cluster for the job, scales it, and deletes it afterwards.
 
-Source: the API reference of KubeRay's ray.io/v1; ``rayjob.schema.json`` beside this file says what of it is used.
+Source: API reference of KubeRay's ray.io/v1; ``rayjob.schema.json`` in this folder is a schema of the used part.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ USER = 1000
 def render_ray_job(
     job: SearchJob, file: SpaceFile, *, image: str, volume_claim: str, secret: str, workers: int
 ) -> list[dict[str, Any]]:
-    """The manifests of a search: a ConfigMap with its space, and the RayJob.
+    """Return the manifests of a search: a ConfigMap with its space file, and the RayJob.
 
     Args:
         job: The search.
-        file: Its space, whose resources become the workers'.
-        image: A container image with clinie.
-        volume_claim: A volume that all pods mount.
-        secret: Its keys become environment variables of all pods; nothing secret stands in the manifest.
-        workers: Most workers at once.
+        file: Its space file; ``resources`` sets the CPUs and GPUs of a worker pod.
+        image: Container image with clinie.
+        volume_claim: Persistent volume claim that all pods mount.
+        secret: Secret whose keys become environment variables of all pods; the manifest contains only its name.
+        workers: Maximum number of worker pods.
     """
     name = f"clinie-{file.study}".lower().replace("_", "-").replace(".", "-")[:50].rstrip("-")
     resources = file.resources
-    needs = {"cpu": f"{max(1, round(resources.cpus_per_worker))}", "memory": f"{WORKER_MEMORY_GIB}Gi"}
+    worker_size = {"cpu": f"{max(1, round(resources.cpus_per_worker))}", "memory": f"{WORKER_MEMORY_GIB}Gi"}
     if resources.gpus_per_worker:
-        needs["nvidia.com/gpu"] = "1"
+        worker_size["nvidia.com/gpu"] = "1"
 
-    def template(container: str, size: dict[str, str]) -> dict[str, Any]:
+    def make_template(container: str, size: dict[str, str]) -> dict[str, Any]:
         return {
             "spec": {
                 "securityContext": {"runAsNonRoot": True, "runAsUser": USER, "fsGroup": USER},
@@ -83,7 +83,7 @@ def render_ray_job(
                     "enableInTreeAutoscaling": True,
                     "headGroupSpec": {
                         "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
-                        "template": template("ray-head", HEAD),
+                        "template": make_template("ray-head", HEAD),
                     },
                     "workerGroupSpecs": [
                         {
@@ -92,7 +92,7 @@ def render_ray_job(
                             "minReplicas": 0,
                             "maxReplicas": workers,
                             "rayStartParams": {},
-                            "template": template("ray-worker", needs),
+                            "template": make_template("ray-worker", worker_size),
                         }
                     ],
                 },

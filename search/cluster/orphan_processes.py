@@ -1,8 +1,7 @@
-"""Processes that a killed driver leaves behind, ended by the next one.
+"""Orphan processes: processes of a local Ray whose driver was killed.
 
-A driver that starts a Ray of its own writes down that Ray's processes. Killed before it could end them it leaves two
-agents; the next search in the same home ends them, each by its pid and the time it was started, which no other process
-shares.
+A driver that starts a local Ray records its processes in the home folder. A killed driver leaves two of Ray's agents
+running. The next search in the same home ends them; a process is identified by its pid and start time.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ GRACE_SECONDS = 5.0
 
 @contextmanager
 def record_processes(folder: Path) -> Iterator[None]:
-    """Within this context the processes that this one has started are written down.
+    """Record the processes that this one has started; remove the record at the end of the context.
 
     Args:
-        folder: Where; one file a driver.
+        folder: Folder for the records, with one file per driver.
     """
     own = psutil.Process()
     family = [own, *own.children(recursive=True)]
@@ -39,26 +38,26 @@ def record_processes(folder: Path) -> Iterator[None]:
 
 
 def end_orphans(folder: Path) -> None:
-    """End the processes of drivers that are gone.
+    """End the recorded processes of drivers that no longer run.
 
     Args:
-        folder: Where they were written down.
+        folder: Folder with the records.
     """
     for file in folder.glob("*.json"):
         (driver, *rest) = json.loads(file.read_text(encoding="ascii"))
-        if _alive(*driver) is not None:
+        if _find_process(*driver) is not None:
             continue
-        left = [process for process in (_alive(*entry) for entry in rest) if process is not None]
-        for process in left:
+        orphans = [process for process in (_find_process(*entry) for entry in rest) if process is not None]
+        for process in orphans:
             process.terminate()
-        _, stubborn = psutil.wait_procs(left, timeout=GRACE_SECONDS)
-        for process in stubborn:
+        _, running = psutil.wait_procs(orphans, timeout=GRACE_SECONDS)
+        for process in running:
             process.kill()
         file.unlink(missing_ok=True)
 
 
-def _alive(pid: int, started: float) -> psutil.Process | None:
-    """The process of a pid if it is the one that was started then, and our own."""
+def _find_process(pid: int, started: float) -> psutil.Process | None:
+    """Return the running process with this pid and start time if it belongs to this user."""
     try:
         process = psutil.Process(pid)
         same = process.create_time() == started and process.uids().real == os.getuid()

@@ -1,4 +1,4 @@
-"""The connection to Ray: a local one that this process starts, or a cluster that runs already."""
+"""The connection to Ray: a local Ray that this process starts, or a cluster that is already running."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from search.cluster.orphan_processes import end_orphans, record_processes
 __all__ = ["ray_session"]
 
 PROCESSES = "ray-processes"
-"""Folder of a home in which the processes of a local Ray are written down."""
+"""Folder within the home folder that records the processes of a local Ray."""
 
 
 @contextmanager
 def ray_session(folder: Path, *, cpus: int | None = None) -> Iterator[None]:
-    """Connect to Ray for the length of a search.
+    """Connect to Ray within this context.
 
-    A cluster is joined if ``RAY_ADDRESS`` names one; a connection that this process already has is
-    used and left as it is; otherwise a local Ray is started, and ended with the search.
+    An existing connection of this process is reused and stays open. Otherwise the context joins the cluster that
+    ``RAY_ADDRESS`` names, or starts a local Ray and shuts it down at the end.
 
     Args:
-        folder: Becomes the working folder while Ray starts: Ray's workers import from it, and a
-            user's own ``search.py`` in the current folder would shadow ours there.
-        cpus: Cores of a local Ray; all if left out.
+        folder: Working folder within the context. Ray's workers import from it, and a user's ``search.py`` in the
+            current folder would shadow this package.
+        cpus: Number of CPU cores of a local Ray; all cores if None.
     """
     if ray.is_initialized():
         yield
@@ -44,10 +44,10 @@ def ray_session(folder: Path, *, cpus: int | None = None) -> Iterator[None]:
             started: AbstractContextManager[None] = nullcontext()
         else:
             end_orphans(folder / PROCESSES)
-            # By its own account "local": without an address it would join whatever Ray runs on this machine.
+            # Without the address "local", Ray would join any Ray that runs on this machine.
             ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             started = record_processes(folder / PROCESSES)
-        # Why a trial failed stands in the ledger and in the progress display, in one line.
+        # The ledger and the progress display report why a trial failed.
         logging.getLogger("ray").setLevel(logging.ERROR)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         with started:

@@ -1,8 +1,8 @@
-"""A search as a job on a Ray cluster: its driver runs there, so that whoever sent it may close the laptop.
+"""Searches as jobs on a Ray cluster: the driver runs on the cluster, independently of the submitting machine.
 
-What is sent is one space file, its overrides applied. The cluster has clinie already (cluster.yaml installs it), or
-gets this one's sources along with the job. Passwords are not sent: whatever is part of a job is shown to all who may
-look at jobs, so the cluster's own environment holds ``CLINIE_LEDGER`` and the like.
+A job contains one space file with its overrides applied. clinie is installed on the cluster (see cluster.yaml), or its
+sources are uploaded with the job. Jobs contain no passwords, because everyone with access to the cluster can read
+them; variables such as ``CLINIE_LEDGER`` are set in the cluster's own environment.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ __all__ = ["DEFAULT_ADDRESS", "ENVIRONMENT", "SPACE_FILE", "Jobs", "SearchJob", 
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
-"""Of a job: the seconds that a driver may take to end its trials in order; Ray would give it three."""
+"""Environment of a job: seconds that a driver may take to stop cleanly; Ray's default is three."""
 SPACE_FILE = "space.yaml"
 
 
 @dataclass(frozen=True)
 class SearchJob:
-    """What to run on the cluster.
+    """A search to run on a cluster.
 
     Args:
-        file: The space, validated; its corpus paths are the cluster's. None to go on with a study.
-        study: Its name.
-        home: The home folder on the cluster.
-        tracking_uri: The MLflow that the cluster's driver reaches; None for the environment's or the home's own.
-        allow_text: Whether failure reasons may carry an error's own words.
+        file: The validated space file, with corpus paths on the cluster; None to resume a study.
+        study: Name of the study.
+        home: Home folder on the cluster.
+        tracking_uri: URL of MLflow as the cluster reaches it; None for the cluster's environment or home folder.
+        allow_text: Let failure reasons quote error messages.
     """
 
     file: SpaceFile | None
@@ -53,28 +53,34 @@ class SearchJob:
     allow_text: bool = False
 
     def make_entrypoint(self, folder: str = "") -> str:
-        """The driver's command.
+        """Return the shell command of the driver.
 
         Args:
-            folder: Where the space's file is; the driver's working folder if left out.
+            folder: Folder of the space file; the driver's working folder if empty.
         """
-        what = ["search", posixpath.join(folder, SPACE_FILE)] if self.file is not None else ["resume", self.study]
-        words = ["python", "-m", "search.cli", *what, "--home", self.home]
-        words += ["--tracking-uri", self.tracking_uri] if self.tracking_uri else []
-        words += ["--allow-text"] if self.allow_text else []
-        return shlex.join(words)
+        command = ["search", posixpath.join(folder, SPACE_FILE)] if self.file is not None else ["resume", self.study]
+        arguments = ["python", "-m", "search.cli", *command, "--home", self.home]
+        arguments += ["--tracking-uri", self.tracking_uri] if self.tracking_uri else []
+        arguments += ["--allow-text"] if self.allow_text else []
+        return shlex.join(arguments)
 
 
 def render_space(file: SpaceFile) -> str:
-    """A space as the YAML that goes along with its job."""
+    """Return a space file as YAML text."""
     return str(yaml.safe_dump(file.model_dump(mode="json", exclude_none=True), sort_keys=False))
 
 
 def make_job(file: SpaceFile, home: str, *, tracking_uri: str | None = None, allow_text: bool = False) -> SearchJob:
-    """A search of a space as a job.
+    """Return the job that searches a space.
+
+    Args:
+        file: The space file.
+        home: Home folder on the cluster.
+        tracking_uri: As for :class:`SearchJob`.
+        allow_text: As for :class:`SearchJob`.
 
     Raises:
-        InputError: If a corpus or the home is named by a path that means something else on the cluster.
+        InputError: If a corpus path or the home folder is relative, or the URL contains a user name or password.
     """
     for at, source in enumerate(file.corpus):
         if not os.path.isabs(source.path):
@@ -88,21 +94,21 @@ def make_job(file: SpaceFile, home: str, *, tracking_uri: str | None = None, all
         remedy = "set CLINIE_TRACKING_URI in the cluster's environment"
         fail(
             "--tracking-uri",
-            "a URL with an account in it would be shown with the job",
-            allowed="one without",
+            "the URL contains a user name or password, which everyone with access to the cluster could read",
+            allowed="a URL without them",
             remedy=remedy,
         )
     return SearchJob(file, file.study, home, tracking_uri, allow_text)
 
 
 class Jobs:
-    """The jobs of a cluster.
+    """Client for the jobs of a cluster.
 
     Args:
-        address: URL of Ray's dashboard.
+        address: URL of the cluster's Ray dashboard.
 
     Raises:
-        InputError: If it does not answer or does not know the token.
+        InputError: If the dashboard does not answer or rejects the token.
     """
 
     def __init__(self, address: str) -> None:
@@ -111,20 +117,20 @@ class Jobs:
             self._client = JobSubmissionClient(address)
         except AuthenticationError:
             remedy = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
-            fail("--address", f"the cluster at {address} does not know this token", remedy=remedy)
+            fail("--address", f"the cluster at {address} rejects the token", remedy=remedy)
         except (ConnectionError, requests.RequestException):
             remedy = "forward the port: ray attach cluster.yaml -p 8265"
-            fail("--address", f"no Ray dashboard answers at {address}", allowed="the URL of one", remedy=remedy)
+            fail("--address", f"no Ray dashboard answers at {address}", allowed="the URL of a dashboard", remedy=remedy)
 
     def submit(self, job: SearchJob, *, with_sources: bool) -> str:
-        """Send a search.
+        """Submit a search.
 
         Args:
-            job: What to run.
-            with_sources: Send this clinie's sources along, in place of the cluster's own.
+            job: The search.
+            with_sources: Upload the sources of the local clinie, to be used instead of the cluster's.
 
         Returns:
-            The job's id.
+            Id of the job.
         """
         environment: dict[str, Any] = {"env_vars": ENVIRONMENT}
         if with_sources:
@@ -143,10 +149,10 @@ class Jobs:
         return id_
 
     def find(self, name: str) -> JobDetails:
-        """A job by its id, or the newest one of a study.
+        """Return the job with this id, or the newest job of a study with this name.
 
         Raises:
-            InputError: If there is none.
+            InputError: If there is no such job.
         """
         jobs = self.list_jobs()
         found = [job for job in jobs if name in (job.submission_id, (job.metadata or {}).get("clinie.study"))]
@@ -156,32 +162,32 @@ class Jobs:
         return found[0]
 
     def list_jobs(self) -> list[JobDetails]:
-        """Clinie's jobs, the newest one first."""
+        """Return the jobs that clinie has submitted, newest first."""
         jobs = [job for job in self._client.list_jobs() if (job.metadata or {}).get("clinie.study")]
         return sorted(jobs, key=lambda job: -(job.start_time or 0))
 
     def read_logs(self, name: str) -> str:
-        """What a job's driver has printed so far."""
+        """Return the output of a job's driver so far."""
         return str(self._client.get_job_logs(self.find(name).submission_id))
 
     def stream_logs(self, name: str) -> Iterator[str]:
-        """What a job's driver prints, until it ends."""
+        """Yield the output of a job's driver until the job ends."""
         import asyncio
 
         stream = self._client.tail_job_logs(self.find(name).submission_id)
 
-        async def piece() -> str | None:
+        async def read_next() -> str | None:
             return await anext(stream, None)
 
         with asyncio.Runner() as runner:
-            while (text := runner.run(piece())) is not None:
+            while (text := runner.run(read_next())) is not None:
                 yield text
 
     def stop(self, name: str) -> str:
-        """Ask a job's driver to end its trials in order; a resume goes on with them.
+        """Request a clean stop of a job's driver; its trials can be resumed.
 
         Returns:
-            The job's id.
+            Id of the job.
         """
         id_ = str(self.find(name).submission_id)
         self._client.stop_job(id_)

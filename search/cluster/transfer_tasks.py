@@ -1,4 +1,4 @@
-"""The transfer protocol on Ray: a task for each corpus left out and each seed, as many at once as there is room for."""
+"""The transfer protocol on Ray: one task per left-out corpus and seed, in parallel as resources allow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["TransferFailed", "run_transfers"]
 
 
 class TransferFailed(RuntimeError):
-    """A training of the protocol failed; the message is its reason and holds no document text."""
+    """A training of the transfer protocol failed; the message is the reason and contains no document text."""
 
 
 def run_transfers(
@@ -31,23 +31,23 @@ def run_transfers(
     folder: Path,
     allow_text: bool,
 ) -> Iterator[TransferResult]:
-    """Run the protocol.
+    """Run the transfer protocol.
 
     Args:
-        configs: What to train, one for each seed.
-        corpora: Each by its name.
-        shots: Numbers of documents of the corpus left out; 0 is always among the results.
-        shot_epochs: How often those documents are trained on.
-        split: On which split of the corpus left out to score.
-        resources: What one training takes.
-        folder: Takes the models; what is there already is not trained again.
-        allow_text: Whether reasons may carry an error's own words.
+        configs: Configurations to train, one per seed.
+        corpora: Corpora by name.
+        shots: Numbers of documents of the left-out corpus to train on; 0 is always part of the results.
+        shot_epochs: Number of epochs on those documents.
+        split: Split of the left-out corpus to score on.
+        resources: Resources of one training.
+        folder: Folder for the models; finished trainings in it are reused.
+        allow_text: Let failure reasons quote error messages.
 
     Yields:
-        Each result, as soon as it is there.
+        Results in the order in which they finish.
 
     Raises:
-        TransferFailed: If a training failed; the others have then been stopped.
+        TransferFailed: If a training failed; the others have been cancelled.
     """
     shared = ray.put(dict(corpora))
     task = ray.remote(_leave_one_out).options(
@@ -95,21 +95,21 @@ def _leave_one_out(
     threads: int,
     allow_text: bool,
 ) -> Iterator[TransferResult | str]:
-    """All results of one corpus left out and one seed; a reason in words where it failed."""
+    """Yield the results for one left-out corpus and one seed; after a failure, its reason as a string."""
     import torch
 
     from clinie_core.modeling.model_cache import ModelCache
     from clinie_core.training.transfer import few_shot_result, zero_shot_result
 
     torch.set_num_threads(threads)
-    config, every, shelf = TrialConfig.model_validate_json(config_json), ray.get(corpora[0]), ModelCache()
+    config, by_name, shelf = TrialConfig.model_validate_json(config_json), ray.get(corpora[0]), ModelCache()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield zero_shot_result(config, every, holdout, folder, split=split, shelf=shelf)
+        yield zero_shot_result(config, by_name, holdout, folder, split=split, shelf=shelf)
         for count in shots:
             if count:
                 yield few_shot_result(
-                    config, every[holdout], holdout, folder, count, epochs=shot_epochs, split=split, shelf=shelf
+                    config, by_name[holdout], holdout, folder, count, epochs=shot_epochs, split=split, shelf=shelf
                 )
-    except Exception as error:  # a traceback in Ray's logs could quote a note
+    except Exception as error:  # Ray would log a traceback, which could quote a note
         yield failure_reason(error, allow_text=allow_text)

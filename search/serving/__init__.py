@@ -1,1 +1,1 @@
-"""A registered model behind HTTP, on Ray Serve."""
+"""HTTP service for a registered model, on Ray Serve."""

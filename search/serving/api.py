@@ -1,6 +1,6 @@
-"""What the service takes and gives: requests, answers, limits, and errors that never repeat a note.
+"""The HTTP interface of the service: requests, responses, size limits, and errors that never quote a note.
 
-Its OpenAPI description is at ``/openapi.json`` and, for people, at ``/docs``.
+The service publishes its OpenAPI description at ``/openapi.json`` and as a page at ``/docs``.
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = ["MAX_NOTES", "Extraction", "Health", "Notes", "PredictionFailed", "Predictions", "TooLarge", "make_api"]
 
 MAX_NOTES = 256
-"""Most notes in one request."""
-JSON_TYPES = ("application/json", "application/json;")
+"""Maximum number of notes in one request."""
 
 
 class Notes(BaseModel):
-    """A request: the notes to read."""
+    """A request with the notes to predict."""
 
     model_config = ConfigDict(extra="forbid")
 
     texts: list[str] = Field(
         min_length=1,
         max_length=MAX_NOTES,
-        description="Notes as text. A model of relations alone takes documents with concepts, lines of clinie's JSONL.",
+        description="Notes as plain text. A model of task relations takes lines of clinie's JSONL with concepts.",
         examples=[["Started on metformin 500 mg BID."]],
     )
 
 
 class Concept(BaseModel):
-    """A concept that was found; offsets are code points of the text, half-open."""
+    """A predicted concept; offsets are half-open and count code points of the text."""
 
     id: str
     type: str
@@ -43,7 +42,7 @@ class Concept(BaseModel):
 
 
 class Relation(BaseModel):
-    """A relation between two concepts, or two terminology entries, by their ids."""
+    """A predicted relation between two concepts, or two terminology entries, given by their ids."""
 
     type: str
     head: str
@@ -51,7 +50,7 @@ class Relation(BaseModel):
 
 
 class Extraction(BaseModel):
-    """What was found in one note."""
+    """The predictions for one note."""
 
     concepts: list[Concept]
     relations: list[Relation]
@@ -59,64 +58,64 @@ class Extraction(BaseModel):
 
 
 class Predictions(BaseModel):
-    """An answer: for each note what was found, in the order of the request."""
+    """A response with one entry per note, in the order of the request."""
 
     model: str
     documents: list[Extraction]
 
 
 class Health(BaseModel):
-    """Whether the service is ready."""
+    """The status of a service that is ready."""
 
     status: str
     model: str
 
 
 class TooLarge(Exception):
-    """A request or a note is larger than the service takes; the message says which and the limit."""
+    """A note exceeds the size limit; the message names the note and the limit."""
 
 
 class PredictionFailed(Exception):
-    """The model failed; the message says where and holds no text."""
+    """The model failed; the message gives the error's type and location without any text."""
 
 
 def make_api(max_characters: int) -> FastAPI:
-    """The application without its routes: its limits and the way it says what is wrong.
+    """Return the application with its size limits and error handlers, without routes.
 
     Args:
-        max_characters: Most characters in one note.
+        max_characters: Maximum number of characters in one note.
     """
     api = FastAPI(title="clinie", description="Concepts and relations in clinical text.", version="1")
-    # A character takes at most twelve bytes in JSON (an escaped surrogate pair).
+    # A character takes at most twelve bytes in JSON, as an escaped surrogate pair.
     max_bytes = 12 * max_characters * MAX_NOTES
 
     @api.middleware("http")
-    async def check(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def check_request(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         if request.method == "POST":
             kind = request.headers.get("content-type", "")
             if not kind.startswith("application/json"):
-                return _error(415, f"content type {kind or 'missing'!r}; send application/json")
+                return _make_error(415, f"content type {kind or 'missing'!r}; send application/json")
             length = request.headers.get("content-length", "")
             if length.isdigit() and int(length) > max_bytes:
-                return _error(413, f"{int(length):,} bytes; at most {max_bytes:,}")
+                return _make_error(413, f"{int(length):,} bytes; at most {max_bytes:,}")
         return await call_next(request)
 
     @api.exception_handler(RequestValidationError)
-    async def wrong_body(request: Request, error: RequestValidationError) -> Response:
-        # FastAPI's own answer would repeat the body, which is a note.
+    async def answer_invalid_body(request: Request, error: RequestValidationError) -> Response:
+        # FastAPI's default response would quote the body, which contains notes.
         faults = [{"where": ".".join(str(p) for p in e["loc"]), "what": e["msg"]} for e in error.errors()]
-        return _error(422, 'the body is not {"texts": ["..."]}', faults=faults)
+        return _make_error(422, 'the body is not {"texts": ["..."]}', faults=faults)
 
     @api.exception_handler(TooLarge)
-    async def too_large(request: Request, error: TooLarge) -> Response:
-        return _error(413, str(error))
+    async def answer_too_large(request: Request, error: TooLarge) -> Response:
+        return _make_error(413, str(error))
 
     @api.exception_handler(PredictionFailed)
-    async def failed(request: Request, error: PredictionFailed) -> Response:
-        return _error(500, str(error))
+    async def answer_failure(request: Request, error: PredictionFailed) -> Response:
+        return _make_error(500, str(error))
 
     return api
 
 
-def _error(status: int, message: str, **more: Any) -> JSONResponse:
+def _make_error(status: int, message: str, **more: Any) -> JSONResponse:
     return JSONResponse({"error": message, **more}, status_code=status)

@@ -1,7 +1,7 @@
-"""A registered model on Ray Serve: requests that come together are predicted in one batch.
+"""A registered model on Ray Serve; concurrent requests are predicted in one batch.
 
-Annotations are evaluated here, not kept as text: FastAPI reads them in the replica, where this module's names
-have not travelled.
+This module does not postpone the evaluation of annotations: FastAPI reads them in the replica, where the names of
+this module are not defined.
 """
 
 import search.cluster.environment  # noqa: F401  # before Ray, which reads it when it is imported
@@ -30,12 +30,12 @@ __all__ = ["serve_model"]
 
 BATCH = 16
 BATCH_WAIT_SECONDS = 0.0
-"""None: what comes while a batch is predicted is the next batch."""
+"""No waiting time: requests that arrive during a prediction form the next batch."""
 ROUTE = "/"
 
 
-def _application(name: str, folder: str, max_characters: int, threads: int) -> Any:
-    """The Serve application of one model."""
+def _make_application(name: str, folder: str, max_characters: int, threads: int) -> Any:
+    """Return the Serve application of one model."""
     api = make_api(max_characters)
 
     @serve.deployment(ray_actor_options={"num_cpus": threads}, max_ongoing_requests=256)
@@ -49,7 +49,7 @@ def _application(name: str, folder: str, max_characters: int, threads: int) -> A
 
         @api.get("/healthz")
         async def healthz(self) -> Health:
-            """Whether the model is loaded."""
+            """Return the status once the model is loaded."""
             return Health(status="ok", model=name)
 
         @api.post("/predict")
@@ -58,11 +58,11 @@ def _application(name: str, folder: str, max_characters: int, threads: int) -> A
             for number, text in enumerate(notes.texts):
                 if len(text) > max_characters:
                     raise TooLarge(f"texts.{number} has {len(text):,} characters; at most {max_characters:,}")
-            documents = [self._document(number, text) for number, text in enumerate(notes.texts)]
-            found = await asyncio.gather(*(self._batched(document) for document in documents))
-            return Predictions(model=name, documents=[Extraction.model_validate(item) for item in found])
+            documents = [self._read_document(number, text) for number, text in enumerate(notes.texts)]
+            annotations = await asyncio.gather(*(self._annotate(document) for document in documents))
+            return Predictions(model=name, documents=[Extraction.model_validate(item) for item in annotations])
 
-        def _document(self, number: int, text: str) -> Document:
+        def _read_document(self, number: int, text: str) -> Document:
             if self._extractor.task != "relations":
                 return Document(f"text-{number}", text)
             try:
@@ -70,46 +70,46 @@ def _application(name: str, folder: str, max_characters: int, threads: int) -> A
             except InputError as error:
                 from fastapi.exceptions import RequestValidationError
 
-                what = "; ".join(problem.found for problem in error.problems)
-                fault = {"loc": ("body", "texts", number), "msg": what, "type": "document", "input": None}
+                message = "; ".join(problem.found for problem in error.problems)
+                fault = {"loc": ("body", "texts", number), "msg": message, "type": "document", "input": None}
                 raise RequestValidationError([fault]) from None
 
         @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=BATCH_WAIT_SECONDS)  # type: ignore[untyped-decorator]
-        async def _batched(self, documents: list[Document]) -> list[dict[str, Any]]:
+        async def _annotate(self, documents: list[Document]) -> list[dict[str, Any]]:
             try:
                 annotated = await asyncio.to_thread(self._extractor.annotate, documents)
-            except Exception as error:  # its own words may quote a note, and Serve would log them
+            except Exception as error:  # its message may quote a note, and Serve would log it
                 raise PredictionFailed(failure_reason(error, allow_text=False)) from None
             return [annotations_to_json(document) for document in annotated]
 
-    return Service.bind()  # type: ignore[attr-defined]  # what the decorators make of the class
+    return Service.bind()  # type: ignore[attr-defined]  # the decorators turn the class into a deployment
 
 
 def serve_model(
     name: str, folder: Path, home: Path, *, host: str, port: int, max_characters: int, threads: int, ready: Any
 ) -> None:
-    """Serve a model until a signal ends it.
+    """Serve a model until SIGINT or SIGTERM.
 
     Args:
-        name: What the answers call it.
-        folder: Its extractor.
-        home: Ray's working folder.
-        host: The interface to listen on.
-        port: Its port.
-        max_characters: Most characters in one note.
-        threads: Cores that predict.
-        ready: Called once the service answers.
+        name: Name of the model in responses.
+        folder: Folder of its extractor.
+        home: Home folder; Ray's working folder.
+        host: Address of the network interface to listen on.
+        port: Port to listen on.
+        max_characters: Maximum number of characters in one note.
+        threads: Number of CPU cores for predictions.
+        ready: Callback, called once the service answers requests.
     """
     stop = threading.Event()
     with ray_session(home):
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(http_options=HTTPOptions(host=host, port=port))
         serve.run(
-            _application(name, str(folder), max_characters, threads),
+            _make_application(name, str(folder), max_characters, threads),
             route_prefix=ROUTE,
             logging_config={"log_level": "ERROR", "enable_access_log": False},
         )
-        for number in (signal.SIGINT, signal.SIGTERM):  # now, since Ray takes signals over when it starts
+        for number in (signal.SIGINT, signal.SIGTERM):  # after Ray has started, because it replaces signal handlers
             signal.signal(number, lambda *_: stop.set())
         ready()
         stop.wait()

@@ -1,1 +1,1 @@
-"""Where a study keeps its files: the home folder and object storage."""
+"""Places where a study stores its data: the home folder, and object storage for trials."""

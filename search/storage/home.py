@@ -1,4 +1,4 @@
-"""Where a study keeps what: everything is under one home folder unless a URL says otherwise."""
+"""The home folder, and the URLs of a ledger, MLflow or object storage outside it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ STORAGE_VARIABLE = "CLINIE_STORAGE"
 
 @dataclass(frozen=True)
 class Home:
-    """The home folder: ledger, MLflow database, artifacts and checkpoints of all its studies.
+    """A home folder with the ledger, MLflow database, artifacts and checkpoints of its studies.
+
+    ``ledger`` and ``storage`` default to the environment variables ``CLINIE_LEDGER`` and ``CLINIE_STORAGE``. They are
+    no command-line options, because other users of the machine can read passwords in a command line.
 
     Args:
-        root: The folder, absolute.
+        root: Absolute path of the folder.
         server: URL of an MLflow server or database; None for a database in the folder.
-        ledger: URL of the database that keeps the ledger, from the environment (a password on a command line is
-            seen by everybody on the machine); None for a journal in the folder.
-        storage: URL of object storage for checkpoints and artifacts, such as ``s3://bucket/clinie``, from the
-            environment; None for the folder.
+        ledger: URL of the ledger's database; None for a journal file in the folder.
+        storage: URL of object storage for checkpoints and artifacts, such as ``s3://bucket/clinie``; None for the
+            folder.
     """
 
     root: Path
@@ -38,15 +40,15 @@ class Home:
 
     @classmethod
     def open(cls, folder: Path, server: str | None = None, *, create: bool = False) -> Home:
-        """Take a folder as home.
+        """Open a home folder.
 
         Args:
-            folder: Any path.
-            server: As for the class.
-            create: Make it if it is not there, and check that it can be written.
+            folder: Path of the folder, absolute or relative, with ``~`` allowed.
+            server: URL of an MLflow server or database; None for a database in the folder.
+            create: Create the folder if it is missing, and check that it is writable.
 
         Raises:
-            InputError: If it is missing (without ``create``) or cannot be written.
+            InputError: If the folder is missing (without ``create``) or not writable.
         """
         root = folder.expanduser().resolve()
         if create:
@@ -56,75 +58,78 @@ class Home:
                 probe.touch()
                 probe.unlink()
             except OSError as error:
-                fail("--home", f"{root} cannot be written: {error.strerror}", allowed="a folder that can be written")
+                fail("--home", f"{root} cannot be written: {error.strerror}", allowed="a writable folder")
         elif not root.is_dir():
             fail(
                 "--home",
                 f"no folder {root}",
-                allowed="a folder that a search has made",
+                allowed="a folder that a search has created",
                 remedy="pass the --home of the search",
             )
         return cls(root, server)
 
     @property
     def ledger_file(self) -> Path:
-        """Optuna's journal, the record of all trials."""
+        """Path of the ledger's journal file."""
         return self.root / "ledger.journal"
 
     @property
     def tracking_uri(self) -> str:
-        """Where MLflow is."""
+        """URL of MLflow: a server or a database."""
         return self.server or f"sqlite:///{self.root / 'mlflow.db'}"
 
     @property
     def artifacts(self) -> str:
         """URL of MLflow's artifacts."""
-        return self._stored("artifacts") or (self.root / "artifacts").as_uri()
+        return self._object_url("artifacts") or (self.root / "artifacts").as_uri()
 
-    def _stored(self, place: str) -> str | None:
-        """The URL of a place in object storage; None without one."""
-        return f"{self.storage.rstrip('/')}/{place}" if self.storage else None
+    def _object_url(self, path: str) -> str | None:
+        """Return the URL of a path in object storage; None without object storage."""
+        return f"{self.storage.rstrip('/')}/{path}" if self.storage else None
 
     def disk_usage_mb(self, study: str) -> float:
-        """What a study's folder and its artifacts take of this disk; what is in object storage is not counted."""
+        """Return the size in MB of a study's files and artifacts in the home folder, without object storage."""
         folders = [self.study_folder(study), self.root / "artifacts" / study]
         files = (file for folder in folders for file in folder.rglob("*"))
-        return sum(status.st_size for status in map(_status, files) if status and stat.S_ISREG(status.st_mode)) / 1e6
+        return (
+            sum(status.st_size for status in map(_stat_if_exists, files) if status and stat.S_ISREG(status.st_mode))
+            / 1e6
+        )
 
     def trials_url(self, study: str) -> str | None:
-        """Where a study's trials keep what a retry or a resume needs; None for their folders on a shared disk."""
-        return self._stored(f"studies/{study}/trials")
+        """Return the object-storage URL for the training state of a study's trials; None for the home folder."""
+        return self._object_url(f"studies/{study}/trials")
 
     def ray_folder(self, study: str) -> str:
-        """Where Ray Train and Tune keep their own files, which every node must reach."""
-        return self._stored(f"studies/{study}/ray") or str(self.study_folder(study) / "ray")
+        """Return the path or URL of Ray Train's and Tune's own files, which every node must be able to reach."""
+        return self._object_url(f"studies/{study}/ray") or str(self.study_folder(study) / "ray")
 
     def study_folder(self, study: str) -> Path:
-        """What belongs to one study alone."""
+        """Return the folder of one study."""
         return self.root / "studies" / study
 
     def trial_folder(self, study: str, number: int) -> Path:
-        """Checkpoints of one trial while it runs."""
+        """Return the folder of one trial's checkpoints and training state."""
         return self.study_folder(study) / "trials" / f"{number:05d}"
 
 
 def hide_password(uri: str) -> str:
-    """A URL as it may be shown."""
+    """Return a URL without its password."""
     scheme, separator, rest = uri.partition("://")
     account, at, host = rest.rpartition("@")
     return f"{scheme}{separator}{account.partition(':')[0]}{at}{host}"
 
 
-def _status(file: Path) -> os.stat_result | None:
+def _stat_if_exists(file: Path) -> os.stat_result | None:
     try:
         return file.lstat()
-    except FileNotFoundError:  # a search may remove what a listing has just found
+    except FileNotFoundError:  # a search may remove a file after it was listed
         return None
 
 
 @cache
 def compute_source_digest() -> str:
-    """A sha256 over clinie's own sources: driver and workers must run the same code."""
+    """Return the sha256 of clinie's source files; driver and workers must run the same code."""
     state = hashlib.sha256()
     for package in (Path(clinie_core.__file__).parent, Path(__file__).parent.parent):
         for file in sorted(package.rglob("*.py")):

@@ -1,7 +1,8 @@
-"""What a trial needs to go on, in object storage: for a cluster whose machines share no disk.
+"""Training state of trials in object storage, for clusters whose machines share no disk.
 
-A trial's ``best`` and ``last`` folder are an object each, so that a reader finds an old one or a new one and never
-a part. Any URL that pyarrow opens will do; S3's address, region and keys come from the usual AWS variables.
+A trial's ``best`` and ``last`` folders are stored as one object each, so that a reader gets an old or a new version
+and never a partial one. Every URL that pyarrow can open is supported; the endpoint, region and keys of S3 are read
+from the usual AWS variables.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ __all__ = ["TrialStore", "open_file_system"]
 
 
 def open_file_system(url: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a URL and the path within it.
+    """Return the file system of a URL and the path within it.
 
     Raises:
-        InputError: If there is no such kind of storage, or it does not answer.
+        InputError: If the URL's scheme is not supported, or the storage cannot be opened.
     """
     try:
         if url.startswith("s3://"):
@@ -41,43 +42,52 @@ def open_file_system(url: str) -> tuple[fs.FileSystem, str]:
 
 
 class TrialStore:
-    """Trials' folders under a URL.
+    """Stores the training state of a study's trials under a URL.
 
     Args:
-        url: Where they are.
+        url: URL of the folder that holds all trials.
     """
 
     def __init__(self, url: str) -> None:
         self._fs, self._root = open_file_system(url)
-        self._kept: dict[Path, int] = {}  # when what is kept of each folder was written, in nanoseconds
+        self._saved: dict[Path, int] = {}  # modification time in nanoseconds of each folder's stored version
 
     def _path(self, number: int, part: str) -> str:
         return f"{self._root}/{number:05d}/{part}.tar"
 
     def save(self, number: int, folder: Path) -> None:
-        """Keep a trial's folder as it is now; ``best`` goes first, since ``last`` speaks of it.
+        """Store the present content of a trial's folder; ``best`` first, because ``last`` refers to it.
+
+        Args:
+            number: Number of the trial.
+            folder: Folder of the trial, with the subfolders ``best`` and ``last``.
 
         Raises:
-            DiskFull: If the disk of temporary files, where a folder is packed, is full.
+            DiskFull: If the disk for temporary files, where archives are packed, is full.
         """
         for part in (BEST, LAST):
             if not recover_folder(folder / part):
                 continue
-            written = max(path.stat().st_mtime_ns for path in (folder / part, *(folder / part).rglob("*")))
-            if self._kept.get(folder / part) != written:  # most epochs have no new best
-                self._put(folder / part, self._path(number, part))
-                self._kept[folder / part] = written
+            modified = max(path.stat().st_mtime_ns for path in (folder / part, *(folder / part).rglob("*")))
+            if self._saved.get(folder / part) != modified:  # most epochs do not improve on the best one
+                self._upload(folder / part, self._path(number, part))
+                self._saved[folder / part] = modified
 
-    def _put(self, folder: Path, path: str) -> None:
-        with tempfile.TemporaryDirectory() as place:
-            packed = Path(place) / "packed.tar"
+    def _upload(self, folder: Path, path: str) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            packed = Path(scratch) / "packed.tar"
             with map_disk_full(packed), tarfile.open(packed, "w") as archive:
                 archive.add(folder, arcname=folder.name)
             self._fs.create_dir(path.rpartition("/")[0], recursive=True)
             fs.copy_files(str(packed), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self._fs)
 
     def fetch(self, number: int, folder: Path, *, parts: tuple[str, ...] = (BEST, LAST)) -> None:
-        """Bring to a folder what is kept of a trial, which may be nothing.
+        """Download a trial's stored folders; no-op for folders that are not stored.
+
+        Args:
+            number: Number of the trial.
+            folder: Folder of the trial; created if needed.
+            parts: Names of the subfolders to download.
 
         Raises:
             DiskFull: If the folder's disk is full.
@@ -95,13 +105,13 @@ class TrialStore:
                 archive.extractall(folder, filter="data")
 
     def list_numbers(self) -> set[int]:
-        """Trials of which something is kept."""
+        """Return the numbers of all trials with stored folders."""
         selector = fs.FileSelector(self._root, recursive=True, allow_not_found=True)
         paths = [info.path for info in self._fs.get_file_info(selector) if info.type == fs.FileType.File]
         return {int(path.rsplit("/", 2)[1]) for path in paths}
 
     def remove(self, number: int) -> None:
-        """Drop what is kept of a trial."""
+        """Delete a trial's stored folders."""
         for part in (BEST, LAST):
             path = self._path(number, part)
             if self._fs.get_file_info(path).type != fs.FileType.NotFound:

@@ -118,7 +118,7 @@ def test_a_submitted_search_runs_on_the_cluster_is_stopped_and_goes_on_there(
     assert "corpus.path: notes is relative, and the search runs on the cluster" in relative.stderr
     stranger = clinie("submit", space, *there, "--home", home, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
     assert stranger.returncode == 2
-    assert "does not know this token" in stranger.stderr
+    assert "rejects the token" in stranger.stderr
 
     sent = clinie("submit", space, *there, "--home", home, "--json", **client)
     assert sent.returncode == 0, sent.stderr
