@@ -16,7 +16,8 @@ from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.loading import CorpusSource
 from search.config.space_file import Algorithm, Budget, Resources, SpaceFile
 from search.config.validation import build_space
-from search.ledger.ledger import Ledger, State, open_storage
+from search.ledger.ledger import Ledger, open_storage
+from search.ledger.records import State
 from search.pool.pool import WorkerPool
 from search.pool.queue import Job
 from search.pool.worker import OnReport, Program

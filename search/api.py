@@ -17,7 +17,8 @@ from rich.console import Console
 from search.config.description import describe_config
 from search.config.space_file import SpaceFile
 from search.config.validation import validate_space
-from search.ledger.ledger import Ledger, TrialRecord, open_storage, study_names
+from search.ledger.ledger import Ledger, open_storage, study_names
+from search.ledger.records import TrialRecord
 from search.storage.home import Home
 from search.study.lock import is_running
 from search.study.plan import SearchPlan, plan_search

@@ -25,7 +25,7 @@ from search.analysis.comparisons import (
     corrected_best,
     trend,
 )
-from search.ledger.ledger import TrialRecord
+from search.ledger.records import TrialRecord
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

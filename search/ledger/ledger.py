@@ -1,10 +1,9 @@
-"""The ledger: the one record of which trials exist, what they scored, and how they ended.
+"""The ledger: stores all trials of a study with their scores and their state, in an Optuna storage.
 
-It is an Optuna storage (a journal file by default, a database by URL) and the only module, beside
-the samplers, that imports Optuna. A trial that was stopped early stands as PRUNED with every
-epoch's value, a finished one as COMPLETE with its best epoch's, a crashed one as FAIL with its reason.
-A trial that was under way when its driver ended stays RUNNING and is taken up again by a resume, also one that
-was not drawn in whole: a draw depends on the seed, the trial's number and the trials before it, and on nothing else.
+A trial that was stopped early is stored as PRUNED with the values of all its epochs, a finished trial as COMPLETE
+with the values of its best epoch, and a failed trial as FAIL with its reason. A trial that was running when its
+driver process ended stays RUNNING, and a resume continues it. This includes a trial whose draw was not completed:
+a draw depends only on the seed, the trial's number and the earlier trials, so it is repeated.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -27,87 +24,23 @@ from search.config.domains import Scalar
 from search.config.objectives import Objective
 from search.config.search_space import SearchSpace
 from search.config.space_file import Algorithm
+from search.ledger.records import INFEASIBLE, OPTUNA_STATES, State, TrialRecord, make_record
 from search.ledger.samplers import make_sampler
 from search.ledger.storage import open_storage
 from search.storage.home import Home
 
-__all__ = ["ENDED", "Ledger", "State", "Storage", "TrialRecord", "open_storage", "study_names"]
+__all__ = ["Ledger", "Storage", "open_storage", "study_names"]
 
 Storage = BaseStorage
-State = Literal["running", "interrupted", "complete", "pruned", "infeasible", "failed"]
-ENDED: tuple[State, ...] = ("complete", "pruned", "infeasible", "failed")
-"""How a trial can have ended; an infeasible one did not fit into memory, a constraint to Optuna's samplers."""
-FINISHED: Mapping[TrialState, State] = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
-LATE = "late."
-INFEASIBLE = "infeasible"
-LEAST_FOR_IMPORTANCE = 10
-ENDS = {**{state: end for end, state in FINISHED.items()}, "infeasible": TrialState.PRUNED}
+LATE_PREFIX = "late."
+"""Prefix of the study attributes that hold what a trial's end came too early for: ``late.NUMBER.NAME``."""
+MIN_TRIALS_FOR_IMPORTANCES = 10
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=ExperimentalWarning, module=r"optuna|search")
 
 
-@dataclass(frozen=True)
-class TrialRecord:
-    """One trial as the ledger has it.
-
-    Args:
-        number: Its number in the study, from 0.
-        state: How it stands.
-        config: Its configuration; None if it was never drawn in whole.
-        parameters: The searched dimensions, by path.
-        epochs: Metrics by epoch.
-        reason: Why it failed or was interrupted.
-        run_id: Its MLflow run.
-        checkpoint: URI of its best checkpoint.
-    """
-
-    number: int
-    state: State
-    config: TrialConfig | None
-    parameters: dict[str, Any]
-    epochs: dict[int, dict[str, float]] = field(default_factory=dict)
-    reason: str | None = None
-    run_id: str | None = None
-    checkpoint: str | None = None
-    started: datetime | None = None
-    ended: datetime | None = None
-
-    @property
-    def best_epoch(self) -> int | None:
-        """The epoch whose checkpoint is kept: the first with the highest selection score."""
-        if self.config is None or not self.epochs:
-            return None
-        metric = self.config.selection
-        return max(sorted(self.epochs), key=lambda e: self.epochs[e].get(metric, -math.inf))
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The metrics of the best epoch; empty before the first epoch."""
-        return dict(self.epochs[self.best_epoch]) if self.best_epoch is not None else {}
-
-    def as_json(self) -> dict[str, Any]:
-        """The record for ``--json``."""
-        return {
-            "number": self.number,
-            "state": self.state,
-            "parameters": self.parameters,
-            "metrics": self.metrics,
-            "best_epoch": self.best_epoch,
-            "epochs": len(self.epochs),
-            "reason": self.reason,
-            "run_id": self.run_id,
-            "checkpoint": self.checkpoint,
-            "started": self.started.isoformat() if self.started else None,
-            "ended": self.ended.isoformat() if self.ended else None,
-        }
-
-
 class _TrialChooser:
-    """Lets an Optuna trial draw the dimensions of a space."""
+    """A :class:`search.config.domains.Chooser` that draws with an Optuna trial."""
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
@@ -123,19 +56,21 @@ class _TrialChooser:
 
 
 def study_names(home: Home) -> list[str]:
-    """The studies in a home's ledger."""
+    """Return the sorted names of the studies in a home folder's ledger."""
     if home.ledger is None and not home.ledger_file.exists():
         return []
     return sorted(optuna.get_all_study_names(open_storage(home)))
 
 
 class Ledger:
-    """One study's trials.
+    """The trials of one study.
+
+    Use :meth:`create` for a new study and :meth:`open` for one that exists.
 
     Args:
-        storage: Where it is kept.
-        study: The Optuna study behind it; see :meth:`create` and :meth:`open`.
-        algorithm: The sampler to draw by; none is needed to read.
+        storage: The Optuna storage of the study.
+        study: The Optuna study.
+        algorithm: The sampler that draws new trials; None for a ledger that is only read.
     """
 
     def __init__(self, storage: BaseStorage, study: optuna.Study, algorithm: Algorithm | None = None) -> None:
@@ -143,8 +78,8 @@ class Ledger:
         self._study = study
         self._algorithm = algorithm
         self._trials: dict[int, Trial] = {}
-        self._torn: list[FrozenTrial] | None = None  # begun by a driver that ended before they were drawn in whole
-        self._waiting: list[int] = []  # points to try first that nobody has begun
+        self._incomplete: list[FrozenTrial] | None = None  # trials of an earlier driver without a complete draw
+        self._enqueued: list[int] = []  # numbers of the points to evaluate first that no driver has started
 
     @classmethod
     def create(
@@ -155,20 +90,21 @@ class Ledger:
         algorithm: Algorithm,
         attributes: Mapping[str, Any],
     ) -> Ledger:
-        """Begin a study.
+        """Create a study.
 
         Args:
-            storage: Where it is kept.
-            name: Its name.
-            objectives: What it optimizes.
-            algorithm: Its sampler, and the points to try first.
-            attributes: What belongs to the study as a whole, as JSON values.
+            storage: Storage of the new study.
+            name: Name of the study.
+            objectives: Metrics that the study optimizes, the main one first.
+            algorithm: The sampler, and the points to evaluate first.
+            attributes: Attributes of the study, as JSON values.
 
         Raises:
-            InputError: If there is a study of that name.
+            InputError: If a study of that name exists.
         """
         if name in optuna.get_all_study_names(storage):
-            fail("study", f"study {name!r} exists", allowed="a new name", remedy=f"go on with it: clinie resume {name}")
+            remedy = f"continue it with: clinie resume {name}"
+            fail("study", f"study {name!r} exists", allowed="a new name", remedy=remedy)
         study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -187,124 +123,131 @@ class Ledger:
         """Open a study that exists.
 
         Args:
-            storage: Where it is kept.
-            name: Its name.
-            algorithm: The sampler to go on with; none is needed to read.
+            storage: Storage of the study.
+            name: Name of the study.
+            algorithm: The sampler that draws new trials; None to read only.
 
         Raises:
             InputError: If there is no study of that name.
         """
         names = optuna.get_all_study_names(storage)
         if name not in names:
-            fail(
-                "study", f"no study {name!r} in this home", allowed="one of " + (", ".join(sorted(names)) or "none yet")
-            )
+            allowed = "one of " + (", ".join(sorted(names)) or "none yet")
+            fail("study", f"no study {name!r} in this home", allowed=allowed)
         return cls(storage, optuna.load_study(storage=storage, study_name=name), algorithm)
 
     @property
     def name(self) -> str:
-        """The study's name."""
+        """Name of the study."""
         return self._study.study_name
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What belongs to the study as a whole."""
+        """Attributes of the study, by name."""
         return dict(self._study.user_attrs)
 
     def set_attribute(self, key: str, value: object) -> None:
-        """Keep something that belongs to the study as a whole, as a JSON value."""
+        """Store an attribute of the study, a JSON value."""
         self._study.set_user_attr(key, value)
 
     @property
     def metrics(self) -> list[str]:
-        """The objectives' metrics, the first one first."""
+        """Metrics of the objectives, the main one first."""
         return list(self._study.user_attrs["objectives"])
 
     @property
     def maximized(self) -> bool:
-        """Whether more of the first objective is better."""
+        """Whether a higher value of the main objective is better."""
         return self._study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
 
     def ask(self, space: SearchSpace) -> tuple[int, TrialConfig]:
-        """Take up a new trial.
+        """Create a trial and draw its configuration.
 
         Args:
             space: The space to draw from.
 
         Returns:
-            The trial's number and configuration.
+            Number and configuration of the trial.
         """
-        trial = self._next()
+        trial = self._create_trial()
         self._trials[trial.number] = trial
         config = space.suggest(_TrialChooser(trial))
         trial.set_user_attr("config", config.model_dump(mode="json"))
         return trial.number, config
 
-    def _next(self) -> Trial:
-        """A trial to draw: one that was begun and not drawn in whole, else a new one."""
-        assert self._algorithm is not None, "a ledger that draws is opened with an algorithm"
-        if self._torn is None:  # looked for once: what an earlier driver has left changes no more
+    def _create_trial(self) -> Trial:
+        """Return a trial to draw: one whose draw an earlier driver did not complete, else a new one."""
+        assert self._algorithm is not None, "a ledger that draws trials needs an algorithm"
+        if self._incomplete is None:  # read once: trials of an earlier driver do not change any more
             trials = self._study.get_trials(deepcopy=False)
-            self._torn = [t for t in trials if t.state == TrialState.RUNNING and "config" not in t.user_attrs]
-            self._waiting = [trial.number for trial in trials if trial.state == TrialState.WAITING]
-        if self._torn:
-            torn = self._torn.pop(0)
-            self._study.sampler = make_sampler(self._algorithm, torn.number)
-            return Trial(self._study, torn._trial_id)
-        number = self._waiting.pop(0) if self._waiting else self._storage.get_n_trials(self._study._study_id)
+            self._incomplete = [t for t in trials if t.state == TrialState.RUNNING and "config" not in t.user_attrs]
+            self._enqueued = [trial.number for trial in trials if trial.state == TrialState.WAITING]
+        if self._incomplete:
+            incomplete = self._incomplete.pop(0)
+            self._study.sampler = make_sampler(self._algorithm, incomplete.number)
+            return Trial(self._study, incomplete._trial_id)
+        number = self._enqueued.pop(0) if self._enqueued else self._storage.get_n_trials(self._study._study_id)
         self._study.sampler = make_sampler(self._algorithm, number)
         return self._study.ask()
 
     def interrupted_trials(self) -> list[TrialRecord]:
-        """Trials whose driver ended before them, in order of number."""
+        """Return the drawn trials that have not ended, in order of number."""
         return [record for record in self.records() if record.state in ("running", "interrupted") and record.config]
 
     def resume_trial(self, number: int) -> None:
-        """Go on with an interrupted trial."""
-        self._handle(number).set_user_attr("interrupted", None)
+        """Mark an interrupted trial as running."""
+        self._get_trial(number).set_user_attr("interrupted", None)
 
-    def _handle(self, number: int) -> Trial:
+    def _get_trial(self, number: int) -> Trial:
         if number not in self._trials:
-            self._trials[number] = Trial(self._study, self._id(number))
+            self._trials[number] = Trial(self._study, self._get_trial_id(number))
         return self._trials[number]
 
-    def _id(self, number: int) -> int:
-        """A trial's id in the storage, without a list of all trials, which grows."""
+    def _get_trial_id(self, number: int) -> int:
+        """Return a trial's id in the storage without reading all trials."""
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
-    def set_locations(self, number: int, places: Mapping[str, str]) -> None:
-        """Keep where a trial is to be found: ``run_id``, ``checkpoint``.
+    def set_locations(self, number: int, locations: Mapping[str, str]) -> None:
+        """Store where the results of a trial are.
 
-        A trial that has ended takes no further attributes; the study keeps those that come late.
+        Args:
+            number: The trial.
+            locations: Values of ``run_id`` and ``checkpoint``. Those of a trial that has ended are stored with the
+                study, because Optuna does not change trials that have ended.
         """
-        for key, value in places.items():
+        for key, value in locations.items():
             if number in self._trials:
                 self._trials[number].set_user_attr(key, value)
             else:
-                self._study.set_user_attr(f"{LATE}{number}.{key}", value)
+                self._study.set_user_attr(f"{LATE_PREFIX}{number}.{key}", value)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Record one epoch of a running trial; an epoch that is recorded already stays as it is.
+        """Store the metrics of one epoch of a running trial; an epoch that is stored already does not change.
+
+        Args:
+            number: The trial.
+            epoch: 1-based number of the epoch.
+            metrics: Values of all metrics.
 
         Returns:
             Whether the epoch is new.
         """
-        trial = self._handle(number)
+        trial = self._get_trial(number)
         if f"epoch.{epoch}" in trial.user_attrs:
             return False
         trial.set_user_attr(f"epoch.{epoch}", dict(metrics))
-        if len(self.metrics) == 1:  # Optuna keeps no curve under several objectives; the attribute does
+        if len(self.metrics) == 1:  # Optuna stores no intermediate values for several objectives
             trial.report(metrics[self.metrics[0]], epoch)
         return True
 
     def outcome(self, number: int, *, finished: bool) -> tuple[State, str | None]:
-        """How a trial that ended without an error stands, and the reason if that is a failure.
+        """Return the state of a trial that ended without an error, and the reason if it failed.
 
-        A value that is not a finite number is a failure: Optuna refuses it, and no sampler can use it.
+        A trial fails if an objective is not a finite number, because Optuna rejects such values.
 
         Args:
             number: The trial.
-            finished: Whether it ended by itself, by its budget or its own patience.
+            finished: Whether it used its budget or its patience, so that no scheduler stopped it.
         """
         if not finished:
             return "pruned", None
@@ -313,69 +256,76 @@ class Ledger:
         return ("failed", f"{', '.join(bad)} is not a finite number") if bad else ("complete", None)
 
     def end(self, number: int, state: State, reason: str | None = None) -> None:
-        """Record how a trial ended.
+        """Store the end of a trial.
 
         Args:
             number: The trial.
-            state: ``complete`` with the values of its best epoch, ``pruned`` if it was stopped before
-                its budget, ``infeasible`` if it did not fit into memory, or ``failed``.
+            state: ``complete`` with the values of its best epoch, ``pruned`` if it was stopped before it used its
+                budget, ``infeasible`` if it did not fit into memory, or ``failed``.
             reason: Why it failed or did not fit, without document text.
         """
-        if state == "infeasible":  # samplers keep away from what breaks a constraint, its value above zero
-            self._handle(number).set_user_attr(INFEASIBLE, True)
-            self._handle(number).set_constraint("memory", 1.0)
+        if state == "infeasible":  # a constraint above zero tells samplers to avoid similar configurations
+            self._get_trial(number).set_user_attr(INFEASIBLE, True)
+            self._get_trial(number).set_constraint("memory", 1.0)
         if reason is not None:
-            self._handle(number).set_user_attr("reason", reason)
+            self._get_trial(number).set_user_attr("reason", reason)
         if state == "complete":
             metrics = self.record(number).metrics
             self._study.tell(number, [metrics[name] for name in self.metrics])
         else:
-            self._study.tell(number, state=ENDS[state])
+            self._study.tell(number, state=OPTUNA_STATES[state])
         self._trials.pop(number, None)
 
     def interrupt(self, reason: str) -> list[int]:
-        """Mark every trial that is under way as interrupted; a resume goes on with it.
+        """Mark every running trial as interrupted, so that a resume continues it.
+
+        Args:
+            reason: Why the trials were interrupted.
 
         Returns:
-            Their numbers.
+            Numbers of the trials.
         """
         numbers = [record.number for record in self.records() if record.state == "running"]
         for number in numbers:
-            self._handle(number).set_user_attr("interrupted", reason)
+            self._get_trial(number).set_user_attr("interrupted", reason)
         return numbers
 
     def record(self, number: int) -> TrialRecord:
-        """One trial."""
-        return _record(self._storage.get_trial(self._id(number)), self._late())
+        """Return the record of one trial."""
+        trial = self._storage.get_trial(self._get_trial_id(number))
+        return make_record(trial, self._read_late_attributes().get(number))
 
-    def _late(self) -> dict[int, dict[str, str]]:
-        """What the study keeps of trials that had ended; by number."""
+    def _read_late_attributes(self) -> dict[int, dict[str, str]]:
+        """Return the attributes that were set after the end of a trial, by number."""
         late: dict[int, dict[str, str]] = {}
         for key, value in self._study.user_attrs.items():
-            if key.startswith(LATE):
-                number, _, name = key.removeprefix(LATE).partition(".")
+            if key.startswith(LATE_PREFIX):
+                number, _, name = key.removeprefix(LATE_PREFIX).partition(".")
                 late.setdefault(int(number), {})[name] = value
         return late
 
     def records(self) -> list[TrialRecord]:
-        """All trials that were taken up, in order of number."""
-        return list(self._records())
+        """Return the records of all trials that were started, in order of number."""
+        return list(self._iterate_records())
 
-    def _records(self) -> Iterator[TrialRecord]:
-        late = self._late()
+    def _iterate_records(self) -> Iterator[TrialRecord]:
+        late = self._read_late_attributes()
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state != TrialState.WAITING:
-                yield _record(trial, late)
+                yield make_record(trial, late.get(trial.number))
 
     def importances(self) -> dict[str, float]:
-        """Share of each dimension in the variation of the first objective, the largest first.
+        """Return the importance of each dimension for the main objective, the highest first.
 
-        By PED-ANOVA over the finished trials, for the dimensions that all of them have; empty with too few.
+        PED-ANOVA computes it from the complete trials, for the dimensions that all of them have. The result is
+        empty if there are fewer than ten complete trials, or all have the same value.
+
         Source: Watanabe et al. 2023, IJCAI.
         """
         metric = self.metrics[0]
-        values = {record.number: record.metrics.get(metric) for record in self._records() if record.state == "complete"}
-        if len(values) < LEAST_FOR_IMPORTANCE or len(set(values.values())) < 2:
+        complete = (record for record in self._iterate_records() if record.state == "complete")
+        values = {record.number: record.metrics.get(metric) for record in complete}
+        if len(values) < MIN_TRIALS_FOR_IMPORTANCES or len(set(values.values())) < 2:
             return {}
         return dict(
             optuna.importance.get_param_importances(
@@ -386,26 +336,7 @@ class Ledger:
         )
 
     def best(self) -> TrialRecord | None:
-        """The finished trial that is best on the first objective; None before the first one finishes."""
+        """Return the complete trial with the best value of the main objective; None if no trial is complete."""
         metric, sign = self.metrics[0], 1 if self.maximized else -1
-        complete = [r for r in self._records() if r.state == "complete"]
+        complete = [record for record in self._iterate_records() if record.state == "complete"]
         return max(complete, key=lambda r: (sign * r.metrics[metric], -r.number), default=None)
-
-
-def _record(trial: FrozenTrial, late: Mapping[int, Mapping[str, str]]) -> TrialRecord:
-    attributes: dict[str, Any] = {**trial.user_attrs, **late.get(trial.number, {})}
-    interrupted = attributes.get("interrupted")
-    config = attributes.get("config")
-    ended: State | None = "infeasible" if attributes.get(INFEASIBLE) else FINISHED.get(trial.state)
-    return TrialRecord(
-        number=trial.number,
-        state=ended or ("interrupted" if interrupted else "running"),
-        config=TrialConfig.model_validate(config) if config else None,
-        parameters=dict(trial.params),
-        epochs={int(k.removeprefix("epoch.")): dict(v) for k, v in attributes.items() if k.startswith("epoch.")},
-        reason=attributes.get("reason") or interrupted,
-        run_id=attributes.get("run_id"),
-        checkpoint=attributes.get("checkpoint") or None,
-        started=trial.datetime_start,
-        ended=trial.datetime_complete,
-    )

@@ -22,7 +22,7 @@ from clinie_core.config import FrozenModel
 from clinie_core.data.document import Corpus
 from clinie_core.errors import fail
 from clinie_core.inference.extractor import Extractor
-from search.ledger.ledger import TrialRecord
+from search.ledger.records import TrialRecord
 from search.promotion.card import render_model_card
 from search.promotion.evidence import measure
 from search.promotion.gate import Decision, Evidence, decide

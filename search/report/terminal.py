@@ -15,7 +15,7 @@ from clinie_core.data.document import Document
 from clinie_core.scoring import Scores
 from clinie_core.scoring.significance import interval
 from search.config.description import describe_config
-from search.ledger.ledger import TrialRecord
+from search.ledger.records import TrialRecord
 from search.report.sections import ReportSection
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from clinie_core.config import BEST, LAST, TrialConfig
 from clinie_core.modeling.folder_replacement import recover_folder
 from search.config.objectives import Objective
-from search.ledger.ledger import Ledger, TrialRecord
+from search.ledger.ledger import Ledger
+from search.ledger.records import TrialRecord
 from search.storage.home import Home
 from search.storage.trial_store import TrialStore
 from search.tracking.tracker import Tracker

@@ -17,7 +17,8 @@ from rich.text import Text
 from clinie_core.config import TrialConfig
 from clinie_core.errors import Problem
 from search.config.description import describe_config
-from search.ledger.ledger import ENDED, Ledger
+from search.ledger.ledger import Ledger
+from search.ledger.records import ENDED
 
 __all__ = ["Progress"]
 

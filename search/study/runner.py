@@ -12,7 +12,8 @@ from search.config.description import describe_config
 from search.config.objectives import SYSTEM
 from search.config.space_file import SpaceFile
 from search.config.validation import ValidatedSpace, validate_space_file
-from search.ledger.ledger import ENDED, Ledger, Storage, TrialRecord, open_storage
+from search.ledger.ledger import Ledger, Storage, open_storage
+from search.ledger.records import ENDED, TrialRecord
 from search.storage.home import Home, hide_password
 from search.study.lock import hold_lock
 from search.study.progress import Progress

@@ -9,7 +9,7 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 
 from clinie_core.scoring.document_counts import FILE, DocumentCounts
-from search.ledger.ledger import TrialRecord
+from search.ledger.records import TrialRecord
 
 __all__ = ["fetch_document_counts"]
 

@@ -13,7 +13,8 @@ from ray.tune.stopper import Stopper
 
 from clinie_core.config import TrialConfig
 from search.config.search_space import SearchSpace
-from search.ledger.ledger import ENDED, Ledger, State
+from search.ledger.ledger import Ledger
+from search.ledger.records import ENDED, State
 from search.pool.pool import CLIENT_CPUS, WorkerPool
 from search.tune.schedulers import make_scheduler, replay_trials
 from search.tune.searcher import CLIENT_DEATHS, LedgerSearcher, StudyRecorder, TrialListener

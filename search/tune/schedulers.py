@@ -15,7 +15,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 from search.config.algorithms import SCHEDULERS
 from search.config.objectives import Objective
 from search.config.space_file import Algorithm
-from search.ledger.ledger import TrialRecord
+from search.ledger.records import TrialRecord
 from search.trials.result import EPOCH
 
 __all__ = ["make_asha", "make_fifo", "make_median", "make_scheduler", "replay_trials"]

@@ -23,7 +23,8 @@ from ray.tune.search import Searcher
 from clinie_core.config import TrialConfig
 from clinie_core.errors import DiskFull
 from search.config.search_space import SearchSpace
-from search.ledger.ledger import Ledger, State
+from search.ledger.ledger import Ledger
+from search.ledger.records import State
 from search.trials.result import EPOCH, FAILURE, NO_SPACE, epoch_metrics
 
 __all__ = ["LedgerSearcher", "StudyRecorder", "TrialListener"]

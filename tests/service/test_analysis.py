@@ -17,7 +17,7 @@ from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.significance import rates
 from search.analysis.comparisons import compare_groups, corrected_best, expected_best, trend
 from search.analysis.findings import CorpusRow, Findings, ScoredTrial, analyze, compare_with_single
-from search.ledger.ledger import TrialRecord
+from search.ledger.records import TrialRecord
 from search.report.page import render_page
 from search.report.sections import NO_EVIDENCE, build_sections
 

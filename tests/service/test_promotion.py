@@ -18,7 +18,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.errors import InputError
 from clinie_core.training.train import train
-from search.ledger.ledger import TrialRecord
+from search.ledger.records import TrialRecord
 from search.promotion import promotion as promotion_module
 from search.promotion.copying import copy_model
 from search.promotion.history import History
@@ -175,7 +175,7 @@ from mlflow.tracking import MlflowClient
 from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus
-from search.ledger.ledger import TrialRecord
+from search.ledger.records import TrialRecord
 from search.promotion.policy import Policy
 from search.promotion.promotion import Candidate, promote
 from search.storage.home import Home

@@ -1,0 +1,127 @@
+"""Records of trials: read-only views of the trials that a ledger stores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
+
+from clinie_core.config import TrialConfig, problems_from
+from clinie_core.errors import InputError
+
+__all__ = ["ENDED", "INFEASIBLE", "OPTUNA_STATES", "State", "TrialRecord", "make_record"]
+
+State = Literal["running", "interrupted", "complete", "pruned", "infeasible", "failed"]
+ENDED: tuple[State, ...] = ("complete", "pruned", "infeasible", "failed")
+"""States of a trial that has ended. An ``infeasible`` trial did not fit into memory."""
+STATES: Mapping[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+OPTUNA_STATES: Mapping[State, TrialState] = {
+    **{state: optuna_state for optuna_state, state in STATES.items()},
+    "infeasible": TrialState.PRUNED,
+}
+"""The state in which Optuna stores a trial that has ended."""
+INFEASIBLE = "infeasible"
+"""Attribute of a trial that did not fit into memory."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of a study.
+
+    Args:
+        number: 0-based number of the trial in its study.
+        state: State of the trial.
+        config: Its configuration; None if the draw was not completed.
+        parameters: Values of the searched dimensions, by path.
+        epochs: Metrics of each epoch, by 1-based epoch.
+        reason: Why the trial failed or was interrupted.
+        run_id: Id of its MLflow run.
+        checkpoint: URI of its best checkpoint.
+        started: When the trial was created.
+        ended: When the trial ended.
+    """
+
+    number: int
+    state: State
+    config: TrialConfig | None
+    parameters: dict[str, Any]
+    epochs: dict[int, dict[str, float]] = field(default_factory=dict)
+    reason: str | None = None
+    run_id: str | None = None
+    checkpoint: str | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def best_epoch(self) -> int | None:
+        """1-based number of the first epoch with the highest selection score, whose checkpoint is stored."""
+        if self.config is None or not self.epochs:
+            return None
+        metric = self.config.selection
+        return max(sorted(self.epochs), key=lambda epoch: self.epochs[epoch].get(metric, -math.inf))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics of the best epoch; empty before the first epoch has ended."""
+        return dict(self.epochs[self.best_epoch]) if self.best_epoch is not None else {}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record for ``--json``."""
+        return {
+            "number": self.number,
+            "state": self.state,
+            "parameters": self.parameters,
+            "metrics": self.metrics,
+            "best_epoch": self.best_epoch,
+            "epochs": len(self.epochs),
+            "reason": self.reason,
+            "run_id": self.run_id,
+            "checkpoint": self.checkpoint,
+            "started": self.started.isoformat() if self.started else None,
+            "ended": self.ended.isoformat() if self.ended else None,
+        }
+
+
+def make_record(trial: FrozenTrial, late_attributes: Mapping[str, str] | None = None) -> TrialRecord:
+    """Make the record of a trial from Optuna's view of it.
+
+    Args:
+        trial: The trial as stored.
+        late_attributes: Attributes that were set after the trial had ended.
+
+    Raises:
+        InputError: If another version of clinie stored the trial's configuration with other keys.
+    """
+    attributes: dict[str, Any] = {**trial.user_attrs, **(late_attributes or {})}
+    interrupted = attributes.get("interrupted")
+    ended: State | None = "infeasible" if attributes.get(INFEASIBLE) else STATES.get(trial.state)
+    return TrialRecord(
+        number=trial.number,
+        state=ended or ("interrupted" if interrupted else "running"),
+        config=_read_config(trial),
+        parameters=dict(trial.params),
+        epochs={int(k.removeprefix("epoch.")): dict(v) for k, v in attributes.items() if k.startswith("epoch.")},
+        reason=attributes.get("reason") or interrupted,
+        run_id=attributes.get("run_id"),
+        checkpoint=attributes.get("checkpoint") or None,
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )
+
+
+def _read_config(trial: FrozenTrial) -> TrialConfig | None:
+    if "config" not in trial.user_attrs:
+        return None
+    try:
+        return TrialConfig.model_validate(trial.user_attrs["config"])
+    except ValidationError as error:
+        raise InputError(problems_from(error, f"ledger: trial {trial.number}: config")) from None
