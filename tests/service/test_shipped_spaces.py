@@ -1,0 +1,35 @@
+"""Shipped spaces: every configuration that can be drawn from them is valid."""
+
+from __future__ import annotations
+
+import pytest
+
+from search.config.domains import RandomChooser
+from search.config.space_file import read_space_file, shipped_spaces
+from search.config.validation import build_space
+
+TINY_DECODER = "{scratch: {model_type: llama, hidden_size: 288, num_hidden_layers: 1, intermediate_size: 288}}"
+WITHOUT_DOWNLOADS = {
+    "paper": ["space.backbone={choose: [tiny-encoder, tiny-decoder]}"],
+    "encoder-vs-decoder": [f"backbones.smollm2-135m={TINY_DECODER}"],
+}
+
+
+@pytest.mark.parametrize("name", list(shipped_spaces()))
+def test_every_configuration_of_a_shipped_space_is_valid(name: str) -> None:
+    from clinie_core.backbones.pretrained import read_facts
+    from clinie_core.formulations import build_components
+    from clinie_core.modeling.capabilities import formulations_for, methods_for
+    from clinie_core.modeling.model import finetuning_of
+
+    space = build_space(*read_space_file(name, WITHOUT_DOWNLOADS.get(name, [])))
+    facts = {source.name: read_facts(source) for source in space.backbones}
+    for seed in range(10_000):
+        config = space.suggest(RandomChooser(seed))
+        kind = facts[config.backbone.name].architecture
+        formulations = build_components(config)
+        assert finetuning_of(config).refusal(facts[config.backbone.name]) is None
+        assert config.finetuning.name in methods_for(kind)
+        needs_another = formulations_for(config.task, kind)[config.formulation.name]
+        assert len(formulations) == 1 + needs_another
+        assert all(formulation.refusal(config.task) is None for formulation in formulations.values())
