@@ -1,8 +1,8 @@
-"""Where the ledger is kept: a journal file in the home folder, or a database by its URL.
+"""The ledger's storage: a journal file in the home folder, or a database.
 
-A database that goes away is waited for: a search without its record cannot go on, and its workers would have to
-begin again. Every call of the storage is tried again for :data:`PATIENCE_SECONDS`; what a call writes is the same
-the second time, but for a new trial, of which a lost answer leaves one that the next draw takes up.
+Calls of a database that is unavailable are retried for :data:`RETRY_SECONDS`, because a search cannot continue without
+its ledger. A retried call writes the same values again. The exception is the creation of a trial: if the answer is
+lost, the database has a trial without a complete draw, which the next draw uses.
 """
 
 from __future__ import annotations
@@ -28,44 +28,55 @@ from search.storage.home import LEDGER_VARIABLE, Home, hide_password
 
 __all__ = ["LedgerUnavailable", "hold_study", "is_study_held", "open_storage"]
 
-PATIENCE_SECONDS = 600.0
+RETRY_SECONDS = 600.0
 PAUSE_SECONDS = 1.0
 CONNECT_SECONDS = 10
 KEEPALIVE = {"idle": 30, "interval": 10, "count": 3}
-"""Seconds, seconds, times: after a minute the server lets go of what a machine held that went without a word."""
-LONGEST_LINE = 1 << 20
-"""Bytes; a line holds one attribute or one value of a trial."""
+"""Seconds, seconds and number of probes: the server releases the locks of a lost machine after a minute."""
+MAX_LINE_BYTES = 1 << 20
+"""Upper bound on the length of a line, which holds one attribute or one value of a trial."""
 
 
 class LedgerUnavailable(RuntimeError):
-    """The ledger cannot be read or written; the message says where it is and what to do."""
+    """The ledger cannot be read or written; the message has its place and a remedy."""
 
 
 def open_storage(home: Home) -> BaseStorage:
-    """The ledger's storage.
+    """Open the storage of a home folder's ledger.
+
+    Args:
+        home: The home folder; its ``ledger`` is a database URL, or None for the journal file.
 
     Raises:
-        InputError: If its database does not answer.
+        InputError: If the URL is malformed, its driver is not installed, or the database does not answer.
     """
     if home.ledger is None:
-        _end_torn_line(home)
+        _truncate_incomplete_line(home)
         return JournalStorage(_Journal(str(home.ledger_file)))
     shown = hide_password(home.ledger)
     try:
-        return _PatientStorage(home.ledger)
+        return _RetryingStorage(home.ledger)
     except (ArgumentError, NoSuchModuleError):
-        return fail(LEDGER_VARIABLE, f"{shown} is no database URL", allowed="such as postgresql://user@host/database")
+        return fail(
+            LEDGER_VARIABLE, f"{shown} is not a database URL", allowed="for example postgresql://user@host/database"
+        )
     except ModuleNotFoundError as error:
         return fail(LEDGER_VARIABLE, f"no driver {error.name} for {shown}", remedy="pip install 'clinie[postgresql]'")
     except (DBAPIError, StorageInternalError):
-        return fail(LEDGER_VARIABLE, f"the database does not answer at {shown}", allowed="the URL of one that runs")
+        return fail(
+            LEDGER_VARIABLE, f"the database does not answer at {shown}", allowed="the URL of a running database"
+        )
 
 
 class _Journal(JournalFileBackend):
-    """A journal that says in one line that it could not be written."""
+    """A journal file whose write errors are one line."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append, in whole or not at all as far as a reader is concerned."""
+        """Append records; a reader sees all of them or none.
+
+        Raises:
+            LedgerUnavailable: If the file cannot be written.
+        """
         try:
             super().append_logs(logs)
         except OSError as error:
@@ -73,70 +84,77 @@ class _Journal(JournalFileBackend):
             raise LedgerUnavailable(f"{found}; free some space and resume the study") from None
 
 
-def _end_torn_line(home: Home) -> None:
-    """Cut off a line that a full disk or a crash left unfinished: nobody was told that it was written."""
-    if not home.ledger_file.is_file() or _end_of_lines(home.ledger_file) is None:
+def _truncate_incomplete_line(home: Home) -> None:
+    """Remove an incomplete last line, which a full disk or a crash has left; its write was never confirmed."""
+    if not home.ledger_file.is_file() or _find_end_of_lines(home.ledger_file) is None:
         return
-    with get_lock_file(JournalFileSymlinkLock(str(home.ledger_file))):  # it may be a line that is being written
-        end = _end_of_lines(home.ledger_file)
+    with get_lock_file(JournalFileSymlinkLock(str(home.ledger_file))):  # another process may be writing that line
+        end = _find_end_of_lines(home.ledger_file)
         if end is not None:
             os.truncate(home.ledger_file, end)
 
 
-def _end_of_lines(file: Path) -> int | None:
-    """Where the last whole line of a file ends, in bytes; None if that is the file's end."""
+def _find_end_of_lines(file: Path) -> int | None:
+    """Return the offset in bytes after the last complete line; None if the file ends there."""
     with file.open("rb") as journal:
         size = journal.seek(0, os.SEEK_END)
-        tail = min(size, LONGEST_LINE)
+        tail = min(size, MAX_LINE_BYTES)
         journal.seek(size - tail)
         content = journal.read(tail)
     return None if not content or content.endswith(b"\n") else size - tail + content.rfind(b"\n") + 1
 
 
-class _PatientStorage(RDBStorage):
-    """A database storage that waits for its database, and may hold a study against other searches of it."""
+class _RetryingStorage(RDBStorage):
+    """A database storage that retries while its database is unavailable.
+
+    On PostgreSQL it can also hold an advisory lock on a study.
+    """
 
     def __init__(self, url: str) -> None:
-        self.locks = url.startswith("postgresql")
-        arguments = {"connect_timeout": CONNECT_SECONDS} if self.locks else {}
+        self.can_lock = url.startswith("postgresql")
+        arguments = {"connect_timeout": CONNECT_SECONDS} if self.can_lock else {}
         super().__init__(url, engine_kwargs={"pool_pre_ping": True, "connect_args": arguments})
         self.shown = hide_password(url)
         self._held: str | None = None
         self._holder: Connection | None = None
 
-    def take(self, study: str) -> bool:
-        """Take a study's lock, which goes with this storage's session; False if another session has it."""
+    def acquire(self, study: str) -> bool:
+        """Acquire the lock of a study in a session of its own.
+
+        Returns:
+            Whether it was acquired; False if another session holds it.
+        """
         session = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         for name, value in KEEPALIVE.items():
             session.execute(text(f"SET tcp_keepalives_{name} = {value}"))
-        taken = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-        if not session.execute(taken, {"name": _lock_name(study)}).scalar_one():
+        query = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+        if not session.execute(query, {"name": _lock_name(study)}).scalar_one():
             session.close()
             return False
         self._held, self._holder = study, session
         return True
 
-    def is_taken(self, study: str) -> bool:
-        """Whether some session has a study's lock."""
+    def is_locked(self, study: str) -> bool:
+        """Return whether a session holds the lock of a study."""
         key = "classid::bigint << 32 | objid::bigint"  # as pg_locks shows a lock of one 64-bit number
         here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         found = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND {here}"
         with self.engine.connect() as session:
-            asked = text(f"{found} AND {key} = hashtextextended(:name, 0)")
-            return bool(session.execute(asked, {"name": _lock_name(study)}).scalar_one())
+            query = text(f"{found} AND {key} = hashtextextended(:name, 0)")
+            return bool(session.execute(query, {"name": _lock_name(study)}).scalar_one())
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Release the lock, if it is held."""
         if self._holder is not None:
-            self._holder.invalidate()  # which ends its session, and with it the lock
+            self._holder.invalidate()  # ends the session and thereby releases the lock
             self._holder.close()
         self._held = self._holder = None
 
     def check_lock(self) -> None:
-        """Make sure that the lock is still held; a server that was away has forgotten it.
+        """Acquire the lock again if the server has lost it in an outage.
 
         Raises:
-            LedgerUnavailable: If another search has taken it meanwhile.
+            LedgerUnavailable: If another search has acquired it meanwhile.
         """
         if self._held is None:
             return
@@ -148,23 +166,29 @@ class _PatientStorage(RDBStorage):
                 self._holder.close()
                 self._holder = None
         study = self._held
-        if not self.take(study):
+        if not self.acquire(study):
             self._held = None
-            raise LedgerUnavailable(f"another search of {study!r} has begun while {self.shown} was away") from None
+            raise LedgerUnavailable(
+                f"another search of {study!r} has begun while {self.shown} was unavailable"
+            ) from None
 
 
 @contextmanager
 def hold_study(storage: BaseStorage, study: str) -> Iterator[None]:
-    """Hold a study against searches on other machines that keep their record in the same PostgreSQL database.
+    """Hold the lock of a study within this context, if the ledger is a PostgreSQL database.
+
+    Args:
+        storage: Storage of the ledger.
+        study: Name of the study.
 
     Raises:
-        InputError: If one is under way.
+        InputError: If a search of the study is running on another machine or in another home folder.
     """
-    if not _locks(storage):
+    if not _can_lock(storage):
         yield
         return
-    if not storage.take(study):
-        remedy = "wait for it, or stop it where it runs"
+    if not storage.acquire(study):
+        remedy = "wait until it ends, or stop it where it runs"
         fail("study", f"a search of {study!r} is running, on another machine or in another home", remedy=remedy)
     try:
         yield
@@ -173,27 +197,28 @@ def hold_study(storage: BaseStorage, study: str) -> Iterator[None]:
 
 
 def is_study_held(storage: BaseStorage, study: str) -> bool:
-    """Whether a search of a study is under way on any machine, as far as its database can tell."""
-    return _locks(storage) and storage.is_taken(study)
+    """Return whether a search of a study is running on any machine; always False without PostgreSQL."""
+    return _can_lock(storage) and storage.is_locked(study)
 
 
-def _locks(storage: BaseStorage) -> TypeGuard[_PatientStorage]:
-    """Whether a storage can hold a study."""
-    return isinstance(storage, _PatientStorage) and storage.locks
+def _can_lock(storage: BaseStorage) -> TypeGuard[_RetryingStorage]:
+    return isinstance(storage, _RetryingStorage) and storage.can_lock
 
 
 def _lock_name(study: str) -> str:
     return f"clinie/{study}"
 
 
-def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+def _retry(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a method of a storage so that it is retried while the database is unavailable."""
+
     @functools.wraps(method)
-    def call(self: _PatientStorage, *args: Any, **kwargs: Any) -> Any:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        checks = method.__name__ == "_create_new_trial"  # each draw, since an outage between two calls goes unseen
+    def call(self: _RetryingStorage, *args: Any, **kwargs: Any) -> Any:
+        deadline = time.monotonic() + RETRY_SECONDS
+        checks_lock = method.__name__ == "_create_new_trial"  # on each draw: no call may have noticed an outage
         while True:
             try:
-                if checks:
+                if checks_lock:
                     self.check_lock()
                 return method(self, *args, **kwargs)
             except (StorageInternalError, OperationalError, InterfaceError) as error:
@@ -202,10 +227,10 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
                     raise
                 if time.monotonic() > deadline:
                     raise LedgerUnavailable(
-                        f"the ledger has not answered at {self.shown} for {PATIENCE_SECONDS / 60:.0f} minutes;"
+                        f"the ledger at {self.shown} has not answered for {RETRY_SECONDS / 60:.0f} minutes;"
                         " resume the study when it does"
                     ) from None
-            checks = True
+            checks_lock = True
             _pause()
 
     return call
@@ -217,4 +242,4 @@ def _pause() -> None:
 
 for _name, _method in list(vars(RDBStorage).items()):
     if inspect.isfunction(_method) and not _name.startswith("__"):
-        setattr(_PatientStorage, _name, _patient(_method))
+        setattr(_RetryingStorage, _name, _retry(_method))

@@ -73,6 +73,6 @@ def test_an_unreachable_database_is_named_without_its_password(
         open_storage(Home(tmp_path, ledger=url))
     assert "CLINIE_LEDGER: the database does not answer at postgresql://me@127.0.0.1" in str(raised.value)
     assert "secret-word" not in str(raised.value)
-    for url, message in (("nonsense", "is no database URL"), ("oracle+unknown://x", "is no database URL")):
+    for url, message in (("nonsense", "is not a database URL"), ("oracle+unknown://x", "is not a database URL")):
         with pytest.raises(InputError, match=message):
             open_storage(Home(tmp_path, ledger=url))
