@@ -7,7 +7,7 @@ import search.cluster.environment  # noqa: F401  # before Ray, which reads it wh
 # isort: split
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import ray.cloudpickle
@@ -17,12 +17,12 @@ from clinie_core.data.corpora.loading import CorpusSource
 from search.config.space_file import Algorithm, Budget, Resources, SpaceFile
 from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
-from search.ledger.records import State
 from search.pool.pool import WorkerPool
-from search.pool.queue import Job
 from search.pool.worker import OnReport, Program
 from search.storage.home import Home
-from search.trials.result import METRIC_NAMES
+from search.trials.job import Job
+from search.trials.listener import FinalState, TrialListener
+from search.trials.result import EpochResult
 from search.tune.run import run_trials
 from search.tune.stop_signal import StopSignal
 
@@ -34,7 +34,7 @@ def make_empty_program() -> Program:
     """A program whose only epoch does nothing."""
 
     def run(job: Job, on_report: OnReport) -> None:
-        on_report({"strict_f1": 0.5, METRIC_NAMES: "strict_f1", "epoch": 1, "finished": True})
+        on_report(EpochResult(1, {"strict_f1": 0.5}, finished=True))
 
     return run
 
@@ -55,26 +55,17 @@ def make_loaded_program() -> Program:
     return run
 
 
-class EndTimes:
+class EndTimes(TrialListener):
     """A listener that keeps when each trial ended, in seconds, and calls a function then."""
 
     def __init__(self, on_end: Callable[[int], None] = lambda count: None) -> None:
         self.times: list[float] = []
         self._on_end = on_end
 
-    def trial_started(self, number: int, config: TrialConfig) -> None:
-        """Nothing to keep."""
-
-    def trial_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Nothing to keep."""
-
-    def trial_ended(self, number: int, state: State, reason: str | None) -> None:
+    def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
         """Keep the time."""
         self.times.append(time.perf_counter())
         self._on_end(len(self.times))
-
-    def trial_recorded(self, number: int) -> None:
-        """Nothing to keep."""
 
 
 def run_pool_trials(folder: Path, trials: int, make_program: Callable[[], Program], listener: EndTimes) -> None:

@@ -28,6 +28,8 @@ from search.config.space_file import Algorithm, Budget, Resources, SpaceFile
 from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.storage.home import Home
+from search.trials.listener import TrialListener
+from search.trials.result import EpochResult
 
 ROUNDS = 20
 MARKS = (100, 1_000, 10_000)
@@ -94,20 +96,21 @@ def measure_ledger(trials: int) -> None:
 
 def measure_board(workers: int) -> None:
     """Let so many simulated workers and their clients exchange reports as fast as the board passes them on."""
-    from search.pool.queue import Job, JobQueue
+    from search.pool.queue_actor import JobQueueActor
+    from search.trials.job import Job
 
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    board = JobQueue.remote(workers)
+    board = JobQueueActor.remote(workers)
 
     async def work(group: int) -> None:
-        life = await board.join.remote(group, ray.get_runtime_context().get_node_id())
-        job = await board.take.remote(group, life, 1)
+        generation = await board.join.remote(group, ray.get_runtime_context().get_node_id())
+        job = await board.take.remote(group, generation, 1)
         for epoch in range(1, ROUNDS + 1):
-            await board.report.remote(job.id, {"epoch": epoch, "strict_f1": 0.5, "finished": epoch == ROUNDS})
+            await board.report.remote(job.id, EpochResult(epoch, {"strict_f1": 0.5}, finished=epoch == ROUNDS))
 
     async def follow(number: int) -> None:
-        message = await board.submit.remote(Job(f"job-{number}", number, "{}"))
-        while not message.last:
+        message = await board.submit.remote(Job(f"job-{number}", number, "{}", "tiny"))
+        while not message.finished:
             message = await board.next_report.remote(f"job-{number}")
 
     async def exchange() -> float:
@@ -156,22 +159,13 @@ def measure_path(trials: int) -> None:
             )
 
 
-class Clock:
+class Clock(TrialListener):
     """A listener that prints what the last trials cost, in seconds and memory of the driver."""
 
     def __init__(self) -> None:
         self._ends: list[float] = []
 
-    def trial_started(self, number: int, config: object) -> None:
-        """Nothing to keep."""
-
-    def trial_epoch(self, number: int, epoch: int, metrics: object) -> None:
-        """Nothing to keep."""
-
-    def trial_ended(self, number: int, state: object, reason: object) -> None:
-        """Nothing to keep."""
-
-    def trial_recorded(self, number: int) -> None:
+    def on_trial_recorded(self, number: int) -> None:
         """Keep the time, and print at each mark."""
         self._ends.append(time.perf_counter())
         if len(self._ends) in (*MARKS, 300, 3_000):

@@ -28,6 +28,7 @@ from search.ledger.records import INFEASIBLE, OPTUNA_STATES, State, TrialRecord,
 from search.ledger.samplers import make_sampler
 from search.ledger.storage import open_storage
 from search.storage.home import Home
+from search.trials.listener import FinalState
 
 __all__ = ["Ledger", "Storage", "open_storage", "study_names"]
 
@@ -240,7 +241,7 @@ class Ledger:
             trial.report(metrics[self.metrics[0]], epoch)
         return True
 
-    def outcome(self, number: int, *, finished: bool) -> tuple[State, str | None]:
+    def outcome(self, number: int, *, finished: bool) -> tuple[FinalState, str | None]:
         """Return the state of a trial that ended without an error, and the reason if it failed.
 
         A trial fails if an objective is not a finite number, because Optuna rejects such values.

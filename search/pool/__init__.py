@@ -1,1 +1,1 @@
-"""The pool of warm Ray Train worker groups and the queue that feeds them."""
+"""A pool of Ray Train worker groups that stay loaded between jobs, and the queue that supplies them."""

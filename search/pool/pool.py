@@ -1,9 +1,9 @@
-"""The warm pool: a number of Ray Train worker groups that live as long as the search.
+"""The worker pool: Ray Train worker groups that run until the search ends.
 
-Starting a TorchTrainer costs seconds, a job on a running one milliseconds. Each group is one
-TorchTrainer whose training function takes jobs from the board. A dead worker fails its job only:
-Ray Train restarts the group, which goes on taking jobs. All trainers run in the threads of one host
-actor, which owns them: ending it ends every process of the pool, even in the middle of an epoch.
+Starting a TorchTrainer takes seconds, starting a job on a running one takes milliseconds. Each group is one
+TorchTrainer whose training function takes jobs from the queue. If a worker process dies, only its job fails:
+Ray Train restarts the group, which then takes further jobs. All trainers run in the threads of one host actor,
+which owns them: killing it ends every process of the pool, even in the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clinie_core.errors import fail
 from search.config.space_file import Resources
-from search.pool.queue import JobQueue, JobQueueHandle
+from search.pool.queue_actor import JobQueueActor, JobQueueHandle
 from search.pool.worker import Program, WorkerSetup, run_worker
 from search.storage.home import compute_source_digest
 from search.trials.failure import failure_reason
 
-__all__ = ["CLIENT_CPUS", "WorkerPool"]
+__all__ = ["ACTOR_CPUS", "WorkerPool"]
 
-CLIENT_CPUS = 0.01
-"""What a trial client asks for; each group leaves room for it beside its own share."""
+ACTOR_CPUS = 0.01
+"""CPUs that a Tune actor reserves. Each group reserves a little less than its share, to leave these free."""
 GROUP_RESTARTS = 3
-"""So often a group may fail in a row without having asked for a job; one that has done so is always started again."""
-GOODBYE_SECONDS = 5.0
+"""Number of consecutive restarts of a group that has not requested a job. A group that has is always restarted."""
+SHUTDOWN_SECONDS = 5.0
+"""Time that idle workers have to end before their processes are killed."""
 
 
 class WorkerPool:
-    """Worker groups and their job board; a context manager that starts and ends them.
+    """Worker groups and their job queue; a context manager that starts and ends them.
 
     Args:
-        resources: Processes, cores and GPUs of a group, and how many groups.
-        make_program: Makes what runs the jobs, once in each worker process.
-        folder: Where Ray Train keeps its own files; a folder or a URL.
-        allow_text: Whether failure reasons may carry an error's own words.
+        resources: Processes, cores and GPUs of a group, and the number of groups.
+        make_program: Makes the program that runs jobs; called once in each worker process.
+        folder: Folder or URL for Ray Train's own files.
+        allow_text: Whether failure reasons may include the message of any error.
     """
 
     def __init__(
@@ -58,54 +59,57 @@ class WorkerPool:
         self._folder = folder
         self._allow_text = allow_text
         self._runs: list[ray.ObjectRef[None]] = []
-        self._ends: list[Future[None]] = []
+        self._futures: list[Future[None]] = []
         self._host: Any = None
         self.groups = resources.concurrent_trials or count_fitting_groups(resources)
-        self.board: JobQueueHandle = None
-        self.board_name = f"clinie-board-{uuid.uuid4().hex}"
+        """Number of worker groups."""
+        self.queue: JobQueueHandle = None
+        """Handle of the job queue; None before the pool is started."""
+        self.queue_name = f"clinie-queue-{uuid.uuid4().hex}"
+        """Name by which the job queue's actor can be found."""
 
     def __enter__(self) -> Self:
-        # Beside the driver: a node that goes then takes workers with it, and never what holds them together.
+        # On the driver's node: the loss of another node ends workers only, never the queue or the host.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.board = JobQueue.options(name=self.board_name, scheduling_strategy=here).remote(self.groups)
+        self.queue = JobQueueActor.options(name=self.queue_name, scheduling_strategy=here).remote(self.groups)
         host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1, scheduling_strategy=here)(_PoolHost)
         self._host = host.remote()
         for group in range(self.groups):
             setup = WorkerSetup(
                 group=group,
                 workers=self._resources.workers_per_trial,
-                board=self.board,
+                queue=self.queue,
                 make_program=self._make_program,
                 threads=max(1, int(self._resources.cpus_per_worker)),
                 sources=compute_source_digest(),
                 allow_text=self._allow_text,
             )
             self._runs.append(self._host.run.remote(setup, self._resources, self._folder))
-        self._ends = [run.future() for run in self._runs]
+        self._futures = [run.future() for run in self._runs]
         return self
 
     def failure(self) -> str | None:
-        """Why a group has ended for good; None while all are well."""
-        for end in self._ends:  # asked at every step of the search, so without a call to Ray
-            error = end.exception() if end.done() else None
+        """Return the reason why a worker group cannot run any more; None if all groups work."""
+        for future in self._futures:  # called at every step of the search: a future needs no call to Ray
+            error = future.exception() if future.done() else None
             if error is not None:
                 cause = getattr(error, "cause", None) or error
-                return f"a worker group cannot go on: {_in_words(cause)}"
+                return f"a worker group cannot run: {_describe(cause)}"
         return None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(ray.exceptions.RayActorError):  # a board that is just being started again has nobody to send home
-            ray.get(self.board.close.remote())
-        # An idle worker goes by itself; one in the middle of an epoch ends with the host that owns it.
-        ray.wait(self._runs, num_returns=len(self._runs), timeout=GOODBYE_SECONDS)
+        with suppress(ray.exceptions.RayActorError):  # a queue that is being restarted has no group to shut down
+            ray.get(self.queue.close.remote())
+        # Idle workers end by themselves; those in the middle of an epoch end with the host that owns them.
+        ray.wait(self._runs, num_returns=len(self._runs), timeout=SHUTDOWN_SECONDS)
         ray.kill(self._host)
-        ray.kill(self.board)
+        ray.kill(self.queue)
 
 
-def _in_words(error: BaseException) -> str:
-    """What of an error may be shown: Ray's own hold the tracebacks of other processes, which could quote a note."""
+def _describe(error: BaseException) -> str:
+    """Describe an error without its traceback: those of other processes could quote a note."""
     if isinstance(error, WorkerGroupFailed):
         return str(error)
     missing = re.search(r"No module named '[\w.]+'", str(error))
@@ -114,22 +118,22 @@ def _in_words(error: BaseException) -> str:
 
 
 class WorkerGroupFailed(RuntimeError):
-    """A worker group does not come as far as to ask for a job; the message says why, without document text."""
+    """A worker group failed before it requested a job. The message holds no document text."""
 
 
 class _PoolHost:
-    """The actor in whose threads the groups' trainers run."""
+    """Actor whose threads run the trainers of all groups."""
 
     def run(self, setup: WorkerSetup, resources: Resources, folder: str | Path) -> None:
-        """Run one group until the board closes.
+        """Run one group until the queue is closed.
 
         Raises:
             WorkerGroupFailed: If the group cannot start.
         """
         for attempt in itertools.count():
-            asked = ray.get(setup.board.request_count.remote(setup.group))
+            requests = ray.get(setup.queue.request_count.remote(setup.group))
             try:
-                _trainer(
+                _make_trainer(
                     setup,
                     resources,
                     RunConfig(
@@ -139,7 +143,7 @@ class _PoolHost:
                     ),
                 ).fit()
             except WorkerGroupError as error:
-                if ray.get(setup.board.request_count.remote(setup.group)) == asked:
+                if ray.get(setup.queue.request_count.remote(setup.group)) == requests:
                     failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
                     reasons = (failure_reason(failure, allow_text=setup.allow_text) for failure in failures)
                     raise WorkerGroupFailed(" | ".join(dict.fromkeys(reasons))) from None
@@ -147,10 +151,10 @@ class _PoolHost:
                 return
 
 
-def _trainer(setup: WorkerSetup, resources: Resources, run_config: RunConfig) -> TorchTrainer:
-    """What starts a group's processes, and again after a failure."""
+def _make_trainer(setup: WorkerSetup, resources: Resources, run_config: RunConfig) -> TorchTrainer:
+    """Make the trainer that starts a group's processes and restarts them after a failure."""
     gpus = resources.gpus_per_worker
-    share: dict[str, float] = {"CPU": max(CLIENT_CPUS, resources.cpus_per_worker - 2 * CLIENT_CPUS)}
+    share: dict[str, float] = {"CPU": max(ACTOR_CPUS, resources.cpus_per_worker - 2 * ACTOR_CPUS)}
     if gpus:
         share["GPU"] = gpus
     return TorchTrainer(
@@ -163,10 +167,10 @@ def _trainer(setup: WorkerSetup, resources: Resources, run_config: RunConfig) ->
 
 
 def count_fitting_groups(resources: Resources) -> int:
-    """How many groups the cluster has room for.
+    """Return the number of worker groups that fit on the cluster.
 
     Raises:
-        InputError: If it has no room for one.
+        InputError: If no group fits.
     """
     total: dict[str, Any] = ray.cluster_resources()
     cpus, gpus = float(total.get("CPU", 0)), float(total.get("GPU", 0))

@@ -1,6 +1,6 @@
-"""What a trial asks of its machine: CPU, memory and GPU, sampled each second and averaged over an epoch.
+"""Use of CPU, memory and GPU, sampled every second and averaged over an epoch.
 
-Named as MLflow names its own, so that its UI shows them under "System metrics".
+The metrics have MLflow's names, so that its UI shows them under "System metrics".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SAMPLE_SECONDS = 1.0
 
 
 class SystemMonitor:
-    """Samples in a thread while its context lasts."""
+    """Context manager that samples the machine's metrics in a thread."""
 
     def __init__(self) -> None:
         self._samples: defaultdict[str, list[float]] = defaultdict(list)
@@ -31,7 +31,7 @@ class SystemMonitor:
         self._gpus = _Gpus()
 
     def __enter__(self) -> Self:
-        psutil.cpu_percent()  # the first call only begins to measure
+        psutil.cpu_percent()  # the first call returns 0 and starts the measurement
         self._thread.start()
         return self
 
@@ -58,7 +58,10 @@ class SystemMonitor:
                 self._samples[name].append(value)
 
     def averages(self) -> dict[str, float]:
-        """The means since the last call, and begin anew; an epoch shorter than a sample is sampled now."""
+        """Return the mean of each metric since the last call and reset the samples.
+
+        Without a sample since then, one is taken now.
+        """
         if not self._samples:
             self._sample()
         with self._lock:
@@ -68,7 +71,7 @@ class SystemMonitor:
 
 
 class _Gpus:
-    """NVIDIA's GPUs, where its management library is installed and finds any."""
+    """NVIDIA GPUs of this machine; none without NVIDIA's management library or driver."""
 
     def __init__(self) -> None:
         self._library: Any = None
@@ -79,7 +82,7 @@ class _Gpus:
 
         try:
             pynvml.nvmlInit()
-        except pynvml.NVMLError:  # no driver on this machine: it has no GPU to speak of
+        except pynvml.NVMLError:  # no driver: there is no usable GPU
             return
         self._library = pynvml
         self._handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]

@@ -1,8 +1,7 @@
-"""The warm worker: a Ray Train worker that takes job after job and keeps what trials share.
+"""The worker process of the pool: runs one job after another and shares loaded models between them.
 
-It runs inside a TorchTrainer, so Ray Train owns the process, its GPU and its process group. What it
-does with a job is a function that the pool is given; this module only takes jobs and answers for
-them.
+It runs inside a TorchTrainer, so Ray Train owns the process, its GPU and its process group. The pool supplies the
+program that runs a job. This module takes the jobs and reports how they end.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 import ray.exceptions
@@ -18,34 +16,36 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
 from clinie_core.errors import DiskFull, OutOfMemory, fail
-from search.pool.queue import Job, JobEnded, JobQueueHandle, MemoryShortage
+from search.pool.queue_actor import JobQueueHandle
 from search.storage.home import compute_source_digest
 from search.trials.failure import failure_reason
+from search.trials.job import Job, JobEnded, MemoryShortage
+from search.trials.result import EpochResult
 
 __all__ = ["OnReport", "Program", "WorkerSetup", "run_worker"]
 
-OnReport = Callable[[dict[str, Any]], bool]
+OnReport = Callable[[EpochResult], bool]
 Program = Callable[[Job, OnReport], None]
-"""Runs a job; hands each epoch's result to the second argument and ends when that says False."""
+"""Runs a job. Passes each epoch's results to the second argument and returns when that returns False."""
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker group is told when it starts.
+    """Settings of a worker group.
 
     Args:
         group: Number of the group.
-        workers: Processes in it.
-        board: Where it takes jobs.
-        make_program: Called once in each process; makes what runs the jobs.
-        threads: Threads a process computes with.
+        workers: Number of its processes.
+        queue: The job queue.
+        make_program: Makes the program that runs jobs; called once in each process.
+        threads: Computation threads of a process.
         sources: Digest of the driver's clinie sources.
-        allow_text: Whether failure reasons may carry an error's own words.
+        allow_text: Whether failure reasons may include the message of any error.
     """
 
     group: int
     workers: int
-    board: JobQueueHandle
+    queue: JobQueueHandle
     make_program: Callable[[], Program]
     threads: int
     sources: str
@@ -53,12 +53,13 @@ class WorkerSetup:
 
 
 def run_worker(setup: WorkerSetup) -> None:
-    """Take jobs until the board closes; the training function of a group's TorchTrainer.
+    """Run jobs until the queue is closed; the training function of a group's TorchTrainer.
+
+    In a group of several processes, a failed job ends the process: the other ranks may wait in a collective
+    operation that this rank has left. Ray Train then restarts the group.
 
     Raises:
-        InputError: If this process runs other sources than the driver.
-        Exception: In a group of several processes whatever a job raised, since a process group in
-            which one process has left a collective cannot be trusted; Ray Train then restarts it.
+        InputError: If this process runs other sources of clinie than the driver.
     """
     if compute_source_digest() != setup.sources:
         node = ray.util.get_node_ip_address()
@@ -67,32 +68,33 @@ def run_worker(setup: WorkerSetup) -> None:
 
     torch.set_num_threads(setup.threads)
     rank = ray.train.get_context().get_world_rank()
-    board = setup.board
+    queue = setup.queue
     program = setup.make_program()
     group = setup.group
     node = ray.get_runtime_context().get_node_id()
-    life: int = broadcast_from_rank_zero(ray.get(board.join.remote(group, node)) if rank == 0 else 0)
+    generation: int = broadcast_from_rank_zero(ray.get(queue.join.remote(group, node)) if rank == 0 else 0)
     while True:
         if rank == 0:
-            call = board.take.remote(group, life, setup.workers)
+            call = queue.take.remote(group, generation, setup.workers)
         else:
-            call = board.follow.remote(group, life, rank, node)
+            call = queue.follow.remote(group, generation, rank, node)
         job: Job | None = ray.get(call)
         if job is None:
             return
-        ended = JobEnded(None)
+        ended = JobEnded("finished")
         try:
-            program(job, lambda result, id_=job.id: bool(ray.get(board.report.remote(id_, result))))  # type: ignore[misc]
+            program(job, lambda result, id_=job.id: bool(ray.get(queue.report.remote(id_, result))))  # type: ignore[misc]
         except ray.exceptions.RayActorError:
-            raise  # the board is gone and with it what this group was; Ray Train starts the group again
+            raise  # the queue was lost, and with it this group's registration; Ray Train restarts the group
         except OutOfMemory as error:
-            ended = JobEnded(str(error), shortage=MemoryShortage(error.micro_batch, error.peak_memory_mb))
+            shortage = MemoryShortage(error.micro_batch, error.peak_memory_mb)
+            ended = JobEnded("out_of_memory", str(error), shortage)
         except DiskFull as error:
-            ended = JobEnded(str(error), no_space=True)
+            ended = JobEnded("disk_full", str(error))
         except Exception as error:
-            ended = JobEnded(failure_reason(error, allow_text=setup.allow_text))
-        if ended.reason is not None and setup.workers > 1:
-            ray.get(board.end.remote(group, job.id, ended))
-            os._exit(1)  # Ray Train restarts the group; a traceback in its logs could quote a note
+            ended = JobEnded("error", failure_reason(error, allow_text=setup.allow_text))
+        if ended.cause != "finished" and setup.workers > 1:
+            ray.get(queue.end.remote(group, job.id, ended))
+            os._exit(1)  # an exception would be logged by Ray Train, and its traceback could quote a note
         if rank == 0:
-            ray.get(board.end.remote(group, job.id, ended))
+            ray.get(queue.end.remote(group, job.id, ended))

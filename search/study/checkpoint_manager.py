@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from clinie_core.config import BEST, LAST, TrialConfig
 from clinie_core.modeling.folder_replacement import recover_folder
@@ -18,11 +18,13 @@ from search.ledger.records import TrialRecord
 from search.storage.home import Home
 from search.storage.trial_store import TrialStore
 from search.tracking.tracker import Tracker
+from search.trials.listener import FinalState, TrialListener
+from search.trials.result import EpochResult
 
 __all__ = ["CheckpointManager"]
 
 
-class CheckpointManager:
+class CheckpointManager(TrialListener):
     """Keeps MLflow and checkpoints in step with the ledger; a :class:`search.tune.searcher.TrialListener`.
 
     Args:
@@ -50,16 +52,16 @@ class CheckpointManager:
                 self._rank(record)
         self._holding = {r.number for r in records if r.state == "complete" and r.checkpoint}
 
-    def trial_started(self, number: int, config: TrialConfig) -> None:
+    def on_trial_start(self, number: int, config: TrialConfig) -> None:
         """Open the trial's run."""
         record = self._ledger.record(number)
         self._tracker.begin(number, config, record.run_id, record.epochs)
 
-    def trial_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Pass an epoch on."""
-        self._tracker.epoch(number, epoch, metrics)
+    def on_epoch_end(self, number: int, result: EpochResult) -> None:
+        """Write the epoch's metrics to the trial's run."""
+        self._tracker.epoch(number, result.epoch, result.metrics)
 
-    def trial_ended(self, number: int, state: str, reason: str | None) -> None:
+    def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
         """Close the trial's run, with its checkpoint if it is among the best."""
         folder, record = self._home.trial_folder(self._ledger.name, number), self._ledger.record(number)
         if self._store is not None:
@@ -83,7 +85,7 @@ class CheckpointManager:
             keep=kept,
         )
 
-    def trial_recorded(self, number: int) -> None:
+    def on_trial_recorded(self, number: int) -> None:
         """Remove what only a resume would have needed, and the checkpoints of those that this trial has beaten."""
         folder = self._home.trial_folder(self._ledger.name, number)
         shutil.rmtree(folder / LAST, ignore_errors=True)
@@ -107,7 +109,7 @@ class CheckpointManager:
         stored = self._store.list_numbers() if self._store is not None else set()
         for number in ended:
             if number in stored or self._home.trial_folder(self._ledger.name, number).is_dir():
-                self.trial_recorded(number)
+                self.on_trial_recorded(number)
 
     def mark_interrupted(self, record: TrialRecord) -> None:
         """Mark the run of a trial that a resume will go on with."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,6 +19,8 @@ from clinie_core.errors import Problem
 from search.config.description import describe_config
 from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED
+from search.trials.listener import FinalState, TrialListener
+from search.trials.result import EpochResult
 
 __all__ = ["Progress"]
 
@@ -31,7 +33,7 @@ class _Row:
 
 
 @dataclass
-class Progress:
+class Progress(TrialListener):
     """Shows a search while it runs; a listener of its trials.
 
     On a terminal it redraws in place; elsewhere it prints a line for every trial that ends.
@@ -83,20 +85,17 @@ class Progress:
         with Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True):
             yield
 
-    def trial_started(self, number: int, config: TrialConfig) -> None:
+    def on_trial_start(self, number: int, config: TrialConfig) -> None:
         """A trial begins or goes on."""
         self._running[number] = _Row(config, score=self._so_far.get(number))
 
-    def trial_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """A trial has done an epoch."""
-        row, value = self._running[number], metrics[self._metric]
-        row.epoch = epoch
+    def on_epoch_end(self, number: int, result: EpochResult) -> None:
+        """Update the row of the trial."""
+        row, value = self._running[number], result.metrics[self._metric]
+        row.epoch = result.epoch
         row.score = value if row.score is None else self._better(row.score, value)
 
-    def trial_recorded(self, number: int) -> None:
-        """Nothing: what is shown is shown when the trial ends."""
-
-    def trial_ended(self, number: int, state: str, reason: str | None) -> None:
+    def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
         """A trial has ended."""
         row = self._running.pop(number)
         self._ended[state] += 1

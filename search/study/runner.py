@@ -220,7 +220,7 @@ class StudyRunner:
         program = TrainingProgram.share(self.corpus, self.home.trials_url(self.name))
         stop = StopSignal()
         with WorkerPool(self.file.resources, program, self.home.ray_folder(self.name), allow_text=allow_text) as pool:
-            with progress.watch(ledger) if progress else nullcontext(), stop.listening():
+            with progress.watch(ledger) if progress else nullcontext(), stop.listen():
                 run_trials(
                     pool,
                     ledger,

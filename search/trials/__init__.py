@@ -1,1 +1,1 @@
-"""Values that travel between pool, Tune and ledger: epoch results, ended jobs, failures, events. Knows no Ray."""
+"""Values that travel between pool, Tune and ledger: trial specs, jobs, epoch results, failures. Does not import Ray."""

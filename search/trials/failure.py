@@ -14,10 +14,14 @@ CORE = Path(clinie_core.__file__).parent
 
 
 def failure_reason(error: BaseException, *, allow_text: bool) -> str:
-    """Say what went wrong in one line that holds no document text.
+    """Describe an error in one line without document text.
 
-    An error's own words may quote what it choked on, so only those of errors that clinie words
-    itself, and the name of a module that is missing, are kept; of others stay the type and the place.
+    An error's message may quote the text that caused it. The messages of clinie's own errors and of a missing
+    module are safe; of any other error, only its type and the place where it was raised are included.
+
+    Args:
+        error: The error, with its traceback.
+        allow_text: Whether to include the message of any error.
     """
     if isinstance(error, InputError | ModuleNotFoundError) or allow_text:
         return f"{type(error).__name__}: {error}".replace("\n", " | ")[:500]

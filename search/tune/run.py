@@ -1,8 +1,7 @@
-"""Runs a study's trials with Ray Tune on a warm pool."""
+"""Runs a study's trials with Ray Tune on a worker pool."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from ray import cloudpickle, tune
@@ -11,70 +10,90 @@ from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
-from clinie_core.config import TrialConfig
 from search.config.search_space import SearchSpace
 from search.ledger.ledger import Ledger
-from search.ledger.records import ENDED, State
-from search.pool.pool import CLIENT_CPUS, WorkerPool
+from search.ledger.records import ENDED
+from search.pool.pool import ACTOR_CPUS, WorkerPool
+from search.trials.listener import FinalState, TrialListener
+from search.trials.result import EpochResult
+from search.trials.retry import MAX_ACTOR_LOSSES
+from search.trials.spec import TrialSpec
+from search.tune.recorder import StudyRecorder
+from search.tune.running_trials import RunningTrials
 from search.tune.schedulers import make_scheduler, replay_trials
-from search.tune.searcher import CLIENT_DEATHS, LedgerSearcher, StudyRecorder, TrialListener
+from search.tune.searcher import LedgerSearcher
 from search.tune.stop_signal import StopSignal
-from search.tune.trainable import TrialFailure, TrialTrainable
+from search.tune.trainable import PoolUnavailable, RunSettings, TrialTrainable
 
-__all__ = ["run_trials", "trial_failure"]
+__all__ = ["MAX_FAILED_TRIALS", "read_trial_error", "run_trials"]
 
 AWS_SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
-# Tune would hand them on in each trial's runtime environment, which stands in command lines and in Ray's logs.
+# Tune would copy them to each trial's runtime environment, which appears in command lines and in Ray's logs.
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update(AWS_SECRETS)
 
-HOPELESS = 5
-"""So many failed trials, and no epoch of any, end a search."""
+MAX_FAILED_TRIALS = 5
+"""Number of failed trials that ends a search if no trial has finished an epoch."""
+
+
+class _FailureMonitor(TrialListener):
+    """Counts failed trials.
+
+    Args:
+        any_epoch: Whether an earlier run of the search has recorded an epoch.
+    """
+
+    def __init__(self, *, any_epoch: bool) -> None:
+        self._any_epoch = any_epoch
+        self._failed = 0
+
+    @property
+    def all_fail(self) -> bool:
+        """Whether too many trials have failed and none has finished an epoch."""
+        return not self._any_epoch and self._failed >= MAX_FAILED_TRIALS
+
+    def on_epoch_end(self, number: int, result: EpochResult) -> None:
+        """Note that trials can work."""
+        self._any_epoch = True
+
+    def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
+        """Count a trial that failed."""
+        self._failed += state in ("failed", "infeasible")
 
 
 class _SearchStopper(Stopper):
-    """Ends the search when the user asks for it, the pool cannot go on, or one trial after the other fails."""
+    """Ends the search if the user requests it, the pool cannot run, or all trials fail."""
 
-    def __init__(self, pool: WorkerPool, stop: StopSignal, ledger: Ledger) -> None:
+    def __init__(self, pool: WorkerPool, stop: StopSignal, monitor: _FailureMonitor) -> None:
         self._pool = pool
         self._stop = stop
-        self._failed = 0
-        self._hopeful = any(record.epochs for record in ledger.records())
+        self._monitor = monitor
 
     def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        hopeless = not self._hopeful and self._failed >= HOPELESS
-        return self._stop.given or hopeless or self._pool.failure() is not None
-
-    def trial_started(self, number: int, config: TrialConfig) -> None:
-        """Nothing follows from that."""
-
-    def trial_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        self._hopeful = True
-
-    def trial_ended(self, number: int, state: State, reason: str | None) -> None:
-        self._failed += state in ("failed", "infeasible")
-
-    def trial_recorded(self, number: int) -> None:
-        """Nothing follows from that."""
+        return self._stop.given or self._monitor.all_fail or self._pool.failure() is not None
 
     def __getstate__(self) -> dict[str, object]:
         return {}
 
 
-def trial_failure(trial: Trial) -> str | None:
-    """Why a trial failed, in one line without document text; None where its thin process was lost."""
+def read_trial_error(trial: Trial) -> str | None:
+    """Return the reason why Tune ended a trial with an error, in one line without document text.
+
+    Returns:
+        None if the trial lost its Tune actor.
+    """
     file = trial.pickled_error_file  # as this process wrote it: get_pickled_error reads a copy that may lag behind
     if file is None:
         return None
     error: BaseException = cloudpickle.loads(Path(file).read_bytes())
     cause = getattr(error, "cause", None) or error
-    if isinstance(cause, TrialFailure):
+    if isinstance(cause, PoolUnavailable):
         return str(cause)
-    if isinstance(cause, RayActorError):  # Tune does not try again where a process dies between two trials
+    if isinstance(cause, RayActorError):  # Tune does not retry if an actor dies between two trials
         return None
-    return f"the trial's own process failed: {type(cause).__name__}"
+    return f"the Tune actor of the trial failed: {type(cause).__name__}"
 
 
 def run_trials(
@@ -89,36 +108,36 @@ def run_trials(
     trials_folder: Path | None,
     tune_folder: str | Path,
 ) -> None:
-    """Run trials until the budget is spent; what is still under way then stays as it is in the ledger.
+    """Run trials until the budget is spent. Trials that are running then remain unchanged in the ledger.
 
     Args:
-        pool: Started; runs the jobs.
-        ledger: Suggests and records.
-        space: What to draw from.
-        listeners: Who is told after the ledger.
-        stop: Asked at every step whether to end.
-        trials: How many to run, interrupted ones that go on among them.
-        hours: After so long no trial goes on; None for no limit.
-        trials_folder: Where each trial's checkpoints go; None keeps none.
-        tune_folder: Where Tune keeps its own files; a folder or a URL.
+        pool: The started worker pool.
+        ledger: The study.
+        space: The search space.
+        listeners: Notified of the events of trials; see :mod:`search.trials.listener` for their order.
+        stop: Ends the search when it is given.
+        trials: Number of trials to run, including interrupted ones.
+        hours: Time limit of the run in hours; None for no limit.
+        trials_folder: Folder for the checkpoints of all trials; None writes none.
+        tune_folder: Folder or URL for Tune's own files.
 
     Raises:
         DiskFull: If a disk is full.
         LedgerUnavailable: If the ledger cannot be written.
     """
-    file = space.file
-    searcher = LedgerSearcher(ledger, space, trials)
-    stopper = _SearchStopper(pool, stop, ledger)
+    file, records = space.file, ledger.records()
+    running = RunningTrials()
+    monitor = _FailureMonitor(any_epoch=any(record.epochs for record in records))
     scheduler = make_scheduler(file.algorithm, file.objective[0], file.budget.epochs)
-    replay_trials(scheduler, (record for record in ledger.records() if record.state in ENDED))
-    config = {"board": pool.board_name, "folder": str(trials_folder) if trials_folder else None}
+    replay_trials(scheduler, (record for record in records if record.state in ENDED))
+    settings = RunSettings(pool.queue_name, str(trials_folder) if trials_folder else None)
     tuner = tune.Tuner(
-        tune.with_resources(TrialTrainable, {"cpu": CLIENT_CPUS}),
-        param_space=config,
+        tune.with_resources(TrialTrainable, {"cpu": ACTOR_CPUS}),
+        param_space=settings.to_tune_config(),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=LedgerSearcher(ledger, space, trials, running),
             scheduler=scheduler,
-            num_samples=-1,  # the searcher says when there are enough
+            num_samples=-1,  # the searcher ends the search
             max_concurrent_trials=pool.groups,
             time_budget_s=hours * 3600 if hours else None,
             reuse_actors=True,
@@ -128,19 +147,19 @@ def run_trials(
         run_config=tune.RunConfig(
             name=ledger.name,
             storage_path=str(tune_folder),
-            callbacks=[StudyRecorder(ledger, searcher, [stopper, *listeners], trial_failure)],
-            failure_config=tune.FailureConfig(max_failures=CLIENT_DEATHS),
-            stop=stopper,
+            callbacks=[StudyRecorder(ledger, running, [monitor, *listeners], read_trial_error)],
+            failure_config=tune.FailureConfig(max_failures=MAX_ACTOR_LOSSES),
+            stop=_SearchStopper(pool, stop, monitor),
             verbose=0,
         ),
     )
     try:
         tuner.fit()
     except Exception:
-        if searcher.error is None:
+        if running.error is None:
             raise
-        raise searcher.error from None
+        raise running.error from None
 
 
 def _trial_name(trial: Trial) -> str:
-    return f"trial-{trial.config['number']:05d}-{trial.trial_id}"
+    return f"trial-{TrialSpec.from_tune_config(trial.config).number:05d}-{trial.trial_id}"

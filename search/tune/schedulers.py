@@ -1,4 +1,7 @@
-"""Schedulers: which trials stop early. One table; each row makes a Ray Tune scheduler."""
+"""Schedulers: Ray Tune schedulers that decide which trials stop early.
+
+No scheduler may pause a trial: a paused trial would hold no worker, and is never resumed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from search.config.algorithms import SCHEDULERS
 from search.config.objectives import Objective
 from search.config.space_file import Algorithm
 from search.ledger.records import TrialRecord
-from search.trials.result import EPOCH
+from search.trials.result import EPOCH, EpochResult
+from search.trials.spec import TrialSpec
 
 __all__ = ["make_asha", "make_fifo", "make_median", "make_scheduler", "replay_trials"]
 
@@ -57,19 +61,19 @@ def make_median(algorithm: Algorithm, objective: Objective, epochs: int) -> Tria
 
 def make_fifo(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
     """Make a scheduler that stops no trial early."""
-    return _LooksAtLiveTrials()
+    return _LiveTrialScheduler()
 
 
 def make_scheduler(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
     """Make the scheduler that an algorithm block names.
 
     Args:
-        algorithm: Names the row, with grace period and reduction factor.
-        objective: What weak means; of several objectives the first.
-        epochs: The budget of one trial.
+        algorithm: Name of the scheduler, with its grace period and reduction factor.
+        objective: The first objective of the study; trials are compared by it.
+        epochs: Maximum number of epochs of one trial.
 
     Raises:
-        InputError: If the table has no such row.
+        InputError: If there is no scheduler of that name.
     """
     make: Callable[[Algorithm, Objective, int], TrialScheduler] = SCHEDULERS.load(
         algorithm.scheduler, "algorithm.scheduler"
@@ -78,46 +82,51 @@ def make_scheduler(algorithm: Algorithm, objective: Objective, epochs: int) -> T
 
 
 @dataclass(frozen=True)
-class _Past:
-    """What a scheduler sees of a trial that ended in an earlier run of the search."""
+class _EndedTrial:
+    """Stand-in for the Tune trial of a trial that ended in an earlier run of the search."""
 
     trial_id: str
 
 
 def replay_trials(scheduler: TrialScheduler, records: Iterable[TrialRecord]) -> None:
-    """Show a scheduler the trials that ended before, so that it judges new ones as if it had never been away.
+    """Pass the trials of earlier runs to a scheduler, so that it decides as in an uninterrupted search.
 
     Args:
-        scheduler: A fresh one.
+        scheduler: A new scheduler.
         records: The trials that ended.
     """
     for record in records:
-        past = _Past(f"past-{record.number}")
-        scheduler.on_trial_add(None, past)
-        curve = [{EPOCH: epoch, **metrics} for epoch, metrics in sorted(record.epochs.items())]
-        for result in curve[:-1] if record.state == "complete" else curve:  # Tune tells a last epoch once
-            scheduler.on_trial_result(None, past, result)
-        if curve:
-            scheduler.on_trial_complete(None, past, curve[-1])
+        trial = _EndedTrial(f"past-{record.number}")
+        scheduler.on_trial_add(None, trial)
+        results = [EpochResult(epoch, metrics).to_tune_result() for epoch, metrics in sorted(record.epochs.items())]
+        # Tune passes the last epoch of a complete trial to on_trial_complete only.
+        for result in results[:-1] if record.state == "complete" else results:
+            scheduler.on_trial_result(None, trial, result)
+        if results:
+            scheduler.on_trial_complete(None, trial, results[-1])
 
 
-class _LooksAtLiveTrials(FIFOScheduler):
-    """Looks for a trial to start among those that have not ended; Ray's own looks through all, at every step."""
+class _LiveTrialScheduler(FIFOScheduler):
+    """FIFO scheduler that only looks through live trials; Ray's own looks through all trials at every step."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """The first trial that waits, by its number; none of clinie's is ever paused."""
-        waiting = (trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING)
-        return min(waiting, key=lambda trial: int(trial.config["number"]), default=None)
+        """Return the pending trial with the lowest number."""
+        pending = (trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING)
+        return min(pending, key=lambda trial: TrialSpec.from_tune_config(trial.config).number, default=None)
 
 
-class _Asha(_LooksAtLiveTrials, AsyncHyperBandScheduler):
-    """Successive halving."""
+class _Asha(_LiveTrialScheduler, AsyncHyperBandScheduler):
+    """Asynchronous successive halving."""
 
 
-class _Median(_LooksAtLiveTrials, MedianStoppingRule):
-    """The median rule, which otherwise looks for the metric of a trial that failed before its first epoch."""
+class _Median(_LiveTrialScheduler, MedianStoppingRule):
+    """Median stopping rule that accepts a trial without an epoch and never pauses a trial."""
 
     def on_trial_complete(self, tune_controller: object, trial: object, result: dict[str, Any]) -> None:
-        """Count a trial's last epoch."""
+        """Add the last epoch of a trial; a trial that failed before its first epoch has none."""
         if EPOCH in result:
             super().on_trial_complete(tune_controller, trial, result)
+
+    def _on_insufficient_samples(self, tune_controller: object, trial: object, time: float) -> str:
+        """Continue a trial while too few others have ended; Ray's own pauses it if another trial is pending."""
+        return str(TrialScheduler.CONTINUE)

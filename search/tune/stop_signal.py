@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a search: the first one ends it in order, a second one at once."""
+"""SIGINT (Ctrl-C) and SIGTERM during a search: the first ends it in order, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """Whether somebody asked the search to stop."""
+    """Request of the user to end the search."""
 
     def __init__(self) -> None:
         self.given = False
+        """Whether the user has requested to end the search."""
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Within this context the first signal sets :attr:`given`; the second raises KeyboardInterrupt."""
+    def listen(self) -> Iterator[None]:
+        """Handle signals in this context: the first sets :attr:`given`, the second raises KeyboardInterrupt."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # only a program's main thread may handle signals
+            yield  # only the main thread may handle signals
             return
         before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         try:

@@ -1,143 +1,159 @@
-"""The trial client: what Tune believes is a trial. It leaves a job on the board and passes reports on."""
+"""The trial trainable: a Tune actor that submits a trial's jobs to the queue and returns their results to Tune."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.exceptions
 from ray.tune import Trainable
+from ray.tune.result import DONE
 
-from clinie_core.config import TrialConfig
-from search.pool.queue import CLOSED, Job, JobEnded, JobQueueHandle, Report
-from search.trials.result import EPOCH, FAILURE, NO_SPACE
+from search.pool.queue_actor import JobQueueHandle
+from search.trials.job import Job, JobEnded
+from search.trials.result import EpochResult, TrialFailure
+from search.trials.retry import Attempts, next_attempt
+from search.trials.spec import TrialSpec
 
-__all__ = ["TRIES", "TrialFailure", "TrialTrainable", "trial_folder"]
+__all__ = ["PoolUnavailable", "RunSettings", "TrialTrainable"]
 
-TRIES = 3
-BOARD_SECONDS = 120.0
+QUEUE_TIMEOUT_SECONDS = 120.0
+"""Time that a trial waits for a queue that is being restarted."""
 PAUSE_SECONDS = 0.2
+QUEUE = "queue"
+FOLDER = "folder"
 
 
-class TrialFailure(RuntimeError):
-    """The pool cannot run a trial's job; the message is its reason and holds no document text."""
+class PoolUnavailable(RuntimeError):
+    """The pool cannot run a trial's job. The message is its reason and holds no document text."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings of all trials of a run, beside each trial's :class:`search.trials.spec.TrialSpec`.
+
+    Args:
+        queue: Name of the queue's actor. Tune stores the configuration with every result, and a handle is large.
+        trials_folder: Folder for the checkpoints of all trials; None writes none.
+    """
+
+    queue: str
+    trials_folder: str | None
+
+    def to_tune_config(self) -> dict[str, Any]:
+        """Return the settings as entries of a Tune configuration."""
+        return {QUEUE: self.queue, FOLDER: self.trials_folder}
+
+    @classmethod
+    def from_tune_config(cls, config: dict[str, Any]) -> RunSettings:
+        """Read the settings from a Tune configuration."""
+        return cls(config[QUEUE], config[FOLDER])
+
+    def trial_folder(self, number: int) -> Path | None:
+        """Return the folder for the checkpoints of one trial."""
+        return Path(self.trials_folder) / f"{number:05d}" if self.trials_folder else None
 
 
 class TrialTrainable(Trainable):
-    """A thin Tune trainable, reused from trial to trial.
+    """Tune trainable that trains nothing itself; Tune reuses its actor for many trials.
 
-    Its configuration: ``number`` and ``trial_config`` (JSON) from the searcher, ``board`` (the
-    actor's name; Tune keeps the configuration with every result, and handles are large) and
-    ``folder`` (of all trials; None keeps no checkpoints) from the study.
-
-    A job that ends without an answer is left again and goes on from its last checkpoint. What costs the trial one of
-    its :data:`TRIES` is its own failure; a worker that dies with its machine costs nothing, unless as many die in one
-    epoch. Where memory was too short the next job computes half as many windows at once; when that is too much as
-    well, the trial is infeasible.
+    A job that fails is submitted again as :func:`search.trials.retry.next_attempt` decides, and resumes from the
+    trial's last checkpoint.
     """
 
-    _board: JobQueueHandle = None
+    _queue: JobQueueHandle = None
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take a configuration; the job is left when Tune asks for the first epoch."""
-        self._board = self._board or ray.get_actor(config["board"])
+        """Prepare for a trial; its job is submitted when Tune requests the first epoch."""
+        self._spec, self._settings = TrialSpec.from_tune_config(config), RunSettings.from_tune_config(config)
+        self._queue = self._queue or ray.get_actor(self._settings.queue)
         self._job: Job | None = None
-        self._last: dict[str, Any] = {}
-        self._failures = 0
-        self._deaths: Counter[int] = Counter()
-        self._micro_batch: int | None = None
+        self._last: EpochResult | None = None
+        self._attempts = Attempts()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Become another trial."""
+        """Cancel the current trial's job and prepare for another trial."""
         self._cancel()
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Wait for the next epoch.
+        """Wait for the next epoch and return it as a Tune result.
 
         Raises:
-            TrialFailure: If the pool has closed or its board is gone.
+            PoolUnavailable: If the pool is closed or its queue is lost.
         """
         while True:
             message = self._next_message()
-            if isinstance(message, JobEnded) or message.last:
-                self._job = None
-            if isinstance(message, JobEnded):
-                ending = self._ending(message)
-                if ending is not None:
-                    return {**self._last, **ending, "done": True}
-            elif message.last or message.result[EPOCH] > self._last.get(EPOCH, 0):  # else told before
-                self._last = message.result
-                return {**message.result, "done": message.last}
+            last_epoch = self._last.epoch if self._last is not None else 0
+            if isinstance(message, EpochResult):
+                if message.finished:
+                    self._job = None
+                if message.finished or message.epoch > last_epoch:  # a resumed job repeats its earlier epochs
+                    self._last = message
+                    return {**message.to_tune_result(), DONE: message.finished}
+                continue
+            self._job = None
+            if message.cause == "finished":
+                return self._finish()
+            if message.cause == "pool_closed":
+                raise PoolUnavailable(message.reason)
+            decision = next_attempt(self._attempts, message, epoch=last_epoch + 1)
+            if isinstance(decision, TrialFailure):
+                last = self._last.to_tune_result() if self._last is not None else {}
+                return {**last, **decision.to_tune_result(), DONE: True}
+            self._attempts = decision
 
-    def _next_message(self) -> Report | JobEnded:
-        """Ask the board, which may have to be started again."""
-        deadline = time.monotonic() + BOARD_SECONDS
+    def _finish(self) -> dict[str, Any]:
+        """Return the last result of a trial whose job ended without marking an epoch as its last."""
+        if self._last is None:
+            failure = TrialFailure("failed", "the trial ended before its first epoch")
+            return {**failure.to_tune_result(), DONE: True}
+        return {**replace(self._last, finished=True).to_tune_result(), DONE: True}
+
+    def _next_message(self) -> EpochResult | JobEnded:
+        """Wait for a message from the queue, which may have to be restarted."""
+        deadline = time.monotonic() + QUEUE_TIMEOUT_SECONDS
         while True:
             try:
                 if self._job is not None:
-                    return ray.get(self._board.next_report.remote(self._job.id))  # type: ignore[no-any-return]
-                self._job = self._new_job()
-                return ray.get(self._board.submit.remote(self._job))  # type: ignore[no-any-return]
+                    return ray.get(self._queue.next_report.remote(self._job.id))  # type: ignore[no-any-return]
+                self._job = self._make_job()
+                return ray.get(self._queue.submit.remote(self._job))  # type: ignore[no-any-return]
             except ray.exceptions.RayActorError as error:
                 self._job = None
                 if time.monotonic() > deadline:
-                    raise TrialFailure(f"the job board does not come back: {type(error).__name__}") from None
+                    raise PoolUnavailable(f"the job queue was not restarted: {type(error).__name__}") from None
             time.sleep(PAUSE_SECONDS)
 
-    def _ending(self, message: JobEnded) -> dict[str, Any] | None:
-        """How the trial ends with its job; None to try again."""
-        if message.reason is None:
-            return {"finished": True}
-        if message.reason == CLOSED:
-            raise TrialFailure(CLOSED)
-        if message.no_space:
-            return {FAILURE: NO_SPACE, "reason": message.reason}
-        if message.shortage is not None:
-            if self._micro_batch is not None or message.shortage.micro_batch == 1:
-                return {FAILURE: "infeasible", "reason": message.reason}
-            self._micro_batch = message.shortage.micro_batch // 2
-        elif message.lost:
-            epoch = int(self._last.get(EPOCH, 0)) + 1
-            self._deaths[epoch] += 1
-            if self._deaths[epoch] >= TRIES:
-                return {FAILURE: "failed", "reason": f"{message.reason}, {TRIES} times in epoch {epoch}"}
-        else:
-            self._failures += 1
-            if self._failures >= TRIES:
-                return {FAILURE: "failed", "reason": message.reason}
-        return None
-
-    def _new_job(self) -> Job:
-        config = self.config
-        backbone = TrialConfig.model_validate_json(config["trial_config"]).backbone.name
-        number = int(config["number"])
-        folder = trial_folder(config.get("folder"), number)
-        return Job(uuid.uuid4().hex, number, config["trial_config"], folder, backbone, self._micro_batch)
+    def _make_job(self) -> Job:
+        spec = self._spec
+        return Job(
+            id=uuid.uuid4().hex,
+            number=spec.number,
+            config=spec.config,
+            backbone=spec.backbone,
+            folder=self._settings.trial_folder(spec.number),
+            micro_batch=self._attempts.micro_batch,
+        )
 
     def cleanup(self) -> None:
-        """Tune ends the trial; its job goes with it."""
+        """Cancel the job of a trial that Tune ends."""
         self._cancel()
 
     def _cancel(self) -> None:
         if self._job is not None:
-            with suppress(ray.exceptions.RayActorError):  # a board that is gone has forgotten the job
-                ray.get(self._board.cancel.remote(self._job.id))
+            with suppress(ray.exceptions.RayActorError):  # a queue that was lost has forgotten the job
+                ray.get(self._queue.cancel.remote(self._job.id))
             self._job = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the worker writes a trial's checkpoints, and a retry finds them in its folder."""
+        """No-op: the worker writes a trial's checkpoints, and a retry finds them in the trial's folder."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing, as in :meth:`save_checkpoint`."""
-
-
-def trial_folder(trials: str | None, number: int) -> Path | None:
-    """The folder of one trial's checkpoints within that of all trials."""
-    return Path(trials) / f"{number:05d}" if trials else None
+        """No-op, as :meth:`save_checkpoint`."""

@@ -35,7 +35,7 @@ POINTS: dict[str, dict[str, Any]] = {
         "folder_name": "last",
     },
     "after the checkpoint, before the report": {
-        "at": "search.pool.program:to_tune_result",
+        "at": "search.pool.program:to_epoch_result",
         "after": False,
         "count": 2,
     },

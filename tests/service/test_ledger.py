@@ -19,10 +19,10 @@ from search.config.space_file import SpaceFile, read_space_file
 from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.pool.pool import WorkerPool
-from search.pool.queue import Job
 from search.pool.worker import OnReport, Program
 from search.storage.home import Home
-from search.trials.result import METRIC_NAMES
+from search.trials.job import Job
+from search.trials.result import EpochResult
 from search.tune.run import run_trials
 from search.tune.stop_signal import StopSignal
 
@@ -46,8 +46,7 @@ def make_known_program() -> Program:
         for epoch in range(1, EPOCHS + 1):
             score = math.nan if 0.9 < decay <= 0.95 else known_value(decay, epoch)
             metrics = {"strict_f1": score, "trainable_parameters": 1000 * decay}
-            result = {**metrics, METRIC_NAMES: ",".join(metrics), "epoch": epoch, "finished": epoch == EPOCHS}
-            if not on_report(result):
+            if not on_report(EpochResult(epoch, metrics, finished=epoch == EPOCHS)):
                 return
 
     return run

@@ -38,9 +38,10 @@ import ray
 from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus
-from search.pool.queue import Job, Report
 from search.pool.pool import WorkerPool
 from search.pool.program import TrainingProgram
+from search.trials.job import Job
+from search.trials.result import EpochResult
 from search.config.space_file import Resources
 
 config, workers, groups, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
@@ -48,9 +49,10 @@ config, workers, groups, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]
 class Program:
     def __init__(self, corpus): self.train = TrainingProgram((corpus,))
     def __call__(self):
-        run, node = self.train(), ray.get_runtime_context().get_node_id()
-        def tell(job, on_report): run(job, lambda result: on_report({**result, "node": node}))
-        return tell
+        run, node = self.train(), int(ray.get_runtime_context().get_node_id(), 16)
+        def add_node(result): return EpochResult(result.epoch, {**result.metrics, "node": node}, result.finished)
+        def run_and_report(job, on_report): run(job, lambda result: on_report(add_node(result)))
+        return run_and_report
 
 ray.init(log_to_driver=False, logging_level="error")
 ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
@@ -58,13 +60,14 @@ corpus = ray.put(Corpus({s: tuple(n) for s, n in synthetic_splits(20, seed=3).it
 out = []
 resources = Resources(workers_per_trial=workers, concurrent_trials=groups)
 with WorkerPool(resources, Program(corpus), folder / "ray") as pool:
-    jobs = [Job(f"job-{n}", n, config, folder / str(n)) for n in range(groups)]
-    messages = ray.get([pool.board.submit.remote(job) for job in jobs])
+    jobs = [Job(f"job-{n}", n, config, "tiny", folder / str(n)) for n in range(groups)]
+    messages = ray.get([pool.queue.submit.remote(job) for job in jobs])
     for job, message in zip(jobs, messages):
-        while isinstance(message, Report):
-            out.append({k: message.result[k] for k in ("epoch", "train_loss", "node")} | {"trial": job.number})
-            if message.last: break
-            message = ray.get(pool.board.next_report.remote(job.id))
+        while isinstance(message, EpochResult):
+            metrics = {k: message.metrics[k] for k in ("train_loss", "node")}
+            out.append(metrics | {"epoch": message.epoch, "trial": job.number})
+            if message.finished: break
+            message = ray.get(pool.queue.next_report.remote(job.id))
         else:
             out.append({"reason": message.reason})
 print(json.dumps(out))

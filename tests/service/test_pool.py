@@ -9,7 +9,6 @@ import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -20,8 +19,9 @@ from clinie_core.data.document import Corpus
 from search.config.space_file import Resources
 from search.pool.pool import WorkerPool
 from search.pool.program import TrainingProgram
-from search.pool.queue import Job, JobEnded, Report
 from search.pool.worker import OnReport, Program
+from search.trials.job import Job, JobEnded
+from search.trials.result import EpochResult
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -31,49 +31,49 @@ MakeConfig = Callable[..., TrialConfig]
 def make_pid_program() -> Program:
     def run(job: Job, on_report: OnReport) -> None:
         for epoch in range(1, 1 + int(json.loads(job.config))):
-            if not on_report({"epoch": epoch, "pid": os.getpid()}):
+            if not on_report(EpochResult(epoch, {"pid": os.getpid()})):
                 return
 
     return run
 
 
 def new_job(config: str, folder: Path | None = None) -> Job:
-    return Job(uuid.uuid4().hex, 0, config, folder)
+    return Job(uuid.uuid4().hex, 0, config, "tiny", folder)
 
 
-def reports_of(pool: WorkerPool, job: Job) -> tuple[list[dict[str, Any]], str | None]:
-    """Run a job; all its reports and why it ended."""
-    reports: list[dict[str, Any]] = []
-    message = ray.get(pool.board.submit.remote(job))
-    while isinstance(message, Report):
-        reports.append(message.result)
-        if message.last:
-            return reports, None
-        message = ray.get(pool.board.next_report.remote(job.id))
-    return reports, message.reason
+def run_job(pool: WorkerPool, job: Job) -> tuple[list[EpochResult], str | None]:
+    """Run a job; return all its results and the reason of its failure."""
+    results: list[EpochResult] = []
+    message = ray.get(pool.queue.submit.remote(job))
+    while isinstance(message, EpochResult):
+        results.append(message)
+        if message.finished:
+            return results, None
+        message = ray.get(pool.queue.next_report.remote(job.id))
+    return results, message.reason or None
 
 
 def test_one_process_serves_all_jobs_and_a_stopped_job_does_no_further_epoch(tmp_path: Path) -> None:
     with WorkerPool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
-        first, _ = reports_of(pool, new_job("2"))
-        assert [r["epoch"] for r in first] == [1, 2]
+        first, _ = run_job(pool, new_job("2"))
+        assert [r.epoch for r in first] == [1, 2]
         stopped = new_job("5")
-        assert isinstance(ray.get(pool.board.submit.remote(stopped)), Report)
-        ray.get(pool.board.cancel.remote(stopped.id))
-        second, reason = reports_of(pool, new_job("1"))
+        assert isinstance(ray.get(pool.queue.submit.remote(stopped)), EpochResult)
+        ray.get(pool.queue.cancel.remote(stopped.id))
+        second, reason = run_job(pool, new_job("1"))
         assert reason is None
-        assert {r["pid"] for r in first + second} == {first[0]["pid"]}
+        assert {r.metrics["pid"] for r in first + second} == {first[0].metrics["pid"]}
 
 
 def test_a_killed_worker_fails_its_job_only_and_the_group_comes_back(tmp_path: Path) -> None:
     with WorkerPool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
         job = new_job("5")
-        message = ray.get(pool.board.submit.remote(job))
-        os.kill(message.result["pid"], signal.SIGKILL)
-        assert ray.get(pool.board.next_report.remote(job.id)) == JobEnded("a worker process died", lost=True)
-        again, reason = reports_of(pool, new_job("1"))
+        message = ray.get(pool.queue.submit.remote(job))
+        os.kill(message.metrics["pid"], signal.SIGKILL)
+        assert ray.get(pool.queue.next_report.remote(job.id)) == JobEnded("worker_lost", "a worker process died")
+        again, reason = run_job(pool, new_job("1"))
         assert reason is None
-        assert again[0]["pid"] != message.result["pid"]
+        assert again[0].metrics["pid"] != message.metrics["pid"]
         assert pool.failure() is None
 
 
@@ -106,13 +106,13 @@ def test_a_group_that_cannot_start_says_why(
 @pytest.mark.slow
 def test_a_worker_killed_while_it_waits_takes_no_job_with_it(tmp_path: Path) -> None:
     with WorkerPool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
-        before, _ = reports_of(pool, new_job("1"))
-        os.kill(before[0]["pid"], signal.SIGKILL)
+        before, _ = run_job(pool, new_job("1"))
+        os.kill(int(before[0].metrics["pid"]), signal.SIGKILL)
         # Whether the board gives this job to the dead worker's open call or not, the next one is safe.
-        reports_of(pool, new_job("1"))
-        after, reason = reports_of(pool, new_job("1"))
+        run_job(pool, new_job("1"))
+        after, reason = run_job(pool, new_job("1"))
         assert reason is None
-        assert after[0]["pid"] != before[0]["pid"]
+        assert after[0].metrics["pid"] != before[0].metrics["pid"]
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
@@ -133,13 +133,13 @@ def test_workers_train_together_to_the_curve_of_one_process(
     resources = Resources(workers_per_trial=workers, cpus_per_worker=1, concurrent_trials=1)
     with WorkerPool(resources, TrainingProgram.share(corpus), tmp_path / "ray") as pool:
         for folder in (tmp_path / "a", tmp_path / "b"):  # the second job finds everything warm
-            reports, reason = reports_of(pool, new_job(config.model_dump_json(), folder=folder))
+            reports, reason = run_job(pool, new_job(config.model_dump_json(), folder=folder))
             assert reason is None
-            assert [r["epoch"] for r in reports] == [1, 2]
+            assert [r.epoch for r in reports] == [1, 2]
             for report, own in zip(reports, alone, strict=True):
-                assert report["train_loss"] == pytest.approx(own.metrics["train_loss"], rel=1e-3)
+                assert report.metrics["train_loss"] == pytest.approx(own.metrics["train_loss"], rel=1e-3)
             assert (folder / "best" / "model.safetensors").is_file()
-    assert reports[-1]["finished"]
+    assert reports[-1].finished
 
 
 @pytest.mark.slow
@@ -149,9 +149,9 @@ def test_an_error_in_a_group_of_two_fails_the_job_and_the_group_comes_back(
     resources = Resources(workers_per_trial=2, concurrent_trials=1)
     with WorkerPool(resources, TrainingProgram.share(corpus), tmp_path / "ray") as pool:
         broken = json.dumps({"epochs": "many"})
-        reports, reason = reports_of(pool, new_job(broken))
+        reports, reason = run_job(pool, new_job(broken))
         assert reports == []
         assert reason is not None
         assert reason.startswith("ValidationError at ")
-        _, reason = reports_of(pool, new_job(make_config(epochs=1).model_dump_json()))
+        _, reason = run_job(pool, new_job(make_config(epochs=1).model_dump_json()))
         assert reason is None

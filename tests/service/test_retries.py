@@ -18,11 +18,11 @@ from search.config.space_file import read_space_file
 from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.pool.pool import WorkerPool
-from search.pool.queue import Job
 from search.pool.worker import OnReport, Program
 from search.storage.home import Home
-from search.trials.result import METRIC_NAMES
-from search.tune.run import HOPELESS, run_trials
+from search.trials.job import Job
+from search.trials.result import EpochResult
+from search.tune.run import MAX_FAILED_TRIALS, run_trials
 from search.tune.stop_signal import StopSignal
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module
@@ -46,7 +46,7 @@ def make_failing_program() -> Program:
         if 0.3 <= decay < 0.4 and job.micro_batch is None:
             raise OutOfMemory(16, 800.0)
         rows = float(job.micro_batch or 0)
-        on_report({"strict_f1": decay, "rows": rows, METRIC_NAMES: "strict_f1,rows", "epoch": 1, "finished": True})
+        on_report(EpochResult(1, {"strict_f1": decay, "rows": rows}, finished=True))
 
     return run
 
@@ -110,5 +110,5 @@ def test_a_search_of_which_nothing_works_gives_up(
     home = Home.open(tmp_path / "home", create=True)
     ledger, _ = ledger_of(space_content, [0.15] * 12, 12, write_space, home)
     states = Counter(record.state for record in ledger.records())
-    assert states["failed"] == HOPELESS
-    assert sum(states.values()) <= HOPELESS + 1
+    assert states["failed"] == MAX_FAILED_TRIALS
+    assert sum(states.values()) <= MAX_FAILED_TRIALS + 1

@@ -1,0 +1,217 @@
+"""The job queue: Tune actors submit jobs, worker groups take them. Plain asyncio, without Ray.
+
+A trial runs in lockstep with Ray Tune: the worker reports an epoch and waits until the Tune actor requests the
+next one, so a stopped trial computes nothing further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, defaultdict
+from collections.abc import Container
+from dataclasses import dataclass, field
+
+from search.trials.job import Job, JobEnded
+from search.trials.result import EpochResult
+
+__all__ = ["JobQueue"]
+
+POOL_CLOSED = JobEnded("pool_closed", "the worker pool has closed")
+WORKER_LOST = JobEnded("worker_lost", "a worker process died")
+
+
+@dataclass
+class _JobChannel:
+    """Messages between the worker and the Tune actor of one job."""
+
+    reports: asyncio.Queue[EpochResult | JobEnded] = field(default_factory=asyncio.Queue)
+    permits: asyncio.Queue[bool] = field(default_factory=asyncio.Queue)
+    """Answers to reports: whether the worker trains another epoch."""
+
+
+class JobQueue:
+    """Queue of jobs for worker groups.
+
+    Workers and their host call the methods from :meth:`join` to :meth:`end`, Tune actors those from :meth:`submit`
+    to :meth:`cancel`. Each process of a group is a rank; rank 0 takes jobs on behalf of its group.
+
+    Args:
+        groups: Number of worker groups.
+        restarted: Whether this queue replaces one that was lost. It does not know which jobs the groups hold, so it
+            hands out no job before each group has joined again: two groups must never train one trial.
+    """
+
+    def __init__(self, groups: int, *, restarted: bool = False) -> None:
+        self._missing = set(range(groups)) if restarted else set()
+        self._waiting: OrderedDict[str, Job] = OrderedDict()
+        self._channels: dict[str, _JobChannel] = {}
+        self._changed = asyncio.Condition()
+        self._running: dict[int, Job] = {}  # by group
+        self._generations: defaultdict[int, int] = defaultdict(int)
+        self._requests: defaultdict[int, int] = defaultdict(int)
+        self._followers: defaultdict[tuple[int, int, int], asyncio.Queue[Job | None]] = defaultdict(asyncio.Queue)
+        self._backbones: defaultdict[int, set[str]] = defaultdict(set)
+        self._nodes: defaultdict[int, set[str]] = defaultdict(set)
+        self._closed = False
+
+    async def join(self, group: int, node: str) -> int:
+        """Register a group that starts. A job that an earlier generation of the group holds is lost.
+
+        Args:
+            group: Number of the group.
+            node: Identifier of the node of its rank 0.
+
+        Returns:
+            The group's generation, from 1. Calls that a dead process left open belong to an earlier generation and
+            receive no job.
+        """
+        self._lose_job(group)
+        self._backbones.pop(group, None)
+        self._nodes[group] = {node}
+        self._missing.discard(group)
+        generation = self._generations[group] = self._generations[group] + 1
+        await self._notify()
+        return generation
+
+    async def drop_lost_nodes(self, alive: Container[str]) -> None:
+        """End the jobs of groups with a process on a lost node, since these groups may wait long for another node.
+
+        Args:
+            alive: Identifiers of the nodes that are alive.
+        """
+        lost = [group for group in self._running if any(node not in alive for node in self._nodes[group])]
+        for group in lost:
+            self._lose_job(group)
+        if lost:
+            await self._notify()
+
+    def _lose_job(self, group: int) -> None:
+        job = self._running.pop(group, None)
+        if job is not None and job.id in self._channels:
+            self._channels[job.id].reports.put_nowait(WORKER_LOST)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def take(self, group: int, generation: int, workers: int) -> Job | None:
+        """Wait for a job, as rank 0 of a group.
+
+        Args:
+            group: Number of the group.
+            generation: Its generation; see :meth:`join`.
+            workers: Number of its processes. All of them receive the job.
+
+        Returns:
+            None if the queue is closed or the group has a newer generation.
+        """
+        self._requests[group] += 1
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: self._closed or self._available_jobs() or self._generations[group] != generation
+            )
+            if self._generations[group] != generation:
+                return None
+            job = None if self._closed else self._assign(group)
+        for rank in range(1, workers):
+            self._followers[group, generation, rank].put_nowait(job)
+        return job
+
+    def _available_jobs(self) -> list[Job]:
+        """Return the waiting jobs, except those of trials that a group still trains: a cancelled job ends late."""
+        busy = {job.number for job in self._running.values()}
+        return [] if self._missing else [job for job in self._waiting.values() if job.number not in busy]
+
+    def _assign(self, group: int) -> Job:
+        loaded, available = self._backbones[group], self._available_jobs()
+        job = next((j for j in available if j.backbone in loaded), available[0])
+        del self._waiting[job.id]
+        loaded.add(job.backbone)
+        self._running[group] = job
+        return job
+
+    async def follow(self, group: int, generation: int, rank: int, node: str) -> Job | None:
+        """Wait for the job that rank 0 takes, as another rank of the group.
+
+        Args:
+            group: Number of the group.
+            generation: Its generation; see :meth:`join`.
+            rank: Rank of the calling process.
+            node: Identifier of its node.
+
+        Returns:
+            None if the queue is closed.
+        """
+        self._nodes[group].add(node)
+        return await self._followers[group, generation, rank].get()
+
+    async def request_count(self, group: int) -> int:
+        """Return how many jobs a group has requested. A group that fails without a request cannot start."""
+        return self._requests[group]
+
+    async def report(self, job_id: str, result: EpochResult) -> bool:
+        """Report an epoch and wait until the Tune actor answers.
+
+        Args:
+            job_id: Identifier of the job.
+            result: Results of the epoch.
+
+        Returns:
+            Whether to train another epoch. False at once for the last epoch and for a job that was cancelled.
+        """
+        channel = self._channels.get(job_id)
+        if channel is None:
+            return False
+        channel.reports.put_nowait(result)
+        return False if result.finished else await channel.permits.get()
+
+    async def end(self, group: int, job_id: str, ended: JobEnded) -> None:
+        """Register the end of a job.
+
+        Args:
+            group: Number of the group that trained it.
+            job_id: Identifier of the job.
+            ended: How it ended.
+        """
+        if group in self._running and self._running[group].id == job_id:
+            del self._running[group]
+            await self._notify()
+        if job_id in self._channels:
+            self._channels[job_id].reports.put_nowait(ended)
+
+    async def submit(self, job: Job) -> EpochResult | JobEnded:
+        """Submit a job and wait for its first epoch. Older jobs of the same trial are cancelled."""
+        for older in [j for j in (*self._waiting.values(), *self._running.values()) if j.number == job.number]:
+            await self.cancel(older.id)
+        channel = self._channels[job.id] = _JobChannel()
+        if self._closed:
+            channel.reports.put_nowait(POOL_CLOSED)
+        self._waiting[job.id] = job
+        await self._notify()
+        return await self._receive(job.id, channel)
+
+    async def next_report(self, job_id: str) -> EpochResult | JobEnded:
+        """Let the worker train another epoch and wait for its results."""
+        channel = self._channels[job_id]
+        channel.permits.put_nowait(True)
+        return await self._receive(job_id, channel)
+
+    async def _receive(self, job_id: str, channel: _JobChannel) -> EpochResult | JobEnded:
+        message = await channel.reports.get()
+        if isinstance(message, JobEnded) or message.finished:
+            self._channels.pop(job_id, None)
+        return message
+
+    async def cancel(self, job_id: str) -> None:
+        """Cancel a job: a waiting job is removed, a running job ends at its next report."""
+        self._waiting.pop(job_id, None)
+        channel = self._channels.pop(job_id, None)
+        if channel is not None:
+            channel.permits.put_nowait(False)
+
+    async def close(self) -> None:
+        """Shut down all worker groups and end all jobs."""
+        self._closed = True
+        await self._notify()
+        for channel in self._channels.values():
+            channel.reports.put_nowait(POOL_CLOSED)

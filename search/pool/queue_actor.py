@@ -1,0 +1,52 @@
+"""The Ray actor that makes the job queue available to all processes of a search."""
+
+from __future__ import annotations
+
+import search.cluster.environment  # noqa: F401  # before Ray, which reads it when it is imported
+
+# isort: split
+import asyncio
+from typing import Any
+
+import ray
+
+from search.pool.job_queue import JobQueue
+
+__all__ = ["JobQueueActor", "JobQueueHandle"]
+
+WATCH_SECONDS = 2.0
+JobQueueHandle = Any  # Ray's actor handles have no static type
+
+
+class _JobQueueActor(JobQueue):
+    """Job queue that follows the state of the cluster's nodes.
+
+    Ray restarts the actor if its process dies.
+
+    Args:
+        groups: Number of worker groups.
+    """
+
+    def __init__(self, groups: int) -> None:
+        super().__init__(groups, restarted=ray.get_runtime_context().was_current_actor_reconstructed)
+        self._watch: asyncio.Task[None] | None = None
+
+    async def join(self, group: int, node: str) -> int:
+        """Register a group that starts; see :meth:`JobQueue.join`."""
+        self._watch = self._watch or asyncio.create_task(self._watch_nodes())
+        return await super().join(group, node)
+
+    async def _watch_nodes(self) -> None:
+        while not self._closed:
+            await asyncio.sleep(WATCH_SECONDS)
+            nodes = await asyncio.to_thread(ray.nodes)
+            await self.drop_lost_nodes({node["NodeID"] for node in nodes if node["Alive"]})
+
+    # Callers wait for an actor that is being restarted.
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
+    async def request_count(self, group: int) -> int:
+        """Return how many jobs a group has requested; see :meth:`JobQueue.request_count`."""
+        return await super().request_count(group)
+
+
+JobQueueActor = ray.remote(num_cpus=0, max_concurrency=10_000, max_restarts=-1)(_JobQueueActor)

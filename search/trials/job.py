@@ -1,0 +1,62 @@
+"""Jobs of the worker pool: one attempt to train a trial, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["EndCause", "Job", "JobEnded", "MemoryShortage"]
+
+EndCause = Literal["finished", "error", "worker_lost", "out_of_memory", "disk_full", "pool_closed"]
+"""Cause of a job's end. ``worker_lost``: a worker process died or its node failed, which may not be the trial's
+fault. ``finished``: the program returned. ``pool_closed``: the search has ended."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt to train a trial, from its start or from its last checkpoint.
+
+    Args:
+        id: Unique identifier; each attempt of a trial is a new job.
+        number: Number of the trial.
+        config: Configuration of the trial as JSON.
+        backbone: Name of its backbone. The queue prefers a worker group that has loaded this backbone.
+        folder: Folder for its checkpoints; None writes none.
+        micro_batch: Windows per forward pass of one process; None lets the process choose.
+    """
+
+    id: str
+    number: int
+    config: str
+    backbone: str
+    folder: Path | None = None
+    micro_batch: int | None = None
+
+
+@dataclass(frozen=True)
+class MemoryShortage:
+    """Memory use of a job that did not fit into memory.
+
+    Args:
+        micro_batch: Windows per forward pass of one process.
+        peak_memory_mb: Peak memory of one process, in MiB.
+    """
+
+    micro_batch: int
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """End of a job without a further epoch.
+
+    Args:
+        cause: Cause of the end.
+        reason: One line without document text; empty for a job that finished.
+        shortage: Memory use, if the cause is ``out_of_memory``.
+    """
+
+    cause: EndCause
+    reason: str = ""
+    shortage: MemoryShortage | None = None
