@@ -1,4 +1,4 @@
-"""``python -m search.cli`` is ``clinie``, for places that know an interpreter and no scripts folder."""
+"""Run ``clinie`` as ``python -m search.cli``, where the scripts folder is not on the path."""
 
 from search.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Commands that look at the machine."""
+"""The command that checks the machine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ COLOURS = {"good": "green", "warning": "yellow", "bad": "red"}
 
 
 def doctor(home: HomeFolder = DEFAULT_HOME, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None:
-    """Check versions, open ports, Ray's token, disk, GPU, ledger and MLflow; changes nothing.
+    """Check package versions, open ports, Ray's token, disk, GPU, ledger and MLflow.
 
-    Exits with 1 if a finding is bad.
+    Changes nothing. Exits with 1 if a finding is bad.
     """
     from rich.markup import escape
 

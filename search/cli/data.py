@@ -1,4 +1,4 @@
-"""Commands on corpora: write a synthetic one, check, count, convert and split one."""
+"""Commands that write, check, count, convert and split corpora."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.options import AsJson, console, print_json
+from search.cli.options import AsJson, Command, console, print_json
 
 if TYPE_CHECKING:
     from clinie_core.data.corpora.loading import CorpusSource
@@ -19,18 +19,21 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Write, check, count, convert and split corpora.", no_args_is_help=True)
 
-CorpusPath = Annotated[Path, typer.Argument(help="Folder, file, zip or tar of the corpus.")]
-Format = Annotated[str, typer.Option("--format", help="Its format, one of those that `clinie data formats` lists.")]
+CorpusPath = Annotated[Path, typer.Argument(metavar="PATH", help="Folder, file, zip or tar archive of the corpus.")]
+NewFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to; it must be empty or not exist.")]
+Format = Annotated[str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all.")]
 
 
-@app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(help="Folder to write to; it must not exist or be empty.")],
-    documents: Annotated[int, typer.Option(help="Notes in all; 70 % train, 15 % dev, 15 % test.", min=10)] = 300,
-    seed: Annotated[int, typer.Option(help="Equal seeds write equal corpora.")] = 13,
+    folder: NewFolder,
+    documents: Annotated[int, typer.Option(help="Number of notes: 70 % train, 15 % dev, 15 % test.", min=10)] = 300,
+    seed: Annotated[int, typer.Option(help="Random seed; equal seeds write equal corpora.")] = 13,
     as_json: AsJson = False,
 ) -> None:
-    """Write a synthetic corpus of discharge summaries, radiology reports and social histories (brat)."""
+    """Write a synthetic corpus of clinical notes in brat format.
+
+    It contains discharge summaries, radiology reports and social histories.
+    """
     from clinie_core.data.corpora.brat import Brat
     from clinie_core.data.corpora.corpus_format import require_new
     from clinie_core.data.corpora.synthetic import synthetic_splits
@@ -45,9 +48,8 @@ def synth(
     console().print(f"{documents} notes in {folder}: " + ", ".join(f"{len(n)} {s}" for s, n in splits.items()))
 
 
-@app.command()
 def formats(as_json: AsJson = False) -> None:
-    """List the corpus formats and what a folder of each holds."""
+    """List the corpus formats with an example of each."""
     from clinie_core.data.corpora import FORMATS
 
     rows = {name: FORMATS.load(name).example for name in FORMATS}
@@ -59,8 +61,8 @@ def formats(as_json: AsJson = False) -> None:
 
 
 @contextmanager
-def _source(path: Path, format_: str) -> Iterator[CorpusSource]:
-    """The corpus at a path, an archive unpacked for as long as it is read."""
+def _open_corpus(path: Path, format_: str) -> Iterator[CorpusSource]:
+    """Open the corpus at a path; an archive is unpacked within this context."""
     from clinie_core.data.corpora.archive import unpack
     from clinie_core.data.corpora.loading import discover_splits
 
@@ -68,11 +70,11 @@ def _source(path: Path, format_: str) -> Iterator[CorpusSource]:
         yield discover_splits(folder, format_)
 
 
-def _summary(source: CorpusSource) -> CorpusSummary:
-    """Read a corpus once, keeping counts alone.
+def _summarize(source: CorpusSource) -> CorpusSummary:
+    """Read a corpus and count its annotations.
 
     Raises:
-        InputError: With all its problems.
+        InputError: If the corpus has problems; the error lists all of them.
     """
     from clinie_core.data.corpora.loading import source_problems
     from clinie_core.data.corpora.summary import CorpusSummary
@@ -81,15 +83,15 @@ def _summary(source: CorpusSource) -> CorpusSummary:
     errors, summary = ErrorList(), CorpusSummary()
     errors.extend(source_problems(source))
     errors.raise_if_any()
-    for split, item in _items(source):
+    for split, item in _read_items(source):
         problem = item if isinstance(item, Problem) else summary.add(split, item)
         errors.extend([problem] if problem else [])
     errors.raise_if_any()
     return summary
 
 
-def _items(source: CorpusSource) -> Iterator[tuple[str, Document | Problem]]:
-    """Every document and problem of a corpus, with its split."""
+def _read_items(source: CorpusSource) -> Iterator[tuple[str, Document | Problem]]:
+    """Yield each document and each problem of a corpus, with its split."""
     from clinie_core.data.corpora.loading import read_split
 
     for split in source.splits:
@@ -97,28 +99,27 @@ def _items(source: CorpusSource) -> Iterator[tuple[str, Document | Problem]]:
             yield split, item
 
 
-@app.command()
 def check(path: CorpusPath, format_: Format = "brat", as_json: AsJson = False) -> None:
-    """Check a corpus: everything that is wrong, and what a model of flat concepts cannot represent.
+    """Check a corpus for errors and for annotations that a model cannot represent.
 
-    Exits with 2 if something is wrong; warnings alone exit with 0.
+    Exits with 2 if there are errors, with 0 if there are only warnings.
     """
-    with _source(path, format_) as source:
-        summary = _summary(source)
-        warnings = summary.warnings() + _undeclared(source, summary)
+    with _open_corpus(path, format_) as source:
+        summary = _summarize(source)
+        warnings = summary.warnings() + _find_undeclared_types(source, summary)
     if as_json:
         counts = dict(summary.representation)
         print_json({"documents": dict(summary.documents), "warnings": [str(w) for w in warnings], "concepts": counts})
         return
     out = console()
-    out.print(f"{summary.documents.total()} documents read, nothing wrong")
+    out.print(f"{summary.documents.total()} documents read, no errors")
     for warning in warnings:
         out.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
     out.print("concepts: " + ", ".join(f"{count:,} {name}" for name, count in summary.representation.items()))
 
 
-def _undeclared(source: CorpusSource, summary: CorpusSummary) -> list[Any]:
-    """Types that a brat corpus uses and its annotation.conf does not name."""
+def _find_undeclared_types(source: CorpusSource, summary: CorpusSummary) -> list[Problem]:
+    """Return a problem for each type that a brat corpus uses and its annotation.conf does not declare."""
     from clinie_core.data.corpora.brat import legal_types
     from clinie_core.errors import Problem
 
@@ -132,19 +133,18 @@ def _undeclared(source: CorpusSource, summary: CorpusSummary) -> list[Any]:
     used = set().union(*summary.items["concepts"].values())
     return [
         Problem(
-            "annotation.conf", f"type {type_} is used and not declared", remedy="declare it, or mend the annotations"
+            "annotation.conf", f"type {type_} is used but not declared", remedy="declare it, or correct the annotations"
         )
         for type_ in sorted(used - declared)
     ]
 
 
-@app.command()
 def stats(path: CorpusPath, format_: Format = "brat", as_json: AsJson = False) -> None:
-    """Count a corpus: documents, characters, concepts, relations and attributes by type and split."""
+    """Count documents, characters and annotations of a corpus by type and split."""
     from rich.table import Table
 
-    with _source(path, format_) as source:
-        counts = _summary(source).as_json()
+    with _open_corpus(path, format_) as source:
+        counts = _summarize(source).as_json()
     if as_json:
         print_json(counts)
         return
@@ -152,7 +152,7 @@ def stats(path: CorpusPath, format_: Format = "brat", as_json: AsJson = False) -
     table.add_column("")
     for split in counts:
         table.add_column(split, justify="right")
-    rows = [(group, name) for group in next(iter(counts.values())) for name in _names(counts, group)]
+    rows = [(group, name) for group in next(iter(counts.values())) for name in _list_names(counts, group)]
     for group, name in rows:
         label = f"{group}: {name}" if name else group
         cells = (split[group].get(name, 0) if name else split[group] for split in counts.values())
@@ -160,27 +160,27 @@ def stats(path: CorpusPath, format_: Format = "brat", as_json: AsJson = False) -
     console().print(table)
 
 
-def _names(counts: dict[str, dict[str, Any]], group: str) -> list[str]:
+def _list_names(counts: dict[str, dict[str, Any]], group: str) -> list[str]:
+    """Return the names that a group of counts has in any split; one empty name for a group that is a number."""
     if any(not isinstance(split[group], dict) for split in counts.values()):
         return [""]
     return sorted({name for split in counts.values() for name in split[group]})
 
 
-@app.command()
 def convert(
     path: CorpusPath,
-    folder: Annotated[Path, typer.Argument(help="Folder to write to; it must not exist or be empty.")],
-    to: Annotated[str, typer.Option(help="The format to write.")] = "jsonl",
+    folder: NewFolder,
+    to: Annotated[str, typer.Option(help="Format to write; `clinie data formats` lists all.")] = "jsonl",
     format_: Format = "brat",
     as_json: AsJson = False,
 ) -> None:
-    """Write a corpus in another format, and say what that format cannot carry.
+    """Convert a corpus to another format, and report what that format cannot represent.
 
-    Each document is read back from what was written and compared with what it was.
+    Each converted document is read back and compared with the original.
     """
     from clinie_core.data.corpora.conversion import convert as convert_corpus
 
-    with _source(path, format_) as source:
+    with _open_corpus(path, format_) as source:
         report = convert_corpus(source, to, folder)
     if as_json:
         print_json(
@@ -188,40 +188,45 @@ def convert(
         )
         return
     out = console()
-    written = ", ".join(f"{count:,} {split}" for split, count in report.documents.items())
-    out.print(f"documents in {folder}: {written}", soft_wrap=True)
+    counts = ", ".join(f"{count:,} {split}" for split, count in report.documents.items())
+    out.print(f"documents in {folder}: {counts}", soft_wrap=True)
     if not report.lost:
         out.print("nothing was lost")
     for kind, count in sorted(report.lost.items()):
-        out.print(f"[yellow]lost[/yellow] {count:,} {kind}: {to} cannot carry them", soft_wrap=True)
+        out.print(f"[yellow]lost[/yellow] {count:,} {kind}: {to} cannot represent them", soft_wrap=True)
 
 
-@app.command()
 def split(
     path: CorpusPath,
-    folder: Annotated[Path, typer.Argument(help="Folder for the lists, one document id a line.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder for the lists, which have one document id per line.")
+    ],
     format_: Format = "brat",
     dev: Annotated[float, typer.Option(help="Share of documents in dev.", min=0, max=0.9)] = 0.15,
     test: Annotated[float, typer.Option(help="Share of documents in test.", min=0, max=0.9)] = 0.15,
-    folds: Annotated[int, typer.Option(help="Folds of a cross-validation in place of one split.", min=0)] = 0,
-    shots: Annotated[str, typer.Option(help="Also few-shot training lists of so many documents: 5,10,20.")] = "",
+    folds: Annotated[int, typer.Option(help="Number of cross-validation folds, instead of one split.", min=0)] = 0,
+    shots: Annotated[
+        str, typer.Option(help="Also write few-shot training lists of these sizes, such as 5,10,20.")
+    ] = "",
     group: Annotated[
-        str | None, typer.Option(help="What names a patient: a pattern over document ids, or metadata:KEY.")
+        str | None,
+        typer.Option(help="Source of the patient id: a regular expression on document ids, or metadata:KEY."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal splits.")] = 13,
+    seed: Annotated[int, typer.Option(help="Random seed; equal seeds give equal splits.")] = 13,
     as_json: AsJson = False,
 ) -> None:
-    """Split a corpus by document: seeded, stratified by concept type, a patient's documents together.
+    """Split a corpus into lists of documents, stratified by concept type.
 
-    The lists are what a space names: `splits: {train: lists/train.list, ...}`.
+    All documents of a patient (--group) are in the same split. A space refers to the lists as
+    `splits: {train: lists/train.list, ...}`.
     """
     from clinie_core.data.corpora.split_lists import write_lists
     from clinie_core.data.corpora.splitting import Member
     from clinie_core.errors import ErrorList, Problem
 
     errors, members = ErrorList(), []
-    with _source(path, format_) as source:
-        for _, item in _items(source):
+    with _open_corpus(path, format_) as source:
+        for _, item in _read_items(source):
             if isinstance(item, Problem):
                 errors.extend([item])
             else:
@@ -233,3 +238,8 @@ def split(
         return
     for name, count in counts.items():
         console().print(f"{count:>8,}  {folder / name}", soft_wrap=True, highlight=False)
+
+
+for function in (synth, formats, check, stats, convert, split):
+    command = Command(function, "Corpora")
+    app.command(name=command.name, help=command.help)(function)

@@ -1,4 +1,4 @@
-"""Commands for searches that run elsewhere: on a Ray cluster as a job, or on Kubernetes."""
+"""Commands for searches on a Ray cluster or on Kubernetes."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ __all__ = ["COMMANDS", "connect_jobs", "show_jobs"]
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 Address = Annotated[
     str | None,
-    typer.Option("--address", envvar=ADDRESS_VARIABLE, help="URL of a cluster's Ray dashboard."),
+    typer.Option("--address", envvar=ADDRESS_VARIABLE, help="URL of the cluster's Ray dashboard."),
 ]
-ClusterHome = Annotated[str, typer.Option("--home", envvar="CLINIE_HOME", help="The home folder on the cluster.")]
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or a study: its newest job.")]
+ClusterHome = Annotated[str, typer.Option("--home", envvar="CLINIE_HOME", help="Home folder on the cluster.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, or name of a study for its newest job.")]
 
 
 def connect_jobs(address: str | None) -> Jobs:
-    """The jobs of a cluster, by the URL of its dashboard."""
+    """Connect to the jobs of a cluster through its Ray dashboard."""
     from search.cluster.submission import DEFAULT_ADDRESS, Jobs
 
     return Jobs(address or DEFAULT_ADDRESS)
 
 
 def show_jobs(jobs: Jobs, name: str | None, *, as_json: bool) -> None:
-    """Print the searches of a cluster, the newest first, or one of them."""
+    """Print all searches of a cluster, newest first, or one of them."""
     found = [jobs.find(name)] if name else jobs.list_jobs()
     rows = [
         {
@@ -69,16 +69,17 @@ def submit(
     address: Address = None,
     home: ClusterHome = "/mnt/clinie/home",
     tracking_uri: TrackingUri = None,
-    resume: Annotated[bool, typer.Option("--resume", help="SPACE is a study that exists: go on with it.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the study named SPACE.")] = False,
     with_sources: Annotated[
-        bool, typer.Option("--with-sources", help="Send this clinie's sources along, in place of the cluster's own.")
+        bool,
+        typer.Option("--with-sources", help="Upload the local sources of clinie, to be used instead of the cluster's."),
     ] = False,
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
-    """Send a search to a Ray cluster, whose driver runs there: this machine may go.
+    """Submit a search to a Ray cluster, where it runs independently of this machine.
 
-    Paths are the cluster's. Passwords are taken from the cluster's environment and are never sent.
+    Paths refer to the cluster. Passwords are read from the cluster's environment and never sent.
     """
     from search.cluster.submission import SearchJob, make_job
     from search.config.space_file import read_space_file
@@ -100,9 +101,9 @@ def submit(
 def logs(
     job: JobName,
     address: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new output until the job ends.")] = False,
 ) -> None:
-    """Print what the driver of a submitted search has printed."""
+    """Print the output of a submitted search."""
     jobs = connect_jobs(address)
     for piece in jobs.stream_logs(job) if follow else [jobs.read_logs(job)]:
         sys.stdout.write(piece)
@@ -110,39 +111,44 @@ def logs(
 
 
 def stop(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study that is being searched, or a job's id.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a running study, or id of a job.")],
     address: ClusterAddress = None,
     home: HomeFolder = DEFAULT_HOME,
 ) -> None:
-    """Ask a search to end its trials in order; `clinie resume` goes on with them.
+    """Stop a search cleanly; `clinie resume` continues it.
 
-    With an address it is a job on that cluster, without one a search in the home folder on this machine.
+    With --address, stops a job on that cluster; otherwise a search in the home folder on this machine.
     """
     if address:
-        console().print(f"asked {connect_jobs(address).stop(study)} to stop")
+        console().print(f"requested stop of job {connect_jobs(address).stop(study)}")
         return
     from search.storage.home import Home
     from search.study.lock import request_stop
 
-    console().print(f"asked process {request_stop(Home.open(home), study)} to stop")
+    console().print(f"requested stop of process {request_stop(Home.open(home), study)}")
 
 
 def manifest(
     space: SpaceName,
     overrides: Overrides = None,
-    image: Annotated[str, typer.Option(help="A container image with clinie and its dependencies.")] = "clinie:latest",
+    image: Annotated[str, typer.Option(help="Container image with clinie and its dependencies.")] = "clinie:latest",
     volume_claim: Annotated[
-        str, typer.Option(help="A persistent volume claim that head and workers mount at /mnt/clinie.")
+        str, typer.Option(help="Persistent volume claim that all pods mount at /mnt/clinie.")
     ] = "clinie",
     secret: Annotated[
-        str, typer.Option(help="A secret whose keys become environment variables: CLINIE_LEDGER, AWS keys ...")
+        str, typer.Option(help="Secret whose keys become environment variables, such as CLINIE_LEDGER or AWS keys.")
     ] = "clinie",
-    workers: Annotated[int, typer.Option(help="Most workers at once.", min=1)] = 4,
+    workers: Annotated[int, typer.Option(help="Maximum number of worker pods.", min=1)] = 4,
     home: ClusterHome = "/mnt/clinie/home",
     tracking_uri: TrackingUri = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file; standard output if left out.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write to. Default: standard output.")
+    ] = None,
 ) -> None:
-    """Write a KubeRay RayJob for a search: `clinie manifest SPACE | kubectl apply -f -`."""
+    """Write a search as a Kubernetes manifest, a KubeRay RayJob.
+
+    Start it with `clinie manifest SPACE | kubectl apply -f -`.
+    """
     import yaml
 
     from search.cluster.manifest import render_ray_job

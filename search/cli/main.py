@@ -1,7 +1,7 @@
-"""The program ``clinie``: puts the commands together and maps errors to exit codes.
+"""The program ``clinie``: registers the commands and maps errors to exit codes.
 
-Exit codes: 0 done, 1 the job failed or was stopped, 2 the input is wrong. Nothing heavy is imported
-before a command needs it, so ``--help`` and a wrong space answer at once.
+Exit codes: 0 success, 1 failed or stopped, 2 invalid input. Heavy packages are imported only by the commands that use
+them, so that ``--help`` and the check of a space are fast.
 """
 
 from __future__ import annotations
@@ -19,23 +19,28 @@ from search.cli import checks, data, jobs, models, promotions, reports, studies
 __all__ = ["app", "main"]
 
 FAILURES = {"StudyFailed", "PredictionsDiffer", "TransferFailed", "HistoryBroken", "LedgerUnavailable", "DiskFull"}
-"""Errors that say in one line what failed; named, since importing them would import everything."""
+"""Names of errors whose message is one line for the user; importing their classes would import heavy packages."""
 
 app = typer.Typer(
     name="clinie",
-    help="""Find the best clinical information-extraction model for your own notes and hardware.
+    help="""Find the best clinical information-extraction model for your own notes.
 
-    A [bold]space[/bold] (a YAML file) says what to try: backbones, fine-tuning methods, their ranges.
-    A [bold]study[/bold] is one search over a space; each of its [bold]trials[/bold] trains one
-    configuration and is scored on the dev split. Promoting a study registers its best trial as a
-    model, which then predicts.
+    A [bold]space[/bold] is a YAML file that lists the backbones, fine-tuning methods
+    and parameter ranges to try. A [bold]study[/bold] is one search over a space. Each
+    of its [bold]trials[/bold] trains one configuration and scores it on the dev split.
+    Promoting a study registers its best trial as a model for predictions.
 
-    [dim]clinie data synth corpus[/dim] writes a corpus to play with, [dim]clinie plan quickstart[/dim]
-    shows what a search would try, [dim]clinie search quickstart[/dim] runs it,
-    [dim]clinie promote quickstart --name my-model[/dim] registers the winner,
-    [dim]clinie predict --model my-model@champion note.txt[/dim] uses it and [dim]clinie ui[/dim] opens MLflow.
+    First steps:
 
-    Everything is kept in the [bold]--home[/bold] folder. Exit codes: 0 done, 1 failed or stopped, 2 wrong input.
+    clinie data synth corpus                           write a synthetic corpus
+    clinie plan quickstart corpus.path=corpus          show what a search tries
+    clinie search quickstart corpus.path=corpus        run the search
+    clinie promote quickstart --name my-model          register the best trial
+    clinie predict --model my-model@champion note.txt  use the model
+    clinie ui                                          open MLflow
+
+    All files are stored in the [bold]--home[/bold] folder.
+    Exit codes: 0 success, 1 failed or stopped, 2 invalid input.
     """,
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -43,7 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
 )
-app.add_typer(data.app, name="data")
+app.add_typer(data.app, name="data", rich_help_panel="Corpora")
 
 
 def print_version(requested: bool) -> None:
@@ -70,17 +75,17 @@ for command in (
     *checks.COMMANDS,
     *jobs.COMMANDS,
 ):
-    app.command(rich_help_panel=command.panel, name=command.name)(command.function)
+    app.command(rich_help_panel=command.panel, name=command.name, help=command.help)(command.function)
 
 
 def main() -> None:
-    """Run the command line; errors that a user can mend are printed as lines, without a traceback."""
+    """Run the command line; print errors that the user can correct as lines, without a traceback."""
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         app()
     except InputError as error:
         for line in str(error).splitlines():
-            errors.print(f"[bold red]error[/bold red] {_escaped(line)}")
+            errors.print(f"[bold red]error[/bold red] {_escape(line)}")
         sys.exit(2)
     except KeyboardInterrupt:
         errors.print("stopped")
@@ -88,11 +93,11 @@ def main() -> None:
     except RuntimeError as error:
         if type(error).__name__ not in FAILURES:
             raise
-        errors.print(f"[bold red]failed[/bold red] {_escaped(str(error))}")
+        errors.print(f"[bold red]failed[/bold red] {_escape(str(error))}")
         sys.exit(1)
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)

@@ -1,4 +1,4 @@
-"""Commands on models in use: predict, evaluate, serve, and open the MLflow UI."""
+"""Commands that use models: predict, evaluate and serve, and open the MLflow UI."""
 
 from __future__ import annotations
 
@@ -25,31 +25,34 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS"]
 
-ModelName = Annotated[str, typer.Option("--model", help="A registered model: NAME@champion or NAME/VERSION.")]
+ModelName = Annotated[str, typer.Option("--model", help="Registered model: NAME@champion or NAME/VERSION.")]
 
 
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Text files, folders of them, or - for standard input.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="Text files, folders of .txt files, or - for standard input."),
+    ],
     model: ModelName,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write annotated files to this folder.")] = None,
-    to: Annotated[str, typer.Option(help="Their format, one of those that `clinie data formats` lists.")] = "brat",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write annotated files to.")] = None,
+    to: Annotated[str, typer.Option(help="Format of the annotated files; `clinie data formats` lists all.")] = "brat",
     as_json: AsJson = False,
 ) -> None:
     """Extract concepts and relations from texts with a registered model.
 
-    Shows the text with its concepts marked; --json gives types and offsets without text. A model of relations
-    alone reads the concepts of NOTE.txt from the brat file NOTE.ann beside it.
+    Shows each text with its concepts marked; --json prints types and offsets without text. A model of task
+    `relations` reads the concepts of NOTE.txt from the brat file NOTE.ann in the same folder.
     """
     from clinie_core.data.corpora import FORMATS
     from clinie_core.inference.extractor import annotations_to_json
     from search.report.terminal import marked_text
 
     format_ = FORMATS.load(to, "--to")()
-    notes = _notes(files)
-    extractor = _extractor(model, home, tracking_uri)
-    read = _with_concepts if extractor.task == "relations" else _without_concepts
+    notes = _find_notes(files)
+    extractor = _load_extractor(model, home, tracking_uri)
+    read = _read_with_concepts if extractor.task == "relations" else _read_text
     documents = extractor.annotate([read(file) for file in notes])
     if output is not None:
         format_.write(documents, output)
@@ -62,11 +65,11 @@ def predict(
             console().print(marked_text(document), soft_wrap=True)
 
 
-def _notes(files: list[Path]) -> list[Path]:
-    """The text files that were named, those of folders among them.
+def _find_notes(files: list[Path]) -> list[Path]:
+    """Return the given text files and the text files of the given folders.
 
     Raises:
-        InputError: If one is not there, a folder has none, or two would have the same document id.
+        InputError: If a folder has no text files, or two files have the same name without suffix.
     """
     from clinie_core.errors import ErrorList
 
@@ -75,7 +78,7 @@ def _notes(files: list[Path]) -> list[Path]:
         if file.is_dir():
             inside = sorted(file.glob("*.txt"))
             if not inside:
-                errors.add(str(file), "a folder without .txt files", allowed="text files, folders of them, or -")
+                errors.add(str(file), "a folder without .txt files", allowed="text files, folders of .txt files, or -")
             notes += inside
         else:
             notes.append(file)
@@ -84,9 +87,9 @@ def _notes(files: list[Path]) -> list[Path]:
         if note.stem in seen:
             errors.add(
                 str(note),
-                f"has the name of {seen[note.stem]}",
-                allowed="one file of a name",
-                remedy="predict them apart",
+                f"has the same name as {seen[note.stem]}",
+                allowed="files with different names",
+                remedy="predict them separately",
             )
         seen[note.stem] = note
     errors.raise_if_any()
@@ -94,21 +97,23 @@ def _notes(files: list[Path]) -> list[Path]:
 
 
 def evaluate(
-    corpus: Annotated[Path, typer.Argument(help="Folder of an annotated corpus.")],
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of an annotated corpus.")],
     model: ModelName,
-    split: Annotated[str, typer.Option(help="Its split: train, dev or test.")] = "dev",
-    format_: Annotated[str, typer.Option("--format", help="The corpus's format.")] = "brat",
+    split: Annotated[str, typer.Option(help="Split to score on: train, dev or test.")] = "dev",
+    format_: Annotated[
+        str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all.")
+    ] = "brat",
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a registered model on a split of a corpus."""
+    """Score a registered model on one split of a corpus."""
     from clinie_core.data.corpora.loading import discover_splits, load_corpus
     from clinie_core.scoring.significance import interval
     from search.report.terminal import scores_table
 
     loaded = load_corpus(discover_splits(corpus, format_), (split,))
-    extractor = _extractor(model, home, tracking_uri)
+    extractor = _load_extractor(model, home, tracking_uri)
     scores = extractor.scores(loaded[split])
     if as_json:
         low, high = interval(scores.overall.documents("strict"))
@@ -118,17 +123,18 @@ def evaluate(
 
 
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME@champion or NAME/VERSION.")],
-    host: Annotated[str, typer.Option(help="Interface to listen on; loopback unless you say otherwise.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port.")] = 8000,
-    max_characters: Annotated[int, typer.Option(help="Most characters in one note.", min=1)] = 200_000,
-    threads: Annotated[int, typer.Option(help="Cores that predict.", min=1)] = 1,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Registered model: NAME@champion or NAME/VERSION.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    max_characters: Annotated[int, typer.Option(help="Maximum number of characters in one note.", min=1)] = 200_000,
+    threads: Annotated[int, typer.Option(help="Number of CPU cores for predictions.", min=1)] = 1,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Serve a registered model over HTTP on Ray Serve: POST /predict, GET /healthz, /docs (Ctrl-C ends it).
+    """Serve a registered model over HTTP until Ctrl-C.
 
-    Whoever reaches the port can use it: it asks for no password.
+    Endpoints: POST /predict, GET /healthz, and documentation at /docs. The service requires no password: everyone who
+    can reach the port can use it.
     """
     from search.promotion.registration import EXTRACTOR, fetch_model_files
     from search.serving.service import serve_model
@@ -146,28 +152,28 @@ def serve(
         port=port,
         max_characters=max_characters,
         threads=threads,
-        ready=lambda: console().print(f"http://{host}:{port}  (Ctrl-C ends it)"),
+        ready=lambda: console().print(f"http://{host}:{port}  (Ctrl-C to stop)"),
     )
 
 
 def ui(
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
-    port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000,
+    port: Annotated[int, typer.Option(help="Port to listen on, on loopback.")] = 5000,
 ) -> None:
-    """Open the MLflow UI on a home folder (Ctrl-C ends it)."""
+    """Start the MLflow UI of a home folder until Ctrl-C."""
     from search.storage.home import Home
 
     place = Home.open(home, tracking_uri)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", place.tracking_uri]
     command += ["--default-artifact-root", place.artifacts, "--host", "127.0.0.1", "--port", str(port)]
     console().print(f"http://127.0.0.1:{port}")
-    # The server looks for its own programs beside the interpreter.
+    # The server searches PATH for programs that are installed in the interpreter's folder.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.execve(sys.executable, command, {**os.environ, "PATH": path})
 
 
-def _without_concepts(file: Path) -> Document:
+def _read_text(file: Path) -> Document:
     from clinie_core.data.corpora.corpus_format import read_text
     from clinie_core.data.document import Document
 
@@ -176,20 +182,20 @@ def _without_concepts(file: Path) -> Document:
     return Document(file.stem, read_text(file))
 
 
-def _with_concepts(file: Path) -> Document:
+def _read_with_concepts(file: Path) -> Document:
     from clinie_core.data.corpora.brat import Brat
     from clinie_core.data.corpora.corpus_format import read_text
     from clinie_core.errors import fail
 
     annotations = file.with_suffix(".ann")
     if not annotations.is_file():
-        found = "the model finds relations between concepts that are given, and there are none"
-        fail(str(file), found, allowed=f"a brat file {annotations.name} beside it")
+        found = "the model predicts relations between given concepts, and no concepts are given"
+        fail(str(file), found, allowed=f"a brat file {annotations.name} in the same folder")
     where = {".txt": str(file), ".ann": str(annotations)}
     return Brat().parse(file.stem, where, {".txt": read_text(file), ".ann": read_text(annotations)})
 
 
-def _extractor(model: str, home: Path, tracking_uri: str | None) -> Extractor:
+def _load_extractor(model: str, home: Path, tracking_uri: str | None) -> Extractor:
     from search.promotion.registration import load_registered_extractor
     from search.storage.home import Home
     from search.tracking.connection import connect

@@ -1,7 +1,8 @@
-"""Options that several commands share, and how commands print."""
+"""Options that several commands share, and helpers for their output."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from search.storage.home import Home
 
 __all__ = [
+    "DEFAULT_HOME",
     "AllowText",
     "AsJson",
     "ClusterAddress",
@@ -32,58 +34,73 @@ __all__ = [
 
 HomeFolder = Annotated[
     Path,
-    typer.Option("--home", envvar="CLINIE_HOME", help="Folder of ledger, MLflow database, artifacts and checkpoints."),
+    typer.Option(
+        "--home", envvar="CLINIE_HOME", help="Folder for the ledger, MLflow database, artifacts and checkpoints."
+    ),
 ]
 TrackingUri = Annotated[
     str | None,
     typer.Option(
         "--tracking-uri",
         envvar="CLINIE_TRACKING_URI",
-        help="URL of an MLflow server or database; a database in the home folder if left out. A study remembers it.",
+        help="URL of an MLflow server or database. Default: the one recorded with the study, or a database in the"
+        " home folder.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 AllowText = Annotated[
-    bool, typer.Option("--allow-text", help="Let failure reasons quote what failed; they may then hold patients' text.")
+    bool,
+    typer.Option("--allow-text", help="Let failure reasons quote error messages, which may contain patient text."),
 ]
 ClusterAddress = Annotated[
     str | None,
-    typer.Option("--address", help="URL of the Ray dashboard, for a submitted search."),
+    typer.Option("--address", help="URL of a cluster's Ray dashboard, for a search submitted to that cluster."),
 ]
 SpaceName = Annotated[
-    str, typer.Argument(metavar="SPACE", help="A space: a YAML file, or a name from `clinie spaces`.")
+    str, typer.Argument(metavar="SPACE", help="YAML file of a space, or a name from `clinie spaces`.")
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY.PATH=VALUE]...", help="Changes to the space, such as budget.trials=4 or space.batch_size=16."
+        metavar="KEY.PATH=VALUE", help="Changes to the space, such as budget.trials=4 or space.batch_size=16."
     ),
 ]
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name; `clinie status` lists them.")]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study; `clinie status` lists all studies.")]
 
 DEFAULT_HOME = Path("clinie-home")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command and the panel of ``clinie --help`` that shows it."""
+    """A command of ``clinie``.
+
+    Args:
+        function: Function that implements the command; a trailing underscore is not part of the command's name.
+        panel: Panel of ``clinie --help`` that lists the command.
+    """
 
     function: Callable[..., Any]
     panel: str
 
     @property
     def name(self) -> str:
-        """Its name on the command line."""
+        """Name of the command on the command line."""
         return self.function.__name__.removesuffix("_")
+
+    @property
+    def help(self) -> str:
+        """Help text: the function's docstring with one line per paragraph, which Typer wraps to the terminal."""
+        paragraphs = inspect.cleandoc(self.function.__doc__ or "").split("\n\n")
+        return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def home_of_study(home: Path, study: str, server: str | None) -> Home:
-    """A home folder with the MLflow that a study of it was recorded in.
+    """Return a home folder with the MLflow server that a study recorded.
 
     Args:
         home: The folder.
-        study: The study's name.
-        server: What the user gave; the study's own if left out.
+        study: Name of the study.
+        server: URL that the user passed; the study's own if None.
 
     Raises:
         InputError: If there is no such folder or study.
@@ -91,12 +108,12 @@ def home_of_study(home: Path, study: str, server: str | None) -> Home:
     from search.ledger.ledger import Ledger, open_storage
     from search.storage.home import Home
 
-    remembered = Ledger.open(open_storage(Home.open(home)), study).attributes.get("server")
-    return Home.open(home, server or remembered)
+    recorded = Ledger.open(open_storage(Home.open(home)), study).attributes.get("server")
+    return Home.open(home, server or recorded)
 
 
 def console() -> Console:
-    """Where results for people go."""
+    """Return the console for results, on standard output."""
     return Console(highlight=False)
 
 

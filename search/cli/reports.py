@@ -1,4 +1,4 @@
-"""Commands that answer questions: what won, by how much, and how two studies compare."""
+"""Commands that report on a study and compare two studies."""
 
 from __future__ import annotations
 
@@ -23,16 +23,14 @@ __all__ = ["COMMANDS"]
 
 def report(
     study: StudyName,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write one page of HTML that opens offline.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file to write the report to.")] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer what a study was for: what won and by how much, encoder or decoder, which method, at what cost.
+    """Report on a study: best configuration, comparison of architectures and methods, cost.
 
-    The page is also kept with the study in MLflow.
+    With --output the report is an HTML page, which is also stored with the study in MLflow.
     """
     from search.api import load_study
     from search.report.terminal import print_sections
@@ -50,7 +48,7 @@ def report(
 def best(
     study: StudyName, home: HomeFolder = DEFAULT_HOME, tracking_uri: TrackingUri = None, as_json: AsJson = False
 ) -> None:
-    """Show a study's best trial: its score with its interval, its configuration, the command that repeats it."""
+    """Show a study's best trial: score with interval, configuration and checkpoint."""
     from clinie_core.errors import fail
     from search.api import load_study
     from search.report.terminal import print_sections
@@ -58,24 +56,26 @@ def best(
     built = load_study(study, home=home, tracking_uri=tracking_uri).report()
     winner = built.findings.winner
     if winner is None:
-        fail("study", f"study {study!r} has no finished trial", allowed="a study with one")
+        fail("study", f"study {study!r} has no complete trial", allowed="a study with a complete trial")
     if as_json:
         low, high = built.findings.interval or (None, None)
         print_json({"study": study, **winner.record.as_json(), "interval": [low, high]})
         return
     print_sections(console(), built.facts, built.sheets[:1])
     console().print(f"checkpoint  {winner.record.checkpoint}", soft_wrap=True)
-    console().print(f"again       clinie repeat {study} {winner.record.number}")
+    console().print(f"repeat      clinie repeat {study} {winner.record.number}")
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="STUDY", help="A study.")],
-    second: Annotated[str, typer.Argument(metavar="STUDY", help="Another study, on the same dev documents.")],
+    first: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study.")],
+    second: Annotated[
+        str, typer.Argument(metavar="STUDY", help="Name of another study, scored on the same dev documents.")
+    ],
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two studies: their winners document by document, and what each finds in as many trials."""
+    """Compare the best trials of two studies, and the two searches at equal numbers of trials."""
     from search.api import load_study
     from search.report.terminal import print_sections
 

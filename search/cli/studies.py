@@ -1,4 +1,4 @@
-"""Commands on studies: plan one, run one, go on with one, look at one."""
+"""Commands that plan, run, resume and show studies."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def spaces(as_json: AsJson = False) -> None:
     rows = []
     for name, file in shipped_spaces().items():
         content = read_space_file(str(file))[0]
-        opening = file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        rows.append({"name": name, "about": opening, "trials": content.budget.trials, "epochs": content.budget.epochs})
+        summary = file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        rows.append({"name": name, "about": summary, "trials": content.budget.trials, "epochs": content.budget.epochs})
     if as_json:
         print_json({"spaces": rows})
         return
@@ -49,10 +49,10 @@ def spaces(as_json: AsJson = False) -> None:
 def plan(
     space: SpaceName,
     overrides: Overrides = None,
-    samples: Annotated[int, typer.Option(help="Configurations to draw and show.", min=1, max=10_000)] = 5,
+    samples: Annotated[int, typer.Option(help="Number of configurations to draw.", min=1, max=10_000)] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Validate a space, count its configurations and show some with their size, without training."""
+    """Validate a space and show some of its configurations with their sizes, without training."""
     from search.config.validation import validate_space
     from search.study.plan import plan_search
 
@@ -66,7 +66,9 @@ def plan(
     for path, domain in planned.dimensions.items():
         out.print(f"  {path}: {domain}")
     count = planned.configurations
-    out.print(f"configurations: {'without end (a range of real numbers)' if count is None else f'{count:,}'}")
+    out.print(
+        f"configurations: {'infinite (a dimension is a range of real numbers)' if count is None else f'{count:,}'}"
+    )
     if planned.note:
         out.print(f"[yellow]note[/yellow] {planned.note}", soft_wrap=True)
     from search.report.terminal import plan_table
@@ -84,7 +86,7 @@ def search(
 ) -> None:
     """Search a space: train and score configurations until the budget is spent.
 
-    Ctrl-C stops cleanly; `clinie resume STUDY` then goes on where it stopped.
+    Ctrl-C stops the search cleanly; `clinie resume STUDY` continues it.
     """
     from search.api import run
 
@@ -95,20 +97,23 @@ def search(
 def transfer(
     space: SpaceName,
     overrides: Overrides = None,
-    shots: Annotated[str, typer.Option(help="Numbers of documents of the corpus left out.")] = "0,5,10,20,50",
-    seeds: Annotated[int, typer.Option(help="Runs, each with a seed of its own.", min=1)] = 1,
-    split: Annotated[str, typer.Option(help="The split to score on: dev or test.")] = "dev",
+    shots: Annotated[
+        str, typer.Option(help="Numbers of documents of the left-out corpus to train on.")
+    ] = "0,5,10,20,50",
+    seeds: Annotated[int, typer.Option(help="Number of runs with different seeds.", min=1)] = 1,
+    split: Annotated[str, typer.Option(help="Split to score on: dev or test.")] = "dev",
     shot_epochs: Annotated[
-        int | None, typer.Option(help="Epochs on the few documents; the space's budget.epochs if left out.", min=1)
+        int | None, typer.Option(help="Number of epochs on these documents. Default: the space's budget.epochs.", min=1)
     ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
-    """Leave each corpus of a space out in turn: train on the others, score on it, then with a few of its documents.
+    """Leave each corpus out in turn, train on the others, and score on it.
 
-    What the space leaves open is drawn once. What was trained before is not trained again.
+    Scores without documents of the left-out corpus and with a few of them (--shots). Open dimensions of the space are
+    drawn once. Finished trainings in the home folder are reused.
     """
     import dataclasses
 
@@ -119,7 +124,7 @@ def transfer(
     from search.study.transfer import run_transfer, summarize
 
     if not all(part.strip().isdigit() for part in shots.split(",")):
-        fail("--shots", f"found {shots!r}", allowed="whole numbers with commas between them, for example 0,5,20")
+        fail("--shots", f"found {shots!r}", allowed="integers separated by commas, for example 0,5,20")
     file, where = read_space_file(space, overrides or ())
     results = run_transfer(
         file.with_absolute_paths(),
@@ -137,7 +142,9 @@ def transfer(
         print_json({"study": file.study, "rows": [dataclasses.asdict(row) for row in rows], "results": results_json})
         return
     console().print(transfer_table(rows))
-    console().print(f"strict F1 on {split}; in brackets the {'range over seeds' if seeds > 1 else '95 % interval'}")
+    console().print(
+        f"strict F1 on {split}, with the {'range over seeds' if seeds > 1 else '95 % interval'} in parentheses"
+    )
 
 
 def resume(
@@ -147,9 +154,9 @@ def resume(
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
-    """Go on with a study that was interrupted; its trials go on from their last epoch.
+    """Resume an interrupted study; each trial continues after its last finished epoch.
 
-    Sends what MLflow could not be told while its server was away.
+    Also sends the events that MLflow could not receive while its server was unavailable.
     """
     from search.api import load_study
 
@@ -159,14 +166,16 @@ def resume(
 
 def extend(
     study: StudyName,
-    trials: Annotated[int, typer.Option(help="How many more trials.", min=1)],
-    hours: Annotated[float | None, typer.Option(help="How long it may run from now; as before if left out.")] = None,
+    trials: Annotated[int, typer.Option(help="Number of additional trials.", min=1)],
+    hours: Annotated[
+        float | None, typer.Option(help="Limit on the run time from now, in hours. Default: the present limit.")
+    ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
-    """Go on with a study beyond its budget, with all that it has learned."""
+    """Run more trials of a study than its budget allowed, with the same sampler state."""
     from search.api import load_study
 
     loaded = load_study(study, home=home, tracking_uri=tracking_uri)
@@ -176,14 +185,14 @@ def extend(
 
 def repeat(
     study: StudyName,
-    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="A trial's number.")],
-    seed: Annotated[int | None, typer.Option(help="Another seed than the trial's.")] = None,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of a trial.")],
+    seed: Annotated[int | None, typer.Option(help="Seed to use instead of the trial's own.")] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
-    """Train one trial's configuration again, as a study of its own named STUDY-trial-TRIAL."""
+    """Train the configuration of one trial again, as a new study named STUDY-trial-TRIAL."""
     from search.api import load_study
 
     loaded = load_study(study, home=home, tracking_uri=tracking_uri)
@@ -212,8 +221,8 @@ def _show_outcome(study: Study, *, as_json: bool) -> None:
         messages.print(f"{len(outcome.interrupted)} trials interrupted; continue with: clinie resume {outcome.study}")
     if outcome.waiting:
         messages.print(
-            f"[yellow]MLflow is away[/yellow] and {outcome.waiting} events wait for it in the home folder; once it is"
-            f" back, send them with: clinie resume {outcome.study}",
+            f"[yellow]MLflow is unavailable[/yellow]; {outcome.waiting} events are queued in the home folder. Once"
+            f" MLflow is available, send them with: clinie resume {outcome.study}",
             soft_wrap=True,
         )
     if outcome.stopped_by_user:
@@ -221,12 +230,17 @@ def _show_outcome(study: Study, *, as_json: bool) -> None:
 
 
 def status(
-    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study; all of them if left out.")] = None,
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Name of a study. Default: all studies.")
+    ] = None,
     home: HomeFolder = DEFAULT_HOME,
     address: ClusterAddress = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the studies of a home folder, or the trials of one; with an address, the searches submitted to a cluster."""
+    """Show all studies of a home folder, or the trials of one study.
+
+    With --address, shows the searches that were submitted to that cluster.
+    """
     if address:
         show_jobs(connect_jobs(address), study, as_json=as_json)
         return
@@ -235,14 +249,14 @@ def status(
     if study is not None:
         _show_study(load_study(study, home=home), as_json=as_json)
         return
-    summary = [_summarize(load_study(name, home=home)) for name in list_studies(home)]
+    rows = [_summarize(load_study(name, home=home)) for name in list_studies(home)]
     if as_json:
-        print_json({"studies": summary})
+        print_json({"studies": rows})
         return
-    for row in summary:
+    for row in rows:
         state = "running" if row["running"] else "ended"
-        words = f"{state}, {row['trials']} trials, best {row['best']}, {row['megabytes']:.0f} MB"
-        console().print(f"[bold]{row['study']}[/bold]  {words}")
+        summary = f"{state}, {row['trials']} trials, best {row['best']}, {row['megabytes']:.0f} MB"
+        console().print(f"[bold]{row['study']}[/bold]  {summary}")
 
 
 def _show_study(study: Study, *, as_json: bool) -> None:

@@ -97,4 +97,7 @@ def test_a_task_from_search_to_prediction(
         bare.write_text(gold.text, encoding="utf-8")
         refused = clinie("predict", bare, "--model", "model@champion", "--home", home)
         assert refused.returncode == 2
-        assert "between concepts that are given, and there are none; a brat file bare.ann beside it" in refused.stderr
+        assert (
+            "between given concepts, and no concepts are given; a brat file bare.ann in the same folder"
+            in refused.stderr
+        )

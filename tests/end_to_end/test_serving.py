@@ -161,6 +161,6 @@ def test_predict_says_what_it_cannot_read(home: Path, tmp_path: Path, clinie: Ru
         *("--model", "tiny-model@champion", "--home", home),
     )
     assert done.returncode == 2
-    assert "has the name of" in done.stderr
+    assert "has the same name as" in done.stderr
     assert "a folder without .txt files" in done.stderr
     assert clinie("predict", tmp_path / "a", "--model", "tiny-model@champion", "--to", "word").returncode == 2

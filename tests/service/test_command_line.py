@@ -74,7 +74,7 @@ def test_plan_shows_dimensions_and_sizes(
         assert sample["trainable_parameters"] == sample["total_parameters"]
         assert sample["memory_mb"] > 0
     shown = clinie("plan", write_space(space_content))
-    assert "configurations: without end" in shown.stdout
+    assert "configurations: infinite" in shown.stdout
 
 
 def test_synth_check_and_stats_agree(tmp_path: Path, clinie: RunClinie) -> None:

@@ -33,7 +33,7 @@ def test_a_conversion_says_what_it_loses_and_back_again_nothing(
     assert stats[0] == stats[1]
     columns = clinie("data", "convert", corpus_folder, tmp_path / "columns", "--to", "conll")
     assert columns.returncode == 0
-    assert "relations: conll cannot carry them" in columns.stdout
+    assert "relations: conll cannot represent them" in columns.stdout
 
 
 def test_a_broken_corpus_is_not_half_converted(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
@@ -61,7 +61,7 @@ def test_types_that_annotation_conf_does_not_declare(corpus_folder: Path, tmp_pa
     done = clinie("data", "check", tmp_path / "corpus", "--json")
     assert done.returncode == 0
     assert [w for w in json.loads(done.stdout)["warnings"] if "not declared" in w] == [
-        "annotation.conf: type ADE is used and not declared; declare it, or mend the annotations"
+        "annotation.conf: type ADE is used but not declared; declare it, or correct the annotations"
     ]
 
 
