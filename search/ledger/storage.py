@@ -231,13 +231,13 @@ def _retry(method: Callable[..., Any]) -> Callable[..., Any]:
                         " resume the study when it does"
                     ) from None
             checks_lock = True
-            _pause()
+            _pause(PAUSE_SECONDS)
 
     return call
 
 
-def _pause() -> None:
-    time.sleep(PAUSE_SECONDS)
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 for _name, _method in list(vars(RDBStorage).items()):
