@@ -1,21 +1,26 @@
-"""Every legal combination of task, architecture, formulation and fine-tuning method, trained and loaded again."""
+"""Train, save and load every supported combination of task, architecture, formulation and fine-tuning method."""
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache as memoize
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
+from clinie_core.config import LAST, BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus, Document
+from clinie_core.encoding.batch import Batch
 from clinie_core.errors import ErrorList, InputError
 from clinie_core.finetuning import FINETUNING
 from clinie_core.inference.extractor import Extractor
@@ -30,76 +35,112 @@ SCRATCH: dict[str, dict[str, Any]] = {
     "encoder": {"model_type": "bert", "max_position_embeddings": 256, **COMMON},
     "decoder": {"model_type": "llama", "max_position_embeddings": 1024, "num_key_value_heads": 1, **COMMON},
 }
+EPOCHS = 3
 FORMULATION_PARAMETERS = {"generation": {"instruction": "short"}, "marked_pairs": {"pair_tokens": 64}}
 PREDICT = """
 import json, sys
 from pathlib import Path
-from clinie_core.data.document import Document
 from clinie_core.inference.extractor import Extractor
-from tests_cells import gold, plain
-folders = json.loads(sys.stdin.read())
-print(json.dumps({folder: plain(Extractor.load(Path(folder)).annotate(gold())) for folder in folders}))
+from tests_cells import predict
+for folder in map(Path, json.loads(sys.stdin.read())):
+    predict(Extractor.load(folder), folder / "found")
 """
 
 
-def usual(cell: Cell) -> bool:
-    """Whether a cell is trained by ``make test``; the rest of ``joint`` differs from it in nothing but the method."""
+def runs_by_default(cell: Cell) -> bool:
+    """Return whether ``make test`` trains a cell; the other ``joint`` cells differ only in the fine-tuning method."""
     return cell.task != "joint" or cell.finetuning in {"full", "lora", "prompt_tuning"}
 
 
 ALL = [cell for cell in cells() if not FINETUNING.load(cell.finetuning).needs_cuda]
-MARKED = [pytest.param(cell, id=str(cell), marks=[] if usual(cell) else [pytest.mark.slow]) for cell in ALL]
+MARKED = [pytest.param(cell, id=str(cell), marks=[] if runs_by_default(cell) else [pytest.mark.slow]) for cell in ALL]
 
 
-@cache
+@memoize
 def small_corpus() -> Corpus:
-    """A few short notes: the first sentences of synthetic ones."""
+    """Return a few short documents: the beginnings of synthetic ones."""
     splits = synthetic_splits(10, seed=3)
-    return Corpus({split: tuple(_shortened(note) for note in notes) for split, notes in splits.items()})
+    return Corpus({split: tuple(shorten(document) for document in documents) for split, documents in splits.items()})
 
 
-def _shortened(note: Document) -> Document:
-    end = max(c.end for c in note.concepts[:4])
-    concepts = tuple(c for c in note.concepts if c.end <= end)
+def shorten(document: Document) -> Document:
+    """Cut a document after its fourth concept."""
+    end = max(c.end for c in document.concepts[:4])
+    concepts = tuple(c for c in document.concepts if c.end <= end)
     kept = {c.id for c in concepts}
-    relations = tuple(r for r in note.relations if {r.head, r.tail} <= kept)
-    return Document(note.id, note.text[:end], concepts, relations)
+    relations = tuple(r for r in document.relations if {r.head, r.tail} <= kept)
+    return Document(document.id, document.text[:end], concepts, relations)
 
 
-def gold() -> tuple[Document, ...]:
-    return small_corpus()["dev"]
+def predict(extractor: Extractor, file: Path | None = None) -> tuple[list[Any], list[NDArray[Any]]]:
+    """Predict the dev split.
 
+    Args:
+        extractor: The model.
+        file: Path, without ending, of the JSON and NPZ file to which the result is written; None writes nothing.
 
-def plain(documents: list[Document]) -> list[Any]:
-    return [
-        [
-            [(c.type, c.start, c.end) for c in d.concepts],
-            [(r.type, r.head, r.tail) for r in d.relations],
-        ]
+    Returns:
+        Types and offsets of the annotations of each document, and the raw output of the heads for each example.
+    """
+    model, rows = extractor._model, []
+    compute = model.outputs
+
+    def record(batch: Batch) -> list[NDArray[Any]]:
+        outputs = compute(batch)
+        rows.extend(outputs)
+        return outputs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "outputs", record)
+        documents = extractor.annotate(small_corpus()["dev"])
+    annotations = [
+        [[(c.type, c.start, c.end) for c in d.concepts], [(r.type, r.head, r.tail) for r in d.relations]]
         for d in documents
     ]
+    if file is not None:
+        file.with_suffix(".json").write_text(json.dumps(annotations), encoding="utf-8")
+        np.savez(file.with_suffix(".npz"), *rows)
+    return annotations, rows
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedCell:
+    """A trained cell.
+
+    Args:
+        config: Its configuration.
+        losses: Training loss of each epoch.
+        folder: The checkpoint of the last epoch.
+    """
+
     config: TrialConfig
     losses: tuple[float, ...]
-    shelf: ModelCache
     folder: Path
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Trains a cell for a few steps, once."""
-    root = tmp_path_factory.mktemp("cells")
+Train = Callable[[Cell], TrainedCell]
 
-    @cache
-    def run(cell: Cell) -> Trained:
+
+@pytest.fixture(scope="module")
+def cache() -> ModelCache:
+    """The cache that all cells share."""
+    return ModelCache(capacity=64)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, cache: ModelCache) -> Iterator[Train]:
+    """Return a function that trains a cell for a few steps, once per cell."""
+    root = tmp_path_factory.mktemp("cells")
+    gc.collect()
+    gc.freeze()  # each training ends with a garbage collection, which is slow with all imported modules in it
+
+    @memoize
+    def run(cell: Cell) -> TrainedCell:
         row = FINETUNING.load(cell.finetuning)
         errors = ErrorList()
         corners = {key: parse_domain(value, key, errors).corners for key, value in row.ranges.items()}
         errors.raise_if_any()
-        # The highest learning rate of the shipped range, which a tiny model needs; of all else the first choice.
+        # A tiny model needs the highest learning rate of the range; all other parameters take their first value.
         values = {key: corner[-1] if key == "learning_rate" else corner[0] for key, corner in corners.items()}
         second = cell.relation_formulation
 
@@ -112,89 +153,93 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
             formulation=part(cell.formulation),
             relation_formulation=part(second) if second else None,
             finetuning=ComponentChoice(name=cell.finetuning, parameters=values),
-            epochs=3,
+            epochs=EPOCHS + 1,  # only an epoch that is followed by another one has a checkpoint of its own
             batch_size=4,
             window_tokens=160 if cell.architecture == "encoder" else 480,
             window_overlap=16,
             precision="float32",
             dropout=0.0,
             warmup_ratio=0.0,
+            weight_decay=0.0,  # it would change a parameter that has no gradient
         )
         losses: list[float] = []
 
         def on_epoch(report: EpochReport) -> bool:
             losses.append(report.metrics["train_loss"])
-            return True
+            return report.epoch < EPOCHS
 
-        shelf = ModelCache()
-        train(config, small_corpus(), shelf=shelf, folder=root / str(cell), on_epoch=on_epoch)
-        return Trained(config, tuple(losses), shelf, root / str(cell) / "best")
+        train(config, small_corpus(), shelf=cache, folder=root / str(cell), on_epoch=on_epoch)
+        return TrainedCell(config, tuple(losses), root / str(cell) / LAST)
 
-    return run
+    yield run
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("cell", MARKED)
-def test_the_loss_falls_and_only_what_should_move_moves(trained: Any, cell: Cell) -> None:
-    done: Trained = trained(cell)
-    assert done.losses[-1] < done.losses[0]
-    extractor = Extractor.load(done.folder)
-    pristine = done.shelf.backbone(done.config)
-    fresh = build_model(done.config, extractor.checkpoint.schema, pristine)
-    old, new = fresh.state_dict(), extractor._model.state_dict()
-    moving = {name for name, p in fresh.named_parameters() if p.requires_grad}
-    assert all(torch.equal(old[name], new[name]) for name in fresh.pristine_names - moving)
-    assert any(not torch.equal(old[name], new[name]) for name in moving)
-    # The weights on the shelf stay as they were: trials share them.
-    untouched = ModelCache().backbone(done.config).state_dict()
-    assert all(torch.equal(v, untouched[k]) for k, v in pristine.state_dict().items())
+def test_training_lowers_the_loss_and_changes_all_trainable_parameters_and_no_other(
+    trained: Train, cache: ModelCache, cell: Cell
+) -> None:
+    result = trained(cell)
+    assert result.losses[-1] < result.losses[0]
+    extractor = Extractor.load(result.folder)
+    pretrained = cache.backbone(result.config)
+    fresh = build_model(result.config, extractor.checkpoint.schema, pretrained)
+    trainable = {name for name, p in fresh.named_parameters() if p.requires_grad}
+    assert any(name.startswith("backbone.") for name in trainable) or cell.finetuning == "head_only"
+    old, new = dict(fresh.named_parameters()), dict(extractor._model.named_parameters())
+    assert {name for name, value in old.items() if not torch.equal(value, new[name])} == trainable
+    untouched = ModelCache().backbone(result.config).state_dict()
+    assert all(torch.equal(v, untouched[k]) for k, v in pretrained.state_dict().items()), "training changed the cache"
 
 
 @pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_saved_whole_and_loaded_in_a_fresh_process_they_predict_the_same(
-    trained: Any, tmp_path: Path, slow: bool
-) -> None:
+def test_a_saved_model_predicts_the_same_in_a_new_process(trained: Train, tmp_path: Path, slow: bool) -> None:
     expected = {}
-    for cell in (cell for cell in ALL if usual(cell) != slow):
+    for cell in (cell for cell in ALL if runs_by_default(cell) != slow):
         extractor = Extractor.load(trained(cell).folder)
         extractor.save(tmp_path / str(cell))
-        expected[str(tmp_path / str(cell))] = plain(extractor.annotate(gold()))
+        expected[tmp_path / str(cell)] = predict(extractor)
     (tmp_path / "tests_cells.py").write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", PREDICT],
-        input=json.dumps(list(expected)),
+        input=json.dumps([str(folder) for folder in expected]),
         capture_output=True,
         text=True,
         check=False,
         cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found == json.loads(json.dumps(expected))
+    assert process.returncode == 0, process.stderr[-3000:]
+    for folder, (concepts_and_relations, rows) in expected.items():
+        assert json.loads((folder / "found.json").read_text()) == json.loads(json.dumps(concepts_and_relations)), folder.name
+        with np.load(folder / "found.npz") as found:
+            assert len(found) == len(rows) > 0
+            for row, again in zip(rows, found.values(), strict=True):
+                np.testing.assert_allclose(again, row, rtol=0, atol=1e-5, err_msg=folder.name)
 
 
-READING = [c for c in ALL if c.task == "concepts" and c.formulation in ("token_classification", "generation")]
+MERGEABLE = [c for c in ALL if c.task == "concepts" and c.formulation in ("token_classification", "generation")]
 
 
-@pytest.mark.parametrize("cell", READING, ids=str)
-def test_merged_it_predicts_the_same_or_says_that_it_cannot_be(trained: Any, tmp_path: Path, cell: Cell) -> None:
+@pytest.mark.parametrize("cell", MERGEABLE, ids=str)
+def test_a_merged_model_predicts_the_same_or_merging_is_refused(trained: Train, tmp_path: Path, cell: Cell) -> None:
     extractor = Extractor.load(trained(cell).folder)
-    expected = plain(extractor.annotate(gold()))
+    expected, _ = predict(extractor)
     try:
         merged = extractor.merge_adapter()
     except InputError as error:
         assert cell.finetuning in {"bottleneck", "prompt_tuning", "p_tuning", "prefix_tuning"}
         assert "adds what is no part of a weight" in str(error)  # noqa: PT017  # either is right, by method
         return
-    assert plain(merged.annotate(gold())) == expected
+    assert predict(merged)[0] == expected
     merged.save(tmp_path)
     again = Extractor.load(tmp_path)
-    assert plain(again.annotate(gold())) == expected
-    assert plain(extractor.annotate(gold())) == expected  # which stayed as it was
-    kept = {name for name, _ in again._model.backbone.named_parameters()}
-    assert not any("lora" in name for name in kept)
+    assert predict(again)[0] == expected
+    assert predict(extractor)[0] == expected, "merging changed the original model"
+    names = {name for name, _ in again._model.backbone.named_parameters()}
+    assert not any("lora" in name for name in names)
 
 
-def test_every_row_is_in_some_cell() -> None:
+def test_each_formulation_and_method_is_part_of_a_cell() -> None:
     from clinie_core.formulations import FORMULATIONS
 
     used = {name for cell in cells() for name in (cell.formulation, cell.relation_formulation)}
