@@ -210,7 +210,9 @@ def test_a_saved_model_predicts_the_same_in_a_new_process(trained: Train, tmp_pa
     )
     assert process.returncode == 0, process.stderr[-3000:]
     for folder, (concepts_and_relations, rows) in expected.items():
-        assert json.loads((folder / "found.json").read_text()) == json.loads(json.dumps(concepts_and_relations)), folder.name
+        assert json.loads((folder / "found.json").read_text()) == json.loads(json.dumps(concepts_and_relations)), (
+            folder.name
+        )
         with np.load(folder / "found.npz") as found:
             assert len(found) == len(rows) > 0
             for row, again in zip(rows, found.values(), strict=True):
