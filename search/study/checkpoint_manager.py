@@ -1,7 +1,7 @@
-"""What happens to a trial's checkpoint and its MLflow run as the trial goes on.
+"""The checkpoint manager: writes trials to MLflow and keeps the checkpoints of the best trials.
 
-A trial's folder stays until the ledger has the trial's end, so that a driver killed anywhere before can go on with
-it. Of the checkpoints the best few stay: a study's disk use is bounded however many trials it has.
+A trial's folder is removed only after the ledger has recorded the trial's end, so that a resume can continue the trial
+if the driver is killed earlier. Only the best trials keep a checkpoint, which bounds the disk space of a study.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["CheckpointManager"]
 
 
 class CheckpointManager(TrialListener):
-    """Keeps MLflow and checkpoints in step with the ledger; a :class:`search.tune.searcher.TrialListener`.
+    """Updates MLflow runs and checkpoints with the events of trials.
 
     Args:
-        ledger: The study.
-        tracker: Its runs in MLflow.
-        home: Where its trials' folders are.
-        objectives: What it optimizes.
-        keep: How many of the best trials by each objective keep their checkpoint.
+        ledger: Ledger of the study.
+        tracker: Writer of the study's MLflow runs.
+        home: Home folder with the trials' folders.
+        objectives: Objectives of the study.
+        keep: Number of best trials per objective that keep their checkpoint.
     """
 
     def __init__(
@@ -50,19 +50,19 @@ class CheckpointManager(TrialListener):
         for record in records:
             if record.state == "complete":
                 self._rank(record)
-        self._holding = {r.number for r in records if r.state == "complete" and r.checkpoint}
+        self._with_checkpoint = {r.number for r in records if r.state == "complete" and r.checkpoint}
 
     def on_trial_start(self, number: int, config: TrialConfig) -> None:
-        """Open the trial's run."""
+        """Start or resume the trial's MLflow run."""
         record = self._ledger.record(number)
         self._tracker.begin(number, config, record.run_id, record.epochs)
 
     def on_epoch_end(self, number: int, result: EpochResult) -> None:
-        """Write the epoch's metrics to the trial's run."""
+        """Write the epoch's metrics to the trial's MLflow run."""
         self._tracker.epoch(number, result.epoch, result.metrics)
 
     def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
-        """Close the trial's run, with its checkpoint if it is among the best."""
+        """End the trial's MLflow run, and upload its checkpoint if the trial is one of the best."""
         folder, record = self._home.trial_folder(self._ledger.name, number), self._ledger.record(number)
         if self._store is not None:
             self._store.fetch(number, folder, parts=(BEST,))
@@ -70,8 +70,8 @@ class CheckpointManager(TrialListener):
         recover_folder(best)
         if state == "complete":
             self._rank(record)
-        kept = number in self._kept()
-        if kept and best.is_dir():  # where it is until MLflow has it
+        keep = number in self._list_best()
+        if keep and best.is_dir():  # its location until it is uploaded to MLflow
             self._ledger.set_locations(number, {"checkpoint": best.as_uri()})
         assert record.config is not None
         self._tracker.end(
@@ -82,29 +82,29 @@ class CheckpointManager(TrialListener):
             best=record.metrics,
             best_epoch=record.best_epoch,
             checkpoint=best if best.is_dir() else None,
-            keep=kept,
+            keep=keep,
         )
 
     def on_trial_recorded(self, number: int) -> None:
-        """Remove what only a resume would have needed, and the checkpoints of those that this trial has beaten."""
+        """Remove the trial's training state, and the checkpoints of trials that are no longer among the best."""
         folder = self._home.trial_folder(self._ledger.name, number)
         shutil.rmtree(folder / LAST, ignore_errors=True)
-        if not (folder / BEST).is_dir():  # what is there waits for MLflow's server
+        if not (folder / BEST).is_dir():  # otherwise the checkpoint is queued for upload to MLflow
             shutil.rmtree(folder, ignore_errors=True)
         if self._store is not None:
             self._store.remove(number)
-        kept = self._kept()
-        if number in kept:
-            self._holding.add(number)
-        for beaten in sorted(self._holding - kept):
-            self._holding.discard(beaten)
-            self._tracker.drop(beaten)
+        best = self._list_best()
+        if number in best:
+            self._with_checkpoint.add(number)
+        for outranked in sorted(self._with_checkpoint - best):
+            self._with_checkpoint.discard(outranked)
+            self._tracker.drop(outranked)
 
     def remove_stale_files(self, ended: Iterable[int]) -> None:
-        """Remove what is left of trials that have ended: a driver may be killed right after it has recorded an end.
+        """Remove files of ended trials, which remain if the driver was killed right after it recorded the end.
 
         Args:
-            ended: Their numbers.
+            ended: Numbers of all trials that have ended.
         """
         stored = self._store.list_numbers() if self._store is not None else set()
         for number in ended:
@@ -112,7 +112,7 @@ class CheckpointManager(TrialListener):
                 self.on_trial_recorded(number)
 
     def mark_interrupted(self, record: TrialRecord) -> None:
-        """Mark the run of a trial that a resume will go on with."""
+        """Mark the MLflow run of a trial that can be resumed."""
         if record.config is not None and record.run_id is not None:
             self._tracker.end(
                 record.number,
@@ -126,13 +126,13 @@ class CheckpointManager(TrialListener):
             )
 
     def _rank(self, record: TrialRecord) -> None:
-        """Put a complete trial among the best by each objective, if it is; the best first, of equals the older one."""
+        """Insert a complete trial into the best trials of each objective; ties rank the older trial first."""
         for objective in self._objectives:
             sign = 1 if objective.direction == "maximize" else -1
             best = self._best[objective.metric]
             bisect.insort(best, (-sign * record.metrics[objective.metric], record.number))
             del best[self._keep :]
 
-    def _kept(self) -> set[int]:
-        """The complete trials that are among the best by an objective."""
+    def _list_best(self) -> set[int]:
+        """Return the numbers of the trials that are among the best for at least one objective."""
         return {number for best in self._best.values() for _, number in best}

@@ -1,4 +1,4 @@
-"""The live display of a search: trials done and running, the best so far, the time left."""
+"""The progress display of a search: finished and running trials, the best trial, and the remaining time."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class _Row:
 
 @dataclass
 class Progress(TrialListener):
-    """Shows a search while it runs; a listener of its trials.
+    """Displays the progress of a search.
 
-    On a terminal it redraws in place; elsewhere it prints a line for every trial that ends.
+    A terminal shows a table that is updated in place. Other outputs get one line per finished trial.
 
     Args:
-        console: Where to.
-        trials: The study's budget of trials.
-        hours: Its budget of hours.
+        console: Console to print to.
+        trials: Number of trials in the study's budget.
+        hours: Limit on the run time in hours; None for no limit.
     """
 
     console: Console
@@ -52,33 +52,33 @@ class Progress(TrialListener):
     _metric: str = ""
     _maximized: bool = True
     _best: tuple[float, int, str] | None = None
-    _began: float = 0.0
-    _ended_here: int = 0
-    _so_far: dict[int, float] = field(default_factory=dict)
+    _started_at: float = 0.0
+    _ended_now: int = 0
+    _previous_scores: dict[int, float] = field(default_factory=dict)
 
     def show_warnings(self, warnings: Iterable[Problem]) -> None:
-        """Print what may be wrong with the corpus."""
+        """Print warnings about the corpus."""
         for warning in warnings:
             self.console.print(f"[yellow]warning[/yellow] {escape(str(warning))}", soft_wrap=True)
 
     def prepare(self, study: str, home: str) -> None:
-        """Say what begins, since Ray and its workers take a while to start."""
+        """Announce the search, because Ray and its workers take a while to start."""
         self.console.print(
             f"study {study} in {home}: {self.trials} trials; starting Ray and the workers", soft_wrap=True
         )
 
     @contextmanager
     def watch(self, ledger: Ledger) -> Iterator[None]:
-        """Show the search within this context."""
+        """Display the search within this context."""
         self._metric, self._maximized = ledger.metrics[0], ledger.maximized
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
         for record in ledger.records():
             if record.state in self._ended:
                 self._ended[record.state] += 1
-            if record.epochs:  # what is interrupted now and goes on is not worse for it
-                self._so_far[record.number] = record.metrics[self._metric]
+            if record.epochs:  # a resumed trial starts with its previous best score
+                self._previous_scores[record.number] = record.metrics[self._metric]
             if record.config and record.state == "complete":
-                self._consider(record.number, record.config, record.metrics[self._metric])
+                self._update_best(record.number, record.config, record.metrics[self._metric])
         if not self.console.is_terminal:
             yield
             return
@@ -86,22 +86,22 @@ class Progress(TrialListener):
             yield
 
     def on_trial_start(self, number: int, config: TrialConfig) -> None:
-        """A trial begins or goes on."""
-        self._running[number] = _Row(config, score=self._so_far.get(number))
+        """Add the trial to the running trials."""
+        self._running[number] = _Row(config, score=self._previous_scores.get(number))
 
     def on_epoch_end(self, number: int, result: EpochResult) -> None:
-        """Update the row of the trial."""
+        """Update the trial's epoch and best score."""
         row, value = self._running[number], result.metrics[self._metric]
         row.epoch = result.epoch
-        row.score = value if row.score is None else self._better(row.score, value)
+        row.score = value if row.score is None else self._pick_better(row.score, value)
 
     def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
-        """A trial has ended."""
+        """Remove the trial from the running trials; print its line if the output is no terminal."""
         row = self._running.pop(number)
         self._ended[state] += 1
-        self._ended_here += 1
+        self._ended_now += 1
         if state == "complete" and row.score is not None:
-            self._consider(number, row.config, row.score)
+            self._update_best(number, row.config, row.score)
         if not self.console.is_terminal:
             score = "-" if row.score is None else f"{row.score:.4f}"
             line = f"trial {number} {state} after {row.epoch} epochs, {self._metric} {score}: "
@@ -109,33 +109,33 @@ class Progress(TrialListener):
                 line + describe_config(row.config) + (f" ({reason})" if reason else ""), soft_wrap=True, highlight=False
             )
 
-    def _better(self, a: float, b: float) -> float:
+    def _pick_better(self, a: float, b: float) -> float:
         return max(a, b) if self._maximized else min(a, b)
 
-    def _consider(self, number: int, config: TrialConfig, score: float) -> None:
-        if self._best is None or (score != self._best[0] and self._better(self._best[0], score) == score):
+    def _update_best(self, number: int, config: TrialConfig, score: float) -> None:
+        if self._best is None or (score != self._best[0] and self._pick_better(self._best[0], score) == score):
             self._best = (score, number, describe_config(config))
 
-    def _time_left(self) -> str:
-        """From the pace so far: trials that are left over trials a second, within the hours that are left."""
-        elapsed = time.monotonic() - self._began
-        if not self._ended_here:
+    def _estimate_time_left(self) -> str:
+        """Extrapolate the pace of finished trials to the remaining ones, within the limit on the run time."""
+        elapsed = time.monotonic() - self._started_at
+        if not self._ended_now:
             return "-"
-        left = elapsed / self._ended_here * max(0, self.trials - sum(self._ended.values()))
+        seconds = elapsed / self._ended_now * max(0, self.trials - sum(self._ended.values()))
         if self.hours:
-            left = min(left, self.hours * 3600 - elapsed)
-        return f"{int(max(0, left)) // 60} min {int(max(0, left)) % 60:02d} s"
+            seconds = min(seconds, self.hours * 3600 - elapsed)
+        return f"{int(max(0, seconds)) // 60} min {int(max(0, seconds)) % 60:02d} s"
 
     def _render(self) -> RenderableType:
         done = sum(self._ended.values())
-        elapsed = int(time.monotonic() - self._began)
+        elapsed = int(time.monotonic() - self._started_at)
         head = Table.grid(padding=(0, 2))
         head.add_row(
             ProgressBar(total=self.trials, completed=done, width=30),
             f"{done} of {self.trials} trials",
             ", ".join(f"{count} {state}" for state, count in self._ended.items()),
             f"{elapsed // 60} min {elapsed % 60:02d} s",
-            f"left: {self._time_left()}",
+            f"left: {self._estimate_time_left()}",
         )
         best = "none yet" if self._best is None else f"{self._best[0]:.4f}  trial {self._best[1]}  {self._best[2]}"
         table = Table(box=None, padding=(0, 2), header_style="bold")
@@ -145,5 +145,5 @@ class Progress(TrialListener):
             score = "" if row.score is None else f"{row.score:.4f}"
             table.add_row(str(number), f"{row.epoch}/{row.config.epochs}", score, describe_config(row.config))
         if not self._running:
-            table.add_row("", "", "", "starting workers" if not done else "choosing")
+            table.add_row("", "", "", "starting workers" if not done else "waiting")
         return Group(head, Text.assemble(("best ", "bold"), best), table)
