@@ -79,6 +79,7 @@ class Ledger:
         self._study = study
         self._algorithm = algorithm
         self._trials: dict[int, Trial] = {}
+        self._configs: dict[int, TrialConfig] = {}  # of running trials, so that each is parsed once
         self._incomplete: list[FrozenTrial] | None = None  # trials of an earlier driver without a complete draw
         self._enqueued: list[int] = []  # numbers of the points to evaluate first that no driver has started
 
@@ -174,6 +175,7 @@ class Ledger:
         self._trials[trial.number] = trial
         config = space.suggest(_TrialChooser(trial))
         trial.set_user_attr("config", config.model_dump(mode="json"))
+        self._configs[trial.number] = config
         return trial.number, config
 
     def _create_trial(self) -> Trial:
@@ -276,6 +278,7 @@ class Ledger:
         else:
             self._study.tell(number, state=OPTUNA_STATES[state])
         self._trials.pop(number, None)
+        self._configs.pop(number, None)
 
     def interrupt(self, reason: str) -> list[int]:
         """Mark every running trial as interrupted, so that a resume continues it.
@@ -294,7 +297,10 @@ class Ledger:
     def record(self, number: int) -> TrialRecord:
         """Return the record of one trial."""
         trial = self._storage.get_trial(self._get_trial_id(number))
-        return make_record(trial, self._read_late_attributes().get(number))
+        record = make_record(trial, self._read_late_attributes().get(number), self._configs.get(number))
+        if record.state == "running" and record.config is not None:
+            self._configs[number] = record.config
+        return record
 
     def _read_late_attributes(self) -> dict[int, dict[str, str]]:
         """Return the attributes that were set after the end of a trial, by number."""

@@ -91,12 +91,15 @@ class TrialRecord:
         }
 
 
-def make_record(trial: FrozenTrial, late_attributes: Mapping[str, str] | None = None) -> TrialRecord:
+def make_record(
+    trial: FrozenTrial, late_attributes: Mapping[str, str] | None = None, config: TrialConfig | None = None
+) -> TrialRecord:
     """Make the record of a trial from Optuna's view of it.
 
     Args:
         trial: The trial as stored.
         late_attributes: Attributes that were set after the trial had ended.
+        config: The trial's configuration, if it has been parsed before.
 
     Raises:
         InputError: If another version of clinie stored the trial's configuration with other keys.
@@ -107,7 +110,7 @@ def make_record(trial: FrozenTrial, late_attributes: Mapping[str, str] | None = 
     return TrialRecord(
         number=trial.number,
         state=ended or ("interrupted" if interrupted else "running"),
-        config=_read_config(trial),
+        config=config or _read_config(trial),
         parameters=dict(trial.params),
         epochs={int(k.removeprefix("epoch.")): dict(v) for k, v in attributes.items() if k.startswith("epoch.")},
         reason=attributes.get("reason") or interrupted,
