@@ -17,7 +17,7 @@ from rich.console import Console
 from search.config.description import describe_config
 from search.config.space_file import SpaceFile
 from search.config.validation import validate_space
-from search.ledger.ledger import Ledger, open_storage, study_names
+from search.ledger.ledger import Ledger, list_study_names, open_storage
 from search.ledger.records import TrialRecord
 from search.storage.home import Home
 from search.study.lock import is_running
@@ -281,7 +281,7 @@ def list_studies(home: str | Path = DEFAULT_HOME) -> list[str]:
     Raises:
         InputError: If there is no such folder.
     """
-    return study_names(Home.open(Path(home)))
+    return list_study_names(Home.open(Path(home)))
 
 
 def plan(space: str | Path, overrides: Overrides = (), *, samples: int = 5) -> SearchPlan:

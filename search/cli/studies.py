@@ -30,10 +30,10 @@ __all__ = ["COMMANDS"]
 
 def spaces(as_json: AsJson = False) -> None:
     """List the spaces that come with clinie."""
-    from search.config.space_file import read_space_file, shipped_spaces
+    from search.config.space_file import find_shipped_spaces, read_space_file
 
     rows = []
-    for name, file in shipped_spaces().items():
+    for name, file in find_shipped_spaces().items():
         content = read_space_file(str(file))[0]
         summary = file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         rows.append({"name": name, "about": summary, "trials": content.budget.trials, "epochs": content.budget.epochs})

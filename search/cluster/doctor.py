@@ -168,21 +168,21 @@ def _check_object_storage(url: str) -> Finding:
 
 def _check_storage(home: Home) -> Iterator[Finding]:
     """Check object storage, ledger and MLflow."""
-    from search.ledger.ledger import open_storage, study_names
+    from search.ledger.ledger import list_study_names, open_storage
     from search.tracking.connection import connect, require_reachable
 
     if home.storage is not None:
         yield _check_object_storage(home.storage)
     if home.ledger is not None:
         try:
-            count = len(study_names(home))
+            count = len(list_study_names(home))
         except InputError as error:
             yield Finding("ledger", "bad", error.problems[0].found, f"start the database, or correct {LEDGER_VARIABLE}")
         else:
             yield Finding("ledger", "good", f"{count} studies in {hide_password(home.ledger)}")
     elif home.ledger_file.exists():
         open_storage(home)
-        yield Finding("ledger", "good", f"{len(study_names(home))} studies in {home.ledger_file}")
+        yield Finding("ledger", "good", f"{len(list_study_names(home))} studies in {home.ledger_file}")
     else:
         yield Finding("ledger", "good", f"no study in {home.root} yet")
     if home.server is None and not home.root.is_dir():

@@ -6,7 +6,7 @@ from typing import Any
 
 from clinie_core.config import TrialConfig
 
-__all__ = ["describe_config", "formulation_name", "run_name"]
+__all__ = ["describe_config", "format_formulation", "make_run_name"]
 
 SHORT = {"learning_rate": "lr", "alpha_over_rank": "alpha/r", "rank": "r"}
 TELLING = ("head", "template", "markers", "wording", "rank", "width", "prompt_tokens", "targets", "learning_rate")
@@ -20,7 +20,7 @@ def _words(parameters: dict[str, Any]) -> list[str]:
     ]
 
 
-def formulation_name(config: TrialConfig) -> str:
+def format_formulation(config: TrialConfig) -> str:
     """The formulation, or both of ``joint`` with a plus between them."""
     return "+".join(part.name for part in (config.formulation, config.relation_formulation) if part)
 
@@ -38,13 +38,13 @@ def _parameters(config: TrialConfig) -> dict[str, Any]:
 def describe_config(config: TrialConfig) -> str:
     """Backbone, formulations, method and what is searched of them."""
     return " ".join(
-        [config.backbone.name, formulation_name(config), config.finetuning.name, *_words(_parameters(config))]
+        [config.backbone.name, format_formulation(config), config.finetuning.name, *_words(_parameters(config))]
     )
 
 
-def run_name(number: int, config: TrialConfig) -> str:
+def make_run_name(number: int, config: TrialConfig) -> str:
     """What a list of runs shows of a trial: its number, backbone, formulation, method and their main parameters."""
     told = {k: v for k, v in _parameters(config).items() if k in ("documents", *TELLING)}
     return f"{number:03d} " + " ".join(
-        [config.backbone.name, formulation_name(config), config.finetuning.name, *_words(told)]
+        [config.backbone.name, format_formulation(config), config.finetuning.name, *_words(told)]
     )

@@ -25,13 +25,13 @@ RANGES = {"uniform": (False, False), "log": (True, False), "int": (False, True),
 class Chooser(Protocol):
     """Draws one value for a dimension; a dimension's name is its path in the space."""
 
-    def choose(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+    def draw_choice(self, name: str, choices: Sequence[Scalar]) -> Scalar:
         """One of several values."""
 
-    def real(self, name: str, low: float, high: float, *, log: bool) -> float:
+    def draw_float(self, name: str, low: float, high: float, *, log: bool) -> float:
         """A number in [low, high]."""
 
-    def integer(self, name: str, low: int, high: int, *, log: bool) -> int:
+    def draw_int(self, name: str, low: int, high: int, *, log: bool) -> int:
         """A whole number in [low, high]."""
 
 
@@ -67,7 +67,7 @@ class OneOf:
 
     def draw(self, name: str, chooser: Chooser) -> JsonValue:
         """One of the choices."""
-        return chooser.choose(name, self.choices)
+        return chooser.draw_choice(name, self.choices)
 
     @property
     def size(self) -> float:
@@ -95,8 +95,8 @@ class Range:
     def draw(self, name: str, chooser: Chooser) -> JsonValue:
         """A number in the range."""
         if self.integer:
-            return chooser.integer(name, int(self.low), int(self.high), log=self.log)
-        return chooser.real(name, self.low, self.high, log=self.log)
+            return chooser.draw_int(name, int(self.low), int(self.high), log=self.log)
+        return chooser.draw_float(name, self.low, self.high, log=self.log)
 
     @property
     def size(self) -> float:
@@ -122,18 +122,18 @@ class RandomChooser:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
-    def choose(self, name: str, choices: Sequence[Scalar]) -> Scalar:
-        """See :meth:`Chooser.choose`."""
+    def draw_choice(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+        """See :meth:`Chooser.draw_choice`."""
         return self._random.choice(list(choices))
 
-    def real(self, name: str, low: float, high: float, *, log: bool) -> float:
-        """See :meth:`Chooser.real`."""
+    def draw_float(self, name: str, low: float, high: float, *, log: bool) -> float:
+        """See :meth:`Chooser.draw_float`."""
         if log:
             return min(high, max(low, math.exp(self._random.uniform(math.log(low), math.log(high)))))
         return self._random.uniform(low, high)
 
-    def integer(self, name: str, low: int, high: int, *, log: bool) -> int:
-        """See :meth:`Chooser.integer`."""
+    def draw_int(self, name: str, low: int, high: int, *, log: bool) -> int:
+        """See :meth:`Chooser.draw_int`."""
         if log:
             return min(high, max(low, round(math.exp(self._random.uniform(math.log(low), math.log(high))))))
         return self._random.randint(low, high)

@@ -20,7 +20,7 @@ from clinie_core.formulations import FORMULATIONS
 from clinie_core.modeling.capabilities import formulations_for, methods_for, relation_formulations_for
 from clinie_core.registry import Registry
 from search.config.domains import Domain, Fixed, parse_domain
-from search.config.space_file import SETTLED_ELSEWHERE, SpaceFile
+from search.config.space_file import SET_BY_OTHER_BLOCKS, SpaceFile
 
 __all__ = ["PARTS", "Dimensions", "Faults", "parse_dimensions"]
 
@@ -114,13 +114,13 @@ def parse_dimensions(file: SpaceFile, faults: Faults) -> Dimensions:
         where = f"{faults.where}: space.{key}"
         if key in PARTS:
             parts[key] = _parse_part(key, value, where, faults)
-        elif key in SETTLED_ELSEWHERE:
-            allowed = f"set {SETTLED_ELSEWHERE[key]} at the top level"
+        elif key in SET_BY_OTHER_BLOCKS:
+            allowed = f"set {SET_BY_OTHER_BLOCKS[key]} at the top level"
             faults.add(where, "not a dimension of the space", allowed=allowed)
         elif key in RENAMED_KEYS:
             faults.add(where, "renamed key", remedy=f"write {RENAMED_KEYS[key]}")
         elif key not in TrialConfig.model_fields:
-            fields = [name for name in TrialConfig.model_fields if name not in SETTLED_ELSEWHERE]
+            fields = [name for name in TrialConfig.model_fields if name not in SET_BY_OTHER_BLOCKS]
             faults.add(where, "unknown key", allowed="allowed: " + ", ".join(fields))
         else:
             domain = parse_domain(value, where, faults)

@@ -29,10 +29,10 @@ __all__ = [
     "Budget",
     "Resources",
     "SpaceFile",
+    "find_shipped_spaces",
     "parse_space_file",
     "read_space_content",
     "read_space_file",
-    "shipped_spaces",
 ]
 
 
@@ -43,7 +43,7 @@ FORMULATION_ALIASES = {"mrc": "span_question"}
 BLOCKS_WITH_DEFAULTS = ("budget", "algorithm", "resources", "backbones")
 PLACEHOLDERS: dict[str, Any] = {"version": 1, "study": "unnamed", "corpus": {"path": "."}, "space": {}}
 """Stand-ins for required blocks that are missing or invalid, so that the other blocks can still be checked."""
-SETTLED_ELSEWHERE = {"task": "task", "epochs": "budget.epochs", "selection": "objective", "view": "corpus"}
+SET_BY_OTHER_BLOCKS = {"task": "task", "epochs": "budget.epochs", "selection": "objective", "view": "corpus"}
 """What a configuration holds that is no dimension of the space, and where the file says it."""
 
 
@@ -197,7 +197,7 @@ class SpaceFile(FrozenModel):
             value = getattr(config, key)
             if value is not None:
                 space[key] = part(value)
-        settled = {"backbone", *PARTS, *SETTLED_ELSEWHERE}
+        settled = {"backbone", *PARTS, *SET_BY_OTHER_BLOCKS}
         space |= {k: v for k, v in config.model_dump(mode="json").items() if k not in settled}
         plain = self.algorithm.model_copy(update={"scheduler": "none", "points_to_evaluate": ()})
         budget = self.budget.model_copy(update={"trials": 1, "epochs": config.epochs})
@@ -232,7 +232,7 @@ class SpaceFile(FrozenModel):
             return BackboneSource(name=name, hub=name)
 
 
-def shipped_spaces() -> dict[str, Path]:
+def find_shipped_spaces() -> dict[str, Path]:
     """The spaces that come with clinie, by name: in the installed package, else beside the checkout."""
     spec = importlib.util.find_spec("search")
     places = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
@@ -275,7 +275,7 @@ def read_space_content(name: str, overrides: Iterable[str] = ()) -> tuple[dict[s
     Raises:
         InputError: If the file is missing or is not a YAML mapping, or an override is malformed.
     """
-    shipped = shipped_spaces()
+    shipped = find_shipped_spaces()
     file = Path(name)
     if not file.is_file() and name in shipped:
         file = shipped[name]

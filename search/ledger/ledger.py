@@ -30,7 +30,7 @@ from search.ledger.storage import open_storage
 from search.storage.home import Home
 from search.trials.listener import FinalState
 
-__all__ = ["Ledger", "Storage", "open_storage", "study_names"]
+__all__ = ["Ledger", "Storage", "list_study_names", "open_storage"]
 
 Storage = BaseStorage
 LATE_PREFIX = "late."
@@ -46,17 +46,17 @@ class _TrialChooser:
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
 
-    def choose(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+    def draw_choice(self, name: str, choices: Sequence[Scalar]) -> Scalar:
         return self._trial.suggest_categorical(name, list(choices))
 
-    def real(self, name: str, low: float, high: float, *, log: bool) -> float:
+    def draw_float(self, name: str, low: float, high: float, *, log: bool) -> float:
         return self._trial.suggest_float(name, low, high, log=log)
 
-    def integer(self, name: str, low: int, high: int, *, log: bool) -> int:
+    def draw_int(self, name: str, low: int, high: int, *, log: bool) -> int:
         return self._trial.suggest_int(name, low, high, log=log)
 
 
-def study_names(home: Home) -> list[str]:
+def list_study_names(home: Home) -> list[str]:
     """Return the sorted names of the studies in a home folder's ledger."""
     if home.ledger is None and not home.ledger_file.exists():
         return []
@@ -193,7 +193,7 @@ class Ledger:
         self._study.sampler = make_sampler(self._algorithm, number)
         return self._study.ask()
 
-    def interrupted_trials(self) -> list[TrialRecord]:
+    def find_interrupted_trials(self) -> list[TrialRecord]:
         """Return the drawn trials that have not ended, in order of number."""
         return [record for record in self.records() if record.state in ("running", "interrupted") and record.config]
 
@@ -243,7 +243,7 @@ class Ledger:
             trial.report(metrics[self.metrics[0]], epoch)
         return True
 
-    def outcome(self, number: int, *, finished: bool) -> tuple[FinalState, str | None]:
+    def classify_end(self, number: int, *, finished: bool) -> tuple[FinalState, str | None]:
         """Return the state of a trial that ended without an error, and the reason if it failed.
 
         A trial fails if an objective is not a finite number, because Optuna rejects such values.
@@ -321,7 +321,7 @@ class Ledger:
             if trial.state != TrialState.WAITING:
                 yield make_record(trial, late.get(trial.number))
 
-    def importances(self) -> dict[str, float]:
+    def compute_importances(self) -> dict[str, float]:
         """Return the importance of each dimension for the main objective, the highest first.
 
         PED-ANOVA computes it from the complete trials, for the dimensions that all of them have. The result is

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clinie_core.training.transfer import TransferResult
 from search.analysis.findings import CorpusRow, Findings, ScoredTrial, analyze, compare_with_single
 from search.config.space_file import SpaceFile
-from search.ledger.ledger import Ledger, open_storage, study_names
+from search.ledger.ledger import Ledger, list_study_names, open_storage
 from search.promotion.test_set_accesses import accesses_of_study
 from search.report.sections import Curve, ReportSection, TestSetAccess, build_sections
 from search.study.transfer import RESULTS, summarize
@@ -81,7 +81,7 @@ def build_study_report(home: Home, study: str) -> StudyReport:
         ledger.metrics[0],
         maximized=ledger.maximized,
         counts=fetch_document_counts(client, records),
-        importances=ledger.importances(),
+        importances=ledger.compute_importances(),
     )
     file = SpaceFile.model_validate(attributes["space"])
     shots = _transfer_curves(home, study) | _document_curves(findings)
@@ -98,7 +98,7 @@ def _corpora(home: Home, client: MlflowClient, file: SpaceFile, findings: Findin
     for source in file.corpus:
         score = winner.get_metric(f"{source.title}.strict_f1")
         row = CorpusRow(source.title, score)
-        for name in study_names(home):
+        for name in list_study_names(home):
             ledger = Ledger.open(open_storage(home), name)
             other = SpaceFile.model_validate(ledger.attributes["space"])
             best = ledger.best()

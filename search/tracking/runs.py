@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 from clinie_core.backbones.pretrained import read_architecture
 from clinie_core.config import TrialConfig
 from clinie_core.scoring.document_counts import FILE as COUNTS_FILE
-from search.config.description import formulation_name, run_name
+from search.config.description import format_formulation, make_run_name
 from search.config.objectives import SYSTEM
 from search.tracking.datasets import DatasetFacts, make_dataset_inputs
 from search.tracking.outbox import Event
@@ -116,7 +116,7 @@ class Runs:
         self._on_placed(number, {"run_id": run_id})
 
     def _create(self, number: int, config: TrialConfig) -> str:
-        name = run_name(number, config)
+        name = make_run_name(number, config)
         tags = {
             MLFLOW_PARENT_RUN_ID: self._parent,
             MLFLOW_RUN_NAME: name,
@@ -125,7 +125,7 @@ class Runs:
             "clinie.state": "running",
             "clinie.backbone": config.backbone.name,
             "clinie.architecture": read_architecture(config.backbone),
-            "clinie.formulation": formulation_name(config),
+            "clinie.formulation": format_formulation(config),
             "clinie.finetuning": config.finetuning.name,
             "clinie.config_digest": config.digest(),
             **self._tags,

@@ -87,7 +87,7 @@ class StudyRecorder(Callback):
         last: Mapping[str, Any] = trial.last_result or {}
         failure, epoch = TrialFailure.from_tune_result(last), EpochResult.from_tune_result(last)
         if failure is None:
-            self._end(trial, *self._ledger.outcome(number, finished=epoch is not None and epoch.finished))
+            self._end(trial, *self._ledger.classify_end(number, finished=epoch is not None and epoch.finished))
         elif failure.kind == "disk_full":
             raise DiskFull(failure.reason)
         else:

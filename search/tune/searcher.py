@@ -34,7 +34,7 @@ class LedgerSearcher(Searcher):
         super().__init__(metric=ledger.metrics[0], mode="max" if ledger.maximized else "min")
         self._ledger = ledger
         self._space = space
-        self._interrupted = [(r.number, r.config) for r in ledger.interrupted_trials() if r.config is not None]
+        self._interrupted = [(r.number, r.config) for r in ledger.find_interrupted_trials() if r.config is not None]
         self._remaining = trials
         self.running = running
 

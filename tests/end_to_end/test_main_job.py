@@ -16,7 +16,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from clinie_core.data.corpora.brat import Brat
-from search.ledger.ledger import Ledger, open_storage, study_names
+from search.ledger.ledger import Ledger, list_study_names, open_storage
 from search.storage.home import Home
 from search.study.lock import hold_lock
 
@@ -220,7 +220,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
         assert search.poll() is None, search.communicate()
         if not (home / "ledger.journal").exists():
             return False
-        names = study_names(Home.open(home))
+        names = list_study_names(Home.open(home))
         return bool(names) and any(r.epochs for r in Ledger.open(open_storage(Home.open(home)), "small").records())
 
     wait_until(under_way)

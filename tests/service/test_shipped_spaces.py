@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from search.config.domains import RandomChooser
-from search.config.space_file import read_space_file, shipped_spaces
+from search.config.space_file import find_shipped_spaces, read_space_file
 from search.config.validation import build_space
 
 TINY_DECODER = "{scratch: {model_type: llama, hidden_size: 288, num_hidden_layers: 1, intermediate_size: 288}}"
@@ -15,7 +15,7 @@ WITHOUT_DOWNLOADS = {
 }
 
 
-@pytest.mark.parametrize("name", list(shipped_spaces()))
+@pytest.mark.parametrize("name", list(find_shipped_spaces()))
 def test_every_configuration_of_a_shipped_space_is_valid(name: str) -> None:
     from clinie_core.backbones.pretrained import read_facts
     from clinie_core.formulations import build_components

@@ -20,7 +20,7 @@ from pyarrow import fs
 from clinie_core.errors import DiskFull, InputError
 from search.config.space_file import read_space_file
 from search.config.validation import build_space
-from search.ledger.ledger import Ledger, open_storage, study_names
+from search.ledger.ledger import Ledger, list_study_names, open_storage
 from search.ledger.storage import LedgerUnavailable
 from search.storage.home import Home
 from search.storage.trial_store import TrialStore
@@ -138,7 +138,7 @@ def test_a_database_that_is_away_is_waited_for(
     ledger.end(number, "complete")
     again = Ledger.open(open_storage(home), "away")
     assert again.record(number).epochs == {1: {"strict_f1": 0.5}, 2: {"strict_f1": 0.6}}
-    assert study_names(home) == ["away"]
+    assert list_study_names(home) == ["away"]
 
 
 def test_one_study_in_one_database_is_searched_from_one_machine_at_a_time(

@@ -64,7 +64,7 @@ def run_trial(ledger: Ledger, space: SearchSpace, *scores: float, metric: str = 
     number, _ = ledger.ask(space)
     for epoch, score in enumerate(scores, start=1):
         ledger.report(number, epoch, {metric: score})
-    ledger.end(number, *ledger.outcome(number, finished=True))
+    ledger.end(number, *ledger.classify_end(number, finished=True))
     return number
 
 
@@ -108,10 +108,10 @@ def test_a_stopped_trial_is_pruned_and_a_score_that_is_not_finite_is_a_failure(
 ) -> None:
     ledger = create(storage, space)
     number, _ = ledger.ask(space)
-    assert ledger.outcome(number, finished=True) == ("failed", "strict_f1 is not a finite number")
+    assert ledger.classify_end(number, finished=True) == ("failed", "strict_f1 is not a finite number")
     ledger.report(number, 1, {"strict_f1": math.nan})
-    assert ledger.outcome(number, finished=False) == ("pruned", None)
-    assert ledger.outcome(number, finished=True) == ("failed", "strict_f1 is not a finite number")
+    assert ledger.classify_end(number, finished=False) == ("pruned", None)
+    assert ledger.classify_end(number, finished=True) == ("failed", "strict_f1 is not a finite number")
 
 
 def test_an_interrupted_trial_resumes_with_its_epochs(storage: BaseStorage, space: SearchSpace) -> None:
@@ -121,15 +121,15 @@ def test_an_interrupted_trial_resumes_with_its_epochs(storage: BaseStorage, spac
     assert ledger.interrupt("power cut") == [number]
 
     resumed = Ledger.open(storage, "known", space.file.algorithm)
-    (record,) = resumed.interrupted_trials()
+    (record,) = resumed.find_interrupted_trials()
     assert (record.number, record.config, record.state, record.reason) == (number, config, "interrupted", "power cut")
     resumed.resume_trial(number)
     assert resumed.record(number).state == "running"
     resumed.report(number, 2, {"strict_f1": 0.2})
-    resumed.end(number, *resumed.outcome(number, finished=True))
+    resumed.end(number, *resumed.classify_end(number, finished=True))
     (done,) = resumed.records()
     assert (done.state, done.epochs) == ("complete", {1: {"strict_f1": 0.1}, 2: {"strict_f1": 0.2}})
-    assert resumed.interrupted_trials() == []
+    assert resumed.find_interrupted_trials() == []
 
 
 def test_the_best_trial_is_the_first_with_the_best_value(storage: BaseStorage, space: SearchSpace) -> None:
@@ -199,7 +199,7 @@ def test_a_draw_that_was_not_completed_is_repeated_by_the_next_driver(storage: B
     with pytest.raises(Killed):
         ledger.ask(space)
     space.suggest = suggest  # type: ignore[method-assign]
-    assert ledger.interrupted_trials() == []
+    assert ledger.find_interrupted_trials() == []
     resumed = Ledger.open(storage, "known", space.file.algorithm)
     assert [resumed.ask(space) for _ in range(2)] == list(enumerate(expected))
 
@@ -210,12 +210,12 @@ def test_importances_need_enough_complete_trials(storage: BaseStorage, space: Se
         number, config = ledger.ask(space)
         ledger.report(number, 1, {"strict_f1": config.weight_decay})
         ledger.end(number, "complete")
-    assert ledger.importances() == {}
+    assert ledger.compute_importances() == {}
     for _ in range(21):
         number, config = ledger.ask(space)
         ledger.report(number, 1, {"strict_f1": config.weight_decay})
         ledger.end(number, "complete")
-    importances = ledger.importances()
+    importances = ledger.compute_importances()
     assert next(iter(importances)) == "weight_decay"
     assert importances["weight_decay"] > 0.8
 
