@@ -239,7 +239,7 @@ def find_long_sentences(file: Path) -> list[Finding]:
     name, text = file.as_posix(), file.read_text(encoding="utf-8")
     findings = []
     for line, paragraph in list_paragraphs(name, text):
-        for sentence in re.split(r"(?<=[.:;?!])\s+", paragraph):
+        for sentence in re.split(r"(?<=[.?!])\s+", paragraph):
             words = len(re.findall(r"[\w'`-]+", sentence))
             if words > LONG_SENTENCE_WORDS:
                 findings.append(Finding(name, line, f"sentence of {words} words: {' '.join(sentence.split())[:60]}..."))
