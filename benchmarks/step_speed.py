@@ -37,7 +37,7 @@ CONFIG = TrialConfig(
 )
 
 
-def clinie_speed(corpus: Corpus, shelf: ModelCache) -> float:
+def clinie_speed(corpus: Corpus, cache: ModelCache) -> float:
     """Tokens a second of :func:`clinie_core.training.train.train`."""
     speeds: list[float] = []
 
@@ -45,11 +45,11 @@ def clinie_speed(corpus: Corpus, shelf: ModelCache) -> float:
         speeds.append(report.metrics["tokens_per_second"])
         return True
 
-    train(CONFIG, corpus, shelf=shelf, on_epoch=on_epoch)
+    train(CONFIG, corpus, cache=cache, on_epoch=on_epoch)
     return speeds[0]
 
 
-def trainer_speed(examples: list[Example], labels: int, shelf: ModelCache, *, by_length: bool) -> float:
+def trainer_speed(examples: list[Example], labels: int, cache: ModelCache, *, by_length: bool) -> float:
     """Tokens a second of Hugging Face's Trainer."""
     from transformers import (
         AutoModelForTokenClassification,
@@ -89,7 +89,7 @@ def trainer_speed(examples: list[Example], labels: int, shelf: ModelCache, *, by
             model,
             arguments,
             train_dataset=[row(e) for e in examples],
-            data_collator=DataCollatorForTokenClassification(shelf.tokenizer(CONFIG)),
+            data_collator=DataCollatorForTokenClassification(cache.tokenizer(CONFIG)),
         )
         began = time.perf_counter()
         trainer.train()
@@ -101,16 +101,16 @@ def main() -> None:
     """Measure and print a table and one JSON object."""
     notes = synthetic_splits(DOCUMENTS, seed=13)
     corpus = Corpus({"train": tuple(notes["train"]), "dev": tuple(notes["dev"][:1])})
-    shelf = ModelCache()
+    cache = ModelCache()
     schema = Schema.from_documents(corpus["train"])
     labels = bio_labels(schema.concept_types)
-    encoded = shelf.encoded(CONFIG, "concepts", corpus["train"], corpus.digest("train"), schema, targets=True)
+    encoded = cache.encode(CONFIG, "concepts", corpus["train"], corpus.digest("train"), schema, targets=True)
     examples = [example for document in encoded for example in document.examples]
     speeds: dict[str, list[float]] = {"clinie": [], "trainer": [], "trainer_by_length": []}
     for _ in range(ROUNDS):
-        speeds["clinie"].append(clinie_speed(corpus, shelf))
-        speeds["trainer"].append(trainer_speed(examples, len(labels), shelf, by_length=False))
-        speeds["trainer_by_length"].append(trainer_speed(examples, len(labels), shelf, by_length=True))
+        speeds["clinie"].append(clinie_speed(corpus, cache))
+        speeds["trainer"].append(trainer_speed(examples, len(labels), cache, by_length=False))
+        speeds["trainer_by_length"].append(trainer_speed(examples, len(labels), cache, by_length=True))
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     print(f"{'way':<20}{'tokens/s':>10}{'lowest':>10}{'highest':>10}")
     for name, values in speeds.items():

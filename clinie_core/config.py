@@ -25,7 +25,7 @@ __all__ = [
     "Score",
     "Task",
     "TrialConfig",
-    "problems_from",
+    "convert_validation_error",
 ]
 
 
@@ -99,7 +99,7 @@ class BackboneSource(FrozenModel):
     sha256: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _check_place(self) -> Self:
         places = [self.hub, self.package or self.folder, self.scratch]
         if sum(place is not None for place in places) != 1:
             raise ValueError("name exactly one of hub, folder, package (with folder) and scratch")
@@ -203,12 +203,12 @@ class TrialConfig(FrozenModel):
     view: CorpusView = CorpusView()
 
     @model_validator(mode="after")
-    def _overlap_fits(self) -> Self:
+    def _check_overlap(self) -> Self:
         if self.window_overlap * 2 > self.window_tokens:
             raise ValueError("window_overlap must be at most half of window_tokens")
         return self
 
-    def flattened(self) -> dict[str, Any]:
+    def flatten(self) -> dict[str, Any]:
         """The configuration by path, ``finetuning.lora.rank`` as in the space and the ledger."""
         flat: dict[str, Any] = {}
         for key, value in self.model_dump(mode="json").items():
@@ -225,7 +225,7 @@ class TrialConfig(FrozenModel):
         return flat
 
 
-def problems_from(error: ValidationError, where: str, *, quote: bool = True) -> list[Problem]:
+def convert_validation_error(error: ValidationError, where: str, *, quote: bool = True) -> list[Problem]:
     """Turn a validation error of pydantic into problems that name the key path.
 
     Args:

@@ -19,10 +19,10 @@ from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import Schema
 from clinie_core.formulations import build_components
 from clinie_core.inference.prediction import Predictor
-from clinie_core.modeling.checkpoint import Checkpoint, load_weights, trained_weights
+from clinie_core.modeling.checkpoint import Checkpoint, gather_trained_weights, load_weights
 from clinie_core.modeling.distributed import DistributedContext
-from clinie_core.modeling.model import ExtractionModel, build_model, finetuning_of, merge_backbone
-from clinie_core.modeling.model_cache import input_context, load_backbone
+from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning, merge_backbone
+from clinie_core.modeling.model_cache import build_input_context, load_backbone
 from clinie_core.scoring import TaskScores, score_task
 
 if TYPE_CHECKING:
@@ -58,26 +58,26 @@ class Extractor:
         model: ExtractionModel,
         tokenizer: PreTrainedTokenizerFast,
         pristine: PreTrainedModel,
-        world: DistributedContext,
+        distributed: DistributedContext,
     ) -> None:
         self.checkpoint = checkpoint
         self._model = model
         self._tokenizer = tokenizer
         self._pristine = pristine
-        self._world = world
+        self._distributed = distributed
 
     @classmethod
-    def load(cls, folder: Path, *, world: DistributedContext | None = None) -> Extractor:
+    def load(cls, folder: Path, *, distributed: DistributedContext | None = None) -> Extractor:
         """Load a checkpoint, with the backbone beside it or else from where its configuration says.
 
         Args:
             folder: A checkpoint, or a whole model that :meth:`save` wrote.
-            world: The device to use; CUDA where there is a GPU if left out.
+            distributed: The device to use; CUDA where there is a GPU if left out.
 
         Raises:
             InputError: If there is no checkpoint, or its backbone is missing.
         """
-        world = world or DistributedContext.current()
+        distributed = distributed or DistributedContext.current()
         checkpoint = Checkpoint.read(folder)
         source = checkpoint.config.backbone
         if (folder / BACKBONE).is_dir():
@@ -88,11 +88,11 @@ class Extractor:
         pristine = load_backbone(config.model_copy(update={"backbone": source}))
         model = build_model(config, checkpoint.schema, pristine)
         load_weights(model, folder)
-        return cls(checkpoint, model.to(world.device).eval(), load_tokenizer(source), pristine, world)
+        return cls(checkpoint, model.to(distributed.device).eval(), load_tokenizer(source), pristine, distributed)
 
     def save(self, folder: Path) -> None:
         """Write checkpoint, tokenizer and backbone weights, all that :meth:`load` needs."""
-        self.checkpoint.save(folder, trained_weights(self._model))
+        self.checkpoint.save(folder, gather_trained_weights(self._model))
         with quiet_transformers():
             self._pristine.save_pretrained(folder / BACKBONE)
         self._tokenizer.save_pretrained(folder / BACKBONE)
@@ -104,7 +104,7 @@ class Extractor:
             InputError: If the backbone was drawn from scratch.
         """
         held = self.checkpoint.config.model_copy(update={"backbone": pin_weights(self.checkpoint.config.backbone)})
-        replace(self.checkpoint, config=held).save(folder, trained_weights(self._model))
+        replace(self.checkpoint, config=held).save(folder, gather_trained_weights(self._model))
 
     def merge_adapter(self) -> Extractor:
         """The same model with what the fine-tuning method added written into the backbone's own weights.
@@ -115,7 +115,7 @@ class Extractor:
             InputError: If the method adds something that is no part of a weight, such as a soft prompt.
         """
         config = self.checkpoint.config
-        plain = merge_backbone(self._model, finetuning_of(config), config.finetuning.name)
+        plain = merge_backbone(self._model, load_finetuning(config), config.finetuning.name)
         rate = config.finetuning.parameters["learning_rate"]
         whole = config.model_copy(
             update={
@@ -126,7 +126,9 @@ class Extractor:
         model = build_model(whole, self.checkpoint.schema, plain)
         model.heads.load_state_dict(self._model.heads.state_dict())
         checkpoint = replace(self.checkpoint, config=whole)
-        return Extractor(checkpoint, model.to(self._world.device).eval(), self._tokenizer, plain, self._world)
+        return Extractor(
+            checkpoint, model.to(self._distributed.device).eval(), self._tokenizer, plain, self._distributed
+        )
 
     def __call__(self, text: str) -> Document:
         """Extract what there is in one text; see :meth:`predict`."""
@@ -175,5 +177,5 @@ class Extractor:
 
     def _predictor(self, schema: Schema | None = None) -> Predictor:
         config = self.checkpoint.config
-        context = input_context(config, self._tokenizer, schema or self.checkpoint.schema)
-        return Predictor(self._model, build_components(config), context, self._world.autocast(config))
+        context = build_input_context(config, self._tokenizer, schema or self.checkpoint.schema)
+        return Predictor(self._model, build_components(config), context, self._distributed.autocast(config))

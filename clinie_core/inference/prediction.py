@@ -102,7 +102,7 @@ class Predictor:
         outputs: dict[int, ndarray[Any, Any]] = {}
         batches = length_sorted_batches([len(e.input_ids) for e in examples], size)
         # Who has fewer batches than others takes part in theirs with what is at hand.
-        others = self._in_step.gather((len(batches), examples[:1]))
+        others = self._in_step.all_gather((len(batches), examples[:1]))
         turns = max(count for count, _ in others)
         if turns and not batches:
             examples, batches = next(spare for _, spare in others if spare), [[0]]

@@ -14,7 +14,7 @@ from clinie_core.config import Task
 from clinie_core.finetuning import FINETUNING
 from clinie_core.formulations import FORMULATIONS
 
-__all__ = ["Cell", "cells", "formulations_for", "methods_for", "relation_formulations_for"]
+__all__ = ["Cell", "list_cells", "list_finetuning_methods", "list_formulations", "list_relation_formulations"]
 
 ARCHITECTURES: tuple[Architecture, ...] = ("encoder", "decoder")
 TASKS: tuple[Task, ...] = ("concepts", "relations", "joint")
@@ -35,7 +35,7 @@ class Cell:
         return f"{self.task}-{self.architecture}-{middle}-{self.finetuning}"
 
 
-def formulations_for(task: Task, architecture: Architecture) -> dict[str, bool]:
+def list_formulations(task: Task, architecture: Architecture) -> dict[str, bool]:
     """Formulations that carry a task on an architecture.
 
     Returns:
@@ -49,12 +49,12 @@ def formulations_for(task: Task, architecture: Architecture) -> dict[str, bool]:
             continue
         if task in row.tasks:
             found[name] = False
-        elif task == "joint" and "concepts" in row.tasks and relation_formulations_for(architecture):
+        elif task == "joint" and "concepts" in row.tasks and list_relation_formulations(architecture):
             found[name] = True
     return found
 
 
-def relation_formulations_for(architecture: Architecture) -> list[str]:
+def list_relation_formulations(architecture: Architecture) -> list[str]:
     """Formulations that find relations between concepts that something else found.
 
     Those that write an answer are not among them: beside a head that reads, a backbone would need both kinds of output.
@@ -65,17 +65,17 @@ def relation_formulations_for(architecture: Architecture) -> list[str]:
     ]
 
 
-def methods_for(architecture: Architecture) -> list[str]:
+def list_finetuning_methods(architecture: Architecture) -> list[str]:
     """Fine-tuning methods that an architecture carries."""
     return [name for name in FINETUNING if architecture in FINETUNING.load(name).architectures]
 
 
-def cells() -> Iterator[Cell]:
+def list_cells() -> Iterator[Cell]:
     """Every legal combination."""
     for task in TASKS:
         for architecture in ARCHITECTURES:
-            for formulation, needs_another in formulations_for(task, architecture).items():
-                seconds = relation_formulations_for(architecture) if needs_another else [None]
+            for formulation, needs_another in list_formulations(task, architecture).items():
+                seconds = list_relation_formulations(architecture) if needs_another else [None]
                 for second in seconds:
-                    for method in methods_for(architecture):
+                    for method in list_finetuning_methods(architecture):
                         yield Cell(task, architecture, formulation, second, method)

@@ -23,7 +23,7 @@ from clinie_core.modeling.model import ExtractionModel
 from clinie_core.modeling.parallel import distribute_like, gather_full_tensor, local_part
 from clinie_core.scoring.document_counts import DocumentCounts
 
-__all__ = ["Checkpoint", "load_weights", "trained_weights"]
+__all__ = ["Checkpoint", "gather_trained_weights", "load_weights"]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "clinie.json"
@@ -92,7 +92,7 @@ class Checkpoint:
         return cls(config, Schema.model_validate(content["schema"]), content["metrics"])
 
 
-def trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
+def gather_trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
     """The tensors of a model that a pristine backbone does not already hold.
 
     Trained parameters, the heads, and whatever a method added or replaced, frozen projections

@@ -17,22 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import distributed as dist
 
 from clinie_core.config import TrialConfig
 
-__all__ = ["DistributedContext", "bfloat16_in_hardware", "is_memory_shortage"]
+__all__ = ["DistributedContext", "is_out_of_memory", "supports_bfloat16"]
 
 NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory")
 """Words of errors that torch raises without a type of their own."""
 
 
-def is_memory_shortage(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory was too short, of the GPU or of the process."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in NO_MEMORY)
 
 
-def bfloat16_in_hardware(device: torch.device) -> bool:
+def supports_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 autocast is faster than float32 here: such a GPU, or AVX-512 BF16 or AMX on a CPU."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
@@ -58,14 +58,14 @@ class DistributedContext:
     def current(cls) -> DistributedContext:
         """The world of the running process group, on CUDA where there is a GPU."""
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-        if distributed.is_available() and distributed.is_initialized():
-            return cls(distributed.get_rank(), distributed.get_world_size(), device)
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size(), device)
         return cls(device=device)
 
     def autocast(self, config: TrialConfig) -> torch.autocast:
         """The autocast context of a configuration's precision on this device."""
         wanted = config.precision
-        enabled = wanted == "bfloat16" or (wanted == "auto" and bfloat16_in_hardware(self.device))
+        enabled = wanted == "bfloat16" or (wanted == "auto" and supports_bfloat16(self.device))
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def broadcast_from_rank_zero(self, value: Any) -> Any:
@@ -73,30 +73,30 @@ class DistributedContext:
         if self.size == 1:
             return value
         box = [value]
-        distributed.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Every process's value, by rank, in every process."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        distributed.all_gather_object(values, value)
+        dist.all_gather_object(values, value)
         return values
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def take_turns(self) -> Iterator[None]:
         """Within this context a machine's processes follow each other: what takes much memory is there once.
 
         All processes must come here, and nothing within may wait for another one.
         """
         place = int(os.environ.get("LOCAL_RANK", self.rank))
-        turns = [turn == place for turn in range(1 + max(self.gather(place)))]
+        turns = [turn == place for turn in range(1 + max(self.all_gather(place)))]
         for mine in turns:
             if mine:
                 yield
                 self.release_memory()
-            self.gather(mine)  # until the one whose turn it is comes here too
+            self.all_gather(mine)  # until the one whose turn it is comes here too
 
     def reset_peak_memory(self) -> None:
         """Start measuring the peak memory of a new trial."""
@@ -117,7 +117,7 @@ class DistributedContext:
         if trim is not None:
             trim(0)
 
-    def peak_memory_mb(self) -> float:
+    def measure_peak_memory_mb(self) -> float:
         """Most memory held since :meth:`reset_peak_memory`, in MiB: of the GPU, else of the process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20

@@ -29,7 +29,7 @@ from clinie_core.templates.constrained_decoding import GrammarProcessor
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ExtractionModel", "build_model", "finetuning_of", "merge_backbone"]
+__all__ = ["ExtractionModel", "build_model", "load_finetuning", "merge_backbone"]
 
 # peft 0.21 asks transformers 5 for a property under its old name; the user can do nothing about it.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -60,7 +60,7 @@ class ExtractionModel(nn.Module):
         assert isinstance(head, TaskHead)
         return head
 
-    def _hidden(self, batch: Batch) -> Tensor:
+    def _compute_hidden_states(self, batch: Batch) -> Tensor:
         """Hidden states at the batch's positions, ``[batch, positions, hidden]``."""
         segments: dict[str, Any] = {}
         if batch.segments is not None and self._has_segments:
@@ -74,11 +74,11 @@ class ExtractionModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss summed over the batch's targets, a scalar."""
-        return self.head(batch.component).loss(self._hidden(batch), batch)
+        return self.head(batch.component).loss(self._compute_hidden_states(batch), batch)
 
     def outputs(self, batch: Batch) -> list[NDArray[Any]]:
         """What the component's formulation reads, one array a row."""
-        return self.head(batch.component).outputs(self._hidden(batch), batch)
+        return self.head(batch.component).outputs(self._compute_hidden_states(batch), batch)
 
 
 class LanguageModel(ExtractionModel):
@@ -111,7 +111,7 @@ class LanguageModel(ExtractionModel):
         if self._prepended:
             # PEFT would put the soft prompt before the padding, where training never saw it.
             writer, question = writer.base_model, 0
-            inputs = self._prompted(batch)
+            inputs = self._embed_with_prompt(batch)
         processors = LogitsProcessorList()
         if batch.grammars:
             processors.append(GrammarProcessor(batch.grammars, question, head.eos_id))
@@ -124,9 +124,9 @@ class LanguageModel(ExtractionModel):
             logits_processor=processors,
             synced_gpus=isinstance(self, FSDPModule),  # a sharded model writes on until the last process is done
         )
-        return [_until(row, head.eos_id) for row in written[:, question:].cpu().numpy()]
+        return [_truncate_at(row, head.eos_id) for row in written[:, question:].cpu().numpy()]
 
-    def _prompted(self, batch: Batch) -> dict[str, Tensor]:
+    def _embed_with_prompt(self, batch: Batch) -> dict[str, Tensor]:
         """Embeddings of padding, soft prompt and question in this order, with their attention mask."""
         peft: Any = self.backbone
         rows, tokens = batch.input_ids.shape
@@ -146,13 +146,13 @@ class LanguageModel(ExtractionModel):
         return {"inputs_embeds": embeds, "attention_mask": wide}
 
 
-def _until(row: NDArray[Any], stop: int) -> NDArray[Any]:
+def _truncate_at(row: NDArray[Any], stop: int) -> NDArray[Any]:
     """The part of a row before the first stop."""
     places = (row == stop).nonzero()[0]
     return row[: places[0]] if len(places) else row
 
 
-def finetuning_of(config: TrialConfig) -> FineTuning:
+def load_finetuning(config: TrialConfig) -> FineTuning:
     """The configuration's fine-tuning method, its parameters validated."""
     return FINETUNING.load(config.finetuning.name).model_validate(config.finetuning.parameters)
 
@@ -170,11 +170,11 @@ def build_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        method = finetuning_of(config)
+        method = load_finetuning(config)
         if takes_over:
             backbone = pristine.requires_grad_(not method.freezes_backbone)
         else:
-            backbone = _copy(pristine, share_weights=method.freezes_backbone)
+            backbone = _copy_backbone(pristine, share_weights=method.freezes_backbone)
         remove_layers(backbone, config.layers_kept, config.depth_scheme)
         if config.gradient_checkpointing:
             if not (method.recomputes and backbone.supports_gradient_checkpointing):
@@ -184,7 +184,7 @@ def build_model(
             recompute = getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)
             recompute({"use_reentrant": False})
         width = int(backbone.config.hidden_size)
-        own = {_identity(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
+        own = {_identify(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
         components = build_components(config)
         heads = {name: f.build_head(width, schema) for name, f in components.items()}
         model: ExtractionModel
@@ -193,7 +193,7 @@ def build_model(
         else:
             model = ExtractionModel(method.apply(backbone), heads, method.prepended_tokens)
         state = model.state_dict(keep_vars=True)
-        model.pristine_names = frozenset(name for name, tensor in state.items() if _identity(tensor) in own)
+        model.pristine_names = frozenset(name for name, tensor in state.items() if _identify(tensor) in own)
         return model
 
 
@@ -215,12 +215,12 @@ def merge_backbone(model: ExtractionModel, method: FineTuning, name: str) -> Pre
     return plain
 
 
-def _identity(tensor: Tensor) -> tuple[int, int]:
+def _identify(tensor: Tensor) -> tuple[int, int]:
     """Tells a tensor that a method left alone from one that it replaced, in name or in content."""
     return id(tensor), 0 if tensor.is_meta else tensor.data_ptr()
 
 
-def _copy(pristine: PreTrainedModel, *, share_weights: bool) -> PreTrainedModel:
+def _copy_backbone(pristine: PreTrainedModel, *, share_weights: bool) -> PreTrainedModel:
     """Copy a model's modules and either its weights too or only references to them.
 
     A shared weight is a parameter of its own on the same memory: moving it to a GPU, unfreezing or

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from clinie_core.encoding.examples import EncodedDocument
 
-__all__ = ["ModelCache", "input_context", "load_backbone"]
+__all__ = ["ModelCache", "build_input_context", "load_backbone"]
 
 Kept = TypeVar("Kept")
 
@@ -34,7 +34,7 @@ def load_backbone(config: TrialConfig) -> PreTrainedModel:
     return load_model(config.backbone, dropout=config.dropout, seed=config.seed, generates=generates)
 
 
-def input_context(config: TrialConfig, tokenizer: PreTrainedTokenizerFast, schema: Schema) -> InputContext:
+def build_input_context(config: TrialConfig, tokenizer: PreTrainedTokenizerFast, schema: Schema) -> InputContext:
     """What documents are encoded for under a configuration."""
     return InputContext(
         tokenizer=tokenizer,
@@ -58,7 +58,7 @@ class ModelCache:
         self._capacity = capacity
         self._kept: dict[str, OrderedDict[Hashable, object]] = {}
 
-    def _get(self, kind: str, key: Hashable, make: Callable[[], Kept]) -> Kept:
+    def _get_or_create(self, kind: str, key: Hashable, make: Callable[[], Kept]) -> Kept:
         rows = self._kept.setdefault(kind, OrderedDict())
         if key not in rows:
             while len(rows) >= self._capacity:
@@ -72,13 +72,13 @@ class ModelCache:
         seed = config.seed if config.backbone.scratch is not None else 0
         generates = any(formulation.generates for formulation in build_components(config).values())
         key = (config.backbone.digest(), config.dropout, seed, generates)
-        return self._get("backbone", key, lambda: load_backbone(config))
+        return self._get_or_create("backbone", key, lambda: load_backbone(config))
 
     def tokenizer(self, config: TrialConfig) -> PreTrainedTokenizerFast:
         """The tokenizer of a configuration's backbone."""
-        return self._get("tokenizer", config.backbone.digest(), lambda: load_tokenizer(config.backbone))
+        return self._get_or_create("tokenizer", config.backbone.digest(), lambda: load_tokenizer(config.backbone))
 
-    def encoded(
+    def encode(
         self,
         config: TrialConfig,
         component: Task,
@@ -99,7 +99,7 @@ class ModelCache:
             targets: Whether gold targets are wanted.
         """
         formulation = build_components(config)[component]
-        context = replace(input_context(config, self.tokenizer(config), schema), task=component)
+        context = replace(build_input_context(config, self.tokenizer(config), schema), task=component)
         rest = (context.window_tokens, context.overlap, context.hard_prompt, context.seed, component, targets)
         key = (digest, config.backbone.digest(), formulation.digest(), type(formulation), schema.digest(), rest)
-        return self._get("encoded", key, lambda: formulation.encode(documents, context, targets=targets))
+        return self._get_or_create("encoded", key, lambda: formulation.encode(documents, context, targets=targets))

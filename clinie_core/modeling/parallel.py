@@ -1,4 +1,4 @@
-"""One model over the processes of a world: a whole copy in each (DDP), or a part of one in each (FSDP).
+"""One model over the processes of a distributed: a whole copy in each (DDP), or a part of one in each (FSDP).
 
 A sharded model's layers are put together when they are computed and taken apart again, so that no process holds more
 than one of them beside its own parts. Every forward pass is then a collective: all processes must take the same number.
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -31,22 +32,22 @@ __all__ = [
 ]
 
 
-def wrap_data_parallel(model: nn.Module, world: DistributedContext, *, several_heads: bool) -> nn.Module:
+def wrap_data_parallel(model: nn.Module, distributed: DistributedContext, *, several_heads: bool) -> nn.Module:
     """A model's wrapper that adds up gradients over processes; the model itself if there is one process.
 
     Args:
         model: The same in every process, on its device.
-        world: The processes.
+        distributed: The processes.
         several_heads: Whether a batch leaves weights without a gradient.
     """
-    if world.size == 1:
+    if distributed.size == 1:
         return model
     return nn.parallel.DistributedDataParallel(model, find_unused_parameters=several_heads)
 
 
-def make_mesh(world: DistributedContext) -> DeviceMesh:
-    """All processes of a world in a row; all of them must call."""
-    return init_device_mesh(world.device.type, (world.size,))
+def make_mesh(distributed: DistributedContext) -> DeviceMesh:
+    """All processes of a distributed in a row; all of them must call."""
+    return init_device_mesh(distributed.device.type, (distributed.size,))
 
 
 def shard(model: nn.Module, backbone: nn.Module, mesh: DeviceMesh) -> nn.Module:
@@ -97,7 +98,7 @@ def gather_full_tensor(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, DTensor):
         return tensor
     found: Tensor = tensor.full_tensor().detach()
-    return found.cpu() if distributed.get_rank() == 0 else found.new_empty(0, device="cpu")
+    return found.cpu() if dist.get_rank() == 0 else found.new_empty(0, device="cpu")
 
 
 def distribute_like(tensor: Tensor, own: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class MemoryEstimate:
 
 
 @lru_cache(maxsize=8)
-def _meta_backbone(source_json: str, *, generates: bool) -> PreTrainedModel:
+def _build_meta_backbone(source_json: str, *, generates: bool) -> PreTrainedModel:
     config = load_config(BackboneSource.model_validate_json(source_json))
     with torch.device("meta"):
         return empty_model(config, generates=generates)
@@ -56,7 +56,7 @@ def estimate_memory(config: TrialConfig, schema: Schema, *, processes: int = 1) 
         processes: How many train a trial together.
     """
     generates = any(formulation.generates for formulation in build_components(config).values())
-    backbone = _meta_backbone(config.backbone.model_dump_json(), generates=generates)
+    backbone = _build_meta_backbone(config.backbone.model_dump_json(), generates=generates)
     with torch.device("meta"):
         model = build_model(config, schema, backbone)
     total = sum(p.numel() for p in model.parameters())

@@ -94,7 +94,7 @@ class MovingAverage:
             value.copy_(kept)
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def apply(self) -> Iterator[None]:
         """Within this context the model holds the average."""
         self._swap()
         try:

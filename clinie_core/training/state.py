@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils._pytree import tree_map_only
 
 from clinie_core.errors import map_disk_full
-from clinie_core.modeling.checkpoint import WEIGHTS, Checkpoint, load_weights, trained_weights
+from clinie_core.modeling.checkpoint import WEIGHTS, Checkpoint, gather_trained_weights, load_weights
 from clinie_core.modeling.folder_replacement import replace_folder
 from clinie_core.modeling.model import ExtractionModel
 from clinie_core.modeling.parallel import distribute_like, gather_full_tensor
@@ -34,7 +34,7 @@ class TrainingProgress:
 
     @property
     def epoch(self) -> int:
-        """The last epoch that is done."""
+        """The last epoch that is progress."""
         return len(self.history)
 
     @property
@@ -62,26 +62,26 @@ class TrainingState:
         self._scheduler = scheduler
         self._average = average
 
-    def save(self, folder: Path, checkpoint: Checkpoint, done: TrainingProgress, *, writes: bool) -> None:
+    def save(self, folder: Path, checkpoint: Checkpoint, progress: TrainingProgress, *, write: bool) -> None:
         """Write the state in whole: a reader sees the old one or the new one, never a part.
 
         Args:
             folder: Where to.
             checkpoint: What the trial is.
-            done: What it has behind it.
-            writes: Whether this process writes; every process must call, since a sharded state is collected.
+            progress: What it has behind it.
+            write: Whether this process writes; every process must call, since a sharded state is collected.
 
         Raises:
             DiskFull: If the disk is full.
         """
-        weights = trained_weights(self._model)
+        weights = gather_trained_weights(self._model)
         state = {
             "optimizer": tree_map_only(Tensor, gather_full_tensor, self._optimizer.state_dict()),
             "scheduler": self._scheduler.state_dict(),
             "average": self._average and (self._average.steps, [gather_full_tensor(v) for v in self._average.values]),
-            "done": (done.history, done.best_epoch),
+            "progress": (progress.history, progress.best_epoch),
         }
-        if not writes:
+        if not write:
             return
         staging = folder.with_name(folder.name + ".staging")
         shutil.rmtree(staging, ignore_errors=True)
@@ -105,5 +105,5 @@ class TrainingState:
             self._average.steps, values = state["average"]
             for own, saved in zip(self._average.values, values, strict=True):
                 own.copy_(distribute_like(saved, own))
-        history, best_epoch = state["done"]
+        history, best_epoch = state["progress"]
         return TrainingProgress(tuple(history), best_epoch)

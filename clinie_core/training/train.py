@@ -15,7 +15,7 @@ from clinie_core.config import BEST, LAST, TrialConfig
 from clinie_core.data.corpora.loading import apply_view
 from clinie_core.data.document import Corpus
 from clinie_core.errors import OutOfMemory
-from clinie_core.modeling.distributed import DistributedContext, is_memory_shortage
+from clinie_core.modeling.distributed import DistributedContext, is_out_of_memory
 from clinie_core.modeling.folder_replacement import recover_folder
 from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.state import TrainingProgress
@@ -57,8 +57,8 @@ def train(
     config: TrialConfig,
     corpus: Corpus,
     *,
-    shelf: ModelCache | None = None,
-    world: DistributedContext | None = None,
+    cache: ModelCache | None = None,
+    distributed: DistributedContext | None = None,
     folder: Path | None = None,
     start: Path | None = None,
     micro_batch: int | None = None,
@@ -70,8 +70,8 @@ def train(
         config: What to train.
         corpus: Its ``train`` split is trained on, its ``dev`` split scored after every epoch; without a dev
             split the last epoch counts as the best.
-        shelf: What is kept between trials; a fresh one if left out.
-        world: This process's place among those that train together.
+        cache: What is kept between trials; a fresh one if left out.
+        distributed: This process's place among those that train together.
         folder: Where ``best`` and ``last`` checkpoints go; a ``last`` there is gone on from, and the
             epochs before it are reported again without being trained again. None writes nothing.
         start: A checkpoint whose weights training starts from in place of the pretrained ones, of a model of
@@ -87,61 +87,65 @@ def train(
         InputError: If the configuration's parts are wrong or a checkpoint does not fit.
         OutOfMemory: If it does not fit into memory; what was kept in ``folder`` can be gone on from.
     """
-    shelf, world = shelf or ModelCache(), world or DistributedContext.current()
-    world.reset_peak_memory()
+    cache, distributed = cache or ModelCache(), distributed or DistributedContext.current()
+    distributed.reset_peak_memory()
     try:
-        return _train(config, corpus, shelf, world, folder, start, micro_batch, on_epoch)
+        return _train(config, corpus, cache, distributed, folder, start, micro_batch, on_epoch)
     except (MemoryError, RuntimeError) as error:
-        if not is_memory_shortage(error):
+        if not is_out_of_memory(error):
             raise
-        shortage = OutOfMemory(choose_micro_batch(config, world, micro_batch), world.peak_memory_mb())
+        shortage = OutOfMemory(
+            choose_micro_batch(config, distributed, micro_batch), distributed.measure_peak_memory_mb()
+        )
     finally:
-        world.release_memory()
-    world.release_memory()  # only now is the error gone, and with it the tensors that its frames held
+        distributed.release_memory()
+    distributed.release_memory()  # only now is the error gone, and with it the tensors that its frames held
     raise shortage
 
 
 def _train(
     config: TrialConfig,
     corpus: Corpus,
-    shelf: ModelCache,
-    world: DistributedContext,
+    cache: ModelCache,
+    distributed: DistributedContext,
     folder: Path | None,
     start: Path | None,
     micro_batch: int | None,
     on_epoch: Callable[[EpochReport], bool],
 ) -> TrainingResult:
-    trainer = Trainer(config, apply_view(corpus, config.view), shelf, world, micro_batch)
+    trainer = Trainer(config, apply_view(corpus, config.view), cache, distributed, micro_batch)
     if start is not None:
         trainer.load_initial_weights(start)
-    done = (
+    progress = (
         trainer.load_state(folder / LAST)
         if folder is not None and recover_folder(folder / LAST)
         else TrainingProgress()
     )
 
     def goes_on(report: EpochReport) -> bool:
-        return bool(world.broadcast_from_rank_zero(on_epoch(report) if world.rank == 0 else None))
+        return bool(distributed.broadcast_from_rank_zero(on_epoch(report) if distributed.rank == 0 else None))
 
     # Whoever listens may have gone down between an epoch's checkpoint and its report.
-    reports = (EpochReport(epoch, config.epochs, m, finished=False) for epoch, m in enumerate(done.history, start=1))
+    reports = (
+        EpochReport(epoch, config.epochs, m, finished=False) for epoch, m in enumerate(progress.history, start=1)
+    )
     stopped = not all(goes_on(report) for report in reports)
     while not stopped:
         started = time.perf_counter()
-        epoch = done.epoch + 1
+        epoch = progress.epoch + 1
         learned = trainer.train_epoch(epoch)
         with trainer.use_scored_weights():
-            metrics = trainer.dev_scores() | learned | trainer.size()  # scores first, as lists show them
+            metrics = trainer.score_dev() | learned | trainer.measure_size()  # scores first, as lists show them
             metrics["seconds"] = time.perf_counter() - started
-            better = not done.best_epoch or metrics[config.selection] > done.best_metrics[config.selection]
+            better = not progress.best_epoch or metrics[config.selection] > progress.best_metrics[config.selection]
             improved = better or not corpus["dev"]
-            done = done.add_epoch(metrics, improved=improved)
+            progress = progress.add_epoch(metrics, improved=improved)
             if folder is not None and improved:
                 trainer.save_best(folder / BEST, metrics)
-        out_of_patience = 0 < config.patience <= epoch - done.best_epoch
+        out_of_patience = 0 < config.patience <= epoch - progress.best_epoch
         finished = out_of_patience or epoch == config.epochs
         if folder is not None and not finished:
-            trainer.save_state(folder / LAST, done)
+            trainer.save_state(folder / LAST, progress)
         report = EpochReport(epoch, config.epochs, metrics, finished, out_of_patience and epoch < config.epochs)
         stopped = not goes_on(report) or finished
-    return TrainingResult(done.best_epoch, done.best_metrics, done.epoch)
+    return TrainingResult(progress.best_epoch, progress.best_metrics, progress.epoch)

@@ -26,11 +26,11 @@ from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.errors import fail
 from clinie_core.formulations import build_components
 from clinie_core.inference.prediction import Predictor
-from clinie_core.modeling.checkpoint import Checkpoint, load_weights, trained_weights
+from clinie_core.modeling.checkpoint import Checkpoint, gather_trained_weights, load_weights
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.folder_replacement import recover_folder
-from clinie_core.modeling.model import ExtractionModel, build_model, finetuning_of
-from clinie_core.modeling.model_cache import ModelCache, input_context, load_backbone
+from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning
+from clinie_core.modeling.model_cache import ModelCache, build_input_context, load_backbone
 from clinie_core.modeling.parallel import make_mesh, no_gradient_sync, shard, wrap_data_parallel
 from clinie_core.scoring import score_task
 from clinie_core.scoring.document_counts import DocumentCounts
@@ -42,15 +42,15 @@ __all__ = ["Trainer", "choose_micro_batch"]
 MAX_GRADIENT_NORM = 1.0
 
 
-def choose_micro_batch(config: TrialConfig, world: DistributedContext, wanted: int | None = None) -> int:
+def choose_micro_batch(config: TrialConfig, distributed: DistributedContext, wanted: int | None = None) -> int:
     """How many windows a process computes at once.
 
     Args:
         config: Its batch size, and its own micro-batch if it names one.
-        world: How many processes share a batch.
+        distributed: How many processes share a batch.
         wanted: Takes the place of the configuration's.
     """
-    share = -(-config.batch_size // world.size)
+    share = -(-config.batch_size // distributed.size)
     return min(share, wanted or config.micro_batch or share)
 
 
@@ -60,8 +60,8 @@ class Trainer:
     Args:
         config: What to train.
         corpus: With its ``train`` and ``dev`` splits.
-        shelf: What is kept between trials.
-        world: The place of this process among those that train together.
+        cache: What is kept between trials.
+        distributed: The place of this process among those that train together.
         micro_batch: Windows to compute at once; the configuration's own choice if left out.
     """
 
@@ -69,13 +69,13 @@ class Trainer:
         self,
         config: TrialConfig,
         corpus: Corpus,
-        shelf: ModelCache,
-        world: DistributedContext,
+        cache: ModelCache,
+        distributed: DistributedContext,
         micro_batch: int | None = None,
     ) -> None:
         self.config = config
-        self.micro_batch = choose_micro_batch(config, world, micro_batch)
-        self._world = world
+        self.micro_batch = choose_micro_batch(config, distributed, micro_batch)
+        self._distributed = distributed
         # The schema is the corpus's, so that models of few and of many documents have the same labels.
         self._schema = Schema.from_documents(corpus["train"], config.view.descriptions)
         trained_on, digest = corpus["train"], corpus.digest("train")
@@ -83,13 +83,13 @@ class Trainer:
             trained_on = few_shot(trained_on, config.train_documents, config.seed)
             digest = f"{digest}/{config.train_documents}/{config.seed}"
         self._components = build_components(config)
-        tokenizer = shelf.tokenizer(config)
+        tokenizer = cache.tokenizer(config)
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._examples: dict[str, list[Example]] = {}
         self._corpora: dict[str, list[str]] = {}  # the corpus of each example
         self._dev_encoded: dict[str, tuple[EncodedDocument, ...]] = {}
         for name in self._components:
-            encode = partial(shelf.encoded, config, name, schema=self._schema)  # type: ignore[arg-type]
+            encode = partial(cache.encode, config, name, schema=self._schema)  # type: ignore[arg-type]
             encoded = encode(trained_on, digest, targets=True)
             rows = [
                 (example, corpus_name(document) or "")
@@ -106,16 +106,18 @@ class Trainer:
                     allowed="documents with annotations",
                 )
             self._dev_encoded[name] = encode(corpus["dev"], corpus.digest("dev"), targets=False)
-        self._mine = slice(world.rank, None, world.size)
+        self._mine = slice(distributed.rank, None, distributed.size)
         self._dev, self._dev_digest = corpus["dev"], corpus.digest("dev")
         self._dev_counts: DocumentCounts | None = None
 
-        self._method = finetuning_of(config)
-        shares_out = config.sharded and world.size > 1
-        self._model, self._wrapped = self._shared_out(shelf) if shares_out else self._whole(shelf)
-        context = input_context(config, tokenizer, self._schema)
-        self._autocast = world.autocast(config)
-        in_step = world if shares_out else None
+        self._method = load_finetuning(config)
+        shares_out = config.sharded and distributed.size > 1
+        self._model, self._wrapped = (
+            self._build_sharded_model(cache) if shares_out else self._build_replicated_model(cache)
+        )
+        context = build_input_context(config, tokenizer, self._schema)
+        self._autocast = distributed.autocast(config)
+        in_step = distributed if shares_out else None
         self._predictor = Predictor(self._model, self._components, context, self._autocast, in_step)
         steps = sum(-(-len(rows) // config.batch_size) for rows in self._examples.values()) * config.epochs
         self._method.begin(self._model.backbone, steps)
@@ -124,23 +126,23 @@ class Trainer:
         self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average)
         self._steps_done = 0
 
-    def _whole(self, shelf: ModelCache) -> tuple[ExtractionModel, nn.Module]:
+    def _build_replicated_model(self, cache: ModelCache) -> tuple[ExtractionModel, nn.Module]:
         """The model in whole on this process's device, and what adds up its gradients over processes."""
-        model = self._with_heads_fitted(build_model(self.config, self._schema, shelf.backbone(self.config)))
+        model = self._fit_heads(build_model(self.config, self._schema, cache.backbone(self.config)))
         several = len(self._components) > 1  # a batch then leaves the other head's weights without a gradient
-        return model, wrap_data_parallel(model.to(self._world.device), self._world, several_heads=several)
+        return model, wrap_data_parallel(model.to(self._distributed.device), self._distributed, several_heads=several)
 
-    def _shared_out(self, shelf: ModelCache) -> tuple[ExtractionModel, nn.Module]:
+    def _build_sharded_model(self, cache: ModelCache) -> tuple[ExtractionModel, nn.Module]:
         """The model of which each process keeps a part; the whole backbone is there in one of them at a time."""
         config = self.config
         if not self._method.shards:
             fail("sharded", f"processes cannot share out the weights of {config.finetuning.name}", allowed="false")
-        mesh = make_mesh(self._world)
-        with self._world.in_turn():
-            model = self._with_heads_fitted(build_model(config, self._schema, load_backbone(config), takes_over=True))
+        mesh = make_mesh(self._distributed)
+        with self._distributed.take_turns():
+            model = self._fit_heads(build_model(config, self._schema, load_backbone(config), takes_over=True))
             return model, shard(model, model.backbone, mesh)
 
-    def _with_heads_fitted(self, model: ExtractionModel) -> ExtractionModel:
+    def _fit_heads(self, model: ExtractionModel) -> ExtractionModel:
         for name, formulation in self._components.items():
             formulation.fit_head(model.head(name), self._examples[name])
         return model
@@ -154,23 +156,25 @@ class Trainer:
         Returns:
             ``train_loss`` in nats per decision, and ``tokens_per_second`` over all processes.
         """
-        config, world = self.config, self._world
-        torch.manual_seed(config.seed * 100_003 + epoch * 101 + world.rank)
+        config, distributed = self.config, self._distributed
+        torch.manual_seed(config.seed * 100_003 + epoch * 101 + distributed.rank)
         started = time.perf_counter()
         self._model.train()
         self._steps_done = self._scheduler.last_epoch
-        loss_sum = torch.zeros((), device=world.device)  # stays on the device: reading it would wait for each step
+        loss_sum = torch.zeros(
+            (), device=distributed.device
+        )  # stays on the device: reading it would wait for each step
         rows: list[Example] = []
-        for component, batch in self._batches(epoch):
+        for component, batch in self._sample_batches(epoch):
             drawn = [self._examples[component][i] for i in batch]
             loss_sum += self._step(component, drawn)
             rows += drawn
-        total = sum(float(value) for value in world.gather(float(loss_sum)))
+        total = sum(float(value) for value in distributed.all_gather(float(loss_sum)))
         seconds = time.perf_counter() - started
         tokens = sum(len(row.input_ids) for row in rows)
         return {"train_loss": total / sum(row.loss_terms for row in rows), "tokens_per_second": tokens / seconds}
 
-    def _batches(self, epoch: int) -> list[tuple[str, list[int]]]:
+    def _sample_batches(self, epoch: int) -> list[tuple[str, list[int]]]:
         """Component and rows of each batch of an epoch; batches of several components are shuffled together."""
         config, batches = self.config, []
         for name, rows in self._examples.items():
@@ -184,22 +188,22 @@ class Trainer:
 
     def _step(self, component: str, rows: list[Example]) -> torch.Tensor:
         """One optimizer step; returns this process's part of the summed loss."""
-        world = self._world
+        distributed = self._distributed
         terms = sum(row.loss_terms for row in rows)
-        share = rows[world.rank :: world.size]
-        starts = range(0, -(-len(rows) // world.size), self.micro_batch)  # as many in every process
-        summed = torch.zeros((), device=world.device)
+        share = rows[distributed.rank :: distributed.size]
+        starts = range(0, -(-len(rows) // distributed.size), self.micro_batch)  # as many in every process
+        summed = torch.zeros((), device=distributed.device)
         for start in starts:
             part = share[start : start + self.micro_batch]
             last = start == starts[-1]
             with nullcontext() if last else no_gradient_sync(self._wrapped):
-                data = collate(part or rows[:1], self._pad_id, world.device, targets=True, component=component)
+                data = collate(part or rows[:1], self._pad_id, distributed.device, targets=True, component=component)
                 with self._autocast:
                     loss: torch.Tensor = self._wrapped(data)
                 if not part:  # others have a row more: take part, weigh nothing
                     loss = loss * 0.0
                 # Gradients are averaged over processes; the factor makes that the mean over the whole batch.
-                scaled = loss * (world.size / terms)
+                scaled = loss * (distributed.size / terms)
                 penalty = self._method.penalty(self._model.backbone) if last else None
                 (scaled if penalty is None else scaled + penalty).backward()  # type: ignore[no-untyped-call]
             summed += loss.detach()
@@ -215,20 +219,20 @@ class Trainer:
 
     def use_scored_weights(self) -> AbstractContextManager[None]:
         """Within this context the model holds the weights that are scored and kept: their average, if there is one."""
-        return self._average.in_place() if self._average is not None else nullcontext()
+        return self._average.apply() if self._average is not None else nullcontext()
 
-    def dev_scores(self) -> dict[str, float]:
+    def score_dev(self) -> dict[str, float]:
         """Predict the dev split, each process its part, and score it."""
         gold = self._dev[self._mine]
         first, *further = self._components
         started = time.perf_counter()
         found = self._predictor.annotate(gold, self._dev_encoded[first][self._mine])
-        seconds = max(self._world.gather(time.perf_counter() - started))
-        pairs = self._gathered(gold, found)
+        seconds = max(self._distributed.all_gather(time.perf_counter() - started))
+        pairs = self._gather_pairs(gold, found)
         given = None
         for component in further:  # between gold concepts, which says how far the concepts are to blame
             there = self._predictor.annotate_by(component, gold, self._dev_encoded[component][self._mine])
-            given = self._gathered(gold, there)
+            given = self._gather_pairs(gold, there)
         scores = score_task(self.config.task, pairs, given)
         metrics = scores.metrics()
         if pairs:
@@ -241,11 +245,11 @@ class Trainer:
             metrics[f"{name}.strict_f1"] = own.metrics()["strict_f1"]
         for name, formulation in self._components.items():
             metrics |= formulation.diagnostics(self._dev, self._dev_encoded[name])
-        return metrics | self._fault_rates()
+        return metrics | self._gather_fault_rates()
 
-    def _fault_rates(self) -> dict[str, float]:
+    def _gather_fault_rates(self) -> dict[str, float]:
         """``malformed_rate`` of the answers and ``hallucinated_rate`` of the mentions written since the last call."""
-        counts = sum(self._world.gather(self._predictor.faults), Counter[str]())
+        counts = sum(self._distributed.all_gather(self._predictor.faults), Counter[str]())
         self._predictor.faults = Counter()
         if not counts["answers"]:
             return {}
@@ -254,27 +258,27 @@ class Trainer:
             "hallucinated_rate": counts["hallucinated"] / max(1, counts["mentions"]),
         }
 
-    def _gathered(self, gold: Sequence[Document], found: Sequence[Document]) -> list[tuple[Document, Document]]:
+    def _gather_pairs(self, gold: Sequence[Document], found: Sequence[Document]) -> list[tuple[Document, Document]]:
         """Gold and predicted documents of all processes, in the order of the split."""
-        parts = self._world.gather(list(zip(gold, found, strict=True)))
+        parts = self._distributed.all_gather(list(zip(gold, found, strict=True)))
         return [parts[i % len(parts)][i // len(parts)] for i in range(len(self._dev))]
 
-    def size(self) -> dict[str, float]:
+    def measure_size(self) -> dict[str, float]:
         """``trainable_parameters``, and ``peak_memory_mb`` of the largest process so far."""
         trainable = sum(p.numel() for p in self._model.parameters() if p.requires_grad)
-        peak = max(self._world.gather(self._world.peak_memory_mb()))
+        peak = max(self._distributed.all_gather(self._distributed.measure_peak_memory_mb()))
         return {"trainable_parameters": float(trainable), "peak_memory_mb": peak}
 
     def save_best(self, folder: Path, metrics: dict[str, float]) -> None:
         """Write the checkpoint of an epoch that is the best so far; every process must call, rank 0 writes."""
-        weights = trained_weights(self._model)
-        if self._world.rank == 0:
+        weights = gather_trained_weights(self._model)
+        if self._distributed.rank == 0:
             Checkpoint(self.config, self._schema, metrics, self._dev_counts).save(folder, weights)
 
-    def save_state(self, folder: Path, done: TrainingProgress) -> None:
+    def save_state(self, folder: Path, progress: TrainingProgress) -> None:
         """Write all that is needed to go on after the last epoch; every process must call, rank 0 writes."""
-        checkpoint = Checkpoint(self.config, self._schema, done.history[-1])
-        self._state.save(folder, checkpoint, done, writes=self._world.rank == 0)
+        checkpoint = Checkpoint(self.config, self._schema, progress.history[-1])
+        self._state.save(folder, checkpoint, progress, write=self._distributed.rank == 0)
 
     def load_initial_weights(self, folder: Path) -> None:
         """Take the weights of a checkpoint; its head must not depend on the corpus's types.

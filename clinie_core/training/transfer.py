@@ -20,7 +20,7 @@ from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.scoring.significance import interval
 from clinie_core.training.train import train
 
-__all__ = ["TransferResult", "few_shot_result", "join_corpora", "zero_shot_result"]
+__all__ = ["TransferResult", "evaluate_few_shot", "evaluate_zero_shot", "join_corpora"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def join_corpora(corpora: Mapping[str, Corpus], without: str) -> Corpus:
     return Corpus({split: tuple(d for corpus in others for d in corpus[split]) for split in ("train", "dev")})
 
 
-def zero_shot_result(
-    config: TrialConfig, corpora: Mapping[str, Corpus], holdout: str, folder: Path, *, split: str, shelf: ModelCache
+def evaluate_zero_shot(
+    config: TrialConfig, corpora: Mapping[str, Corpus], holdout: str, folder: Path, *, split: str, cache: ModelCache
 ) -> TransferResult:
     """Train on all corpora but one and score on that one.
 
@@ -63,7 +63,7 @@ def zero_shot_result(
         holdout: The corpus that is left out.
         folder: Takes the model, and is gone on from if the training was cut off.
         split: On which split of the corpus left out to score.
-        shelf: What is kept between trainings.
+        cache: What is kept between trainings.
 
     Raises:
         InputError: If a formulation's labels are those of one corpus.
@@ -77,12 +77,12 @@ def zero_shot_result(
                 allowed="a formulation that asks by words: generation, span_question, relation_question",
             )
     if not (folder / "done").exists():
-        train(config, join_corpora(corpora, holdout), shelf=shelf, folder=folder)
+        train(config, join_corpora(corpora, holdout), cache=cache, folder=folder)
         (folder / "done").touch()
-    return _scored(folder / BEST, corpora[holdout], holdout, 0, config.seed, split)
+    return _evaluate(folder / BEST, corpora[holdout], holdout, 0, config.seed, split)
 
 
-def few_shot_result(
+def evaluate_few_shot(
     config: TrialConfig,
     corpus: Corpus,
     holdout: str,
@@ -91,9 +91,9 @@ def few_shot_result(
     *,
     epochs: int,
     split: str,
-    shelf: ModelCache,
+    cache: ModelCache,
 ) -> TransferResult:
-    """Go on from the model of :func:`zero_shot_result` with a few documents of the corpus left out.
+    """Go on from the model of :func:`evaluate_zero_shot` with a few documents of the corpus left out.
 
     Fewer documents lie within more. There is no dev split to choose an epoch by, since that would be more
     documents: the last epoch counts.
@@ -106,17 +106,17 @@ def few_shot_result(
         shots: How many of its documents are trained on.
         epochs: How often; few documents want more epochs than many.
         split: On which of its splits to score.
-        shelf: What is kept between trainings.
+        cache: What is kept between trainings.
     """
     target = folder / f"shots-{shots}-epochs-{epochs}"  # another length is another model
     few = config.model_copy(update={"train_documents": shots, "patience": 0, "epochs": epochs})
     if not (target / "done").exists():
-        train(few, Corpus({"train": corpus["train"], "dev": ()}), shelf=shelf, folder=target, start=folder / BEST)
+        train(few, Corpus({"train": corpus["train"], "dev": ()}), cache=cache, folder=target, start=folder / BEST)
         (target / "done").touch()
-    return _scored(target / BEST, corpus, holdout, shots, config.seed, split)
+    return _evaluate(target / BEST, corpus, holdout, shots, config.seed, split)
 
 
-def _scored(folder: Path, corpus: Corpus, holdout: str, shots: int, seed: int, split: str) -> TransferResult:
+def _evaluate(folder: Path, corpus: Corpus, holdout: str, shots: int, seed: int, split: str) -> TransferResult:
     extractor = Extractor.load(folder)
     schema = Schema.from_documents(corpus["train"], extractor.checkpoint.config.view.descriptions)
     scores = extractor.scores(corpus[split], schema)

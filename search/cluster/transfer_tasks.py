@@ -99,17 +99,17 @@ def _leave_one_out(
     import torch
 
     from clinie_core.modeling.model_cache import ModelCache
-    from clinie_core.training.transfer import few_shot_result, zero_shot_result
+    from clinie_core.training.transfer import evaluate_few_shot, evaluate_zero_shot
 
     torch.set_num_threads(threads)
-    config, by_name, shelf = TrialConfig.model_validate_json(config_json), ray.get(corpora[0]), ModelCache()
+    config, by_name, cache = TrialConfig.model_validate_json(config_json), ray.get(corpora[0]), ModelCache()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield zero_shot_result(config, by_name, holdout, folder, split=split, shelf=shelf)
+        yield evaluate_zero_shot(config, by_name, holdout, folder, split=split, cache=cache)
         for count in shots:
             if count:
-                yield few_shot_result(
-                    config, by_name[holdout], holdout, folder, count, epochs=shot_epochs, split=split, shelf=shelf
+                yield evaluate_few_shot(
+                    config, by_name[holdout], holdout, folder, count, epochs=shot_epochs, split=split, cache=cache
                 )
     except Exception as error:  # Ray would log a traceback, which could quote a note
         yield failure_reason(error, allow_text=allow_text)

@@ -17,7 +17,7 @@ from clinie_core.config import RENAMED_KEYS, BackboneSource, Task, TrialConfig
 from clinie_core.errors import ErrorList, InputError, Problem
 from clinie_core.finetuning import FINETUNING
 from clinie_core.formulations import FORMULATIONS
-from clinie_core.modeling.capabilities import formulations_for, methods_for, relation_formulations_for
+from clinie_core.modeling.capabilities import list_finetuning_methods, list_formulations, list_relation_formulations
 from clinie_core.registry import Registry
 from search.config.domains import Domain, Fixed, parse_domain
 from search.config.space_file import SET_BY_OTHER_BLOCKS, SpaceFile
@@ -87,18 +87,18 @@ class Dimensions:
         """Return the branches of a part that the architecture of a backbone supports."""
         allowed: Collection[str]
         if part == "formulation":
-            needs_relations = formulations_for(self.task, facts.architecture)
+            needs_relations = list_formulations(self.task, facts.architecture)
             has_relations = bool(self.parts.get("relation_formulation"))
             allowed = [name for name, needs in needs_relations.items() if has_relations or not needs]
         elif part == "relation_formulation":
-            allowed = relation_formulations_for(facts.architecture)
+            allowed = list_relation_formulations(facts.architecture)
         else:
-            allowed = methods_for(facts.architecture)
+            allowed = list_finetuning_methods(facts.architecture)
         return [name for name in self.parts[part] if name in allowed]
 
     def needs_relation_formulation(self, formulation: str, facts: BackboneFacts) -> bool:
         """Return whether a formulation needs a relation formulation beside it on a backbone."""
-        return formulations_for(self.task, facts.architecture)[formulation]
+        return list_formulations(self.task, facts.architecture)[formulation]
 
 
 def parse_dimensions(file: SpaceFile, faults: Faults) -> Dimensions:

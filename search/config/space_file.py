@@ -18,7 +18,7 @@ from clinie_core.config import (
     Score,
     Task,
     TrialConfig,
-    problems_from,
+    convert_validation_error,
 )
 from clinie_core.data.corpora.loading import CorpusSource
 from clinie_core.errors import ErrorList, fail
@@ -228,7 +228,7 @@ class SpaceFile(FrozenModel):
         try:
             return BackboneSource.model_validate({"name": name, **entry})
         except ValidationError as error:
-            errors.extend(problems_from(error, f"{where}: backbones.{name}"))
+            errors.extend(convert_validation_error(error, f"{where}: backbones.{name}"))
             return BackboneSource(name=name, hub=name)
 
 
@@ -307,7 +307,7 @@ def parse_space_file(content: Mapping[str, Any], where: str, errors: ErrorList) 
     try:
         return SpaceFile.model_validate(content)
     except ValidationError as error:
-        errors.extend(problems_from(error, where))
+        errors.extend(convert_validation_error(error, where))
         sound = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
         for item in error.errors():
             block, *inner = item["loc"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pydantic import JsonValue, ValidationError
 
 from clinie_core.backbones.pretrained import BackboneFacts, check_backbone, read_facts
-from clinie_core.config import RENAMED_KEYS, BackboneSource, ComponentChoice, TrialConfig, problems_from
+from clinie_core.config import RENAMED_KEYS, BackboneSource, ComponentChoice, TrialConfig, convert_validation_error
 from clinie_core.data.corpora.loading import load_corpora
 from clinie_core.data.document import Corpus
 from clinie_core.errors import InputError, Problem
@@ -144,7 +144,7 @@ def _check_scalars(file: SpaceFile, dimensions: Dimensions, faults: Faults) -> N
             try:
                 make_config(file, ANY_BACKBONE, first | {key: corner}, components)
             except ValidationError as error:
-                faults.extend(problems_from(error, f"{faults.where}: space"))
+                faults.extend(convert_validation_error(error, f"{faults.where}: space"))
 
 
 def _check_branches(dimensions: Dimensions, faults: Faults) -> None:
@@ -160,13 +160,13 @@ def _check_branches(dimensions: Dimensions, faults: Faults) -> None:
                     try:
                         row.model_validate(first | {parameter: corner})
                     except ValidationError as error:
-                        own = [p for p in problems_from(error, where) if p.where == f"{where}.{parameter}"]
+                        own = [p for p in convert_validation_error(error, where) if p.where == f"{where}.{parameter}"]
                         faults.extend(own)
             for values in _extremes(domains):
                 try:
                     row.model_validate(values)
                 except ValidationError as error:
-                    faults.extend(problems_from(error, where))
+                    faults.extend(convert_validation_error(error, where))
 
 
 def _read_facts(dimensions: Dimensions, faults: Faults) -> dict[str, BackboneFacts]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
-from clinie_core.config import TrialConfig, problems_from
+from clinie_core.config import TrialConfig, convert_validation_error
 from clinie_core.errors import InputError
 
 __all__ = ["ENDED", "INFEASIBLE", "OPTUNA_STATES", "State", "TrialRecord", "make_record"]
@@ -127,4 +127,4 @@ def _read_config(trial: FrozenTrial) -> TrialConfig | None:
     try:
         return TrialConfig.model_validate(trial.user_attrs["config"])
     except ValidationError as error:
-        raise InputError(problems_from(error, f"ledger: trial {trial.number}: config")) from None
+        raise InputError(convert_validation_error(error, f"ledger: trial {trial.number}: config")) from None

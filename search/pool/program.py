@@ -65,8 +65,8 @@ class TrainingProgram:
                 train(
                     TrialConfig.model_validate_json(job.config),
                     corpus,
-                    shelf=cache,
-                    world=DistributedContext.current(),
+                    cache=cache,
+                    distributed=DistributedContext.current(),
                     folder=folder,
                     micro_batch=job.micro_batch,
                     on_epoch=on_epoch,

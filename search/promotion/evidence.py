@@ -22,8 +22,8 @@ def measure(extractor: Extractor, folder: Path, documents: Sequence[Document]) -
         folder: Its files, whose size counts.
         documents: The test split.
     """
-    world = DistributedContext.current()
-    world.reset_peak_memory()
+    distributed = DistributedContext.current()
+    distributed.reset_peak_memory()
     started = time.perf_counter()
     scores = extractor.scores(documents)
     seconds = time.perf_counter() - started
@@ -34,7 +34,7 @@ def measure(extractor: Extractor, folder: Path, documents: Sequence[Document]) -
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     costs = {
         "seconds_per_document": seconds / max(1, len(documents)),
-        "peak_memory_mb": world.peak_memory_mb(),
+        "peak_memory_mb": distributed.measure_peak_memory_mb(),
         "size_mb": size / 2**20,
     }
     return Evidence(scores.overall.documents("strict"), scores.metrics(), types, costs)

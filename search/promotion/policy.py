@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from clinie_core.config import FrozenModel, problems_from
+from clinie_core.config import FrozenModel, convert_validation_error
 from clinie_core.errors import InputError, fail
 
 __all__ = ["SHIPPED", "Limits", "Policy", "read_policy"]
@@ -73,4 +73,4 @@ def read_policy(file: Path | None) -> Policy:
     try:
         return Policy.model_validate(content if isinstance(content, dict) else {})
     except ValidationError as error:
-        raise InputError(problems_from(error, str(path))) from None
+        raise InputError(convert_validation_error(error, str(path))) from None

@@ -50,7 +50,7 @@ class SearchPlan:
             "corpus": self.note or "read",
             "samples": [
                 {
-                    "parameters": config.flattened(),
+                    "parameters": config.flatten(),
                     "total_parameters": size.parameters,
                     "trainable_parameters": size.trainable,
                     "memory_mb": round(size.memory_mb),

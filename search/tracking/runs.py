@@ -39,7 +39,7 @@ OnPlaced = Callable[[int, dict[str, str]], None]
 
 def params_of(config: TrialConfig) -> list[Param]:
     """A configuration as parameters: each by its path, and the rate and rank that methods share by one name."""
-    flat = config.flattened()
+    flat = config.flatten()
     shared = {k: v for k, v in config.finetuning.parameters.items() if k in ("learning_rate", "rank")}
     flat |= {k: v for k, v in shared.items() if k not in flat}
     return [Param(k, str(v)) for k, v in flat.items()][:BATCH_PARAMS]

@@ -24,7 +24,7 @@ from clinie_core.encoding.batch import Batch
 from clinie_core.errors import ErrorList, InputError
 from clinie_core.finetuning import FINETUNING
 from clinie_core.inference.extractor import Extractor
-from clinie_core.modeling.capabilities import Cell, cells
+from clinie_core.modeling.capabilities import Cell, list_cells
 from clinie_core.modeling.model import build_model
 from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.train import EpochReport, train
@@ -52,7 +52,7 @@ def runs_by_default(cell: Cell) -> bool:
     return cell.task != "joint" or cell.finetuning in {"full", "lora", "prompt_tuning"}
 
 
-ALL = [cell for cell in cells() if not FINETUNING.load(cell.finetuning).needs_cuda]
+ALL = [cell for cell in list_cells() if not FINETUNING.load(cell.finetuning).needs_cuda]
 MARKED = [pytest.param(cell, id=str(cell), marks=[] if runs_by_default(cell) else [pytest.mark.slow]) for cell in ALL]
 
 
@@ -168,7 +168,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache: ModelCache) -> Iter
             losses.append(report.metrics["train_loss"])
             return report.epoch < EPOCHS
 
-        train(config, small_corpus(), shelf=cache, folder=root / str(cell), on_epoch=on_epoch)
+        train(config, small_corpus(), cache=cache, folder=root / str(cell), on_epoch=on_epoch)
         return TrainedCell(config, tuple(losses), root / str(cell) / LAST)
 
     yield run
@@ -244,6 +244,6 @@ def test_a_merged_model_predicts_the_same_or_merging_is_refused(trained: Train, 
 def test_each_formulation_and_method_is_part_of_a_cell() -> None:
     from clinie_core.formulations import FORMULATIONS
 
-    used = {name for cell in cells() for name in (cell.formulation, cell.relation_formulation)}
+    used = {name for cell in list_cells() for name in (cell.formulation, cell.relation_formulation)}
     assert set(FORMULATIONS) <= used
-    assert {cell.finetuning for cell in cells()} == set(FINETUNING)
+    assert {cell.finetuning for cell in list_cells()} == set(FINETUNING)

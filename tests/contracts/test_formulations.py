@@ -17,7 +17,7 @@ from clinie_core.encoding.examples import Example
 from clinie_core.errors import ErrorList
 from clinie_core.formulations import FORMULATIONS
 from clinie_core.formulations.formulation import Formulation
-from clinie_core.modeling.model_cache import input_context
+from clinie_core.modeling.model_cache import build_input_context
 from search.config.domains import parse_domain
 
 ROWS = [(name, task) for name in FORMULATIONS for task in sorted(FORMULATIONS.load(name).tasks)]
@@ -53,7 +53,7 @@ class TestFormulation:
         kind = "llama" if formulation.generates else "bert"
         tokenizer = load_tokenizer(BackboneSource(name="tiny", scratch={"model_type": kind}))
         config = make_config(task=task, window_tokens=1200 if formulation.generates else 360)
-        context = input_context(config, tokenizer, schema)
+        context = build_input_context(config, tokenizer, schema)
         encoded = formulation.encode(corpus["train"], context, targets=True)
         head = formulation.build_head(8, schema)
         reachable = 0
@@ -78,7 +78,7 @@ class TestFormulation:
         kind = "llama" if formulation.generates else "bert"
         tokenizer = load_tokenizer(BackboneSource(name="tiny", scratch={"model_type": kind}))
         window = 700 if formulation.generates else 160
-        context = input_context(
+        context = build_input_context(
             make_config(task=task, window_tokens=window), tokenizer, Schema.from_documents(corpus["train"])
         )
         documents = [replace(d, text=d.text.replace(". ", ".  \n")) for d in corpus["train"][:4]]

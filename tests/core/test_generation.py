@@ -21,7 +21,7 @@ from clinie_core.formulations import FORMULATIONS, build_components
 from clinie_core.heads import LanguageHead
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.model import LanguageModel
-from clinie_core.modeling.model_cache import ModelCache, input_context
+from clinie_core.modeling.model_cache import ModelCache, build_input_context
 from clinie_core.training.train import EpochReport, train
 
 COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.5}
@@ -122,7 +122,7 @@ def test_both_tasks_are_learned_from_an_instruction_each(
     config = config.model_copy(update={"task": "joint"})
     asked = build_components(config)
     assert list(asked) == ["concepts", "relations"]
-    context = input_context(config, ModelCache().tokenizer(config), Schema.from_documents(few["train"]))
+    context = build_input_context(config, ModelCache().tokenizer(config), Schema.from_documents(few["train"]))
     for component, wanted in (("concepts", "Find the concepts"), ("relations", "Find the relations between")):
         (encoded,) = asked[component].encode(few["dev"], replace(context, task=component), targets=False)  # type: ignore[arg-type]
         assert wanted in context.tokenizer.decode(encoded.examples[0].input_ids)

@@ -22,7 +22,7 @@ from clinie_core.errors import InputError
 from clinie_core.modeling.checkpoint import Checkpoint
 from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.train import train
-from clinie_core.training.transfer import few_shot_result, join_corpora, zero_shot_result
+from clinie_core.training.transfer import evaluate_few_shot, evaluate_zero_shot, join_corpora
 
 MakeConfig = Callable[..., TrialConfig]
 QUESTION = ComponentChoice(name="span_question", parameters={"wording": "name"})
@@ -74,7 +74,7 @@ def test_each_document_is_asked_for_its_own_corpus_types_alone(
     schema = Schema.from_documents(both["train"])
     assert set(schema.corpora) == {"a", "b"}
     config = make_config(formulation=QUESTION, window_tokens=160)
-    encoded = ModelCache().encoded(config, "concepts", both["train"], "digest", schema, targets=False)
+    encoded = ModelCache().encode(config, "concepts", both["train"], "digest", schema, targets=False)
     for document, item in zip(both["train"], encoded, strict=True):
         asked = {question.type for question in item.state[1]}
         assert asked == set(schema.corpora[document.metadata[CORPUS]].concept_types)
@@ -91,13 +91,13 @@ def test_one_corpus_left_out_then_learned_from_a_few_documents(
 ) -> None:
     learning = ComponentChoice(name="full", parameters={"learning_rate": 3e-3})
     config = make_config(formulation=QUESTION, finetuning=learning, window_tokens=160, epochs=3)
-    shelf = ModelCache()
-    zero = zero_shot_result(config, corpora, "b", tmp_path, split="dev", shelf=shelf)
-    again = zero_shot_result(config, corpora, "b", tmp_path, split="dev", shelf=shelf)  # nothing is trained twice
+    cache = ModelCache()
+    zero = evaluate_zero_shot(config, corpora, "b", tmp_path, split="dev", cache=cache)
+    again = evaluate_zero_shot(config, corpora, "b", tmp_path, split="dev", cache=cache)  # nothing is trained twice
     assert zero == again
     assert (zero.holdout, zero.shots) == ("b", 0)
     assert zero.low <= zero.metrics["strict_f1"] <= zero.high
-    few = few_shot_result(config, corpora["b"], "b", tmp_path, 4, epochs=2, split="dev", shelf=shelf)
+    few = evaluate_few_shot(config, corpora["b"], "b", tmp_path, 4, epochs=2, split="dev", cache=cache)
     assert few.shots == 4
     assert Checkpoint.read(tmp_path / "shots-4-epochs-2" / "best").config.epochs == 2
 
@@ -106,7 +106,7 @@ def test_labels_of_one_corpus_cannot_be_transferred(
     make_config: MakeConfig, corpora: dict[str, Corpus], tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="its labels for concepts are those of one corpus; a formulation that asks"):
-        zero_shot_result(make_config(), corpora, "b", tmp_path, split="dev", shelf=ModelCache())
+        evaluate_zero_shot(make_config(), corpora, "b", tmp_path, split="dev", cache=ModelCache())
 
 
 def test_corpora_are_read_as_one_with_their_names(tmp_path: Path) -> None:

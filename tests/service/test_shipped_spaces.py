@@ -19,8 +19,8 @@ WITHOUT_DOWNLOADS = {
 def test_every_configuration_of_a_shipped_space_is_valid(name: str) -> None:
     from clinie_core.backbones.pretrained import read_facts
     from clinie_core.formulations import build_components
-    from clinie_core.modeling.capabilities import formulations_for, methods_for
-    from clinie_core.modeling.model import finetuning_of
+    from clinie_core.modeling.capabilities import list_finetuning_methods, list_formulations
+    from clinie_core.modeling.model import load_finetuning
 
     space = build_space(*read_space_file(name, WITHOUT_DOWNLOADS.get(name, [])))
     facts = {source.name: read_facts(source) for source in space.backbones}
@@ -28,8 +28,8 @@ def test_every_configuration_of_a_shipped_space_is_valid(name: str) -> None:
         config = space.suggest(RandomChooser(seed))
         kind = facts[config.backbone.name].architecture
         formulations = build_components(config)
-        assert finetuning_of(config).refusal(facts[config.backbone.name]) is None
-        assert config.finetuning.name in methods_for(kind)
-        needs_another = formulations_for(config.task, kind)[config.formulation.name]
+        assert load_finetuning(config).refusal(facts[config.backbone.name]) is None
+        assert config.finetuning.name in list_finetuning_methods(kind)
+        needs_another = list_formulations(config.task, kind)[config.formulation.name]
         assert len(formulations) == 1 + needs_another
         assert all(formulation.refusal(config.task) is None for formulation in formulations.values())

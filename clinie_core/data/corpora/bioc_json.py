@@ -7,7 +7,7 @@ from typing import BinaryIO, ClassVar
 
 from pydantic import ValidationError
 
-from clinie_core.config import problems_from
+from clinie_core.config import convert_validation_error
 from clinie_core.data.corpora.bioc import BiocDocument, from_bioc, to_bioc
 from clinie_core.data.corpora.corpus_format import StreamFormat
 from clinie_core.data.corpora.json_stream import ObjectLines, items
@@ -31,7 +31,7 @@ class BiocJson(StreamFormat):
             try:
                 yield place, from_bioc(BiocDocument.model_validate(content), place)
             except ValidationError as error:
-                yield from lines.locate(problems_from(error, place, quote=False), number)
+                yield from lines.locate(convert_validation_error(error, place, quote=False), number)
             except InputError as error:
                 yield from lines.locate(error.problems, number)
 

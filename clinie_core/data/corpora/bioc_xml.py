@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, ClassVar
 from lxml import etree
 from pydantic import ValidationError
 
-from clinie_core.config import problems_from
+from clinie_core.config import convert_validation_error
 from clinie_core.data.corpora.bioc import BiocDocument, from_bioc, to_bioc
 from clinie_core.data.corpora.corpus_format import StreamFormat
 from clinie_core.data.document import Document
@@ -39,7 +39,7 @@ class BiocXml(StreamFormat):
                 try:
                     yield place, from_bioc(BiocDocument.model_validate(_content(element, where)), place)
                 except ValidationError as error:
-                    yield from problems_from(error, place, quote=False)
+                    yield from convert_validation_error(error, place, quote=False)
                 except InputError as error:
                     yield from error.problems
                 element.clear()

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from clinie_core.config import problems_from
+from clinie_core.config import convert_validation_error
 from clinie_core.data.corpora.corpus_format import LineFormat, Piece
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError
@@ -43,7 +43,7 @@ class Jsonl(LineFormat):
         try:
             return _Line.model_validate_json(piece.lines[0]).document
         except ValidationError as error:
-            raise InputError(problems_from(error, piece.at(0), quote=False)) from None
+            raise InputError(convert_validation_error(error, piece.at(0), quote=False)) from None
 
     def render(self, document: Document) -> str:
         """See :meth:`LineFormat.render`."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, BinaryIO, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clinie_core.config import problems_from
+from clinie_core.config import convert_validation_error
 from clinie_core.data.corpora.checking import mention_problem
 from clinie_core.data.corpora.corpus_format import StreamFormat
 from clinie_core.data.corpora.json_stream import ObjectLines, pairs
@@ -81,7 +81,7 @@ def _document(id_: str, where: str, content: object) -> Document:
     try:
         report = _Report.model_validate(content)
     except ValidationError as error:
-        raise InputError(problems_from(error, where, quote=False)) from None
+        raise InputError(convert_validation_error(error, where, quote=False)) from None
     errors = ErrorList()
     entities = report.entities if report.entities is not None else report.labeler_1 and report.labeler_1.entities
     if entities is None:
