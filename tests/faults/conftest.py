@@ -1,4 +1,4 @@
-"""What a search leaves that nothing happens to."""
+"""The outcome of a search without faults, which the fault tests compare with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.searches import TRIALS, Ending, ending_of, run, write_search
+from tests.faults.searches import TRIALS, SearchOutcome, read_outcome, run, write_search
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +18,8 @@ def undisturbed_home(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Pa
 
 
 @pytest.fixture(scope="session")
-def undisturbed(undisturbed_home: Path) -> Ending:
-    ending = ending_of(undisturbed_home)
-    assert len(ending.trials) == TRIALS
-    assert len(ending.kept) == 1
-    return ending
+def undisturbed(undisturbed_home: Path) -> SearchOutcome:
+    outcome = read_outcome(undisturbed_home)
+    assert len(outcome.trials) == TRIALS
+    assert len(outcome.kept) == 1
+    return outcome

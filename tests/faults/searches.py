@@ -1,4 +1,4 @@
-"""A small search as its user would run it, with faults in it, and what it leaves."""
+"""A small search with injected faults, run from the command line, and its outcome."""
 
 from __future__ import annotations
 
@@ -40,23 +40,26 @@ POINTS: dict[str, dict[str, Any]] = {
         "count": 2,
     },
     "after the report, before the ledger": {"at": "search.ledger.ledger:Ledger.report", "after": False, "count": 2},
-    "while MLflow is told an epoch": {"at": "search.tracking.runs:Runs._log_epoch", "after": False, "count": 4},
+    "while an epoch is written to MLflow": {"at": "search.tracking.runs:Runs._log_epoch", "after": False, "count": 4},
     "while a model is logged": {"at": "search.tracking.runs:Runs._logged_model", "after": True, "count": 1},
     "between MLflow and the ledger": {"at": "search.ledger.ledger:Ledger.end", "after": False, "count": 1},
-    "after the ledger has a trial's end": {"at": "search.ledger.ledger:Ledger.end", "after": True, "count": 1},
+    "after the ledger has recorded a trial's end": {"at": "search.ledger.ledger:Ledger.end", "after": True, "count": 1},
 }
-"""Where something happens to a search: before or after which call of a function, counted over all its processes."""
+"""Points at which a fault is injected: before or after the call of a function with this 1-based count.
+
+Calls are counted over all processes of the search.
+"""
 
 
 @dataclass(frozen=True)
-class Ending:
-    """What a search left.
+class SearchOutcome:
+    """Outcome of a search.
 
     Args:
-        trials: Each trial's state, parameters, epochs and scores.
-        steps: The epochs that each trial's only run has of the score.
+        trials: State, parameters, epochs and scores of each trial.
+        steps: Epochs for which the MLflow run of each trial has a score, by trial.
         best: Number of the best trial.
-        kept: Trials whose weights are kept.
+        kept: Numbers of the trials whose weights are stored.
     """
 
     trials: list[dict[str, Any]]
@@ -92,17 +95,24 @@ def write_search(folder: Path, corpus_folder: Path) -> Path:
 def run(
     arguments: list[str], home: Path, fault: dict[str, Any] | None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of clinie with a fault in its processes, as ``inject`` reads it, and environment variables."""
+    """Run a clinie command with a fault in its processes.
+
+    Args:
+        arguments: Arguments of the command line.
+        home: Home folder.
+        fault: The fault, in the format of ``inject/sitecustomize.py``; None for no fault.
+        variables: Additional environment variables.
+    """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("CLINIE_FAULT", "RAY_AUTH_"))} | variables
-    env["CLINIE_FAULT_HOME"] = str(home)  # marks every process of this search, so that what stays behind is found
+    env["CLINIE_FAULT_HOME"] = str(home)  # marks every process of this search, to find those that remain
     if fault is not None:
         env |= {"CLINIE_FAULT": json.dumps(fault), "PYTHONPATH": str(INJECT)}
     command = [sys.executable, "-m", "search.cli", *arguments, "--home", str(home)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
-def ending_of(home: Path, **variables: str) -> Ending:
-    """What a search left, by its ledger and by MLflow."""
+def read_outcome(home: Path, **variables: str) -> SearchOutcome:
+    """Read the outcome of a search from its ledger and from MLflow."""
     status = run(["status", "faults", "--json"], home, None, **variables)
     assert status.returncode == 0, status.stderr
     found = json.loads(status.stdout)
@@ -121,11 +131,11 @@ def ending_of(home: Path, **variables: str) -> Ending:
         for trial in found["trials"]
     ]
     kept = [trial["number"] for trial in found["trials"] if trial["checkpoint"]]
-    return Ending(trials, steps, found["best"]["number"], kept)
+    return SearchOutcome(trials, steps, found["best"]["number"], kept)
 
 
-def processes_of(home: Path) -> list[psutil.Process]:
-    """Every process of this user that was started for a search in a home."""
+def find_processes(home: Path) -> list[psutil.Process]:
+    """Return all processes of this user that were started for a search in a home folder."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -136,8 +146,8 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
-def expect(ending: Ending, expected: Ending) -> None:
-    """Compare two endings, trial by trial so that a difference is seen in whole."""
-    for trial, other in zip(ending.trials, expected.trials, strict=True):
+def assert_same(outcome: SearchOutcome, expected: SearchOutcome) -> None:
+    """Compare two outcomes, first trial by trial, so that pytest shows a difference in full."""
+    for trial, other in zip(outcome.trials, expected.trials, strict=True):
         assert trial == other
-    assert ending == expected
+    assert outcome == expected

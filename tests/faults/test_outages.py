@@ -1,4 +1,4 @@
-"""A search whose servers go away for a while, or whose disk fills up, ends as one that nothing happened to."""
+"""A search has the same outcome as without faults after a server outage or, when resumed, a full disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from tests.faults.searches import POINTS, TRIALS, Ending, ending_of, expect, processes_of, run, write_search
+from tests.faults.searches import (
+    POINTS,
+    TRIALS,
+    SearchOutcome,
+    assert_same,
+    find_processes,
+    read_outcome,
+    run,
+    write_search,
+)
 from tests.servers import MlflowServer, PostgresServer
 
 pytestmark = pytest.mark.slow
@@ -19,8 +28,8 @@ THIRD_PAUSE = {"at": "search.ledger.storage:_pause", "after": True, "count": 3}
 
 
 @contextmanager
-def answering(signs: Path, actions: Mapping[str, Callable[[], None]]) -> Iterator[None]:
-    """Does what the processes of a search ask for, each sign once."""
+def answer_signs(signs: Path, actions: Mapping[str, Callable[[], None]]) -> Iterator[None]:
+    """Run the action for each sign that the processes of a search write, once per sign."""
     over = threading.Event()
 
     def answer() -> None:
@@ -45,33 +54,38 @@ def signs(tmp_path: Path) -> Path:
     return tmp_path / "signs"
 
 
-def fault_of(signs: Path, **asks: dict[str, Any]) -> dict[str, Any]:
-    """A fault of which the processes tell the test: at which place each sign is given."""
+def make_fault(signs: Path, **asks: dict[str, Any]) -> dict[str, Any]:
+    """Return a fault that makes the processes write a sign at each place and wait for the test's action."""
     return {"folder": str(signs), "asks": [{**place, "sign": sign} for sign, place in asks.items()]}
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_mlflow_goes_away_and_comes_back(
-    point: str, mlflow_server: MlflowServer, tmp_path: Path, signs: Path, corpus_folder: Path, undisturbed: Ending
+def test_mlflow_is_unavailable_during_the_search(
+    point: str,
+    mlflow_server: MlflowServer,
+    tmp_path: Path,
+    signs: Path,
+    corpus_folder: Path,
+    undisturbed: SearchOutcome,
 ) -> None:
-    """It goes at the point and is back when the last trial has ended."""
+    """The server stops at the point and restarts when the last trial has ended."""
     where, home = {"CLINIE_TRACKING_URI": mlflow_server.uri}, tmp_path / "home"
-    fault = fault_of(signs, gone=POINTS[point], back=LAST_END)
-    with answering(signs, {"gone": mlflow_server.kill, "back": mlflow_server.start}):
+    fault = make_fault(signs, gone=POINTS[point], back=LAST_END)
+    with answer_signs(signs, {"gone": mlflow_server.kill, "back": mlflow_server.start}):
         done = run(["search", str(write_search(tmp_path, corpus_folder))], home, fault, **where)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert (signs / "gone.done").exists()
-    expect(ending_of(home, **where), undisturbed)
+    assert_same(read_outcome(home, **where), undisturbed)
 
 
-def test_mlflow_comes_back_after_the_search(
-    mlflow_server: MlflowServer, tmp_path: Path, signs: Path, corpus_folder: Path, undisturbed: Ending
+def test_mlflow_is_available_again_after_the_search(
+    mlflow_server: MlflowServer, tmp_path: Path, signs: Path, corpus_folder: Path, undisturbed: SearchOutcome
 ) -> None:
-    """Then a resume of the finished study sends what is waiting."""
+    """Resuming the finished study sends the queued events."""
     where, home = {"CLINIE_TRACKING_URI": mlflow_server.uri}, tmp_path / "home"
-    with answering(signs, {"gone": mlflow_server.kill}):
-        fault = fault_of(signs, gone=POINTS["after the ledger has a trial's end"])
+    with answer_signs(signs, {"gone": mlflow_server.kill}):
+        fault = make_fault(signs, gone=POINTS["after the ledger has recorded a trial's end"])
         done = run(["search", str(write_search(tmp_path, corpus_folder))], home, fault, **where)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -79,38 +93,38 @@ def test_mlflow_comes_back_after_the_search(
     mlflow_server.start()
     done = run(["resume", "faults"], home, None, **where)
     assert done.returncode == 0, done.stderr
-    expect(ending_of(home, **where), undisturbed)
+    assert_same(read_outcome(home, **where), undisturbed)
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_postgresql_goes_away_and_comes_back(
-    point: str, postgres: PostgresServer, tmp_path: Path, signs: Path, corpus_folder: Path, undisturbed: Ending
+def test_postgresql_is_unavailable_during_the_search(
+    point: str, postgres: PostgresServer, tmp_path: Path, signs: Path, corpus_folder: Path, undisturbed: SearchOutcome
 ) -> None:
-    """With it goes all that is in it: the ledger and MLflow's record."""
+    """The database holds both the ledger and MLflow's data."""
     names = [f"{part}_outage_{list(POINTS).index(point)}" for part in ("ledger", "mlflow")]
     for name in names:
         postgres.create(name)
     where = {"CLINIE_LEDGER": postgres.url(names[0]), "CLINIE_TRACKING_URI": postgres.url(names[1])}
-    fault = fault_of(signs, gone=POINTS[point], back=THIRD_PAUSE)
-    with answering(signs, {"gone": postgres.stop, "back": postgres.start}):
+    fault = make_fault(signs, gone=POINTS[point], back=THIRD_PAUSE)
+    with answer_signs(signs, {"gone": postgres.stop, "back": postgres.start}):
         done = run(["search", str(write_search(tmp_path, corpus_folder))], tmp_path / "home", fault, **where)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert (signs / "back.done").exists(), "the search waited for it"
-    expect(ending_of(tmp_path / "home", **where), undisturbed)
+    assert (signs / "back.done").exists(), "the search did not wait for the database"
+    assert_same(read_outcome(tmp_path / "home", **where), undisturbed)
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_the_disk_fills_up(
+def test_the_disk_is_full(
     point: str,
     small_disk: Callable[[str], Path],
     tmp_path: Path,
     signs: Path,
     corpus_folder: Path,
-    undisturbed: Ending,
+    undisturbed: SearchOutcome,
     wait_until: Callable[[Callable[[], bool]], None],
 ) -> None:
-    """The search says so in one line, and goes on when there is room again."""
+    """The search ends with one line, and can be resumed when there is space again."""
     disk = small_disk("64m")
     home, filler = disk / "home", disk / "filler"
 
@@ -121,16 +135,16 @@ def test_the_disk_fills_up(
                     while True:
                         file.write(b"x" * size)
 
-    with answering(signs, {"full": fill}):
-        fault = fault_of(signs, full=POINTS[point])
+    with answer_signs(signs, {"full": fill}):
+        fault = make_fault(signs, full=POINTS[point])
         done = run(["search", str(write_search(tmp_path, corpus_folder))], home, fault)
     assert filler.exists()
     assert done.returncode != 0, done.stdout
     assert "Traceback" not in done.stderr
     assert "No space left on device" in done.stderr
-    wait_until(lambda: not processes_of(home))
+    wait_until(lambda: not find_processes(home))
     filler.unlink()
     done = run(["resume", "faults"], home, None)
     assert done.returncode == 0, done.stderr
-    expect(ending_of(home), undisturbed)
-    wait_until(lambda: not processes_of(home))
+    assert_same(read_outcome(home), undisturbed)
+    wait_until(lambda: not find_processes(home))

@@ -1,4 +1,4 @@
-"""No word of a note is left anywhere by a search, however it ends: canaries are planted and looked for everywhere."""
+"""A search writes no word of a note anywhere, however it ends: a unique word in each note is searched for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READING = {"at": "clinie_core.inference.prediction:_bare", "after": False, "coun
 
 @dataclass(frozen=True)
 class Planted:
-    """A corpus whose notes each hold a word that is nowhere else."""
+    """A corpus whose notes each hold a unique word."""
 
     folder: Path
     canaries: frozenset[bytes]
@@ -34,14 +34,14 @@ class Planted:
 
 @dataclass(frozen=True)
 class Searched:
-    """What a search printed, and the folders that it wrote to."""
+    """Output of a search, and the folders that it wrote to."""
 
     printed: str
     code: int
     folders: tuple[Path, ...]
 
     def leaks(self, planted: Planted) -> set[str]:
-        """Where a canary was found."""
+        """Return the places where a unique word was found: paths of files, and ``printed`` for the output."""
         files = [file for folder in self.folders for file in folder.rglob("*") if file.is_file()]
         found = {str(file) for file in files if any(word in file.read_bytes().lower() for word in planted.canaries)}
         return found | ({"printed"} if any(w in self.printed.lower().encode() for w in planted.canaries) else set())
@@ -90,10 +90,10 @@ def search(planted: Planted, place: Path, ray_folder: Path, fault: dict[str, Any
     return Searched(done.stdout + done.stderr, done.returncode, (place / "home", ray_folder))
 
 
-def test_a_search_that_succeeds(planted: Planted, tmp_path: Path, ray_folder: Path) -> None:
+def test_a_search_that_succeeds_writes_no_text(planted: Planted, tmp_path: Path, ray_folder: Path) -> None:
     done = search(planted, tmp_path, ray_folder, None)
     assert done.code == 0, done.printed
-    assert any("logs" in str(file) for file in ray_folder.rglob("*.log")), "Ray's logs were looked into"
+    assert any("logs" in str(file) for file in ray_folder.rglob("*.log")), "there are no Ray logs to search"
     assert done.leaks(planted) == set()
 
 
@@ -104,7 +104,7 @@ def test_a_search_that_succeeds(planted: Planted, tmp_path: Path, ray_folder: Pa
         pytest.param("MemoryError", "out of memory with", marks=pytest.mark.slow),
     ],
 )
-def test_a_search_that_crashes_while_it_reads_a_note(
+def test_a_search_that_fails_while_it_reads_a_note_writes_no_text(
     error: str, said: str, planted: Planted, tmp_path: Path, ray_folder: Path
 ) -> None:
     done = search(planted, tmp_path, ray_folder, {**READING, "raise": error})
@@ -113,9 +113,7 @@ def test_a_search_that_crashes_while_it_reads_a_note(
     assert done.leaks(planted) == set()
 
 
-def test_the_scan_finds_what_a_missing_scrubber_lets_through(
-    planted: Planted, tmp_path: Path, ray_folder: Path
-) -> None:
+def test_the_scan_finds_the_text_of_an_unfiltered_error(planted: Planted, tmp_path: Path, ray_folder: Path) -> None:
     done = search(planted, tmp_path, ray_folder, {**READING, "raise": "ValueError", "unscrubbed": True})
     assert done.code == 1
     leaks = done.leaks(planted)
@@ -125,9 +123,7 @@ def test_the_scan_finds_what_a_missing_scrubber_lets_through(
 
 
 @pytest.mark.slow
-def test_text_is_let_out_only_when_asked_for_and_the_run_says_so(
-    planted: Planted, tmp_path: Path, ray_folder: Path
-) -> None:
+def test_allowed_text_is_written_and_the_run_is_tagged(planted: Planted, tmp_path: Path, ray_folder: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     from search.storage.home import Home
@@ -139,7 +135,7 @@ def test_text_is_let_out_only_when_asked_for_and_the_run_says_so(
     assert {run.data.tags["clinie.text"] for run in runs} == {"allowed"}
 
 
-def test_a_broken_corpus(planted: Planted, tmp_path: Path, ray_folder: Path) -> None:
+def test_a_broken_corpus_is_reported_without_text(planted: Planted, tmp_path: Path, ray_folder: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(planted.folder, broken)
     annotations = sorted((broken / "train").glob("*.ann"))[0]

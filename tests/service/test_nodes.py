@@ -1,4 +1,4 @@
-"""Two nodes on one machine, each a `ray start` of its own: trials spread, train together, move, and come as jobs."""
+"""Searches on a cluster of several nodes, each started with `ray start` on this machine."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ def run_pool(cluster: Cluster, config: Any, folder: Path, *, workers: int, group
     return found
 
 
-def test_trials_spread_over_nodes_and_two_nodes_train_one_trial_to_the_loss_of_one_process(
+def test_trials_are_spread_over_nodes_and_two_nodes_reproduce_the_loss_of_one_process(
     cluster: Cluster, make_config: Callable[..., Any], tmp_path: Path
 ) -> None:
-    undropped = {"name": "token_classification", "parameters": {"dropout": 0.0}}
-    config = make_config(epochs=2, batch_size=4, formulation=undropped)
+    no_dropout = {"name": "token_classification", "parameters": {"dropout": 0.0}}
+    config = make_config(epochs=2, batch_size=4, formulation=no_dropout)
     apart = run_pool(cluster, config, tmp_path, workers=1, groups=2)
     assert len({report["node"] for report in apart}) == 2
     alone = {report["epoch"]: report["train_loss"] for report in apart if report["trial"] == 0}
@@ -102,7 +102,7 @@ def test_trials_spread_over_nodes_and_two_nodes_train_one_trial_to_the_loss_of_o
             assert report["train_loss"] == pytest.approx(alone[report["epoch"]], rel=1e-3)
 
 
-def test_a_submitted_search_runs_on_the_cluster_is_stopped_and_goes_on_there(
+def test_a_submitted_search_is_stopped_and_resumed_on_the_cluster(
     cluster: Cluster,
     tmp_path: Path,
     space_content: dict[str, Any],
@@ -119,9 +119,9 @@ def test_a_submitted_search_runs_on_the_cluster_is_stopped_and_goes_on_there(
     relative = clinie("submit", space, "corpus.path=notes", *there, "--home", home, **client)
     assert relative.returncode == 2
     assert "corpus.path: notes is relative, and the search runs on the cluster" in relative.stderr
-    stranger = clinie("submit", space, *there, "--home", home, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
-    assert stranger.returncode == 2
-    assert "rejects the token" in stranger.stderr
+    wrong_token = clinie("submit", space, *there, "--home", home, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+    assert wrong_token.returncode == 2
+    assert "rejects the token" in wrong_token.stderr
 
     sent = clinie("submit", space, *there, "--home", home, "--json", **client)
     assert sent.returncode == 0, sent.stderr
@@ -136,11 +136,11 @@ def test_a_submitted_search_runs_on_the_cluster_is_stopped_and_goes_on_there(
         shown = clinie("status", study, "--home", home, "--json")
         return [t["epochs"] for t in json.loads(shown.stdout)["trials"]] if shown.returncode == 0 else []
 
-    def under_way() -> bool:
+    def running() -> bool:
         assert status() in ("pending", "running"), clinie("logs", job, *there, **client).stdout
         return any(epochs())
 
-    wait_until(under_way)
+    wait_until(running)
     stopped = clinie("stop", study, *there, **client)
     assert stopped.returncode == 0, stopped.stderr
     wait_until(lambda: status() not in ("pending", "running"))
@@ -160,7 +160,7 @@ def test_a_submitted_search_runs_on_the_cluster_is_stopped_and_goes_on_there(
 
 
 @pytest.mark.slow
-def test_a_trial_moves_to_the_node_that_is_left(
+def test_a_trial_moves_to_the_remaining_node(
     cluster: Cluster,
     tmp_path: Path,
     space_content: dict[str, Any],
@@ -175,13 +175,13 @@ def test_a_trial_moves_to_the_node_that_is_left(
     pipe = subprocess.PIPE
     search = subprocess.Popen(program, env=cluster.environment, stdout=pipe, stderr=pipe, text=True)
 
-    def all_under_way() -> bool:
+    def all_running() -> bool:
         assert search.poll() is None, search.communicate()
         shown = clinie("status", "small", "--home", home, "--json")
         trials = json.loads(shown.stdout)["trials"] if shown.returncode == 0 else []
         return len(trials) == 3 and all(t["epochs"] for t in trials)
 
-    wait_until(all_under_way)
+    wait_until(all_running)
     (raylet,) = [p for p in psutil.Process(node.pid).children(recursive=True) if p.name() == "raylet"]
     raylet.kill()
     _, messages = search.communicate(timeout=900)

@@ -1,4 +1,4 @@
-"""The warm pool: processes stay between jobs, two train as one, a killed worker costs only its job."""
+"""The worker pool: processes are reused, two train one trial together, a killed worker fails only its job."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run_job(pool: WorkerPool, job: Job) -> tuple[list[EpochResult], str | None]:
     return results, message.reason or None
 
 
-def test_one_process_serves_all_jobs_and_a_stopped_job_does_no_further_epoch(tmp_path: Path) -> None:
+def test_one_process_runs_all_jobs_and_a_cancelled_job_trains_no_further_epoch(tmp_path: Path) -> None:
     with WorkerPool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
         first, _ = run_job(pool, new_job("2"))
         assert [r.epoch for r in first] == [1, 2]
@@ -65,7 +65,7 @@ def test_one_process_serves_all_jobs_and_a_stopped_job_does_no_further_epoch(tmp
         assert {r.metrics["pid"] for r in first + second} == {first[0].metrics["pid"]}
 
 
-def test_a_killed_worker_fails_its_job_only_and_the_group_comes_back(tmp_path: Path) -> None:
+def test_a_killed_worker_fails_only_its_job_and_the_group_is_restarted(tmp_path: Path) -> None:
     with WorkerPool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
         job = new_job("5")
         message = ray.get(pool.queue.submit.remote(job))
@@ -77,21 +77,21 @@ def test_a_killed_worker_fails_its_job_only_and_the_group_comes_back(tmp_path: P
         assert pool.failure() is None
 
 
-def make_no_program() -> Program:
+def make_missing_program() -> Program:
     raise ModuleNotFoundError("No module named 'lost'")
 
 
 @pytest.mark.parametrize(
-    ("make_program", "digest", "says"),
+    ("make_program", "digest", "message"),
     [
         (make_pid_program, "another", "other sources of clinie than the search's own; install the same on every node"),
-        pytest.param(make_no_program, None, "ModuleNotFoundError: No module named 'lost'", marks=pytest.mark.slow),
+        pytest.param(make_missing_program, None, "ModuleNotFoundError: No module named 'lost'", marks=pytest.mark.slow),
     ],
 )
-def test_a_group_that_cannot_start_says_why(
+def test_a_group_that_cannot_start_reports_the_reason(
     make_program: Callable[[], Program],
     digest: str | None,
-    says: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     wait_until: Callable[[Callable[[], bool]], None],
@@ -100,15 +100,15 @@ def test_a_group_that_cannot_start_says_why(
         monkeypatch.setattr("search.pool.pool.compute_source_digest", lambda: digest)
     with WorkerPool(Resources(concurrent_trials=1), make_program, tmp_path) as pool:
         wait_until(lambda: pool.failure() is not None)
-        assert says in str(pool.failure())
+        assert message in str(pool.failure())
 
 
 @pytest.mark.slow
-def test_a_worker_killed_while_it_waits_takes_no_job_with_it(tmp_path: Path) -> None:
+def test_a_worker_killed_while_idle_fails_no_later_job(tmp_path: Path) -> None:
     with WorkerPool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
         before, _ = run_job(pool, new_job("1"))
         os.kill(int(before[0].metrics["pid"]), signal.SIGKILL)
-        # Whether the board gives this job to the dead worker's open call or not, the next one is safe.
+        # This job may still go to the open call of the dead worker; the next one may not.
         run_job(pool, new_job("1"))
         after, reason = run_job(pool, new_job("1"))
         assert reason is None
@@ -116,34 +116,35 @@ def test_a_worker_killed_while_it_waits_takes_no_job_with_it(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_workers_train_together_to_the_curve_of_one_process(
+def test_workers_reproduce_the_loss_of_one_process(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path, workers: int
 ) -> None:
     from clinie_core.training.train import EpochReport, train
 
-    undropped = ComponentChoice(name="token_classification", parameters={"dropout": 0.0})  # ranks draw dropout apart
-    config = make_config(epochs=2, batch_size=4, formulation=undropped)
-    alone: list[EpochReport] = []
+    # Without dropout, since each rank would draw its own.
+    no_dropout = ComponentChoice(name="token_classification", parameters={"dropout": 0.0})
+    config = make_config(epochs=2, batch_size=4, formulation=no_dropout)
+    expected: list[EpochReport] = []
 
     def on_epoch(report: EpochReport) -> bool:
-        alone.append(report)
+        expected.append(report)
         return True
 
     train(config, corpus, on_epoch=on_epoch)
     resources = Resources(workers_per_trial=workers, cpus_per_worker=1, concurrent_trials=1)
     with WorkerPool(resources, TrainingProgram.share(corpus), tmp_path / "ray") as pool:
-        for folder in (tmp_path / "a", tmp_path / "b"):  # the second job finds everything warm
+        for folder in (tmp_path / "a", tmp_path / "b"):  # the second job uses the loaded models
             reports, reason = run_job(pool, new_job(config.model_dump_json(), folder=folder))
             assert reason is None
             assert [r.epoch for r in reports] == [1, 2]
-            for report, own in zip(reports, alone, strict=True):
-                assert report.metrics["train_loss"] == pytest.approx(own.metrics["train_loss"], rel=1e-3)
+            for report, reference in zip(reports, expected, strict=True):
+                assert report.metrics["train_loss"] == pytest.approx(reference.metrics["train_loss"], rel=1e-3)
             assert (folder / "best" / "model.safetensors").is_file()
     assert reports[-1].finished
 
 
 @pytest.mark.slow
-def test_an_error_in_a_group_of_two_fails_the_job_and_the_group_comes_back(
+def test_an_error_in_a_group_of_two_fails_the_job_and_the_group_is_restarted(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
     resources = Resources(workers_per_trial=2, concurrent_trials=1)

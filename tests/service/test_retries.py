@@ -1,4 +1,4 @@
-"""What a trial's failures come to: three tries, half as much at once, infeasible, and a search that gives up."""
+"""Failures of trials in a real search: retries, a smaller micro-batch, infeasible trials, and the end of a search."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ WriteSpace = Callable[[Mapping[str, Any]], Path]
 
 
 def make_failing_program() -> Program:
-    """Trials that fail by their weight decay: below 0.1 once, below 0.2 always, below 0.4 by memory, else never."""
+    """Return a program whose failures depend on the weight decay.
+
+    It fails once below 0.1, always below 0.2, with too little memory below 0.4, and otherwise never.
+    """
     attempts: Counter[int] = Counter()
 
     def run(job: Job, on_report: OnReport) -> None:
@@ -51,7 +54,7 @@ def make_failing_program() -> Program:
     return run
 
 
-def ledger_of(
+def run_failing_search(
     content: dict[str, Any], points: list[float], trials: int, write_space: WriteSpace, home: Home
 ) -> tuple[Ledger, optuna.Study]:
     content = content | {
@@ -77,12 +80,10 @@ def ledger_of(
     return ledger, optuna.load_study(storage=storage, study_name="failing")
 
 
-def test_each_failure_counts_as_what_it_is(
-    space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path
-) -> None:
+def test_each_failure_has_its_own_state(space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path) -> None:
     points = [0.05, 0.15, 0.25, 0.35, 0.9]
     home = Home.open(tmp_path / "home", create=True)
-    ledger, study = ledger_of(space_content, points, len(points), write_space, home)
+    ledger, study = run_failing_search(space_content, points, len(points), write_space, home)
     once, always, large, halved, well = ledger.records()
     assert [r.state for r in (once, always, large, halved, well)] == [
         "complete",
@@ -100,15 +101,16 @@ def test_each_failure_counts_as_what_it_is(
     assert frozen.state == optuna.trial.TrialState.PRUNED
     assert frozen.constraints["memory"] > 0
     assert ledger.best() == well
-    number, _ = ledger.ask(build_space(*read_space_file(str(tmp_path / "space.yaml"))))  # the sampler copes with all
+    # The sampler accepts trials in all of these states.
+    number, _ = ledger.ask(build_space(*read_space_file(str(tmp_path / "space.yaml"))))
     assert number == len(points)
 
 
-def test_a_search_of_which_nothing_works_gives_up(
+def test_a_search_whose_trials_all_fail_ends(
     space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path
 ) -> None:
     home = Home.open(tmp_path / "home", create=True)
-    ledger, _ = ledger_of(space_content, [0.15] * 12, 12, write_space, home)
+    ledger, _ = run_failing_search(space_content, [0.15] * 12, 12, write_space, home)
     states = Counter(record.state for record in ledger.records())
     assert states["failed"] == MAX_FAILED_TRIALS
     assert sum(states.values()) <= MAX_FAILED_TRIALS + 1

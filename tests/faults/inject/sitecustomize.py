@@ -1,13 +1,19 @@
-"""Kills a process at a named point; Python imports this in every process of a search whose PYTHONPATH leads here.
+"""Injects a fault into the processes of a search: kills a process, raises an error, or waits for the test.
 
-The driver and Ray's processes inherit ``CLINIE_FAULT``, a JSON object: ``at`` (``module:Class.method``), ``after``
-(whether the call is made first), ``count`` (at which call, over all processes), ``victim`` (a pattern in a process's
-title, ``driver``, or ``raylet``) and ``folder`` (for what the processes tell each other and the test). With
-``folder_name``, only calls whose first argument is a path of that name count. With ``raise``
-in place of a victim, every call from that one on raises an error of that type, whose words are the text of the note at
-hand. ``unscrubbed`` lets an error's own words through. With ``asks``, a list of ``at``, ``after`` and ``count`` with a
-``sign`` each, the process asks whoever runs the test at that place: it writes a file of that name and waits for one
-with ``.done`` behind it.
+Python imports this module at the start of every process whose PYTHONPATH contains its folder. The driver and Ray's
+processes inherit the environment variable ``CLINIE_FAULT``, a JSON object with these keys:
+
+- ``at``: function at which the fault happens, as ``module:Class.method``;
+- ``after``: whether the fault happens after the call instead of before it;
+- ``count``: 1-based count of the call, over all processes;
+- ``folder_name``: count only calls whose first argument is a path of this name;
+- ``victim``: process to kill: a pattern of its title, ``driver``, or ``raylet``;
+- ``folder``: folder for the files that the processes and the test exchange;
+- ``raise``: instead of a victim, type of an error that this and all later calls raise. Its message is the text of the
+  note that is the first argument;
+- ``unscrubbed``: whether failure reasons include the message of any error;
+- ``asks``: instead of a victim, a list of objects with ``at``, ``after``, ``count`` and ``sign``. At each place the
+  process writes a file named after the sign and waits until the test writes one with the suffix ``.done``.
 """
 
 from __future__ import annotations
@@ -33,7 +39,7 @@ os.environ.setdefault("CLINIE_FAULT_DRIVER", str(os.getpid()))
 
 
 def tick(name: str, line: str = ".") -> int:
-    """Add a line to a file that all processes share; its number, from 1."""
+    """Add a line to a file that all processes share and return its 1-based number."""
     handle = os.open(FOLDER / name, os.O_APPEND | os.O_CREAT | os.O_RDWR)
     os.write(handle, f"{line}\n".encode())
     seen = os.pread(handle, 1 << 20, 0).count(b"\n")
@@ -42,10 +48,10 @@ def tick(name: str, line: str = ".") -> int:
 
 
 def kill() -> None:
-    """Kill the victim at once, wherever in the search's processes this is."""
+    """Kill the victim, from any process of the search."""
     import psutil
 
-    if FAULT["victim"] == "raylet":  # of the node that trains; the test has written down where its nodes are
+    if FAULT["victim"] == "raylet":  # that of the node that trains, among the nodes that the test lists
         nodes = [psutil.Process(int(pid)) for pid in (FOLDER / "nodes").read_text().split()]
         family = [process for node in nodes for process in node.children(recursive=True)]
         for worker in [process for process in family if "RayTrainWorker" in " ".join(process.cmdline())]:
@@ -66,14 +72,20 @@ def kill() -> None:
 
 
 def ask(sign: str) -> None:
-    """Wait until the test has done what a sign stands for."""
+    """Write a sign and wait until the test has run its action."""
     (FOLDER / sign).touch()
     while not (FOLDER / f"{sign}.done").exists():
         time.sleep(0.05)
 
 
 def patch(module: ModuleType, name: str, *, traced: bool) -> None:
-    """Wrap a function of a module."""
+    """Wrap a function of a module, so that the fault happens at its calls.
+
+    Args:
+        module: The imported module.
+        name: Name of the function within it, such as ``Class.method``.
+        traced: Whether to list the calls in the file ``epochs`` instead.
+    """
     if name == "failure_reason":
         module.failure_reason = lambda error, *, allow_text: str(error)  # type: ignore[attr-defined]
         return
@@ -118,7 +130,7 @@ def patch(module: ModuleType, name: str, *, traced: bool) -> None:
 
 
 class Patching(importlib.abc.MetaPathFinder):
-    """Finds modules as Python does, and wraps what is asked for once they are there."""
+    """Finds modules as Python does, and wraps functions after their module is imported."""
 
     def __init__(self, wanted: dict[str, list[tuple[str, bool]]]) -> None:
         self.wanted = wanted
