@@ -1,4 +1,4 @@
-"""A configuration in words: for the display, for tables, for the names of MLflow's runs."""
+"""Short descriptions of configurations, for the progress display, tables and names of MLflow runs."""
 
 from __future__ import annotations
 
@@ -8,43 +8,48 @@ from clinie_core.config import TrialConfig
 
 __all__ = ["describe_config", "format_formulation", "make_run_name"]
 
-SHORT = {"learning_rate": "lr", "alpha_over_rank": "alpha/r", "rank": "r"}
-TELLING = ("head", "template", "markers", "wording", "rank", "width", "prompt_tokens", "targets", "learning_rate")
-"""Parameters that a run's name has room for."""
-
-
-def _words(parameters: dict[str, Any]) -> list[str]:
-    return [
-        f"{SHORT.get(k, k)}={v:.2g}" if isinstance(v, float) else f"{SHORT.get(k, k)}={v}"
-        for k, v in parameters.items()
-    ]
+ABBREVIATIONS = {"learning_rate": "lr", "alpha_over_rank": "alpha/r", "rank": "r"}
+MAIN_PARAMETERS = (
+    *("head", "template", "markers", "wording", "rank", "width", "prompt_tokens", "targets"),
+    *("learning_rate", "documents"),
+)
+"""Parameters that are part of a run's name."""
 
 
 def format_formulation(config: TrialConfig) -> str:
-    """The formulation, or both of ``joint`` with a plus between them."""
+    """Return the name of the formulation, with the relation formulation after a plus sign if there is one."""
     return "+".join(part.name for part in (config.formulation, config.relation_formulation) if part)
 
 
-def _parameters(config: TrialConfig) -> dict[str, Any]:
-    second = config.relation_formulation
-    return {
-        **({"documents": config.train_documents} if config.train_documents else {}),
-        **config.formulation.parameters,
-        **(second.parameters if second else {}),
-        **config.finetuning.parameters,
-    }
-
-
 def describe_config(config: TrialConfig) -> str:
-    """Backbone, formulations, method and what is searched of them."""
-    return " ".join(
-        [config.backbone.name, format_formulation(config), config.finetuning.name, *_words(_parameters(config))]
-    )
+    """Describe a configuration by backbone, formulation, fine-tuning method and all their parameters."""
+    return _join(config, _collect_parameters(config))
 
 
 def make_run_name(number: int, config: TrialConfig) -> str:
-    """What a list of runs shows of a trial: its number, backbone, formulation, method and their main parameters."""
-    told = {k: v for k, v in _parameters(config).items() if k in ("documents", *TELLING)}
-    return f"{number:03d} " + " ".join(
-        [config.backbone.name, format_formulation(config), config.finetuning.name, *_words(told)]
+    """Make the name of a trial's MLflow run.
+
+    Args:
+        number: Number of the trial.
+        config: Its configuration, of which the name has the main parameters.
+    """
+    parameters = _collect_parameters(config)
+    return f"{number:03d} " + _join(config, {k: v for k, v in parameters.items() if k in MAIN_PARAMETERS})
+
+
+def _join(config: TrialConfig, parameters: dict[str, Any]) -> str:
+    values = (
+        f"{ABBREVIATIONS.get(k, k)}={v:.2g}" if isinstance(v, float) else f"{ABBREVIATIONS.get(k, k)}={v}"
+        for k, v in parameters.items()
     )
+    return " ".join([config.backbone.name, format_formulation(config), config.finetuning.name, *values])
+
+
+def _collect_parameters(config: TrialConfig) -> dict[str, Any]:
+    relations = config.relation_formulation
+    return {
+        **({"documents": config.train_documents} if config.train_documents else {}),
+        **config.formulation.parameters,
+        **(relations.parameters if relations else {}),
+        **config.finetuning.parameters,
+    }

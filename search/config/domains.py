@@ -1,7 +1,7 @@
-"""The dimensions of a search space: what a YAML value means, and how a value is drawn from it.
+"""Domains of dimensions: how they are written in YAML, and how a value is drawn from them.
 
-A domain knows no sampler. It asks a :class:`Chooser`, which may be an Optuna trial, a random
-number generator or a recorded choice.
+A domain is independent of any sampler. It draws with a :class:`Chooser`, for example an Optuna trial or a random
+number generator.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ RANGES = {"uniform": (False, False), "log": (True, False), "int": (False, True),
 
 
 class Chooser(Protocol):
-    """Draws one value for a dimension; a dimension's name is its path in the space."""
+    """Draws a value for a dimension. The name of a dimension is its path in the space."""
 
     def draw_choice(self, name: str, choices: Sequence[Scalar]) -> Scalar:
-        """One of several values."""
+        """Return one of the choices."""
 
     def draw_float(self, name: str, low: float, high: float, *, log: bool) -> float:
-        """A number in [low, high]."""
+        """Return a number in [low, high]."""
 
     def draw_int(self, name: str, low: int, high: int, *, log: bool) -> int:
-        """A whole number in [low, high]."""
+        """Return an integer in [low, high]."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Fixed:
     value: JsonValue
 
     def draw(self, name: str, chooser: Chooser) -> JsonValue:
-        """The value."""
+        """Return the value."""
         return self.value
 
     @property
@@ -52,7 +52,7 @@ class Fixed:
 
     @property
     def corners(self) -> list[JsonValue]:
-        """Values that, when they are legal, make all legal."""
+        """Values to check in place of all values."""
         return [self.value]
 
     def __str__(self) -> str:
@@ -61,12 +61,12 @@ class Fixed:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of a list of scalars."""
+    """A list of scalars, one of which is drawn."""
 
     choices: tuple[Scalar, ...]
 
     def draw(self, name: str, chooser: Chooser) -> JsonValue:
-        """One of the choices."""
+        """Draw one of the choices."""
         return chooser.draw_choice(name, self.choices)
 
     @property
@@ -85,7 +85,14 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, both included; evenly or on a logarithmic scale."""
+    """Numbers from ``low`` to ``high``, both included.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        log: Draw uniformly on a logarithmic scale.
+        integer: Draw integers.
+    """
 
     low: float
     high: float
@@ -93,7 +100,7 @@ class Range:
     integer: bool
 
     def draw(self, name: str, chooser: Chooser) -> JsonValue:
-        """A number in the range."""
+        """Draw a number in the range."""
         if self.integer:
             return chooser.draw_int(name, int(self.low), int(self.high), log=self.log)
         return chooser.draw_float(name, self.low, self.high, log=self.log)
@@ -105,7 +112,7 @@ class Range:
 
     @property
     def corners(self) -> list[JsonValue]:
-        """Both ends."""
+        """Both ends of the range."""
         return [int(self.low), int(self.high)] if self.integer else [self.low, self.high]
 
     def __str__(self) -> str:
@@ -117,7 +124,11 @@ Domain = Fixed | OneOf | Range
 
 
 class RandomChooser:
-    """Draws evenly, without a sampler; what ``clinie plan`` shows."""
+    """Draws uniformly at random, without a sampler.
+
+    Args:
+        seed: Seed of the random number generator.
+    """
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -140,12 +151,15 @@ class RandomChooser:
 
 
 def parse_domain(value: JsonValue, where: str, errors: ErrorList) -> Domain:
-    """Read a dimension as a space writes it.
+    """Parse the domain of a dimension.
 
     Args:
         value: A scalar, ``{choose: [...]}``, or ``{uniform|log|int|log_int: [low, high]}``.
         where: File and key path, for messages.
-        errors: Takes what is wrong; a fixed value stands in then.
+        errors: Receives the faults.
+
+    Returns:
+        The domain; a placeholder if there is a fault.
     """
     if not isinstance(value, dict):
         if isinstance(value, list):
@@ -168,17 +182,17 @@ def parse_domain(value: JsonValue, where: str, errors: ErrorList) -> Domain:
             where,
             f"{kind} needs two numbers",
             allowed=f"{{{kind}: [low, high]}}",
-            remedy="write 1.0e-5, not 1e-5: YAML reads that as text",
+            remedy="write 1.0e-5 instead of 1e-5, which YAML parses as text",
         )
     else:
-        low, high = (float(v) for v in content)  # type: ignore[arg-type]  # _is_number has seen to it
+        low, high = (float(v) for v in content)  # type: ignore[arg-type]  # checked by _is_number
         log, integer = RANGES[kind]
         if low >= high:
             errors.add(where, f"empty range {low:g} to {high:g}", allowed="low < high")
         elif log and low <= 0:
             errors.add(where, f"{kind} from {low:g}", allowed="low > 0 on a logarithmic scale")
         elif integer and (low != int(low) or high != int(high)):
-            errors.add(where, f"{kind} from {low:g} to {high:g}", allowed="whole numbers")
+            errors.add(where, f"{kind} from {low:g} to {high:g}", allowed="integers")
         else:
             return Range(low, high, log, integer)
     return Fixed(None)
@@ -193,7 +207,7 @@ def _parse_choices(content: JsonValue, where: str, errors: ErrorList) -> Domain:
         if isinstance(choice, (dict, list)):
             errors.add(where, "a choice is a list or a mapping", allowed="scalars")
         elif choice in choices:
-            errors.add(where, f"choice {choice!r} stands twice", allowed="each value once")
+            errors.add(where, f"choice {choice!r} is listed twice", allowed="each value once")
         else:
             choices.append(choice)
     return OneOf(tuple(choices)) if choices else Fixed(None)

@@ -1,4 +1,4 @@
-"""What a study optimizes: one metric, or several with a direction each."""
+"""Objectives of a study: metrics, each with a direction."""
 
 from __future__ import annotations
 
@@ -22,41 +22,46 @@ METRICS: dict[str, Direction] = {
     "documents_per_second": "maximize",
     "train_loss": "minimize",
 }
-"""What a trial can be judged by after every epoch, and which way is better; the parts' scores are of ``joint``."""
+"""Direction of every metric that can be an objective; the task ``joint`` alone has the scores of parts."""
 
 
 SYSTEM = "system."
-"""How the names of metrics of the machine begin, which say nothing of the model. Tune makes nested results of
-names with a slash, so MLflow's ``system/`` is written by the tracker alone."""
+"""Prefix of the metrics of the machine. MLflow's own prefix ``system/`` is written only by the tracker, because Ray
+Tune turns names with a slash into nested results."""
 
 
 class Objective(FrozenModel):
-    """``{maximize: METRIC}`` or ``{minimize: METRIC}``."""
+    """An objective, written as ``{maximize: METRIC}`` or ``{minimize: METRIC}``.
+
+    Args:
+        maximize: Metric to maximize.
+        minimize: Metric to minimize; exactly one of the two is set.
+    """
 
     maximize: str | None = None
     minimize: str | None = None
 
     @model_validator(mode="after")
-    def _one_known_metric(self) -> Self:
+    def _check_metric(self) -> Self:
         if (self.maximize is None) == (self.minimize is None):
-            raise ValueError("an objective is one of maximize: METRIC and minimize: METRIC")
+            raise ValueError("an objective is either maximize: METRIC or minimize: METRIC")
         if self.metric not in METRICS:
             raise ValueError(f"unknown metric {self.metric!r}; allowed: {', '.join(METRICS)}")
         if METRICS[self.metric] != self.direction:
-            raise ValueError(f"{self.metric} is to {METRICS[self.metric]}, not to {self.direction}")
+            raise ValueError(f"{self.metric} can only be used with {METRICS[self.metric]}, not with {self.direction}")
         return self
 
     @property
     def metric(self) -> str:
-        """The metric's name."""
+        """Name of the metric."""
         return self.maximize or self.minimize or ""
 
     @property
     def direction(self) -> Direction:
-        """Which way is better."""
+        """Whether the metric is maximized or minimized."""
         return "maximize" if self.maximize else "minimize"
 
     @property
     def is_score(self) -> bool:
-        """Whether the metric is a dev score, by which a trial's best epoch can be chosen."""
+        """Whether the metric is a dev score, which can select a trial's best epoch."""
         return "strict_" in self.metric or "lenient_" in self.metric

@@ -1,4 +1,4 @@
-"""The file of a search space: its blocks, overrides from the command line, shipped spaces."""
+"""Space files: their blocks, overrides from the command line, and the spaces that come with clinie."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from clinie_core.config import (
 )
 from clinie_core.data.corpora.loading import CorpusSource
 from clinie_core.errors import ErrorList, fail
+from search.config.aliases import FORMULATION_PARTS, resolve_in_part, resolve_in_point
 from search.config.objectives import Objective
 
 __all__ = [
@@ -37,53 +38,22 @@ __all__ = [
 
 
 PARTS = ("formulation", "relation_formulation", "finetuning")
-FORMULATION_PARTS = ("formulation", "relation_formulation")
-FORMULATION_ALIASES = {"mrc": "span_question"}
-"""Alternative names of formulations; the space is stored with the name on the right."""
 BLOCKS_WITH_DEFAULTS = ("budget", "algorithm", "resources", "backbones")
 PLACEHOLDERS: dict[str, Any] = {"version": 1, "study": "unnamed", "corpus": {"path": "."}, "space": {}}
 """Stand-ins for required blocks that are missing or invalid, so that the other blocks can still be checked."""
 SET_BY_OTHER_BLOCKS = {"task": "task", "epochs": "budget.epochs", "selection": "objective", "view": "corpus"}
-"""What a configuration holds that is no dimension of the space, and where the file says it."""
-
-
-def _resolve_name(name: JsonValue) -> JsonValue:
-    return FORMULATION_ALIASES.get(name, name) if isinstance(name, str) else name
-
-
-def _resolve_aliases(part: JsonValue) -> JsonValue:
-    """Replace the aliases in a formulation block of the space."""
-    if isinstance(part, list):
-        return [_resolve_name(name) for name in part]
-    if not isinstance(part, dict):
-        return _resolve_name(part)
-    if set(part) == {"choose"}:
-        return {"choose": _resolve_aliases(part["choose"])}
-    for alias, name in FORMULATION_ALIASES.items():
-        if alias in part and name in part:
-            raise ValueError(f"{alias} and {name} are the same formulation; write {name} once")
-    return {FORMULATION_ALIASES.get(name, name): content for name, content in part.items()}
-
-
-def _resolve_path(path: str) -> str:
-    """Replace an alias in the path of a formulation's parameter, for example ``formulation.mrc.wording``."""
-    part, *rest = path.split(".")
-    return ".".join([part, *(FORMULATION_ALIASES.get(key, key) for key in rest)]) if part in FORMULATION_PARTS else path
-
-
-def _resolve_value(path: str, value: JsonValue) -> JsonValue:
-    """Replace an alias in the value of a dimension that selects a formulation."""
-    return _resolve_name(value) if path.split(".", maxsplit=1)[0] in FORMULATION_PARTS else value
+"""Fields of ``TrialConfig`` that are not dimensions of the space, and the key that sets each of them."""
 
 
 class Budget(FrozenModel):
-    """How much a study may spend.
+    """Limits of a study.
 
     Args:
-        trials: How many.
-        epochs: Of each.
-        hours: In all; None for no limit.
-        checkpoints: How many of the best trials, by each objective, keep their weights; the others' are deleted.
+        trials: Number of trials.
+        epochs: Maximum number of epochs of a trial.
+        hours: Maximum run time of the search in hours; None for no limit.
+        checkpoints: Number of best trials, for each objective, whose weights are stored; the weights of the other
+            trials are deleted.
     """
 
     trials: int = Field(default=20, ge=1)
@@ -93,17 +63,17 @@ class Budget(FrozenModel):
 
 
 class Algorithm(FrozenModel):
-    """How configurations are chosen and weak trials stopped.
+    """Sampler and scheduler of a study.
 
     Args:
-        sampler: A row of ``SAMPLERS``.
-        scheduler: A row of ``SCHEDULERS``.
-        seed: Seed of the sampler, and of the trials where the space does not search over seeds.
-        startup_trials: Random trials before the sampler learns.
-        grace_epochs: Epochs that every trial may run before it can be stopped.
-        reduction_factor: One of so many trials goes on at each rung.
-        points_to_evaluate: Configurations to try first, each by paths as the ledger names them;
-            what a point leaves open is sampled.
+        sampler: Name in ``SAMPLERS``.
+        scheduler: Name in ``SCHEDULERS``.
+        seed: Seed of the sampler, and of the trials unless the space has a dimension ``seed``.
+        startup_trials: Number of random trials before the sampler uses the results.
+        grace_epochs: Number of epochs before the scheduler may stop a trial.
+        reduction_factor: ASHA continues one of this many trials at each rung.
+        points_to_evaluate: Configurations to evaluate first, each a mapping from paths of dimensions to values;
+            dimensions that a point leaves out are sampled.
     """
 
     sampler: str = "tpe"
@@ -117,17 +87,17 @@ class Algorithm(FrozenModel):
     @field_validator("points_to_evaluate")
     @classmethod
     def _replace_aliases(cls, points: tuple[dict[str, JsonValue], ...]) -> tuple[dict[str, JsonValue], ...]:
-        return tuple({_resolve_path(path): _resolve_value(path, v) for path, v in point.items()} for point in points)
+        return tuple(resolve_in_point(point) for point in points)
 
 
 class Resources(FrozenModel):
-    """What one trial uses.
+    """Resources of one trial.
 
     Args:
-        workers_per_trial: Processes that train one trial together (DDP).
-        cpus_per_worker: CPU cores a worker.
-        gpus_per_worker: GPUs a worker, fractions allowed; 0 trains on CPUs.
-        concurrent_trials: Trials at once; None for as many as the cluster has room for.
+        workers_per_trial: Number of processes that train one trial together (DDP or FSDP).
+        cpus_per_worker: CPU cores per worker.
+        gpus_per_worker: GPUs per worker, possibly a fraction; 0 trains on CPUs.
+        concurrent_trials: Number of trials that run at once; None for as many as fit into the cluster.
     """
 
     workers_per_trial: int = Field(default=1, ge=1)
@@ -137,7 +107,20 @@ class Resources(FrozenModel):
 
 
 class SpaceFile(FrozenModel):
-    """A space file as it stands on disk, blocks validated, the ``space`` block still raw."""
+    """The blocks of a space file. The form of all blocks is checked except that of ``space``.
+
+    Args:
+        version: Version of the file format.
+        study: Name of the study.
+        corpus: The corpora; a mapping stands for a list of one.
+        task: Task of every trial.
+        objective: The objectives, the main one first; a mapping stands for a list of one.
+        budget: Limits of the study.
+        algorithm: Sampler and scheduler.
+        resources: Resources of one trial.
+        backbones: Source of each backbone that is not on the Hugging Face Hub, by name.
+        space: The dimensions, by field of ``TrialConfig``.
+    """
 
     version: Literal[1]
     study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
@@ -152,72 +135,74 @@ class SpaceFile(FrozenModel):
 
     @field_validator("objective", "corpus", mode="before")
     @classmethod
-    def _one_is_a_list_of_one(cls, value: object) -> object:
+    def _wrap_single_mapping(cls, value: object) -> object:
         return [value] if isinstance(value, dict) else value
 
     @field_validator("corpus")
     @classmethod
-    def _names_differ(cls, corpora: tuple[CorpusSource, ...]) -> tuple[CorpusSource, ...]:
+    def _check_unique_names(cls, corpora: tuple[CorpusSource, ...]) -> tuple[CorpusSource, ...]:
         names = [source.title for source in corpora]
         if len(set(names)) < len(names):
-            raise ValueError(f"two corpora are called {max(names, key=names.count)}; give each a name")
+            raise ValueError(f"two corpora are called {max(names, key=names.count)}; give each a different name")
         return corpora
 
     @field_validator("space")
     @classmethod
     def _replace_formulation_aliases(cls, space: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        return {k: _resolve_aliases(v) if k in FORMULATION_PARTS else v for k, v in space.items()}
+        return {key: resolve_in_part(value) if key in FORMULATION_PARTS else value for key, value in space.items()}
 
     @property
     def view(self) -> CorpusView:
-        """How the corpus is looked at; of several each is looked at in its own way when it is read."""
+        """View of the corpus. Each of several corpora is read with its own view, so that only descriptions are left."""
         if len(self.corpus) == 1:
             return self.corpus[0].view
-        words = {type_: said for source in self.corpus for type_, said in source.descriptions.items()}
-        return CorpusView(descriptions=words)
+        descriptions = {type_: text for source in self.corpus for type_, text in source.descriptions.items()}
+        return CorpusView(descriptions=descriptions)
 
     def with_absolute_paths(self) -> SpaceFile:
-        """The same with corpus paths that hold wherever a process runs."""
+        """Return a copy whose corpus paths are absolute, so that they do not depend on the working directory."""
         absolute = (s.model_copy(update={"path": str(Path(s.path).resolve())}) for s in self.corpus)
         return self.model_copy(update={"corpus": tuple(absolute)})
 
     def with_single_configuration(self, config: TrialConfig, study: str) -> SpaceFile:
-        """A space of one configuration, as a study of its own.
+        """Return a space with a single configuration, for a study of its own.
 
         Args:
-            config: A trial of a study of this space.
-            study: The new study's name.
+            config: Configuration of a trial of this space.
+            study: Name of the new study.
         """
-
-        def part(value: ComponentChoice) -> JsonValue:
-            return {value.name: dict(value.parameters)}
-
         space: dict[str, JsonValue] = {"backbone": config.backbone.name}
-        for key in PARTS:
-            value = getattr(config, key)
-            if value is not None:
-                space[key] = part(value)
-        settled = {"backbone", *PARTS, *SET_BY_OTHER_BLOCKS}
-        space |= {k: v for k, v in config.model_dump(mode="json").items() if k not in settled}
-        plain = self.algorithm.model_copy(update={"scheduler": "none", "points_to_evaluate": ()})
+        for part in PARTS:
+            component: ComponentChoice | None = getattr(config, part)
+            if component is not None:
+                space[part] = {component.name: dict(component.parameters)}
+        excluded = {"backbone", *PARTS, *SET_BY_OTHER_BLOCKS}
+        space |= {key: value for key, value in config.model_dump(mode="json").items() if key not in excluded}
+        algorithm = self.algorithm.model_copy(update={"scheduler": "none", "points_to_evaluate": ()})
         budget = self.budget.model_copy(update={"trials": 1, "epochs": config.epochs})
         source = config.backbone.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
-        changed = {"study": study, "algorithm": plain, "budget": budget, "space": space}
+        changed = {"study": study, "algorithm": algorithm, "budget": budget, "space": space}
         return self.model_copy(update={**changed, "backbones": {**self.backbones, config.backbone.name: source}})
 
     @property
     def corpus_title(self) -> str:
-        """The names of the corpora."""
+        """Names of the corpora, joined by plus signs."""
         return "+".join(source.title for source in self.corpus)
 
     @property
     def selection(self) -> Score:
-        """The dev score that chooses a trial's best epoch: the first objective that is a score."""
+        """Dev score that selects a trial's best epoch: the first objective that is a score."""
         scores = [objective.metric for objective in self.objective if objective.is_score]
         return scores[0] if scores else "strict_f1"  # type: ignore[return-value]  # is_score says so
 
     def backbone(self, name: str, where: str, errors: ErrorList) -> BackboneSource:
-        """What a backbone's name in the space stands for: an entry of ``backbones``, a folder, a hub name."""
+        """Return the source of a backbone: an entry of ``backbones``, a local folder, or a model on the Hub.
+
+        Args:
+            name: Name of the backbone in the space.
+            where: Name of the file, for messages.
+            errors: Receives the faults of an entry.
+        """
         if name not in self.backbones:
             if Path(name).is_dir():
                 return BackboneSource(name=Path(name).name, folder=str(Path(name).resolve()))
@@ -233,7 +218,11 @@ class SpaceFile(FrozenModel):
 
 
 def find_shipped_spaces() -> dict[str, Path]:
-    """The spaces that come with clinie, by name: in the installed package, else beside the checkout."""
+    """Find the spaces that come with clinie.
+
+    Returns:
+        Path of each space file, by name: in the installed package, else in the checkout.
+    """
     spec = importlib.util.find_spec("search")
     places = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
     for folder in (*(p / "spaces" for p in places), *(p.parent / "spaces" for p in places)):
@@ -291,7 +280,7 @@ def read_space_content(name: str, overrides: Iterable[str] = ()) -> tuple[dict[s
     if not isinstance(content, dict):
         fail(where, "not a mapping", allowed="version, study, corpus, space ...", remedy="see `clinie spaces`")
     for override in overrides:
-        _override(content, override)
+        _apply_override(content, override)
     return content, where
 
 
@@ -308,7 +297,11 @@ def parse_space_file(content: Mapping[str, Any], where: str, errors: ErrorList) 
         return SpaceFile.model_validate(content)
     except ValidationError as error:
         errors.extend(convert_validation_error(error, where))
-        sound = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
+        sound = {
+            key: dict(value) if isinstance(value, dict) else value
+            for key, value in content.items()
+            if isinstance(key, str)
+        }
         for item in error.errors():
             block, *inner = item["loc"]
             if block in BLOCKS_WITH_DEFAULTS and inner and isinstance(sound.get(str(block)), dict):
@@ -318,7 +311,8 @@ def parse_space_file(content: Mapping[str, Any], where: str, errors: ErrorList) 
         return SpaceFile.model_validate({**PLACEHOLDERS, **sound})
 
 
-def _override(content: dict[str, Any], override: str) -> None:
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    """Set the value at a key path; mappings on the path are created, entries of a list have their 0-based index."""
     path, equals, text = override.partition("=")
     keys = path.split(".")
     if not equals or not all(keys):
@@ -328,13 +322,20 @@ def _override(content: dict[str, Any], override: str) -> None:
     except yaml.YAMLError:
         fail(override, "the value is not YAML", allowed="a number, a word, or {choose: [...]}")
     inner: Any = content
-    for at, key in enumerate(keys[:-1]):
-        if isinstance(inner, list) and key.isdigit() and int(key) < len(inner):  # one of several corpora
-            inner = inner[int(key)]
-            continue
-        if not isinstance(inner, dict):
-            fail(override, f"{'.'.join(keys[:at])} is not a mapping", allowed="a path of keys")
-        if not isinstance(inner.get(key), dict):
-            inner[key] = {}
-        inner = inner[key]
-    inner[keys[-1]] = value
+    for depth, key in enumerate(keys):
+        is_last = depth == len(keys) - 1
+        if isinstance(inner, list):
+            if not key.isdigit() or int(key) >= len(inner):
+                found = f"{'.'.join(keys[:depth])} is a list of {len(inner)}"
+                fail(override, found, allowed=f"an index from 0 to {len(inner) - 1}")
+            index: Any = int(key)
+        else:
+            index = key
+            if not is_last and not isinstance(inner.get(key), (dict, list)):
+                inner[key] = {}
+        if is_last:
+            inner[index] = value
+        else:
+            inner = inner[index]
+            if not isinstance(inner, (dict, list)):
+                fail(override, f"{'.'.join(keys[: depth + 1])} is not a mapping", allowed="a path of keys")

@@ -14,7 +14,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.errors import InputError
 from search.config.domains import Fixed, OneOf, RandomChooser, Range
 from search.config.search_space import SearchSpace
-from search.config.space_file import read_space_file
+from search.config.space_file import read_space_content, read_space_file
 from search.config.validation import build_space
 
 Content = dict[str, Any]
@@ -114,6 +114,28 @@ def test_an_override_can_change_any_key(space_content: Content, write_space: Wri
     assert (config.batch_size, config.finetuning.name) == (4, "full")
 
 
+def test_an_override_can_change_one_of_several_corpora(space_content: Content, write_space: WriteSpace) -> None:
+    content = {**space_content, "corpus": [{"path": "a"}, {"path": "b"}], "points": [3]}
+    read_overrides = {
+        "corpus.1.path=c": ["a", "c"],
+        "corpus.0={path: d}": ["d", "b"],
+        "corpus=[{path: e}, {path: f}]": ["e", "f"],
+    }
+    for override, expected in read_overrides.items():
+        changed_content, _ = read_space_content(str(write_space(content)), [override])
+        assert [source["path"] for source in changed_content["corpus"]] == expected
+    faults = {
+        "corpus.path=c": "corpus.path=c: corpus is a list of 2; an index from 0 to 1",
+        "corpus.2.path=c": "corpus.2.path=c: corpus is a list of 2; an index from 0 to 1",
+        "points.0.x=1": "points.0.x=1: points.0 is not a mapping; a path of keys",
+        "budget.trials": "budget.trials: not an override; key.path=value, for example budget.trials=4",
+    }
+    for override, message in faults.items():
+        with pytest.raises(InputError) as caught:
+            read_space_content(str(write_space(content)), [override])
+        assert str(caught.value) == message
+
+
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
@@ -121,7 +143,7 @@ def test_an_override_can_change_any_key(space_content: Content, write_space: Wri
         ("budget.trials", 0, "space.yaml: budget.trials: Input should be greater than or equal to 1 (found 0)"),
         ("study", "a b", "space.yaml: study: String should match pattern"),
         ("objective", {"maximize": "f1"}, "space.yaml: objective.0: unknown metric 'f1'; allowed: strict_f1"),
-        ("objective", {"minimize": "strict_f1"}, "space.yaml: objective.0: strict_f1 is to maximize"),
+        ("objective", {"minimize": "strict_f1"}, "space.yaml: objective.0: strict_f1 can only be used with maximize"),
         ("space.backbone", None, "space.yaml: space.backbone: missing"),
         ("space.epochs", 3, "space.yaml: space.epochs: not a dimension of the space; set budget.epochs"),
         ("space.batchsize", 3, "space.yaml: space.batchsize: unknown key; allowed: backbone"),
@@ -136,7 +158,7 @@ def test_an_override_can_change_any_key(space_content: Content, write_space: Wri
         ),
         ("space.batch_size", [8, 16], "space.yaml: space.batch_size: found a list"),
         ("space.batch_size", {"choose": []}, "space.yaml: space.batch_size: empty choice"),
-        ("space.batch_size", {"choose": [8, 8]}, "space.yaml: space.batch_size: choice 8 stands twice"),
+        ("space.batch_size", {"choose": [8, 8]}, "space.yaml: space.batch_size: choice 8 is listed twice"),
         ("space.batch_size", {"int": [16, 8]}, "space.yaml: space.batch_size: empty range 16 to 8; low < high"),
         (
             "space.batch_size",
