@@ -19,7 +19,7 @@ from typing import Any
 import bioc.brat
 from nervaluate import Evaluator
 
-from clinie_core.backbones.pretrained import load_tokenizer
+from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.config import BackboneSource
 from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.synthetic import synthetic_splits

@@ -99,8 +99,8 @@ def encoder(corpus: Corpus, documents: tuple[Document, ...], folder: Path) -> No
     """An extractor against a pipeline with the same weights."""
     from transformers import AutoModelForTokenClassification, pipeline
 
-    from clinie_core.backbones.pretrained import locate
-    from clinie_core.backbones.quiet import quiet_transformers
+    from clinie_core.backbones.location import locate
+    from clinie_core.backbones.transformers_logging import quiet_transformers
 
     formulation = ComponentChoice(name="token_classification")
     extractor = trained(MINILM, formulation, corpus, folder, window_tokens=512, window_overlap=32)

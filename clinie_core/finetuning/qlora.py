@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from clinie_core.backbones.pretrained import BackboneFacts
+from clinie_core.backbones.facts import BackboneFacts
 from clinie_core.errors import fail
 from clinie_core.finetuning.lora import Lora
 from clinie_core.finetuning.peft_method import target_modules

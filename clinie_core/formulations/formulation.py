@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerFast
 
-    from clinie_core.backbones.pretrained import Architecture
+    from clinie_core.backbones.facts import Architecture
     from clinie_core.heads import TaskHead
 
 __all__ = ["EncodedDocument", "Example", "Formulation", "InputContext"]

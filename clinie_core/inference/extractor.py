@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinie_core.backbones.pretrained import check_backbone, load_tokenizer, pin_weights
-from clinie_core.backbones.quiet import quiet_transformers
+from clinie_core.backbones.integrity import check_backbone, pin_weights
+from clinie_core.backbones.tokenizer import load_tokenizer
+from clinie_core.backbones.transformers_logging import quiet_transformers
 from clinie_core.config import BackboneSource, ComponentChoice, Task
 from clinie_core.data.corpora.loading import apply_view
 from clinie_core.data.document import Corpus, Document

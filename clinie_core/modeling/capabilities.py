@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clinie_core.backbones.pretrained import Architecture
+from clinie_core.backbones.facts import Architecture
 from clinie_core.config import Task
 from clinie_core.finetuning import FINETUNING
 from clinie_core.formulations import FORMULATIONS

@@ -11,7 +11,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from clinie_core.backbones.pretrained import load_model, load_tokenizer
+from clinie_core.backbones.tokenizer import load_tokenizer
+from clinie_core.backbones.weights import load_model
 from clinie_core.config import Task, TrialConfig
 from clinie_core.data.document import Document
 from clinie_core.data.schema import Schema

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clinie_core.backbones.pretrained import empty_model, load_config
+from clinie_core.backbones.weights import initialize_model, load_config
 from clinie_core.config import BackboneSource, TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.formulations import build_components
@@ -39,7 +39,7 @@ class MemoryEstimate:
 def _build_meta_backbone(source_json: str, *, generates: bool) -> PreTrainedModel:
     config = load_config(BackboneSource.model_validate_json(source_json))
     with torch.device("meta"):
-        return empty_model(config, generates=generates)
+        return initialize_model(config, generates=generates)
 
 
 def estimate_memory(config: TrialConfig, schema: Schema, *, processes: int = 1) -> MemoryEstimate:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clinie_core.backbones.pretrained import read_architecture
+from clinie_core.backbones.facts import read_architecture
 from clinie_core.errors import InputError
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.significance import Comparison, compare, interval

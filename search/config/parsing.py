@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from clinie_core.backbones.pretrained import BackboneFacts
+from clinie_core.backbones.facts import BackboneFacts
 from clinie_core.config import RENAMED_KEYS, BackboneSource, Task, TrialConfig
 from clinie_core.errors import ErrorList, InputError, Problem
 from clinie_core.finetuning import FINETUNING

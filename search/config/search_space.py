@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from clinie_core.backbones.pretrained import BackboneFacts
+from clinie_core.backbones.facts import BackboneFacts
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from search.config.domains import Chooser, Domain, Fixed, OneOf
 from search.config.parsing import Dimensions

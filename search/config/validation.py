@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from pydantic import JsonValue, ValidationError
 
-from clinie_core.backbones.pretrained import BackboneFacts, check_backbone, read_facts
+from clinie_core.backbones.facts import BackboneFacts, read_facts
+from clinie_core.backbones.integrity import check_backbone
 from clinie_core.config import RENAMED_KEYS, BackboneSource, ComponentChoice, TrialConfig, convert_validation_error
 from clinie_core.data.corpora.loading import load_corpora
 from clinie_core.data.document import Corpus

@@ -12,7 +12,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from clinie_core.backbones.pretrained import read_architecture
+from clinie_core.backbones.facts import read_architecture
 from clinie_core.config import TrialConfig
 from clinie_core.scoring.document_counts import FILE as COUNTS_FILE
 from search.config.description import format_formulation, make_run_name

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clinie_core.backbones.pretrained import load_tokenizer
+from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.config import BackboneSource, Task, TrialConfig
 from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import Schema

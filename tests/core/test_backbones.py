@@ -10,7 +10,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from clinie_core.backbones.pretrained import check_backbone, load_model, load_tokenizer, locate, read_facts
+from clinie_core.backbones.facts import read_facts
+from clinie_core.backbones.integrity import check_backbone
+from clinie_core.backbones.location import locate
+from clinie_core.backbones.tokenizer import load_tokenizer
+from clinie_core.backbones.weights import load_model
 from clinie_core.config import BackboneSource
 from clinie_core.errors import InputError
 
@@ -36,7 +40,7 @@ def test_a_decoder_without_a_padding_token_pads_with_its_last_one(tmp_path: Path
 
 
 def test_a_tokenizer_with_nothing_to_pad_with_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the tokenizer of 'saved' has no token to pad with; a pad_token or eos_token"):
+    with pytest.raises(InputError, match="the tokenizer of 'saved' has no padding token; a pad_token or eos_token"):
         load_tokenizer(saved_decoder(tmp_path, eos=False))
 
 

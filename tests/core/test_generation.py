@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clinie_core.backbones.pretrained import load_model
+from clinie_core.backbones.weights import load_model
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.data.schema import Schema

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinie_core.backbones.layer_removal import layer_stack, remove_layers, select_layers
-from clinie_core.backbones.pretrained import load_model
+from clinie_core.backbones.weights import load_model
 from clinie_core.config import BackboneSource, TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.inference.extractor import Extractor

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.backbones.pretrained import load_tokenizer
+from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.config import BackboneSource, ComponentChoice, CorpusView, TrialConfig
 from clinie_core.data.corpora.loading import apply_view
 from clinie_core.data.document import Concept, Corpus, Document, EntityRelation, Normalization, Relation, Span

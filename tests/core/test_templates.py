@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinie_core.backbones.pretrained import load_tokenizer
+from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.config import BackboneSource, Task
 from clinie_core.templates import TEMPLATES
 from clinie_core.templates.constrained_decoding import Grammar, Vocabulary

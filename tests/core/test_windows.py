@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from clinie_core.backbones.pretrained import load_tokenizer
+from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.config import BackboneSource
 from clinie_core.data.bio_tagging import bio_labels, decode_concepts, tag_units
 from clinie_core.data.document import Concept, Span

@@ -263,7 +263,7 @@ def test_a_registered_model_is_whole_and_without_a_pickle(registry: Registry, ba
 
 
 def test_a_backbone_from_scratch_cannot_be_pinned(registry: Registry) -> None:
-    with pytest.raises(InputError, match="--pin: backbone 'tiny' is drawn from scratch and has no files to pin"):
+    with pytest.raises(InputError, match="--pin: backbone 'tiny' is randomly initialized and has no files to pin"):
         registry.promote(base="pinned")
     assert registry.client.search_model_versions("name = 'model'") == []
 
@@ -271,7 +271,8 @@ def test_a_backbone_from_scratch_cannot_be_pinned(registry: Registry) -> None:
 def test_a_pinned_model_refuses_other_weights(
     tmp_path: Path, corpus: Corpus, make_config: Callable[..., TrialConfig], trained: Any
 ) -> None:
-    from clinie_core.backbones.pretrained import load_model, load_tokenizer
+    from clinie_core.backbones.tokenizer import load_tokenizer
+    from clinie_core.backbones.weights import load_model
     from clinie_core.config import BackboneSource
 
     _, (config, _) = trained

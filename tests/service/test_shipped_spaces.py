@@ -17,7 +17,7 @@ WITHOUT_DOWNLOADS = {
 
 @pytest.mark.parametrize("name", list(find_shipped_spaces()))
 def test_every_configuration_of_a_shipped_space_is_valid(name: str) -> None:
-    from clinie_core.backbones.pretrained import read_facts
+    from clinie_core.backbones.facts import read_facts
     from clinie_core.formulations import build_components
     from clinie_core.modeling.capabilities import list_finetuning_methods, list_formulations
     from clinie_core.modeling.model import load_finetuning

@@ -1,4 +1,4 @@
-"""Keeps transformers from printing where nobody asked it to."""
+"""Suppression of the progress bars and load reports that transformers prints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["quiet_transformers"]
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from printing: progress bars, and a report of each pooler weight left out."""
+    """Silence transformers within a ``with`` block: progress bars and reports of unused weights."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,0 +1,100 @@
+"""Models of backbones: transformers configuration and weights, pretrained or randomly initialized."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from clinie_core.backbones.facts import CAUSAL_TYPES
+from clinie_core.backbones.location import locate
+from clinie_core.backbones.tokenizer import load_tokenizer
+from clinie_core.backbones.transformers_logging import quiet_transformers
+from clinie_core.config import BackboneSource
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+__all__ = ["initialize_model", "load_config", "load_model"]
+
+WITH_POOLER = {"bert", "roberta", "megatron-bert", "xlm-roberta", "camembert"}
+DROPOUT_NAMES = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT family
+    *("attn_pdrop", "resid_pdrop", "embd_pdrop"),  # GPT-2
+    *("attention_dropout", "hidden_dropout", "embedding_dropout", "mlp_dropout"),  # Llama, GPT-NeoX, ModernBERT
+)
+
+
+def load_config(source: BackboneSource) -> PretrainedConfig:
+    """Load the transformers configuration of a backbone.
+
+    The vocabulary size and special tokens of a randomly initialized backbone come from its tokenizer.
+    """
+    from transformers import AutoConfig
+
+    place = locate(source)
+    if place is None:
+        arguments = dict(source.scratch or {})
+        model_type = str(arguments.pop("model_type"))
+        tokenizer = load_tokenizer(source)
+        arguments.setdefault("vocab_size", len(tokenizer))
+        if model_type in CAUSAL_TYPES:
+            for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+                arguments.setdefault(name, getattr(tokenizer, name))
+        return AutoConfig.for_model(model_type, **arguments)
+    config: PretrainedConfig = AutoConfig.from_pretrained(place, revision=source.revision)
+    return config
+
+
+def load_model(
+    source: BackboneSource, *, dropout: float | None = None, seed: int = 0, generates: bool = False
+) -> PreTrainedModel:
+    """Load a backbone without a pooler, in float32, on the CPU.
+
+    Args:
+        source: The backbone.
+        dropout: Dropout of hidden states and attention; None for the backbone's own value.
+        seed: Seed of the weights of a randomly initialized backbone.
+        generates: Whether to load the language-model head too.
+    """
+    import torch
+
+    config = load_config(source)
+    for name in DROPOUT_NAMES:
+        if dropout is not None and hasattr(config, name):
+            setattr(config, name, dropout)
+    place = locate(source)
+    if place is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return initialize_model(config, generates=generates)
+    model_class, extra = _model_class(config, generates=generates)
+    with quiet_transformers():
+        model: PreTrainedModel = model_class.from_pretrained(
+            place,
+            config=config,
+            revision=source.revision,
+            use_safetensors=None if source.allow_pickle else True,
+            dtype=torch.float32,
+            **extra,
+        )
+    return model
+
+
+def initialize_model(config: PretrainedConfig, *, generates: bool) -> PreTrainedModel:
+    """Build a backbone with random weights.
+
+    Args:
+        config: Its transformers configuration.
+        generates: Whether it has a language-model head.
+    """
+    model_class, extra = _model_class(config, generates=generates)
+    model: PreTrainedModel = model_class.from_config(config, **extra)
+    return model
+
+
+def _model_class(config: PretrainedConfig, *, generates: bool) -> tuple[Any, dict[str, Any]]:
+    """Return the transformers class that builds a backbone, and its further arguments."""
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    if generates:
+        return AutoModelForCausalLM, {}
+    return AutoModel, {"add_pooling_layer": False} if config.model_type in WITH_POOLER else {}
