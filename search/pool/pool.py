@@ -66,7 +66,7 @@ class WorkerPool:
         self.queue: JobQueueHandle = None
         """Handle of the job queue; None before the pool is started."""
         self.queue_name = f"clinie-queue-{uuid.uuid4().hex}"
-        """Name by which the job queue's actor can be found."""
+        """Name of the job queue's actor."""
 
     def __enter__(self) -> Self:
         # On the driver's node: the loss of another node ends workers only, never the queue or the host.

@@ -1,1 +1,1 @@
-"""Values that travel between pool, Tune and ledger: trial specs, jobs, epoch results, failures. Does not import Ray."""
+"""Values that pool, Tune and ledger exchange: trial specs, jobs, epoch results, failures. Does not import Ray."""

@@ -7,11 +7,11 @@ The recorder calls every listener for each event of a trial, in this order:
 3. ``on_trial_end``, before the ledger records the end;
 4. ``on_trial_recorded``, after the ledger has recorded the end.
 
-``on_trial_end`` comes before the ledger write for two reasons: a trial that has ended in the ledger takes no
-further attributes, such as the location of its checkpoint, and a driver that is killed between the two steps
-resumes the trial and repeats the event. A listener can therefore receive ``on_trial_end`` more than once for
-one trial, and must give the same result each time. If the driver is killed between events 3 and 4, a resumed
-search does not repeat event 4.
+``on_trial_end`` comes before the ledger write for two reasons. A trial that has ended in the ledger accepts no
+further attributes, such as the location of its checkpoint. And if the driver is killed between the two steps, a
+resumed search continues the trial and repeats the event. A listener can therefore receive ``on_trial_end`` in
+several runs of the search for one trial, and must give the same result each time. If the driver is killed between
+events 3 and 4, a resumed search does not repeat event 4.
 
 An exception in a listener ends the search.
 """

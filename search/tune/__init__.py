@@ -1,1 +1,1 @@
-"""Runs trials with Ray Tune: trainable, searcher, recorder, schedulers."""
+"""Execution of trials with Ray Tune: trainable, searcher, recorder, schedulers."""

@@ -28,7 +28,7 @@ __all__ = ["StudyRecorder"]
 
 
 class StudyRecorder(Callback):
-    """Records trials in the ledger and notifies listeners, in the order of :mod:`search.trials.listener`.
+    """Callback that records trials and notifies listeners, in the order of :mod:`search.trials.listener`.
 
     Args:
         ledger: The study.

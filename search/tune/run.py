@@ -1,4 +1,4 @@
-"""Runs a study's trials with Ray Tune on a worker pool."""
+"""Execution of a study's trials with Ray Tune on a worker pool."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_FAILED_TRIALS = 5
 
 
 class _FailureMonitor(TrialListener):
-    """Counts failed trials.
+    """Counter of failed trials.
 
     Args:
         any_epoch: Whether an earlier run of the search has recorded an epoch.
@@ -48,7 +48,7 @@ class _FailureMonitor(TrialListener):
 
     @property
     def all_fail(self) -> bool:
-        """Whether too many trials have failed and none has finished an epoch."""
+        """True if too many trials have failed and none has finished an epoch."""
         return not self._any_epoch and self._failed >= MAX_FAILED_TRIALS
 
     def on_epoch_end(self, number: int, result: EpochResult) -> None:
@@ -61,7 +61,7 @@ class _FailureMonitor(TrialListener):
 
 
 class _SearchStopper(Stopper):
-    """Ends the search if the user requests it, the pool cannot run, or all trials fail."""
+    """Stopper that ends the search if the user requests it, the pool cannot run, or all trials fail."""
 
     def __init__(self, pool: WorkerPool, stop: StopSignal, monitor: _FailureMonitor) -> None:
         self._pool = pool

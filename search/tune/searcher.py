@@ -19,7 +19,7 @@ __all__ = ["LedgerSearcher"]
 
 
 class LedgerSearcher(Searcher):
-    """Suggests trials: first those that lost their Tune actor, then interrupted ones, then new ones.
+    """Searcher that suggests trials that lost their Tune actor first, then interrupted ones, then new ones.
 
     It records nothing; see :class:`search.tune.recorder.StudyRecorder`.
 

@@ -58,7 +58,7 @@ def scheduler_of(name: str, objective: Objective = MAXIMIZE) -> TrialScheduler:
 
 
 def run_trials(scheduler: TrialScheduler, score: Score, trials: int, metric: str = "strict_f1") -> list[int]:
-    """Run trials one after the other; the number of epochs that each was allowed to run."""
+    """Run trials one at a time and return the number of epochs that each was allowed to run."""
     lengths = []
     for number in range(trials):
         trial = stub_trial(number)

@@ -83,9 +83,9 @@ def test_a_finished_study_is_extended(undisturbed: SearchOutcome, undisturbed_ho
     assert longer.trials[:TRIALS] == undisturbed.trials
     assert len(longer.trials) == TRIALS + 1
     assert longer.trials[TRIALS]["state"] == "complete"
-    nobody = run(["stop", "faults"], undisturbed_home, None)
-    assert nobody.returncode == 2
-    assert "no search of 'faults' is running" in nobody.stderr
+    stopped = run(["stop", "faults"], undisturbed_home, None)
+    assert stopped.returncode == 2
+    assert "no search of 'faults' is running" in stopped.stderr
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ def memory_shortage(micro_batch: int) -> JobEnded:
 
 
 def retry(ended: list[JobEnded], epochs: list[int] | None = None) -> Attempts | TrialFailure:
-    """Apply the policy to one job after another; the decision after the last one."""
+    """Apply the policy to each job in turn and return the last decision."""
     attempts = Attempts()
     for job, epoch in zip(ended, epochs or [1] * len(ended), strict=True):
         decision = next_attempt(attempts, job, epoch=epoch)

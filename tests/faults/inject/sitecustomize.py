@@ -130,7 +130,7 @@ def patch(module: ModuleType, name: str, *, traced: bool) -> None:
 
 
 class Patching(importlib.abc.MetaPathFinder):
-    """Finds modules as Python does, and wraps functions after their module is imported."""
+    """Import hook that wraps functions after their module is imported."""
 
     def __init__(self, wanted: dict[str, list[tuple[str, bool]]]) -> None:
         self.wanted = wanted
