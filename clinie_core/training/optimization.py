@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from clinie_core.config import TrialConfig
 from clinie_core.errors import fail
@@ -22,19 +21,28 @@ __all__ = ["MovingAverage", "build_optimizer"]
 
 def build_optimizer(
     config: TrialConfig, method: FineTuning, model: ExtractionModel, steps: int
-) -> tuple[AdamW, LambdaLR]:
-    """AdamW over the trainable parameters, with a rate that rises in a line and then falls to zero.
+) -> tuple[AdamW, LRScheduler]:
+    """Build AdamW over the trainable parameters, and a learning-rate schedule with warm-up.
 
-    Vectors (biases, norms, IA3's scales) have no weight decay. The method scales the rate by layer.
+    Vectors (biases, norms and the scales of IA3) have no weight decay. The fine-tuning method scales the learning rate
+    per layer. The rate rises linearly from zero during warm-up and then falls to zero after the last step.
 
     Args:
-        config: Weight decay, warm-up and schedule.
-        method: The peak learning rate, the head's factor and the scale by layer.
-        model: Its trainable parameters are optimized.
-        steps: Optimizer steps in the whole trial.
+        config: Weight decay, warm-up ratio and schedule.
+        method: Peak learning rate, factor for the heads and scale per layer.
+        model: The model whose trainable parameters are optimized.
+        steps: Number of optimizer steps of the whole trial.
+
+    Returns:
+        The optimizer, with one parameter group for each pair of learning rate and weight decay, and its schedule.
+
+    Raises:
+        InputError: If the fine-tuning method leaves no parameter trainable.
 
     Source: Loshchilov and Hutter 2019, arXiv 1711.05101.
     """
+    from transformers import get_scheduler
+
     trunk = getattr(model.backbone, "config", None)
     layers = int(getattr(trunk, "num_hidden_layers", 1) or 1)
     groups: dict[tuple[float, float], list[Tensor]] = {}
@@ -45,42 +53,36 @@ def build_optimizer(
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     if not groups:
-        fail("finetuning", f"{config.finetuning.name} leaves nothing to train in this model", allowed="another method")
+        found = f"{config.finetuning.name} leaves no trainable parameter in this model"
+        fail("finetuning", found, remedy="use another method")
     optimizer = AdamW(
         [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()],
         fused=True,
     )
-    rising = max(1, round(config.warmup_ratio * steps))
-
-    def scale(step: int) -> float:
-        if step < rising:
-            return (step + 1) / rising
-        share = min(1.0, (step - rising) / max(1, steps - rising))
-        return (1 + math.cos(math.pi * share)) / 2 if config.schedule == "cosine" else 1 - share
-
-    return optimizer, LambdaLR(optimizer, scale)
+    warmup_steps = round(config.warmup_ratio * steps)
+    return optimizer, get_scheduler(config.schedule, optimizer, warmup_steps, steps)
 
 
 class MovingAverage:
-    """An exponential moving average of the trainable weights.
+    """Exponential moving average of the trainable weights.
 
     Args:
-        model: The model whose weights are followed.
-        decay: Weight of the old average at each step; early steps use a smaller one, so that the
-            average does not remember the start.
+        model: The model whose weights are averaged.
+        decay: Weight of the previous average at each step. Early steps use a smaller value, so that the initial weights
+            do not dominate the average.
 
-    Source: Polyak and Juditsky 1992; the warm start as in Kingma and Ba 2015, section 7.2.
+    Source: Polyak and Juditsky 1992; the correction for early steps is discussed in Kingma and Ba 2015, section 7.2.
     """
 
     def __init__(self, model: ExtractionModel, decay: float) -> None:
-        self._parameters = [p for p in model.parameters() if p.requires_grad]  # of a sharded model, parts
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._decay = decay
         self.values = [p.detach().clone() for p in self._parameters]
         self.steps = 0
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the current weights into the average."""
+        """Update the average with the current weights; a sharded model updates the part of this process."""
         self.steps += 1
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
         current = [local_part(p.detach()) for p in self._parameters]
@@ -89,13 +91,13 @@ class MovingAverage:
     @torch.no_grad()
     def _swap(self) -> None:
         for parameter, value in zip(self._parameters, self.values, strict=True):
-            kept = parameter.detach().clone()
+            current = parameter.detach().clone()
             parameter.copy_(value)
-            value.copy_(kept)
+            value.copy_(current)
 
     @contextmanager
     def apply(self) -> Iterator[None]:
-        """Within this context the model holds the average."""
+        """Return a context within which the model holds the averaged weights."""
         self._swap()
         try:
             yield

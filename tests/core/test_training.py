@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,15 @@ from hypothesis import strategies as st
 
 from clinie_core.config import ComponentChoice, TrialConfig
 from clinie_core.data.document import Corpus
+from clinie_core.data.schema import Schema
 from clinie_core.encoding.batch_sampling import epoch_batches, length_sorted_batches
 from clinie_core.errors import InputError
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.checkpoint import Checkpoint
+from clinie_core.modeling.model import build_model, load_finetuning
+from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.scoring import score_concepts
+from clinie_core.training.optimization import build_optimizer
 from clinie_core.training.train import EpochReport, train
 
 MakeConfig = Callable[..., TrialConfig]
@@ -62,6 +67,28 @@ def test_a_stopped_trial_goes_on_as_if_nothing_had_been(
     assert [r.epoch for r in rest] == [1, 2, 3, 4]  # the first two again, as they were
     assert [r.metrics for r in rest[:2]] == [r.metrics for r in first]
     assert scores(rest) == scores(whole)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_each_layer_follows_the_schedule_from_its_own_rate(make_config: MakeConfig, schedule: str) -> None:
+    parameters = {"learning_rate": 1e-3, "layerwise_lr_decay": 0.5, "head_rate_factor": 2.0}
+    finetuning = ComponentChoice(name="full", parameters=parameters)
+    config = make_config(schedule=schedule, warmup_ratio=0.2, finetuning=finetuning)
+    model = build_model(config, Schema(concept_types=("A",)), ModelCache().backbone(config))
+    optimizer, scheduler = build_optimizer(config, load_finetuning(config), model, steps=20)
+    rates = []
+    for _ in range(20):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    peak = {0.25e-3, 0.5e-3, 1e-3, 2e-3}  # embeddings, two layers, head
+    assert set(rates[4]) == peak
+    for step, row in enumerate(rates):
+        falling = (step - 4) / 16
+        down = 1 - falling if schedule == "linear" else (1 + math.cos(math.pi * falling)) / 2
+        scale = step / 4 if step < 4 else down
+        assert row == pytest.approx([rate * scale for rate in rates[4]])
+    assert scheduler.get_last_lr() == pytest.approx([0.0] * len(rates[4]), abs=1e-12)
 
 
 def test_the_state_of_another_configuration_is_refused(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
@@ -146,10 +173,6 @@ def test_training_leaves_the_random_state_of_the_caller(make_config: MakeConfig,
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    from clinie_core.data.schema import Schema
-    from clinie_core.modeling.model import build_model
-    from clinie_core.modeling.model_cache import ModelCache
-
     config = make_config()
     build_model(config, Schema(concept_types=("A",)), ModelCache().backbone(config))
     assert torch.equal(torch.rand(1), expected)
