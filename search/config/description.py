@@ -31,7 +31,7 @@ def make_run_name(number: int, config: TrialConfig) -> str:
 
     Args:
         number: Number of the trial.
-        config: Its configuration, of which the name has the main parameters.
+        config: Its configuration; the name contains its main parameters.
     """
     parameters = _collect_parameters(config)
     return f"{number:03d} " + _join(config, {k: v for k, v in parameters.items() if k in MAIN_PARAMETERS})

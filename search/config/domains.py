@@ -23,7 +23,7 @@ RANGES = {"uniform": (False, False), "log": (True, False), "int": (False, True),
 
 
 class Chooser(Protocol):
-    """Draws a value for a dimension. The name of a dimension is its path in the space."""
+    """Source of values for dimensions. The name of a dimension is its path in the space."""
 
     def draw_choice(self, name: str, choices: Sequence[Scalar]) -> Scalar:
         """Return one of the choices."""
@@ -61,7 +61,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class OneOf:
-    """A list of scalars, one of which is drawn."""
+    """A choice from a list of scalars."""
 
     choices: tuple[Scalar, ...]
 
@@ -124,7 +124,7 @@ Domain = Fixed | OneOf | Range
 
 
 class RandomChooser:
-    """Draws uniformly at random, without a sampler.
+    """Uniform random draws without a sampler.
 
     Args:
         seed: Seed of the random number generator.

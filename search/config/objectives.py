@@ -58,10 +58,10 @@ class Objective(FrozenModel):
 
     @property
     def direction(self) -> Direction:
-        """Whether the metric is maximized or minimized."""
+        """Direction in which the metric improves."""
         return "maximize" if self.maximize else "minimize"
 
     @property
     def is_score(self) -> bool:
-        """Whether the metric is a dev score, which can select a trial's best epoch."""
+        """True if the metric is a dev score, which can select a trial's best epoch."""
         return "strict_" in self.metric or "lenient_" in self.metric

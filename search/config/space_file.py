@@ -112,9 +112,9 @@ class SpaceFile(FrozenModel):
     Args:
         version: Version of the file format.
         study: Name of the study.
-        corpus: The corpora; a mapping stands for a list of one.
+        corpus: The corpora; a mapping is read as a list of one.
         task: Task of every trial.
-        objective: The objectives, the main one first; a mapping stands for a list of one.
+        objective: The objectives, the main one first; a mapping is read as a list of one.
         budget: Limits of the study.
         algorithm: Sampler and scheduler.
         resources: Resources of one trial.

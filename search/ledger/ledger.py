@@ -159,7 +159,7 @@ class Ledger:
 
     @property
     def maximized(self) -> bool:
-        """Whether a higher value of the main objective is better."""
+        """True if a higher value of the main objective is better."""
         return self._study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
 
     def ask(self, space: SearchSpace) -> tuple[int, TrialConfig]:

@@ -168,9 +168,7 @@ class _RetryingStorage(RDBStorage):
         study = self._held
         if not self.acquire(study):
             self._held = None
-            raise LedgerUnavailable(
-                f"another search of {study!r} has begun while {self.shown} was unavailable"
-            ) from None
+            raise LedgerUnavailable(f"another search of {study!r} started while {self.shown} was unavailable") from None
 
 
 @contextmanager

@@ -168,7 +168,7 @@ def test_one_study_in_one_database_is_searched_from_one_machine_at_a_time(
         postgres.start()
         with (
             hold_lock(there, "one", other),
-            pytest.raises(LedgerUnavailable, match="another search of 'one' has begun"),
+            pytest.raises(LedgerUnavailable, match="another search of 'one' started"),
         ):
             ledger.ask(space)
     with hold_lock(there, "one", other):

@@ -186,7 +186,7 @@ def test_a_draw_that_was_not_completed_is_repeated_by_the_next_driver(storage: B
     expected = [undisturbed.ask(space)[1] for _ in range(2)]
 
     class Killed(BaseException):
-        """Stands for the end of the driver process."""
+        """The end of the driver process."""
 
     ledger = create(storage, space)
     suggest = space.suggest

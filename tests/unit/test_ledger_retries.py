@@ -14,7 +14,7 @@ from search.storage.home import Home
 
 
 class Outage:
-    """Makes the next calls of a method fail as if the database were unavailable."""
+    """An outage of the database: its next calls fail."""
 
     def __init__(self, failures: int, error: Exception) -> None:
         self.failures = failures

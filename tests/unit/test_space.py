@@ -64,8 +64,8 @@ def test_the_size_of_a_space_is_its_number_of_configurations(space_content: Cont
     assert read(write_space(content)).size() == 2 * (4 * 2 + 1) * 2  # head, methods, batch size
 
 
-def mixed(content: Content) -> Content:
-    """A space with an encoder and a decoder, each with its own formulations and methods."""
+def mix_architectures(content: Content) -> Content:
+    """Return a space with an encoder and a decoder, each with its own formulations and methods."""
     content = copy.deepcopy(content)
     llama = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     content["backbones"]["writer"] = {"scratch": {**llama, "intermediate_size": 64}}
@@ -76,7 +76,7 @@ def mixed(content: Content) -> Content:
 
 
 def test_encoders_and_decoders_have_separate_branches(space_content: Content, write_space: WriteSpace) -> None:
-    space = read(write_space(mixed(space_content)))
+    space = read(write_space(mix_architectures(space_content)))
     dimensions = dict(space.dimensions())
     assert dimensions["formulation.encoder"] == OneOf(("token_classification", "span_pointer"))
     assert dimensions["formulation.decoder"] == Fixed("generation")
@@ -91,7 +91,7 @@ def test_encoders_and_decoders_have_separate_branches(space_content: Content, wr
 
 
 def test_joint_draws_a_relation_formulation_only_if_needed(space_content: Content, write_space: WriteSpace) -> None:
-    content = mixed(changed(space_content, "task", "joint"))
+    content = mix_architectures(changed(space_content, "task", "joint"))
     content["space"]["formulation"] = {"choose": {"token_classification": {}, "generation": {"template": "json"}}}
     content["space"]["relation_formulation"] = {"choose": {"marked_pairs": {}, "relation_question": {}}}
     content["space"]["finetuning"] = "full"
@@ -205,8 +205,8 @@ def test_an_override_can_change_one_of_several_corpora(space_content: Content, w
         ("backbones.tiny", {"hub": "a", "folder": "b"}, "name exactly one of hub, folder, package"),
         (
             "space.backbone",
-            "nobody/no-such-model",
-            "backbone 'nobody/no-such-model' is neither a folder here nor on the hub",
+            "unknown/no-such-model",
+            "backbone 'unknown/no-such-model' is neither a folder here nor on the hub",
         ),
     ],
 )
