@@ -1,7 +1,7 @@
-"""The configuration of one trial: frozen values that go to JSON and back and have a digest.
+"""Configuration of one trial: frozen values with a JSON form and a digest.
 
-Nothing here imports torch. Which formulations and fine-tuning methods exist is the business of
-their tables; a :class:`ComponentChoice` only says which row and with which parameters.
+This module does not import torch. It does not know which formulations and fine-tuning methods exist:
+a :class:`ComponentChoice` holds the name of a registry's row and parameters for it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 
 BEST, LAST = "best", "last"
-"""Names of a trial's checkpoints: of its best epoch, and of its last one, from which it goes on."""
+"""Folder names of a trial's two checkpoints: the best epoch, and the last epoch, from which training resumes."""
 
 RENAMED_KEYS = {
     "averaging": "ema_decay",
@@ -39,16 +39,16 @@ RENAMED_KEYS = {
     "layer_decay": "layerwise_lr_decay",
     "depth": "layers_kept",
 }
-"""Keys of a search space that earlier versions used, and their present names."""
+"""Keys of a search space in earlier versions, with their current names."""
 
 
 class FrozenModel(BaseModel):
-    """A frozen value that refuses unknown keys and goes to JSON and back."""
+    """Base class of frozen values that reject unknown keys and have a JSON form."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def digest(self) -> str:
-        """A sha256 over the canonical JSON, in hexadecimal; equal values have equal digests."""
+        """Return the sha256 of the canonical JSON as a hexadecimal string; equal values have equal digests."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -65,26 +65,26 @@ Score = Literal[
     "relation_strict_f1",
     "gold_relation_strict_f1",
 ]
-"""A dev score. The first six are of the task's own kind (in ``joint``: concepts and relations counted
-together); the others are reported by ``joint`` alone."""
+"""Name of a dev score. The first six score the task's annotations (in ``joint``: concepts and relations
+together); only ``joint`` reports the others."""
 
 
 class BackboneSource(FrozenModel):
-    """Where a pretrained backbone comes from; exactly one of hub, folder, package and scratch.
+    """Source of a pretrained backbone; exactly one of hub, folder, package and scratch is set.
 
     Args:
-        name: What the space and the ledger call it.
-        hub: A model name on the Hugging Face hub.
-        revision: Its commit, branch or tag there; the newest if left out.
-        folder: A local folder; with ``package``, the folder inside that package.
-        package: An installed Python package that carries the model; it is found, not imported.
-        gguf: A GGUF file in that folder or package, which is dequantized when it is first used.
-        allow_pickle: Whether weights may be a pickle, which can run any code when it is read.
-        scratch: Keyword arguments of a transformers configuration, ``model_type`` among them; the
-            weights are drawn from the trial's seed.
-        tokenizer: The source whose tokenizer to use; None for the backbone's own, which a scratch
-            backbone has as a tokenizer of characters that learns nothing from the corpus.
-        sha256: File name to the sha256 that it must have, checked before the first trial.
+        name: Name in the search space and the ledger.
+        hub: Name of a model on the Hugging Face Hub.
+        revision: Commit, branch or tag on the Hub; the newest if omitted.
+        folder: A local folder; with ``package``, a folder inside that package.
+        package: An installed Python package that contains the model; it is located, not imported.
+        gguf: Name of a GGUF file in that folder or package; it is dequantized on first use.
+        allow_pickle: Whether weights may be a pickle file, which can execute any code when it is read.
+        scratch: Keyword arguments of a transformers configuration, including ``model_type``; the
+            weights are initialized with the trial's seed.
+        tokenizer: Source of the tokenizer; None for the backbone's own. For a scratch backbone that is a
+            character tokenizer, which needs no training.
+        sha256: Required sha256 of files, by file name; checked before the first trial.
     """
 
     name: str
@@ -102,22 +102,22 @@ class BackboneSource(FrozenModel):
     def _check_place(self) -> Self:
         places = [self.hub, self.package or self.folder, self.scratch]
         if sum(place is not None for place in places) != 1:
-            raise ValueError("name exactly one of hub, folder, package (with folder) and scratch")
+            raise ValueError("set exactly one of hub, folder, package (with folder) and scratch")
         if self.revision is not None and self.hub is None:
-            raise ValueError("revision goes with hub")
+            raise ValueError("revision needs hub")
         if self.scratch is not None and "model_type" not in self.scratch:
             raise ValueError("scratch needs model_type, for example bert")
         return self
 
 
 class CorpusView(FrozenModel):
-    """How the annotations of a corpus are looked at; kept with a model, so that it is scored as it was trained.
+    """Selection and merging of a corpus's annotation types; stored with a model, so that scoring uses the same view.
 
     Args:
-        merge_types: New concept type to the corpus types that become it; ``"*"`` stands for all.
-        concept_types: The concept types to keep, after merging; all if empty.
-        relation_types: The relation types to keep; all if empty.
-        descriptions: A type in words, for questions and instructions.
+        merge_types: For each new concept type, the corpus types that it replaces; ``"*"`` means all.
+        concept_types: Concept types to use, after merging; all if empty.
+        relation_types: Relation types to use; all if empty.
+        descriptions: Textual description of a type, for questions and instructions.
     """
 
     merge_types: dict[str, list[str]] = Field(default_factory=dict)
@@ -127,51 +127,51 @@ class CorpusView(FrozenModel):
 
 
 class ComponentChoice(FrozenModel):
-    """A row of a table by its name, with parameters for it."""
+    """Name of a registry's row, with parameters for it."""
 
     name: str
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class TrialConfig(FrozenModel):
-    """Everything that decides what one trial trains, and so what it scores.
+    """All settings that determine the result of one trial.
 
     Args:
-        task: What is extracted.
-        backbone: The pretrained model.
-        formulation: How the task becomes model input and output; in ``joint`` how the concepts do, or
-            both where the formulation can.
-        relation_formulation: In ``joint``, how the relations between predicted concepts are found, by
-            a head of its own on the same backbone.
-        finetuning: Which weights move, and at which learning rate.
-        epochs: Passes over the training split, the whole budget of the trial.
-        batch_size: Windows in one optimizer step, over all workers together.
-        window_tokens: Longest window in tokens, special tokens included.
-        window_overlap: Tokens that neighbouring windows of a long document share.
-        weight_decay: AdamW's decay, on matrices only.
+        task: Annotations to extract.
+        backbone: Pretrained model.
+        formulation: Conversion of the task into model input and output; in ``joint`` of the concepts, or of
+            concepts and relations if the formulation supports both.
+        relation_formulation: In ``joint``, the formulation for relations between predicted concepts. It has its
+            own head on the same backbone.
+        finetuning: Fine-tuning method; selects the trainable weights and their learning rate.
+        epochs: Number of passes over the training split.
+        batch_size: Windows per optimizer step, summed over all processes.
+        window_tokens: Maximum length of a window in tokens, special tokens included.
+        window_overlap: Number of tokens that neighbouring windows of a long document share.
+        weight_decay: Weight decay of AdamW; applied to matrices only.
         warmup_ratio: Share of all steps, in [0, 1), during which the learning rate rises.
-        schedule: How the learning rate falls after the warm-up: to zero in a line or a cosine.
-        dropout: Dropout inside the backbone; None keeps the backbone's own.
+        schedule: Shape of the learning rate's decay to zero after the warm-up.
+        dropout: Dropout probability inside the backbone; None for the pretrained model's value.
         ema_decay: Decay per step of an exponential moving average of the trained weights, which
             is then scored and saved instead of them; 0 for none.
-        patience: Epochs without a better dev score after which the trial ends; 0 for never.
-        seed: Seed of everything random in the trial.
-        precision: ``auto`` takes bfloat16 autocast where the processor has it in hardware.
-        micro_batch: Windows that a process computes at once; the gradients of a batch add up over as many as it
-            takes. None for its whole part of the batch.
-        gradient_checkpointing: Whether the backbone's activations are computed again in the backward pass: a third
-            more time for a fraction of the memory.
-        sharded: Whether the processes of a trial share weights, gradients and optimizer state out between them, for
-            a model that does not fit into one (FSDP); the result is the same but for rounding.
-        selection: The dev score by which the best epoch is chosen.
+        patience: Epochs without a better dev score after which the trial ends; 0 for no limit.
+        seed: Seed of all random numbers of the trial.
+        precision: ``auto`` selects bfloat16 autocast if the hardware supports it.
+        micro_batch: Windows per forward pass in one process; gradients are accumulated over a batch. None for
+            the process's whole share of the batch.
+        gradient_checkpointing: Whether to recompute the backbone's activations in the backward pass. Takes about a
+            third more time and a fraction of the memory.
+        sharded: Whether the processes of a trial shard weights, gradients and optimizer state (FSDP), for a model
+            that does not fit into one process. Results are equal up to rounding.
+        selection: Dev score that selects the best epoch.
         sampling_exponent: Exponent applied to each corpus's size when training examples are drawn from several
             corpora: 1 samples in proportion to size, 0 samples all corpora equally.
-        train_documents: How many documents of the training split are trained on; None for all. Fewer ones
-            lie within more, and each beginning shows as many types as it can.
+        train_documents: Number of training documents to use; None for all. Subsets are nested, and each covers as
+            many annotation types as possible.
         layers_kept: Share of the backbone's layers that are kept, in (0, 1].
-        depth_scheme: Which go: the topmost ones, or every so many.
-        hard_prompt: Whether each window of an encoder begins with the task in words.
-        view: How the corpus's annotations are looked at.
+        depth_scheme: Layers to remove: the topmost ones (``top``) or evenly spaced ones (``alternate``).
+        hard_prompt: Whether each window of an encoder begins with a description of the task.
+        view: Selection and merging of the corpus's annotation types.
     """
 
     task: Task = "concepts"
@@ -209,7 +209,7 @@ class TrialConfig(FrozenModel):
         return self
 
     def flatten(self) -> dict[str, Any]:
-        """The configuration by path, ``finetuning.lora.rank`` as in the space and the ledger."""
+        """Return the settings by key path, such as ``finetuning.lora.rank``, as in the space and the ledger."""
         flat: dict[str, Any] = {}
         for key, value in self.model_dump(mode="json").items():
             if key == "backbone":
@@ -226,12 +226,12 @@ class TrialConfig(FrozenModel):
 
 
 def convert_validation_error(error: ValidationError, where: str, *, quote: bool = True) -> list[Problem]:
-    """Turn a validation error of pydantic into problems that name the key path.
+    """Convert a validation error of pydantic into problems with key paths.
 
     Args:
-        error: What pydantic raised.
-        where: The file or key path above the validated value.
-        quote: Whether a problem says what was found; not where that may be a document's text.
+        error: The error.
+        where: File or key path of the validated value.
+        quote: Whether problems quote the invalid value; False where it can be text of a document.
     """
     problems = []
     for item in error.errors(include_url=False, include_context=False):

@@ -202,7 +202,7 @@ def test_an_override_can_change_one_of_several_corpora(space_content: Content, w
         ("space.window_tokens", 256, "space.window_tokens: backbone 'tiny' reads 160 tokens"),
         ("backbones.tiny", {"package": "no_such_package"}, "package no_such_package is not installed"),
         ("backbones.tiny", {"folder": "/nowhere"}, "backbone 'tiny': no config.json in /nowhere"),
-        ("backbones.tiny", {"hub": "a", "folder": "b"}, "name exactly one of hub, folder, package"),
+        ("backbones.tiny", {"hub": "a", "folder": "b"}, "set exactly one of hub, folder, package"),
         (
             "space.backbone",
             "unknown/no-such-model",
