@@ -127,7 +127,7 @@ def parse_dimensions(file: SpaceFile, faults: Faults) -> Dimensions:
             if not faults.covers(f"space.{key}"):
                 scalars[key] = domain
     if file.task != "joint" and "relation_formulation" in file.space:
-        faults.add("space.relation_formulation", f"not in task {file.task}", allowed="formulation alone")
+        faults.add("space.relation_formulation", f"not used in task {file.task}", allowed="only formulation")
     for required in ("backbone", "formulation", "finetuning"):
         if required not in file.space:
             faults.add(f"space.{required}", "missing", allowed="a value or {choose: ...}")

@@ -189,13 +189,13 @@ def _check_backbone(file: SpaceFile, dimensions: Dimensions, facts: BackboneFact
         row, where = FINETUNING.load(method), f"space.finetuning.{method}"
         variants = [row.model_validate(values) for values in _extremes(dimensions.parts["finetuning"][method])]
         for refusal in sorted(filter(None, {variant.refusal(facts) for variant in variants})):
-            faults.add(where, f"backbone {facts.name!r} cannot carry it: {refusal}")
+            faults.add(where, f"incompatible with backbone {facts.name!r}: {refusal}")
         if faults.covers("space.window_tokens"):
             continue
         longest = max(dimensions.scalars.get("window_tokens", Fixed(WINDOW_TOKENS)).corners)  # type: ignore[type-var]
         needed = int(longest) + max(variant.virtual_tokens for variant in variants)  # type: ignore[arg-type]
         if facts.positions is not None and needed > facts.positions:
-            found = f"backbone {facts.name!r} reads {facts.positions} tokens, and {method} would give it {needed}"
+            found = f"backbone {facts.name!r} accepts {facts.positions} tokens, but {method} needs {needed}"
             allowed = f"at most {facts.positions - needed + int(longest)}"  # type: ignore[arg-type]
             faults.add("space.window_tokens", found, allowed=allowed)
 
@@ -226,15 +226,15 @@ def _check_architectures(part: str, dimensions: Dimensions, facts: Mapping[str, 
             if not any(branch in names for names in legal.values()):
                 row = PARTS[part].load(branch)
                 kinds = sorted({of_backbone.architecture for of_backbone in facts.values()})
-                found = f"{noun} {branch} cannot go with task {dimensions.task} and backbones that are {kinds[0]}s"
+                found = f"{noun} {branch} does not support task {dimensions.task} with {kinds[0]} backbones"
                 tasks = f" and task {', '.join(sorted(row.tasks))}" if hasattr(row, "tasks") else ""
-                allowed = f"backbones that are {' or '.join(sorted(row.architectures))}{tasks}"
+                allowed = f"{' or '.join(sorted(row.architectures))} backbones{tasks}"
                 faults.add(f"space.{part}.{branch}", found, allowed=allowed)
     if faults.covers(f"space.{part}") or is_paired:
         return
     for name, of_backbone in facts.items():
         if not legal[name] and not (part == "relation_formulation" and of_backbone.architecture == "decoder"):
-            found = f"backbone {name!r} is a {of_backbone.architecture}, and no {noun} here goes with it"
+            found = f"no {noun} of the space supports the {of_backbone.architecture} backbone {name!r}"
             faults.add(f"space.{part}", found)
 
 
@@ -245,7 +245,7 @@ def _check_corpora(file: SpaceFile, part: str, dimensions: Dimensions, faults: F
     for branch in dimensions.parts[part]:
         if not PARTS[part].load(branch).by_words:
             able = [name for name in PARTS[part] if PARTS[part].load(name).by_words]
-            found = f"{branch} cannot serve several corpora: its labels are those of one"
+            found = f"{branch} does not support several corpora, because its labels are the types of one corpus"
             faults.add(f"space.{part}.{branch}", found, allowed="one of " + ", ".join(able))
 
 

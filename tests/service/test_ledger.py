@@ -1,4 +1,4 @@
-"""The ledger tells the truth: known curves under ASHA, crashes, several objectives, going on."""
+"""The ledger of searches with known scores: ASHA, crashes, scores that are not finite, several objectives."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ WriteSpace = Callable[[Mapping[str, Any]], Path]
 EPOCHS = 9
 
 
-def known_value(decay: float, epoch: int) -> float:
-    """A trial's score: a straight line whose slope is the trial's weight decay."""
+def compute_score(decay: float, epoch: int) -> float:
+    """Return the score of an epoch, which grows linearly with the weight decay."""
     return decay * epoch / EPOCHS
 
 
@@ -44,7 +44,7 @@ def make_known_program() -> Program:
         if decay > 0.95:
             raise ValueError("a note says: aspirin for Mr Smith")
         for epoch in range(1, EPOCHS + 1):
-            score = math.nan if 0.9 < decay <= 0.95 else known_value(decay, epoch)
+            score = math.nan if 0.9 < decay <= 0.95 else compute_score(decay, epoch)
             metrics = {"strict_f1": score, "trainable_parameters": 1000 * decay}
             if not on_report(EpochResult(epoch, metrics, finished=epoch == EPOCHS)):
                 return
@@ -90,7 +90,7 @@ def run_known(space: SearchSpace, home: Home) -> tuple[Ledger, optuna.Study]:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_stopped_finished_and_crashed_trials_stand_as_what_they_are(
+def test_stopped_finished_and_crashed_trials_have_different_states(
     known_space: Callable[..., SearchSpace], tmp_path: Path
 ) -> None:
     points = [0.8, 0.1, 0.2, 0.3, 0.97, 0.85, 0.92]
@@ -98,20 +98,20 @@ def test_stopped_finished_and_crashed_trials_stand_as_what_they_are(
     by_point = {round(t.params["weight_decay"], 2): t for t in study.trials}
     assert set(by_point) == set(points)
 
-    # The best two run to the end and stand with their last, best value.
+    # The best two trials use their budget; their value is the last one, which is the best.
     for point in (0.8, 0.85):
         trial = by_point[point]
         assert trial.state == TrialState.COMPLETE
         assert trial.value == pytest.approx(point)
-        assert trial.intermediate_values == {e: pytest.approx(known_value(point, e)) for e in range(1, EPOCHS + 1)}
-    # ASHA's rungs are 1 and 3 epochs: the weak ones stop there, with every epoch up to the last one.
+        assert trial.intermediate_values == {e: pytest.approx(compute_score(point, e)) for e in range(1, EPOCHS + 1)}
+    # ASHA stops the other trials at its rungs of 1 and 3 epochs; all their epochs are stored.
     for point in (0.1, 0.2, 0.3):
         trial = by_point[point]
         assert trial.state == TrialState.PRUNED
         last = trial.last_step
         assert last in (1, 3)
-        assert trial.intermediate_values == {e: pytest.approx(known_value(point, e)) for e in range(1, last + 1)}
-    # A crash names its type and place, and not what the exception quotes.
+        assert trial.intermediate_values == {e: pytest.approx(compute_score(point, e)) for e in range(1, last + 1)}
+    # The reason of a crash has its type and place, but not its message.
     crashed = by_point[0.97]
     assert crashed.state == TrialState.FAIL
     assert crashed.user_attrs["reason"].startswith("ValueError at test_ledger.py:")
@@ -126,7 +126,9 @@ def test_stopped_finished_and_crashed_trials_stand_as_what_they_are(
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_several_objectives_keep_their_curves(known_space: Callable[..., SearchSpace], tmp_path: Path) -> None:
+def test_the_scores_of_all_epochs_are_stored_with_several_objectives(
+    known_space: Callable[..., SearchSpace], tmp_path: Path
+) -> None:
     objectives = [{"maximize": "strict_f1"}, {"minimize": "trainable_parameters"}]
     ledger, study = run_known(known_space(objectives, [0.8, 0.1, 0.5]), Home.open(tmp_path / "home", create=True))
     states = {round(t.params["weight_decay"], 2): t.state for t in study.trials}
@@ -135,6 +137,6 @@ def test_several_objectives_keep_their_curves(known_space: Callable[..., SearchS
     for record in ledger.records():
         decay = record.parameters["weight_decay"]
         assert sorted(record.epochs) == list(range(1, len(record.epochs) + 1))
-        assert all(m["strict_f1"] == pytest.approx(known_value(decay, e)) for e, m in record.epochs.items())
+        assert all(m["strict_f1"] == pytest.approx(compute_score(decay, e)) for e, m in record.epochs.items())
     complete = next(t for t in study.trials if t.state == TrialState.COMPLETE)
     assert complete.values == [pytest.approx(0.8), pytest.approx(800)]

@@ -1,4 +1,4 @@
-"""Ledger and MLflow in PostgreSQL, checkpoints and artifacts on S3, by URL only; no secret is shown anywhere."""
+"""Ledger and MLflow in PostgreSQL, checkpoints and artifacts on S3; secrets are not shown or stored anywhere."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ WriteSpace = Callable[[Mapping[str, Any]], Path]
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def command_lines(marker: str) -> list[str]:
-    """Command lines of the processes whose environment has a marker."""
+def list_command_lines(marker: str) -> list[str]:
+    """Return the command lines of the processes whose variable ``CLINIE_HOME`` contains a marker."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -45,7 +45,7 @@ def command_lines(marker: str) -> list[str]:
     return found
 
 
-def test_a_search_keeps_its_record_in_postgresql_and_its_models_on_s3(
+def test_a_search_with_postgresql_and_s3_stores_no_secret(
     postgres: PostgresServer,
     s3: dict[str, str],
     tmp_path: Path,
@@ -72,7 +72,7 @@ def test_a_search_keeps_its_record_in_postgresql_and_its_models_on_s3(
     )
     shown: set[str] = set()
     while search.poll() is None:
-        shown.update(command_lines(str(home)))
+        shown.update(list_command_lines(str(home)))
         try:
             search.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
@@ -93,7 +93,7 @@ def test_a_search_keeps_its_record_in_postgresql_and_its_models_on_s3(
     )
     files = [f.path for f in bucket.get_file_info(fs.FileSelector("notes/clinie", recursive=True)) if f.is_file]
     assert any(path.endswith("model.safetensors") for path in files)
-    assert not [path for path in files if path.endswith(".tar")], "what a resume needs is gone with the trial"
+    assert not [path for path in files if path.endswith(".tar")], "the state of a trial is removed after its end"
 
     policy = tmp_path / "policy.yaml"
     policy.write_text("version: 1\nfirst_champion: {strict_f1: 0.0}\n", encoding="utf-8")
@@ -117,7 +117,7 @@ def test_a_search_keeps_its_record_in_postgresql_and_its_models_on_s3(
         assert not [secret for secret in secrets if secret in dump]
 
 
-def test_a_database_that_is_away_is_waited_for(
+def test_a_call_waits_for_an_unavailable_database(
     postgres: PostgresServer, tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
 ) -> None:
     postgres.create("waiting")
@@ -131,7 +131,7 @@ def test_a_database_that_is_away_is_waited_for(
     reporting = threading.Thread(target=lambda: reported.append(ledger.report(number, 2, {"strict_f1": 0.6})))
     reporting.start()
     reporting.join(timeout=2)
-    assert reporting.is_alive(), "it waits"
+    assert reporting.is_alive(), "it waits for the database"
     postgres.start()
     reporting.join(timeout=120)
     assert reported == [True]
@@ -141,7 +141,7 @@ def test_a_database_that_is_away_is_waited_for(
     assert list_study_names(home) == ["away"]
 
 
-def test_one_study_in_one_database_is_searched_from_one_machine_at_a_time(
+def test_only_one_machine_at_a_time_can_search_a_study(
     postgres: PostgresServer, tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
 ) -> None:
     postgres.create("shared")
@@ -163,7 +163,7 @@ def test_one_study_in_one_database_is_searched_from_one_machine_at_a_time(
         postgres.stop()
         postgres.start()
         ledger.ask(space)
-        assert is_running(there, "one", other), "it was taken again after the outage"
+        assert is_running(there, "one", other), "the lock was acquired again after the outage"
         postgres.stop()
         postgres.start()
         with (
@@ -175,7 +175,7 @@ def test_one_study_in_one_database_is_searched_from_one_machine_at_a_time(
         pass
 
 
-def test_a_full_disk_is_said_in_one_line_and_loses_nothing(
+def test_a_full_disk_is_one_clear_line_and_loses_no_epoch(
     small_disk: Callable[[str], Path], space_content: dict[str, Any], write_space: WriteSpace
 ) -> None:
     small = small_disk("64k")
@@ -200,7 +200,7 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(
     assert again.report(number, epochs + 1, {"strict_f1": 0.7})
 
 
-def test_a_trials_folder_comes_back_from_the_store_as_it_was(
+def test_a_fetched_folder_equals_the_saved_one(
     s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in s3.items():
@@ -227,7 +227,7 @@ def test_a_trials_folder_comes_back_from_the_store_as_it_was(
         TrialStore("nowhere://x")
 
 
-def test_a_full_disk_of_temporary_files_is_said_to_be_one(
+def test_a_full_disk_of_temporary_files_is_one_clear_line(
     small_disk: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk("64k")))

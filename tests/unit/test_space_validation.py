@@ -53,7 +53,7 @@ def test_faults_in_all_blocks_are_reported_in_one_error(space_content: Content, 
         "space.averaging": "renamed key; write ema_decay",
         "space.finetuning.choose.lora.rnak": "unknown key of lora",
         "space.finetuning.qlora": "needs an NVIDIA GPU",
-        "space.formulation.generation": "cannot go with task concepts and backbones that are encoders",
+        "space.formulation.generation": "does not support task concepts with encoder backbones",
         "space.sharded": "a trial has one process",
         "corpus.splits.dev": "no documents in",
     }
