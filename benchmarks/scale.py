@@ -150,7 +150,7 @@ def measure_path(trials: int) -> None:
                 pool,
                 ledger,
                 space,
-                [CheckpointManager(ledger, tracker, home, file.objective, file.budget.checkpoints), clock],
+                [CheckpointManager(ledger, tracker, home, file.objective, file.budget.checkpoints), tracker, clock],
                 stop=StopSignal(),
                 trials=trials,
                 hours=None,

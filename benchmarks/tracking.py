@@ -18,6 +18,7 @@ from search.storage.home import Home
 from search.tracking.connection import connect
 from search.tracking.datasets import summarize_splits
 from search.tracking.tracker import StudyFacts, Tracker
+from search.trials.result import EpochResult
 
 EPOCHS = 3
 BLOCK = 500
@@ -47,7 +48,7 @@ def main() -> None:
             scores = {f"metric_{i}": (number * 7919 % 1000) / 1000 for i in range(11)}
             scores["strict_f1"] = (number * 7919 % 1000) / 1000
             for epoch in range(1, EPOCHS + 1):
-                tracker.epoch(number, epoch, scores)
+                tracker.on_epoch_end(number, EpochResult(epoch, scores))
             tracker.end(
                 number,
                 "complete",

@@ -1,4 +1,4 @@
-"""The checkpoint manager: writes trials to MLflow and keeps the checkpoints of the best trials.
+"""The checkpoint manager: starts and ends MLflow runs and stores the checkpoints of the best trials.
 
 A trial's folder is removed only after the ledger has recorded the trial's end, so that a resume can continue the trial
 if the driver is killed earlier. Only the best trials keep a checkpoint, which bounds the disk space of a study.
@@ -19,13 +19,14 @@ from search.storage.home import Home
 from search.storage.trial_store import TrialStore
 from search.tracking.tracker import Tracker
 from search.trials.listener import FinalState, TrialListener
-from search.trials.result import EpochResult
 
 __all__ = ["CheckpointManager"]
 
 
 class CheckpointManager(TrialListener):
-    """Updates MLflow runs and checkpoints with the events of trials.
+    """Listener that starts and ends MLflow runs and decides which checkpoints are stored.
+
+    It precedes the tracker in the list of listeners, which writes the epochs to the runs.
 
     Args:
         ledger: Ledger of the study.
@@ -56,10 +57,6 @@ class CheckpointManager(TrialListener):
         """Start or resume the trial's MLflow run."""
         record = self._ledger.record(number)
         self._tracker.begin(number, config, record.run_id, record.epochs)
-
-    def on_epoch_end(self, number: int, result: EpochResult) -> None:
-        """Write the epoch's metrics to the trial's MLflow run."""
-        self._tracker.epoch(number, result.epoch, result.metrics)
 
     def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
         """End the trial's MLflow run, and upload its checkpoint if the trial is one of the best."""

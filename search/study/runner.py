@@ -17,6 +17,7 @@ from search.ledger.records import ENDED, TrialRecord
 from search.storage.home import Home, hide_password
 from search.study.lock import hold_lock
 from search.study.progress import Progress
+from search.trials.listener import TrialListener
 
 if TYPE_CHECKING:
     from search.study.checkpoint_manager import CheckpointManager
@@ -180,7 +181,7 @@ class StudyRunner:
             checkpoints = CheckpointManager(
                 ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints
             )
-            listeners = [checkpoints, *([progress] if progress else [])]
+            listeners: list[TrialListener] = [checkpoints, tracker, *([progress] if progress else [])]
             ended = [record.number for record in ledger.records() if record.state in ENDED]
             checkpoints.remove_stale_files(ended)
             remaining = self.file.budget.trials - len(ended)
@@ -208,7 +209,13 @@ class StudyRunner:
         Ledger.create(storage, self.name, self.file.objective, self.file.algorithm, attributes)
 
     def _run_trials(
-        self, ledger: Ledger, listeners: list[Any], trials: int, progress: Progress | None, *, allow_text: bool
+        self,
+        ledger: Ledger,
+        listeners: list[TrialListener],
+        trials: int,
+        progress: Progress | None,
+        *,
+        allow_text: bool,
     ) -> str | None:
         """Run the remaining trials; return why the worker pool failed, or None if it did not."""
         from search.pool.pool import WorkerPool

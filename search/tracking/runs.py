@@ -73,6 +73,17 @@ class Runs:
         self._facts = facts
         self._on_placed = on_placed
         self._ids: dict[int, str] = {}
+        self._configs: dict[int, TrialConfig] = {}
+
+    def add_config(self, number: int, config: TrialConfig) -> None:
+        """Store the configuration of a running trial, so that its events need not parse it."""
+        self._configs[number] = config
+
+    def _config(self, event: Event) -> TrialConfig:
+        number = event["trial"]
+        if number not in self._configs:  # the event was queued by an earlier process
+            self._configs[number] = TrialConfig.model_validate(event["config"])
+        return self._configs[number]
 
     def deliver(self, event: Event, again: bool) -> None:
         """Write an event; see :class:`search.tracking.outbox.Outbox`."""
@@ -103,7 +114,7 @@ class Runs:
     def _begin(self, number: int, event: Event, *, again: bool) -> None:
         run_id = event["run_id"] or (self._find(number) if again or event["resumed"] else None)
         if run_id is None:
-            run_id = self._create(number, TrialConfig.model_validate(event["config"]))
+            run_id = self._create(number, self._config(event))
         else:
             self._client.update_run(run_id, status="RUNNING")
             self._client.set_tag(run_id, "clinie.state", "running")
@@ -157,6 +168,7 @@ class Runs:
             self._client.update_run(run_id, status="SCHEDULED")
         else:
             self._client.set_terminated(run_id, STATUS[state], end_time=at)
+        self._configs.pop(number, None)
 
     def _keep_checkpoint(self, number: int, run_id: str, folder: Path, event: Event) -> str:
         """Make a trial's best checkpoint a logged model of its run, with the metrics that it reached.
@@ -164,7 +176,7 @@ class Runs:
         Returns:
             The URI of its artifacts.
         """
-        config = TrialConfig.model_validate(event["config"])
+        config = self._config(event)
         model = self._logged_model(run_id) or self._client.create_logged_model(
             self._experiment,
             name=CHECKPOINT,

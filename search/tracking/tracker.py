@@ -17,6 +17,8 @@ from search.tracking.connection import code_version, get_or_create_experiment, i
 from search.tracking.datasets import DatasetFacts, make_dataset_inputs
 from search.tracking.outbox import Outbox
 from search.tracking.runs import OnPlaced, Runs
+from search.trials.listener import TrialListener
+from search.trials.result import EpochResult
 
 __all__ = ["StudyFacts", "Tracker"]
 
@@ -39,8 +41,11 @@ class StudyFacts:
     datasets: list[DatasetFacts]
 
 
-class Tracker:
-    """Writes one study's runs.
+class Tracker(TrialListener):
+    """Writer of a study's MLflow runs.
+
+    As a listener it writes each epoch. The checkpoint manager starts and ends the runs of trials, since it decides
+    which checkpoints are uploaded.
 
     Args:
         client: The connection.
@@ -55,8 +60,8 @@ class Tracker:
         corpus = {k: v for k, v in facts.tags.items() if k in ("clinie.corpus", "clinie.corpus_digest", "clinie.text")}
         trial_tags = {"clinie.study": facts.study, "clinie.code": code_version(), **corpus}
         self.parent = self._parent_run(experiment, facts)
-        runs = Runs(client, experiment, self.parent, trial_tags, facts.datasets, on_placed)
-        self._outbox = Outbox(home.study_folder(facts.study) / "outbox.jsonl", runs.deliver, is_unreachable)
+        self._runs = Runs(client, experiment, self.parent, trial_tags, facts.datasets, on_placed)
+        self._outbox = Outbox(home.study_folder(facts.study) / "outbox.jsonl", self._runs.deliver, is_unreachable)
         self._outbox.flush()
 
     def _parent_run(self, experiment: str, facts: StudyFacts) -> str:
@@ -86,6 +91,7 @@ class Tracker:
             run_id: Its run, if the ledger knows it.
             epochs: What the ledger has of it already; what MLflow lacks of that is written.
         """
+        self._runs.add_config(number, config)
         self._outbox.put(
             {
                 "event": "begin",
@@ -98,9 +104,10 @@ class Tracker:
             }
         )
 
-    def epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+    def on_epoch_end(self, number: int, result: EpochResult) -> None:
         """Write an epoch's metrics, with the epoch as their step."""
-        self._outbox.put({"event": "epoch", "trial": number, "epoch": epoch, "metrics": dict(metrics), "at": _now()})
+        epoch, metrics = result.epoch, dict(result.metrics)
+        self._outbox.put({"event": "epoch", "trial": number, "epoch": epoch, "metrics": metrics, "at": _now()})
 
     def end(
         self,

@@ -18,6 +18,7 @@ from search.tracking import outbox
 from search.tracking.connection import connect, require_reachable
 from search.tracking.datasets import summarize_splits
 from search.tracking.tracker import StudyFacts, Tracker
+from search.trials.result import EpochResult
 
 MakeConfig = Callable[..., TrialConfig]
 Places = dict[int, dict[str, str]]
@@ -46,10 +47,10 @@ def test_a_server_that_goes_away_and_comes_back_has_everything_once(
     home, places = Home(tmp_path, mlflow_server.uri), Places()
     tracker = tracker_of(home, corpus, places)
     tracker.begin(0, config, None, {})
-    tracker.epoch(0, 1, reports[0].metrics)
+    tracker.on_epoch_end(0, EpochResult(1, reports[0].metrics))
     mlflow_server.kill()
     for epoch in (2, 3):
-        tracker.epoch(0, epoch, reports[epoch - 1].metrics)
+        tracker.on_epoch_end(0, EpochResult(epoch, reports[epoch - 1].metrics))
     best = copy_of(checkpoint, tmp_path / "trial-0")
     tracker.end(
         0,
@@ -62,14 +63,14 @@ def test_a_server_that_goes_away_and_comes_back_has_everything_once(
         keep=True,
     )
     tracker.begin(1, config, None, {})
-    tracker.epoch(1, 1, reports[0].metrics)
+    tracker.on_epoch_end(1, EpochResult(1, reports[0].metrics))
     assert "run_id" not in places.get(1, {})
     assert best.is_dir()
     assert (home.study_folder("away") / "outbox.jsonl").exists()
 
     mlflow_server.start()
     tracker = tracker_of(home, corpus, places)  # a later process sends what waits
-    tracker.epoch(1, 2, reports[1].metrics)
+    tracker.on_epoch_end(1, EpochResult(2, reports[1].metrics))
     second = reports[1].metrics
     tracker.end(1, "pruned", config=config, reason=None, best=second, best_epoch=2, checkpoint=None, keep=False)
     assert tracker.close("FINISHED", {"trials_complete": 1}, "a note") == 0
@@ -104,12 +105,12 @@ def test_a_trial_that_goes_on_writes_the_epochs_that_mlflow_lacks(tmp_path: Path
     home, places = Home(tmp_path), Places()
     tracker = tracker_of(home, corpus, places)
     tracker.begin(0, config, None, {})
-    tracker.epoch(0, 1, reports[0].metrics)
+    tracker.on_epoch_end(0, EpochResult(1, reports[0].metrics))
     # The driver ended after the ledger had epoch 2 and before MLflow had it.
     known = {e: reports[e - 1].metrics for e in (1, 2)}
     again = tracker_of(home, corpus, places)
     again.begin(0, config, places[0]["run_id"], known)
-    again.epoch(0, 3, reports[2].metrics)
+    again.on_epoch_end(0, EpochResult(3, reports[2].metrics))
     history = connect(home).get_metric_history(places[0]["run_id"], "strict_f1")
     assert sorted(m.step for m in history) == [1, 2, 3]
     assert again.parent == tracker.parent
@@ -120,7 +121,7 @@ def test_a_run_says_what_it_is(tmp_path: Path, corpus: Corpus, trained: Any) -> 
     home, places = Home(tmp_path), Places()
     tracker = tracker_of(home, corpus, places)
     tracker.begin(7, config, None, {})
-    tracker.epoch(7, 1, {**reports[0].metrics, "system.cpu_utilization_percentage": 50.0})
+    tracker.on_epoch_end(7, EpochResult(1, {**reports[0].metrics, "system.cpu_utilization_percentage": 50.0}))
     run = connect(home).get_run(places[7]["run_id"])
     assert run.info.run_name == "007 tiny token_classification lora lr=0.003 r=4"
     told = {k.removeprefix("clinie."): v for k, v in run.data.tags.items() if k.startswith("clinie.")}
