@@ -234,6 +234,6 @@ def test_a_full_disk_of_temporary_files_is_one_clear_line(
     (tmp_path / "00003" / "best").mkdir(parents=True)
     (tmp_path / "00003" / "best" / "model.safetensors").write_bytes(b"w" * 100_000)
     store = TrialStore((tmp_path / "store").as_uri())
-    with pytest.raises(DiskFull, match="No space left on device; free some space and go on"):
+    with pytest.raises(DiskFull, match="No space left on device; free some space"):
         store.save(3, tmp_path / "00003")
     assert store.list_numbers() == set()

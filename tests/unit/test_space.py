@@ -206,7 +206,7 @@ def test_an_override_can_change_one_of_several_corpora(space_content: Content, w
         (
             "space.backbone",
             "unknown/no-such-model",
-            "backbone 'unknown/no-such-model' is neither a folder here nor on the hub",
+            "backbone 'unknown/no-such-model' is neither a local folder nor available on the Hub",
         ),
     ],
 )
