@@ -1,6 +1,6 @@
-"""How large a configuration is: parameters, and a rough guess of the memory that training it takes.
+"""Estimate of a configuration's size: number of parameters and approximate memory for training.
 
-The model is built without data (torch's meta device), so nothing is loaded and nothing computed.
+The model is built on torch's meta device, so no weights are loaded and nothing is computed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ __all__ = ["MemoryEstimate", "estimate_memory"]
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Parameters in all and trained, and a rough peak of memory in MiB of each process for training in float32."""
+    """Size of a configuration.
+
+    Args:
+        parameters: Number of parameters.
+        trainable: Number of parameters that training changes.
+        memory_mb: Approximate peak memory of each process in MiB, for training in float32.
+    """
 
     parameters: int
     trainable: int
@@ -43,17 +49,19 @@ def _build_meta_backbone(source_json: str, *, generates: bool) -> PreTrainedMode
 
 
 def estimate_memory(config: TrialConfig, schema: Schema, *, processes: int = 1) -> MemoryEstimate:
-    """Measure a configuration.
+    """Estimate the number of parameters and the memory of a configuration.
 
-    Weights, gradients and both AdamW moments are counted exactly, and shared out where the configuration says so.
-    Activations are guessed, from Korthikanti et al. 2022 (arXiv 2205.05198), equation 1, in float32: 68 bytes per
-    token and hidden unit of each layer, and 10 per pair of tokens and attention head. Where they are computed again,
-    those of one layer and each layer's input remain.
+    Weights, gradients and both AdamW moments are counted exactly, and divided by the number of processes if they are
+    sharded. Activations are estimated in float32: 68 bytes per token and hidden unit of each layer, and 10 bytes per
+    pair of tokens and attention head. With gradient checkpointing, the activations of one layer and the input of every
+    layer count.
 
     Args:
         config: The configuration.
-        schema: What there is to extract.
-        processes: How many train a trial together.
+        schema: Annotation types to extract.
+        processes: Number of processes that train a trial together.
+
+    Source: Korthikanti et al. 2022 (arXiv 2205.05198), equation 1.
     """
     generates = any(formulation.generates for formulation in build_components(config).values())
     backbone = _build_meta_backbone(config.backbone.model_dump_json(), generates=generates)

@@ -1,4 +1,4 @@
-"""Everything that a stopped trial needs to go on: weights, optimizer, schedule, average, best so far."""
+"""Saved state of a running trial: weights, optimizer, schedule, weight average and metrics of past epochs."""
 
 from __future__ import annotations
 
@@ -27,28 +27,40 @@ STATE = "training_state.pt"
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """What a trial has behind it: the metrics of each epoch, and its best one, 0 for none."""
+    """Completed epochs of a trial.
+
+    Args:
+        history: Metrics of each completed epoch.
+        best_epoch: 1-based number of the best epoch; 0 before the first.
+    """
 
     history: tuple[dict[str, float], ...] = ()
     best_epoch: int = 0
 
     @property
     def epoch(self) -> int:
-        """The last epoch that is progress."""
+        """Number of completed epochs."""
         return len(self.history)
 
     @property
     def best_metrics(self) -> dict[str, float]:
-        """The metrics of the best epoch."""
+        """Metrics of the best epoch; empty before the first."""
         return self.history[self.best_epoch - 1] if self.best_epoch else {}
 
     def add_epoch(self, metrics: dict[str, float], *, improved: bool) -> TrainingProgress:
-        """One epoch further."""
+        """Return the progress after one more epoch."""
         return TrainingProgress((*self.history, metrics), self.epoch + 1 if improved else self.best_epoch)
 
 
 class TrainingState:
-    """Writes and reads the state of a running trial; see :class:`clinie_core.training.trainer.Trainer`."""
+    """State of a running trial, which can be saved and loaded.
+
+    Args:
+        model: The model.
+        optimizer: Its optimizer.
+        scheduler: Its learning-rate schedule.
+        average: Its weight average, if there is one.
+    """
 
     def __init__(
         self,
@@ -63,13 +75,13 @@ class TrainingState:
         self._average = average
 
     def save(self, folder: Path, checkpoint: Checkpoint, progress: TrainingProgress, *, write: bool) -> None:
-        """Write the state in whole: a reader sees the old one or the new one, never a part.
+        """Write the state atomically; a collective operation, because a sharded state is gathered.
 
         Args:
-            folder: Where to.
-            checkpoint: What the trial is.
-            progress: What it has behind it.
-            write: Whether this process writes; every process must call, since a sharded state is collected.
+            folder: The folder to replace.
+            checkpoint: Configuration, schema and metrics of the trial.
+            progress: Completed epochs of the trial.
+            write: Whether this process writes.
 
         Raises:
             DiskFull: If the disk is full.
@@ -93,7 +105,7 @@ class TrainingState:
             replace_folder(staging, folder)
 
     def load(self, folder: Path) -> TrainingProgress:
-        """Bring model, optimizer, schedule and average to a saved state."""
+        """Load model, optimizer, schedule and average from a folder, and return the completed epochs."""
         load_weights(self._model, folder)
         state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]

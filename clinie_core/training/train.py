@@ -1,7 +1,7 @@
-"""Train one configuration: the same code on a laptop, in a notebook and in a cluster's worker.
+"""Training loop for one configuration; the same on a laptop, in a notebook and in a cluster's worker.
 
-It knows nothing of who listens: after every epoch it calls ``on_epoch`` with the scores on the dev
-split and goes on or ends as that says. The test split is never looked at.
+After every epoch the loop calls ``on_epoch`` with the scores on the dev split; the return value decides
+whether training continues. The loop never uses the test split.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ __all__ = ["EpochReport", "TrainingResult", "train"]
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch came to.
+    """Results of one epoch.
 
     Args:
-        epoch: Its number, from 1.
-        epochs: The trial's budget of epochs.
-        metrics: Dev scores in [0, 1], ``train_loss`` (nats per decision), ``seconds``, ``tokens_per_second``
-            of training, ``documents_per_second`` of prediction, ``peak_memory_mb`` and ``trainable_parameters``.
-        finished: No further epoch follows, by budget or by patience.
-        stopped_early: The trial's patience ended it before its budget.
+        epoch: 1-based number of the epoch.
+        epochs: Maximum number of epochs of the trial.
+        metrics: Dev scores in [0, 1], ``train_loss`` (nats per loss term), ``seconds``, ``tokens_per_second``
+            of training, ``documents_per_second`` of prediction, ``peak_memory_mb`` (MiB) and
+            ``trainable_parameters``.
+        finished: Whether this is the last epoch, by budget or by patience.
+        stopped_early: Whether patience ended the trial before its budget.
     """
 
     epoch: int
@@ -46,7 +47,13 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a trial ended: its best dev scores and the epoch that reached them."""
+    """Result of a training.
+
+    Args:
+        best_epoch: 1-based number of the best epoch.
+        best_metrics: Metrics of the best epoch.
+        last_epoch: 1-based number of the last epoch.
+    """
 
     best_epoch: int
     best_metrics: dict[str, float]
@@ -64,28 +71,30 @@ def train(
     micro_batch: int | None = None,
     on_epoch: Callable[[EpochReport], bool] = lambda report: True,
 ) -> TrainingResult:
-    """Train a configuration and keep its best checkpoint.
+    """Train a configuration and save its best checkpoint.
+
+    Several processes of one distributed context call this function together.
 
     Args:
-        config: What to train.
-        corpus: Its ``train`` split is trained on, its ``dev`` split scored after every epoch; without a dev
-            split the last epoch counts as the best.
-        cache: What is kept between trials; a fresh one if left out.
-        distributed: This process's place among those that train together.
-        folder: Where ``best`` and ``last`` checkpoints go; a ``last`` there is gone on from, and the
-            epochs before it are reported again without being trained again. None writes nothing.
-        start: A checkpoint whose weights training starts from in place of the pretrained ones, of a model of
-            the same configuration but for its corpus and its budget.
-        micro_batch: Windows that a process computes at once, in place of the configuration's; the result is the
-            same but for rounding.
-        on_epoch: Called in rank 0 after every epoch; False ends the trial.
+        config: The configuration.
+        corpus: The ``train`` split is trained on and the ``dev`` split is scored after every epoch. If the dev
+            split is empty, the last epoch counts as the best.
+        cache: Holds backbones and encoded corpora between trials; a new one if omitted.
+        distributed: The processes that train together; the current process group if omitted.
+        folder: Folder for the ``best`` and ``last`` checkpoints; None writes nothing. Training resumes from an
+            existing ``last`` checkpoint, and reports the earlier epochs again without training them again.
+        start: A checkpoint with initial weights, in place of the pretrained ones. Its configuration may differ in
+            the corpus and the number of epochs only.
+        micro_batch: Windows per forward pass in one process, in place of the configuration's value; results are
+            equal up to rounding.
+        on_epoch: Called in rank 0 after every epoch; training ends if it returns False.
 
     Returns:
-        The best dev scores and where they were reached.
+        The best epoch with its metrics, and the last epoch.
 
     Raises:
-        InputError: If the configuration's parts are wrong or a checkpoint does not fit.
-        OutOfMemory: If it does not fit into memory; what was kept in ``folder`` can be gone on from.
+        InputError: If the configuration is invalid or a checkpoint does not fit it.
+        OutOfMemory: If memory is insufficient; a later call with the same ``folder`` resumes.
     """
     cache, distributed = cache or ModelCache(), distributed or DistributedContext.current()
     distributed.reset_peak_memory()
@@ -99,7 +108,7 @@ def train(
         )
     finally:
         distributed.release_memory()
-    distributed.release_memory()  # only now is the error gone, and with it the tensors that its frames held
+    distributed.release_memory()  # the error has been released by now, with the tensors that its frames held
     raise shortage
 
 
@@ -122,20 +131,21 @@ def _train(
         else TrainingProgress()
     )
 
-    def goes_on(report: EpochReport) -> bool:
+    def report_epoch(report: EpochReport) -> bool:
+        """Return whether training continues; a collective operation."""
         return bool(distributed.broadcast_from_rank_zero(on_epoch(report) if distributed.rank == 0 else None))
 
-    # Whoever listens may have gone down between an epoch's checkpoint and its report.
+    # The process may have been killed between the checkpoint of an epoch and its report.
     reports = (
         EpochReport(epoch, config.epochs, m, finished=False) for epoch, m in enumerate(progress.history, start=1)
     )
-    stopped = not all(goes_on(report) for report in reports)
+    stopped = not all(report_epoch(report) for report in reports)
     while not stopped:
         started = time.perf_counter()
         epoch = progress.epoch + 1
-        learned = trainer.train_epoch(epoch)
+        training_metrics = trainer.train_epoch(epoch)
         with trainer.use_scored_weights():
-            metrics = trainer.score_dev() | learned | trainer.measure_size()  # scores first, as lists show them
+            metrics = trainer.score_dev() | training_metrics | trainer.measure_size()  # lists show the scores first
             metrics["seconds"] = time.perf_counter() - started
             better = not progress.best_epoch or metrics[config.selection] > progress.best_metrics[config.selection]
             improved = better or not corpus["dev"]
@@ -147,5 +157,5 @@ def _train(
         if folder is not None and not finished:
             trainer.save_state(folder / LAST, progress)
         report = EpochReport(epoch, config.epochs, metrics, finished, out_of_patience and epoch < config.epochs)
-        stopped = not goes_on(report) or finished
+        stopped = not report_epoch(report) or finished
     return TrainingResult(progress.best_epoch, progress.best_metrics, progress.epoch)

@@ -1,7 +1,6 @@
-"""Leave one corpus out: train on the others, test on it with no document of its own, then with a few.
+"""Transfer protocol: train on all corpora but one, and evaluate on that one, without and with a few of its documents.
 
-Source: the transfer protocol of Peng et al. 2025 (arXiv 2509.04753), with several seeds and intervals, which the
-study does not report.
+Source: Peng et al. 2025 (arXiv 2509.04753); several seeds and confidence intervals are an addition.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from clinie_core.config import BEST, TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.data.schema import Schema
 from clinie_core.errors import fail
-from clinie_core.formulations import build_components
+from clinie_core.formulations import FORMULATIONS, build_components
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.scoring.significance import interval
@@ -25,16 +24,16 @@ __all__ = ["TransferResult", "evaluate_few_shot", "evaluate_zero_shot", "join_co
 
 @dataclass(frozen=True)
 class TransferResult:
-    """One score of the protocol.
+    """One evaluation of the protocol.
 
     Args:
-        holdout: The corpus that was left out.
-        shots: How many of its documents were trained on.
-        seed: Of training and of the choice of those documents.
-        split: On which of its splits the score was taken.
-        metrics: Of that split.
-        low: Lower end of the 95 % interval of ``strict_f1``, by bootstrap over documents.
-        high: Its upper end.
+        holdout: Name of the held-out corpus.
+        shots: Number of its documents that were used for training.
+        seed: Seed of training and of the selection of those documents.
+        split: The scored split of the held-out corpus.
+        metrics: Scores on that split.
+        low: Lower end of the 95 % confidence interval of ``strict_f1``, by bootstrap over documents.
+        high: Upper end of that interval.
     """
 
     holdout: str
@@ -47,7 +46,7 @@ class TransferResult:
 
 
 def join_corpora(corpora: Mapping[str, Corpus], without: str) -> Corpus:
-    """The train and dev splits of all corpora but one, as one."""
+    """Join the train and dev splits of all corpora but one."""
     others = [corpus for name, corpus in corpora.items() if name != without]
     return Corpus({split: tuple(d for corpus in others for d in corpus[split]) for split in ("train", "dev")})
 
@@ -58,23 +57,23 @@ def evaluate_zero_shot(
     """Train on all corpora but one and score on that one.
 
     Args:
-        config: What to train; its formulations ask by words.
-        corpora: Each by its name; their documents say it too.
-        holdout: The corpus that is left out.
-        folder: Takes the model, and is gone on from if the training was cut off.
-        split: On which split of the corpus left out to score.
-        cache: What is kept between trainings.
+        config: The configuration; its formulations must accept types that training has not seen.
+        corpora: Corpora by name; the documents' metadata hold the name, too.
+        holdout: Name of the held-out corpus.
+        folder: Folder of the model; an interrupted training resumes from it.
+        split: Split of the held-out corpus to score.
+        cache: Holds backbones and encoded corpora between trainings.
 
     Raises:
-        InputError: If a formulation's labels are those of one corpus.
+        InputError: If a formulation's labels are bound to the training corpus.
     """
     for component, formulation in build_components(config).items():
         if not formulation.by_words:
-            found = f"its labels for {component} are those of one corpus"
+            names = ", ".join(name for name in FORMULATIONS if FORMULATIONS.load(name).by_words)
             fail(
                 "formulation",
-                found,
-                allowed="a formulation that asks by words: generation, span_question, relation_question",
+                f"the labels for {component} are bound to one corpus",
+                allowed=f"a formulation that describes types as text: {names}",
             )
     if not (folder / "done").exists():
         train(config, join_corpora(corpora, holdout), cache=cache, folder=folder)
@@ -93,22 +92,21 @@ def evaluate_few_shot(
     split: str,
     cache: ModelCache,
 ) -> TransferResult:
-    """Go on from the model of :func:`evaluate_zero_shot` with a few documents of the corpus left out.
+    """Continue the training of :func:`evaluate_zero_shot`'s model on a few documents of the held-out corpus.
 
-    Fewer documents lie within more. There is no dev split to choose an epoch by, since that would be more
-    documents: the last epoch counts.
+    Subsets of documents are nested. The last epoch counts, because a dev split would be additional documents.
 
     Args:
-        config: As for the zero-shot model.
-        corpus: The corpus that was left out.
-        holdout: Its name.
-        folder: As for the zero-shot model.
-        shots: How many of its documents are trained on.
-        epochs: How often; few documents want more epochs than many.
-        split: On which of its splits to score.
-        cache: What is kept between trainings.
+        config: The configuration of the zero-shot model.
+        corpus: The held-out corpus.
+        holdout: Name of the held-out corpus.
+        folder: Folder of the zero-shot model.
+        shots: Number of documents to train on.
+        epochs: Number of passes over them; fewer documents need more epochs.
+        split: Split of the held-out corpus to score.
+        cache: Holds backbones and encoded corpora between trainings.
     """
-    target = folder / f"shots-{shots}-epochs-{epochs}"  # another length is another model
+    target = folder / f"shots-{shots}-epochs-{epochs}"
     few = config.model_copy(update={"train_documents": shots, "patience": 0, "epochs": epochs})
     if not (target / "done").exists():
         train(few, Corpus({"train": corpus["train"], "dev": ()}), cache=cache, folder=target, start=folder / BEST)

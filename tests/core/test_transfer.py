@@ -1,4 +1,4 @@
-"""Several corpora in one model, and what a model learns from other corpora."""
+"""One model for several corpora, and transfer from other corpora."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUESTION = ComponentChoice(name="span_question", parameters={"wording": "name"})
 
 
 def one_type(corpus: Corpus, name: str, type_: str) -> Corpus:
-    """A corpus that annotates one type alone, and says whose it is."""
+    """Return a corpus with annotations of one type only, and the corpus name in each document's metadata."""
     return Corpus(
         {
             split: tuple(
@@ -55,7 +55,7 @@ def corpora(corpus: Corpus) -> dict[str, Corpus]:
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=80), st.floats(0, 1), st.integers(1, 5))
-def test_mixing_keeps_the_size_and_levels_the_groups(groups: list[str], exponent: float, epoch: int) -> None:
+def test_sampling_preserves_the_size_and_balances_the_corpora(groups: list[str], exponent: float, epoch: int) -> None:
     drawn = sample_mixture(groups, exponent, seed=1, epoch=epoch)
     assert drawn == sample_mixture(groups, exponent, seed=1, epoch=epoch)
     assert abs(len(drawn) - len(groups)) <= 3
@@ -67,7 +67,7 @@ def test_mixing_keeps_the_size_and_levels_the_groups(groups: list[str], exponent
         assert sorted(drawn) == list(range(len(groups)))
 
 
-def test_each_document_is_asked_for_its_own_corpus_types_alone(
+def test_questions_for_a_document_cover_only_the_types_of_its_corpus(
     make_config: MakeConfig, corpora: dict[str, Corpus]
 ) -> None:
     both = join_corpora(corpora, without="")
@@ -80,20 +80,20 @@ def test_each_document_is_asked_for_its_own_corpus_types_alone(
         assert asked == set(schema.corpora[document.metadata[CORPUS]].concept_types)
 
 
-def test_a_model_of_several_corpora_reports_each(make_config: MakeConfig, corpora: dict[str, Corpus]) -> None:
+def test_a_model_of_several_corpora_reports_a_score_for_each(make_config: MakeConfig, corpora: dict[str, Corpus]) -> None:
     config = make_config(formulation=QUESTION, window_tokens=160, epochs=1, sampling_exponent=0.0)
     result = train(config, join_corpora(corpora, without=""))
     assert {"a.strict_f1", "b.strict_f1"} <= set(result.best_metrics)
 
 
-def test_one_corpus_left_out_then_learned_from_a_few_documents(
+def test_zero_shot_and_few_shot_evaluation_of_a_held_out_corpus(
     make_config: MakeConfig, corpora: dict[str, Corpus], tmp_path: Path
 ) -> None:
     learning = ComponentChoice(name="full", parameters={"learning_rate": 3e-3})
     config = make_config(formulation=QUESTION, finetuning=learning, window_tokens=160, epochs=3)
     cache = ModelCache()
     zero = evaluate_zero_shot(config, corpora, "b", tmp_path, split="dev", cache=cache)
-    again = evaluate_zero_shot(config, corpora, "b", tmp_path, split="dev", cache=cache)  # nothing is trained twice
+    again = evaluate_zero_shot(config, corpora, "b", tmp_path, split="dev", cache=cache)  # loads the trained model
     assert zero == again
     assert (zero.holdout, zero.shots) == ("b", 0)
     assert zero.low <= zero.metrics["strict_f1"] <= zero.high
@@ -102,14 +102,14 @@ def test_one_corpus_left_out_then_learned_from_a_few_documents(
     assert Checkpoint.read(tmp_path / "shots-4-epochs-2" / "best").config.epochs == 2
 
 
-def test_labels_of_one_corpus_cannot_be_transferred(
+def test_a_formulation_with_labels_of_one_corpus_is_rejected(
     make_config: MakeConfig, corpora: dict[str, Corpus], tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="its labels for concepts are those of one corpus; a formulation that asks"):
+    with pytest.raises(InputError, match="the labels for concepts are bound to one corpus; a formulation that"):
         evaluate_zero_shot(make_config(), corpora, "b", tmp_path, split="dev", cache=ModelCache())
 
 
-def test_corpora_are_read_as_one_with_their_names(tmp_path: Path) -> None:
+def test_several_corpora_are_loaded_as_one_with_their_names(tmp_path: Path) -> None:
     for number, name in enumerate(("first", "second")):
         for split, notes in synthetic_splits(20, seed=number).items():
             Brat().write(notes, tmp_path / name / split)
@@ -121,7 +121,7 @@ def test_corpora_are_read_as_one_with_their_names(tmp_path: Path) -> None:
         load_corpora([*sources, CorpusSource(path=str(tmp_path / "missing"))])
 
 
-def test_a_corpus_without_splits_is_shared_out_by_seed(tmp_path: Path) -> None:
+def test_a_corpus_without_splits_is_split_by_seed(tmp_path: Path) -> None:
     notes = [note for part in synthetic_splits(40, seed=1).values() for note in part]
     Brat().write(notes[:20], tmp_path / "one")
     Brat().write(notes[20:], tmp_path / "two")
