@@ -80,7 +80,9 @@ def test_questions_for_a_document_cover_only_the_types_of_its_corpus(
         assert asked == set(schema.corpora[document.metadata[CORPUS]].concept_types)
 
 
-def test_a_model_of_several_corpora_reports_a_score_for_each(make_config: MakeConfig, corpora: dict[str, Corpus]) -> None:
+def test_a_model_of_several_corpora_reports_a_score_for_each(
+    make_config: MakeConfig, corpora: dict[str, Corpus]
+) -> None:
     config = make_config(formulation=QUESTION, window_tokens=160, epochs=1, sampling_exponent=0.0)
     result = train(config, join_corpora(corpora, without=""))
     assert {"a.strict_f1", "b.strict_f1"} <= set(result.best_metrics)
