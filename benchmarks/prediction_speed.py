@@ -1,7 +1,7 @@
-"""Documents a second when predicting: clinie against what a user would otherwise write, in one run.
+"""Documents per second of prediction, compared with common code for the same models.
 
-Generation: against a loop of `model.generate` over one input after the other, same model, same inputs,
-equal output. Encoder: against `transformers.pipeline("token-classification")` with the same weights.
+Generation is compared with a loop of `model.generate` over single inputs, with the same model and equal output. The
+encoder is compared with `transformers.pipeline("token-classification")` with the same weights.
 
     python benchmarks/prediction_speed.py [--decoder tiny|smollm2] [--documents 32]
 """
@@ -39,10 +39,10 @@ DECODERS = {
 BUDGET = 64
 
 
-def trained(
+def train_extractor(
     backbone: BackboneSource, formulation: ComponentChoice, corpus: Corpus, folder: Path, **changes: Any
 ) -> Extractor:
-    """Train for one epoch, so that answers end and labels mean something."""
+    """Train one epoch, so that answers are terminated and labels are better than random."""
     config = TrialConfig(
         backbone=backbone,
         formulation=formulation,
@@ -56,11 +56,11 @@ def trained(
     return Extractor.load(folder / "best")
 
 
-def generation(name: str, corpus: Corpus, documents: tuple[Document, ...], folder: Path) -> None:
-    """Batches against one input after the other."""
+def measure_generation(name: str, corpus: Corpus, documents: tuple[Document, ...], folder: Path) -> None:
+    """Compare batches with single inputs and print the result."""
     few = Corpus({"train": corpus["train"][:4], "dev": corpus["dev"][:1]})
     formulation = ComponentChoice(name="generation", parameters={"instruction": "short"})
-    extractor = trained(DECODERS[name], formulation, few, folder, window_tokens=400, batch_size=4)
+    extractor = train_extractor(DECODERS[name], formulation, few, folder, window_tokens=400, batch_size=4)
     config, tokenizer, model = extractor.checkpoint.config, extractor._tokenizer, extractor._model
     head = model.head("concepts")
     assert isinstance(head, LanguageHead)
@@ -70,7 +70,7 @@ def generation(name: str, corpus: Corpus, documents: tuple[Document, ...], folde
     ours = time.perf_counter() - started
     context = build_input_context(config, tokenizer, extractor.checkpoint.schema)
     (formulation_,) = build_components(config).values()
-    writer: Any = model.backbone
+    decoder: Any = model.backbone
     started = time.perf_counter()
     alone = []
     for document in documents:
@@ -78,7 +78,7 @@ def generation(name: str, corpus: Corpus, documents: tuple[Document, ...], folde
         outputs = []
         for example in encoded.examples:
             ids = torch.tensor([example.input_ids])
-            out = writer.generate(
+            out = decoder.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=BUDGET,
@@ -95,22 +95,24 @@ def generation(name: str, corpus: Corpus, documents: tuple[Document, ...], folde
     print(f"  ratio {theirs / ours:.1f}; {same} of {len(documents)} documents equal")
 
 
-def encoder(corpus: Corpus, documents: tuple[Document, ...], folder: Path) -> None:
-    """An extractor against a pipeline with the same weights."""
+def measure_encoder(corpus: Corpus, documents: tuple[Document, ...], folder: Path) -> None:
+    """Compare an extractor with a pipeline of the same weights and print the result."""
     from transformers import AutoModelForTokenClassification, pipeline
 
     from clinie_core.backbones.location import locate
     from clinie_core.backbones.transformers_logging import quiet_transformers
 
     formulation = ComponentChoice(name="token_classification")
-    extractor = trained(MINILM, formulation, corpus, folder, window_tokens=512, window_overlap=32)
-    # Answers of a model trained in float32, computed as clinie does by default: in bfloat16 where hardware has it.
+    extractor = train_extractor(MINILM, formulation, corpus, folder, window_tokens=512, window_overlap=32)
+    # The default precision: bfloat16 if the hardware supports it.
     checkpoint = extractor.checkpoint
     usual = replace(checkpoint, config=checkpoint.config.model_copy(update={"precision": "auto"}))
     labels = bio_labels(extractor.checkpoint.schema.concept_types)
     names = dict(enumerate(labels))
     with quiet_transformers():
-        theirs = AutoModelForTokenClassification.from_pretrained(locate(MINILM), num_labels=len(labels), id2label=names)
+        theirs = AutoModelForTokenClassification.from_pretrain_extractor(
+            locate(MINILM), num_labels=len(labels), id2label=names
+        )
     head = extractor._model.head("concepts")
     assert isinstance(head, LinearHead)
     theirs.bert.load_state_dict(extractor._model.backbone.state_dict())
@@ -139,9 +141,11 @@ def encoder(corpus: Corpus, documents: tuple[Document, ...], folder: Path) -> No
     print(
         f"encoder: {len(texts) / ours:.1f} documents/s in float32, {len(texts) / default:.1f} in the default precision"
     )
-    for way, taken in seconds.items():
+    for name, taken in seconds.items():
         pace = len(texts) / taken
-        print(f"  {way}: {pace:.1f} documents/s, ratio {taken / ours:.1f} in float32, {taken / default:.1f} by default")
+        print(
+            f"  {name}: {pace:.1f} documents/s, ratio {taken / ours:.1f} in float32, {taken / default:.1f} by default"
+        )
     changed = sum(a.concepts != b.concepts for a, b in zip(predicted, quick, strict=True))
     print(f"  {changed} of {len(texts)} documents differ between the precisions")
     print(
@@ -150,15 +154,15 @@ def encoder(corpus: Corpus, documents: tuple[Document, ...], folder: Path) -> No
 
 
 def main() -> None:
-    """Run both."""
+    """Run both comparisons."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--decoder", choices=list(DECODERS), default="tiny")
     parser.add_argument("--documents", type=int, default=32)
     arguments = parser.parse_args()
     corpus = Corpus({split: tuple(notes) for split, notes in synthetic_splits(300, seed=3).items()})
     with tempfile.TemporaryDirectory() as folder:
-        encoder(corpus, corpus["train"], Path(folder) / "encoder")
-        generation(arguments.decoder, corpus, corpus["train"][: arguments.documents], Path(folder) / "decoder")
+        measure_encoder(corpus, corpus["train"], Path(folder) / "encoder")
+        measure_generation(arguments.decoder, corpus, corpus["train"][: arguments.documents], Path(folder) / "decoder")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What holds when a study grows: the ledger up to 10,000 trials, the board under 200 workers, the whole path.
+"""Scaling of a study: the ledger up to 10,000 trials, the job queue with 200 workers, the whole path of a trial.
 
-python benchmarks/scale.py ledger [TRIALS]     milliseconds of a draw, a report and an end, and memory
-python benchmarks/scale.py board [WORKERS]     reports a second that the job board passes on
+python benchmarks/scale.py ledger [TRIALS]     milliseconds per draw, report and end; memory
+python benchmarks/scale.py queue [WORKERS]     reports per second through the job queue
 python benchmarks/scale.py path [TRIALS]       empty trials through ledger, Tune, pool and MLflow
 """
 
@@ -37,8 +37,8 @@ LAST = 50
 TINY = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
-def space_of(folder: Path, trials: int, sampler: str) -> SearchSpace:
-    """A space of four dimensions, two of them conditional."""
+def make_space(folder: Path, trials: int, sampler: str) -> SearchSpace:
+    """Return a space of four dimensions, two of them conditional."""
     file = SpaceFile(
         version=1,
         study="scale",
@@ -61,16 +61,16 @@ def space_of(folder: Path, trials: int, sampler: str) -> SearchSpace:
     return build_space(file, "scale")
 
 
-def megabytes() -> float:
-    """What this process holds."""
+def measure_memory() -> float:
+    """Return the resident memory of this process, in MiB."""
     return float(psutil.Process().memory_info().rss) / 2**20
 
 
 def measure_ledger(trials: int) -> None:
-    """Grow a ledger and time its last operations at each mark; a draw by TPE is timed there too."""
+    """Add trials to a ledger; at each mark, print the time of its last operations and of a draw by TPE."""
     with tempfile.TemporaryDirectory() as place:
         home = Home(Path(place))
-        spaces = {sampler: space_of(Path(place), trials, sampler) for sampler in ("random", "tpe")}
+        spaces = {sampler: make_space(Path(place), trials, sampler) for sampler in ("random", "tpe")}
         file = spaces["random"].file
         ledger = Ledger.create(open_storage(home), "scale", file.objective, file.algorithm, {})
         spent: dict[str, list[float]] = {"ask": [], "report": [], "end": []}
@@ -90,28 +90,28 @@ def measure_ledger(trials: int) -> None:
                 started = time.perf_counter()
                 drawn, _ = tpe.ask(spaces["tpe"])
                 first = 1000 * (time.perf_counter() - started)
-                print(f"{count:>6} trials: {shown}  by TPE {first:.0f} ms  {megabytes():.0f} MiB", flush=True)
-                tpe.end(drawn, "failed", "drawn to be timed")
+                print(f"{count:>6} trials: {shown}  by TPE {first:.0f} ms  {measure_memory():.0f} MiB", flush=True)
+                tpe.end(drawn, "failed", "drawn for timing only")
 
 
-def measure_board(workers: int) -> None:
-    """Let so many simulated workers and their clients exchange reports as fast as the board passes them on."""
+def measure_queue(workers: int) -> None:
+    """Exchange reports between simulated workers and trainables through the queue as fast as possible."""
     from search.pool.queue_actor import JobQueueActor
     from search.trials.job import Job
 
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    board = JobQueueActor.remote(workers)
+    queue = JobQueueActor.remote(workers)
 
     async def work(group: int) -> None:
-        generation = await board.join.remote(group, ray.get_runtime_context().get_node_id())
-        job = await board.take.remote(group, generation, 1)
+        generation = await queue.join.remote(group, ray.get_runtime_context().get_node_id())
+        job = await queue.take.remote(group, generation, 1)
         for epoch in range(1, ROUNDS + 1):
-            await board.report.remote(job.id, EpochResult(epoch, {"strict_f1": 0.5}, finished=epoch == ROUNDS))
+            await queue.report.remote(job.id, EpochResult(epoch, {"strict_f1": 0.5}, finished=epoch == ROUNDS))
 
     async def follow(number: int) -> None:
-        message = await board.submit.remote(Job(f"job-{number}", number, "{}", "tiny"))
+        message = await queue.submit.remote(Job(f"job-{number}", number, "{}", "tiny"))
         while not message.finished:
-            message = await board.next_report.remote(f"job-{number}")
+            message = await queue.next_report.remote(f"job-{number}")
 
     async def exchange() -> float:
         started = time.perf_counter()
@@ -127,7 +127,7 @@ def measure_board(workers: int) -> None:
 
 
 def measure_path(trials: int) -> None:
-    """Run empty trials through everything and print what one costs at each mark."""
+    """Run empty trials through all components and print the time per trial at each mark."""
     from pool_trials import make_empty_program
 
     from search.cluster.session import ray_session
@@ -140,7 +140,7 @@ def measure_path(trials: int) -> None:
 
     with tempfile.TemporaryDirectory() as place:
         home = Home.open(Path(place), create=True)
-        space = space_of(Path(place), trials, "random")
+        space = make_space(Path(place), trials, "random")
         file = space.file
         ledger = Ledger.create(open_storage(home), "scale", file.objective, file.algorithm, {})
         tracker = Tracker(connect(home), home, StudyFacts("scale", {}, []), ledger.set_locations)
@@ -160,26 +160,26 @@ def measure_path(trials: int) -> None:
 
 
 class Clock(TrialListener):
-    """A listener that prints what the last trials cost, in seconds and memory of the driver."""
+    """Listener that prints the time per trial of the last trials and the memory of the driver."""
 
     def __init__(self) -> None:
         self._ends: list[float] = []
 
     def on_trial_recorded(self, number: int) -> None:
-        """Keep the time, and print at each mark."""
+        """Record the time, and print at each mark."""
         self._ends.append(time.perf_counter())
         if len(self._ends) in (*MARKS, 300, 3_000):
             window = self._ends[-LAST:]
             each = (window[-1] - window[0]) / (len(window) - 1)
-            print(f"{len(self._ends):>6} trials: {each:.3f} s a trial, {megabytes():.0f} MiB", flush=True)
+            print(f"{len(self._ends):>6} trials: {each:.3f} s per trial, {measure_memory():.0f} MiB", flush=True)
 
 
 if __name__ == "__main__":
-    what = sys.argv[1] if len(sys.argv) > 1 else "ledger"
-    how_many = int(sys.argv[2]) if len(sys.argv) > 2 else {"ledger": 10_000, "board": 200, "path": 1_000}[what]
+    part = sys.argv[1] if len(sys.argv) > 1 else "ledger"
+    size = int(sys.argv[2]) if len(sys.argv) > 2 else {"ledger": 10_000, "queue": 200, "path": 1_000}[part]
     measures: dict[str, Callable[[int], None]] = {
         "ledger": measure_ledger,
-        "board": measure_board,
+        "queue": measure_queue,
         "path": measure_path,
     }
-    measures[what](how_many)
+    measures[part](size)

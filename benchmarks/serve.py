@@ -1,6 +1,6 @@
-"""Requests a second and latency of a served model: clinie's Ray Serve against MLflow's own server.
+"""Requests per second and latency of a served model: clinie on Ray Serve compared with MLflow's server.
 
-Each has the same model and one core to predict with; 1, 8 and 32 clients post one note after the other.
+Both servers have the same model and one core for predictions; 1, 8 and 32 clients post one note at a time.
 
     python benchmarks/serve.py --home clinie-home --model my-model@champion [--seconds 10]
 """
@@ -32,16 +32,16 @@ CLIENTS = (1, 8, 32)
 START_SECONDS = 180
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody uses."""
+def find_free_port() -> int:
+    """Return an unused port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 @contextmanager
-def running(command: list[str], health: str, env: dict[str, str]) -> Iterator[None]:
-    """A server for the length of this context."""
+def run_server(command: list[str], health: str, env: dict[str, str]) -> Iterator[None]:
+    """Run a server while this context is active."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -64,8 +64,10 @@ def running(command: list[str], health: str, env: dict[str, str]) -> Iterator[No
         psutil.wait_procs(family, timeout=30)
 
 
-def measured(url: str, body: Callable[[str], object], notes: list[str], clients: int, seconds: float) -> list[float]:
-    """Latencies in seconds of all requests that so many clients made in so long."""
+def measure_latencies(
+    url: str, body: Callable[[str], object], notes: list[str], clients: int, seconds: float
+) -> list[float]:
+    """Return the latencies, in seconds, of all requests that the clients made."""
 
     def client(number: int) -> list[float]:
         latencies, at = [], number
@@ -85,7 +87,7 @@ def measured(url: str, body: Callable[[str], object], notes: list[str], clients:
 
 
 def main() -> None:
-    """Measure both servers, one after the other."""
+    """Measure both servers, one at a time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path("clinie-home"))
     parser.add_argument("--model", required=True)
@@ -95,7 +97,7 @@ def main() -> None:
     bin_folder = Path(sys.executable).parent
     env = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     env["MLFLOW_TRACKING_URI"] = Home.open(options.home).tracking_uri
-    ports = free_port(), free_port()
+    ports = find_free_port(), find_free_port()
     servers: dict[str, tuple[list[str], str, str, Callable[[str], object]]] = {
         "clinie serve": (
             [str(bin_folder / "clinie"), "serve", options.model, "--home", str(options.home), "--port", str(ports[0])],
@@ -115,10 +117,10 @@ def main() -> None:
     }
     rates: dict[tuple[str, int], float] = {}
     for name, (command, health, url, body) in servers.items():
-        with running(command, health, env):
-            measured(url, body, notes, 1, 2.0)  # warm
+        with run_server(command, health, env):
+            measure_latencies(url, body, notes, 1, 2.0)  # warm-up
             for clients in CLIENTS:
-                found = measured(url, body, notes, clients, options.seconds)
+                found = measure_latencies(url, body, notes, clients, options.seconds)
                 rates[name, clients] = len(found) / options.seconds
                 centiles = statistics.quantiles(found, n=100)
                 print(
@@ -127,7 +129,7 @@ def main() -> None:
                 )
     for clients in CLIENTS:
         ratio = rates["clinie serve", clients] / rates["mlflow models serve", clients]
-        print(f"{clients} clients: clinie serves {ratio:.2f} times as many requests a second")
+        print(f"{clients} clients: clinie serves {ratio:.2f} times as many requests per second")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Peak memory and pace of a model of 110M weights on two processes: a copy in each (DDP) or shared out (FSDP).
+"""Peak memory and speed of a model with 110M weights on two processes: replicated (DDP) or sharded (FSDP).
 
 python benchmarks/sharded_memory.py
 """
@@ -32,7 +32,7 @@ WIDE: dict[str, Any] = {
 
 
 def measure(rank: int, port: int, sharded: bool, found: Any) -> None:
-    """Train one epoch in one of the processes; rank 0 hands in the metrics."""
+    """Train one epoch in one of the processes; rank 0 returns the metrics through ``found``."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", rank=rank, world_size=PROCESSES)
@@ -56,8 +56,8 @@ def measure(rank: int, port: int, sharded: bool, found: Any) -> None:
 
 
 def main() -> None:
-    """Print a row a way."""
-    # Layers come and go: glibc would keep holes of their size, which a GPU's allocator gives back.
+    """Print one row for the replicated and one for the sharded model."""
+    # Without these limits, glibc does not return the memory of temporary layers to the system.
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
     rows = {}
     for sharded in (False, True):
@@ -77,8 +77,8 @@ def main() -> None:
     for sharded, row in rows.items():
         share = row["peak_memory_mb"] / rows[False]["peak_memory_mb"]
         pace = row["tokens_per_second"] / rows[False]["tokens_per_second"]
-        way = "shared out" if sharded else "a copy in each"
-        print(f"{way:<16}{row['peak_memory_mb']:>8,.0f} MiB {share:>6.2f}   pace {pace:.2f}", end="   ")
+        kind = "sharded" if sharded else "replicated"
+        print(f"{kind:<16}{row['peak_memory_mb']:>8,.0f} MiB {share:>6.2f}   speed {pace:.2f}", end="   ")
         print(f"loss {row['train_loss']:.4f}")
 
 

@@ -1,9 +1,9 @@
-"""Tokens a second of clinie_core's training loop and of Hugging Face's Trainer.
+"""Tokens per second of clinie_core's training loop and of Hugging Face's Trainer.
 
-Same model (MiniLM, token classification), same windows of the same synthetic notes, same batch size,
-float32, same optimizer and clipping, one epoch without evaluation. A token is one that is not padding.
-The Trainer runs as its users have it (batches in random order, padded to their longest row) and once
-more with its own grouping by length. The ways take turns; medians are printed.
+Both train MiniLM for token classification for one epoch without evaluation, on the same windows of synthetic notes,
+in float32 and with the same batch size, optimizer and clipping. Padding tokens do not count. The Trainer runs with its
+defaults (random batches, padded to their longest row), and again with its own grouping by length. The loops run in
+alternation; medians are printed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ CONFIG = TrialConfig(
 )
 
 
-def clinie_speed(corpus: Corpus, cache: ModelCache) -> float:
-    """Tokens a second of :func:`clinie_core.training.train.train`."""
+def measure_clinie(corpus: Corpus, cache: ModelCache) -> float:
+    """Return the tokens per second of :func:`clinie_core.training.train.train`."""
     speeds: list[float] = []
 
     def on_epoch(report: EpochReport) -> bool:
@@ -49,8 +49,8 @@ def clinie_speed(corpus: Corpus, cache: ModelCache) -> float:
     return speeds[0]
 
 
-def trainer_speed(examples: list[Example], labels: int, cache: ModelCache, *, by_length: bool) -> float:
-    """Tokens a second of Hugging Face's Trainer."""
+def measure_trainer(examples: list[Example], labels: int, cache: ModelCache, *, by_length: bool) -> float:
+    """Return the tokens per second of Hugging Face's Trainer."""
     from transformers import (
         AutoModelForTokenClassification,
         DataCollatorForTokenClassification,
@@ -91,9 +91,9 @@ def trainer_speed(examples: list[Example], labels: int, cache: ModelCache, *, by
             train_dataset=[row(e) for e in examples],
             data_collator=DataCollatorForTokenClassification(cache.tokenizer(CONFIG)),
         )
-        began = time.perf_counter()
+        started = time.perf_counter()
         trainer.train()
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started
     return sum(len(e.input_ids) for e in examples) / seconds
 
 
@@ -108,11 +108,11 @@ def main() -> None:
     examples = [example for document in encoded for example in document.examples]
     speeds: dict[str, list[float]] = {"clinie": [], "trainer": [], "trainer_by_length": []}
     for _ in range(ROUNDS):
-        speeds["clinie"].append(clinie_speed(corpus, cache))
-        speeds["trainer"].append(trainer_speed(examples, len(labels), cache, by_length=False))
-        speeds["trainer_by_length"].append(trainer_speed(examples, len(labels), cache, by_length=True))
+        speeds["clinie"].append(measure_clinie(corpus, cache))
+        speeds["trainer"].append(measure_trainer(examples, len(labels), cache, by_length=False))
+        speeds["trainer_by_length"].append(measure_trainer(examples, len(labels), cache, by_length=True))
     medians = {name: statistics.median(values) for name, values in speeds.items()}
-    print(f"{'way':<20}{'tokens/s':>10}{'lowest':>10}{'highest':>10}")
+    print(f"{'loop':<20}{'tokens/s':>10}{'lowest':>10}{'highest':>10}")
     for name, values in speeds.items():
         print(f"{name:<20}{medians[name]:>10.0f}{min(values):>10.0f}{max(values):>10.0f}")
     print(

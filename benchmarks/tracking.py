@@ -1,4 +1,4 @@
-"""What a trial costs to record when a study has thousands: time a trial, and time to list the best 50.
+"""Cost of recording trials in MLflow when a study has thousands: time per trial, time to list the best 50.
 
 python benchmarks/tracking.py [--trials 5000]
 """
@@ -25,7 +25,7 @@ BLOCK = 500
 
 
 def main() -> None:
-    """Record trials without checkpoints and print what each block of them cost."""
+    """Record trials without checkpoints and print the time per trial of each block."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=5000)
     options = parser.parse_args()
@@ -62,7 +62,9 @@ def main() -> None:
             seconds.append(time.perf_counter() - started)
             if (number + 1) % BLOCK == 0:
                 median = statistics.median(seconds[-BLOCK:])
-                print(f"trials {number + 2 - BLOCK:>5} to {number + 1:>5}: {median * 1000:6.1f} ms a trial", flush=True)
+                print(
+                    f"trials {number + 2 - BLOCK:>5} to {number + 1:>5}: {median * 1000:6.1f} ms per trial", flush=True
+                )
         experiment = client.get_experiment_by_name("many").experiment_id
         started = time.perf_counter()
         best = client.search_runs(

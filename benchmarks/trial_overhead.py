@@ -1,11 +1,10 @@
-"""Seconds of overhead a trial: one TorchTrainer a trial, clinie's warm pool, a plain reused Tune actor.
+"""Overhead per trial of three methods: one TorchTrainer per trial, clinie's worker pool, a reused Tune actor.
 
-Each way runs trials that train nothing, one at a time, first with an empty loop, then with torch,
-transformers and peft imported and a LoRA model on MiniLM built in every trial. The overhead is the
-median time from one trial's end to the next one's. The pool's figure holds all that a trial has in a
-real search but MLflow: Optuna is asked, the ledger is written, Tune decides. The reused actor is
-measured twice: as a search by Ray's OptunaSearch over a journal with Tune's own result files, and
-bare, where random numbers are drawn and nothing is kept.
+Each method runs trials without training, one at a time: first with an empty loop, then with torch, transformers and
+peft imported and a LoRA model on MiniLM built in every trial. The overhead is the median time between the ends of two
+consecutive trials. The pool includes everything of a real search except MLflow: Optuna's draws, the ledger and Tune's
+decisions. The reused actor is measured twice: with Ray's OptunaSearch, a journal and Tune's result files, and bare,
+with random parameters and without any files.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ MINILM_LINEARS = ("query", "key", "value", "dense")
 
 
 def load_minilm() -> Any:
-    """What every trial of the alternatives does to have a model: load MiniLM and add LoRA."""
+    """Load MiniLM and add LoRA, as every trial of the alternatives does."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModel
 
@@ -43,8 +42,8 @@ def load_minilm() -> Any:
         return get_peft_model(AutoModel.from_pretrained(place), config)
 
 
-def tune_callback(ends: list[float]) -> Any:
-    """A callback that keeps when each trial ended."""
+def make_callback(ends: list[float]) -> Any:
+    """Return a callback that appends the time of each trial's end to ``ends``."""
     from ray.tune import Callback
 
     class Ends(Callback):
@@ -58,7 +57,7 @@ def tune_callback(ends: list[float]) -> Any:
 
 
 def run_tuner(trainable: Any, trials: int, folder: Path, *, reuse: bool = False, bare: bool = False) -> list[float]:
-    """Run a trainable by plain Tune, one trial at a time; when each ended."""
+    """Run a trainable with plain Tune, one trial at a time, and return the times of the ends."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
     from ray import tune
@@ -79,13 +78,13 @@ def run_tuner(trainable: Any, trials: int, folder: Path, *, reuse: bool = False,
             max_concurrent_trials=1,
             reuse_actors=reuse,
         ),
-        run_config=tune.RunConfig(storage_path=str(folder), callbacks=[tune_callback(ends)], verbose=0),
+        run_config=tune.RunConfig(storage_path=str(folder), callbacks=[make_callback(ends)], verbose=0),
     ).fit()
     return ends
 
 
-def trainer_per_trial(loaded: bool, folder: Path) -> list[float]:
-    """(a) The documented way: each Tune trial starts a TorchTrainer of its own."""
+def run_trainer_per_trial(loaded: bool, folder: Path) -> list[float]:
+    """Run trials in the documented way: each Tune trial starts its own TorchTrainer."""
 
     def train_loop(config: dict[str, Any]) -> None:
         import ray.train
@@ -110,15 +109,15 @@ def trainer_per_trial(loaded: bool, folder: Path) -> list[float]:
     return run_tuner(trial, TRAINER_TRIALS, folder)
 
 
-def warm_pool(loaded: bool, folder: Path) -> list[float]:
-    """(b) clinie."""
+def run_pool(loaded: bool, folder: Path) -> list[float]:
+    """Run trials on clinie's worker pool."""
     ends = EndTimes()
     run_pool_trials(folder, WARM_TRIALS, make_loaded_program if loaded else make_empty_program, ends)
     return ends.times
 
 
-def reused_actor(loaded: bool, folder: Path, *, bare: bool = False) -> list[float]:
-    """(c) A plain Tune trainable whose process is reused: one process a trial, no Ray Train."""
+def run_reused_actor(loaded: bool, folder: Path, *, bare: bool = False) -> list[float]:
+    """Run a plain Tune trainable in a reused process: one process per trial, without Ray Train."""
     from ray.tune import Trainable
 
     class Plain(Trainable):
@@ -134,17 +133,17 @@ def reused_actor(loaded: bool, folder: Path, *, bare: bool = False) -> list[floa
             return {"score": 0.5, "done": True}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
-            """Nothing to keep."""
+            """Save nothing."""
 
     return run_tuner(Plain, WARM_TRIALS, folder, reuse=True, bare=bare)
 
 
-def bare_actor(loaded: bool, folder: Path) -> list[float]:
-    """(c) without a search algorithm and without result files."""
-    return reused_actor(loaded, folder, bare=True)
+def run_bare_actor(loaded: bool, folder: Path) -> list[float]:
+    """Run the reused actor without a search algorithm and without result files."""
+    return run_reused_actor(loaded, folder, bare=True)
 
 
-WAYS = {"trainer": trainer_per_trial, "pool": warm_pool, "reused": reused_actor, "bare": bare_actor}
+METHODS = {"trainer": run_trainer_per_trial, "pool": run_pool, "reused": run_reused_actor, "bare": run_bare_actor}
 
 
 def main() -> None:
@@ -152,18 +151,18 @@ def main() -> None:
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch, ray_session(Path(scratch), cpus=2):
         for loaded in (False, True):
-            for name, way in WAYS.items():
+            for name, method in METHODS.items():
                 folder = Path(scratch) / f"{name}-{loaded}"
                 folder.mkdir()
-                began = time.perf_counter()
-                ends = way(loaded, folder)
+                started = time.perf_counter()
+                ends = method(loaded, folder)
                 gaps = [b - a for a, b in itertools.pairwise(ends)]
                 rows[f"{name}_{'loaded' if loaded else 'empty'}"] = {
-                    "first": ends[0] - began,
+                    "first": ends[0] - started,
                     "median": statistics.median(gaps),
                     "worst": max(gaps),
                 }
-    print(f"{'way':<18}{'first s':>10}{'median s':>10}{'worst s':>10}")
+    print(f"{'method':<18}{'first s':>10}{'median s':>10}{'worst s':>10}")
     for key, row in rows.items():
         print(f"{key:<18}{row['first']:>10.2f}{row['median']:>10.3f}{row['worst']:>10.3f}")
     ratios = {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The main job from an empty folder: notes, a search, a promotion, a prediction. `make demo` runs it.
+# The whole workflow from an empty folder: synthetic notes, search, promotion, prediction. `make demo` runs it.
 set -eu
 clinie=$1
 home=$2
@@ -9,7 +9,7 @@ study=quickstart
 if [ ! -d "$corpus" ]; then
     "$clinie" data synth "$corpus" --documents 240
 fi
-# A demo that was stopped goes on; one that is done is shown again.
+# An interrupted demo resumes; a finished one shows its results again.
 if "$clinie" status "$study" --home "$home" >/dev/null 2>&1; then
     "$clinie" resume "$study" --home "$home"
 else

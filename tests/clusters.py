@@ -1,4 +1,4 @@
-"""Clusters of several nodes on one machine, each node a `ray start` of its own on loopback, behind a token."""
+"""Ray clusters of several nodes on one machine: one `ray start` per node, on loopback and with a token."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ RAY = Path(sys.executable).with_name("ray")
 
 
 class Cluster:
-    """A head and further nodes.
+    """A Ray cluster: a head and further nodes.
 
     Args:
-        folder: For the token and the nodes' logs.
-        free_port: Finds ports.
-        wait_until: Waits for nodes to join.
-        head_cpus: Cores that the head says it has.
+        folder: Folder for the token and the nodes' logs.
+        free_port: Function that finds an unused port.
+        wait_until: Function that waits for a condition.
+        head_cpus: Number of cores that the head announces.
         variables: Environment variables of all nodes.
     """
 
@@ -43,12 +43,12 @@ class Cluster:
         port, dashboard = free_port(), free_port()
         env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_AUTH_", "RAY_ADDRESS"))} | variables
         env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-        env["PATH"] = f"{RAY.parent}{os.pathsep}{env['PATH']}"  # a job's command is looked for there
+        env["PATH"] = f"{RAY.parent}{os.pathsep}{env['PATH']}"  # Ray searches it for a job's command
         self._node_environment = env
         self.environment = {**env, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-        """What a client needs: Ray's address and the file that holds its token."""
+        """Environment of a client: Ray's address and the file of its token."""
         self.dashboard = f"http://127.0.0.1:{dashboard}"
-        """Where jobs are sent."""
+        """URL to which jobs are submitted."""
         self.nodes: list[subprocess.Popen[bytes]] = []
         head = ["--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
         self._start(head_cpus, *head)
@@ -77,6 +77,6 @@ class Cluster:
         return node
 
     def stop(self) -> None:
-        """End all nodes and what they started, by pid."""
+        """Terminate all nodes and their child processes."""
         for node in reversed(self.nodes):
             end_with_children(node)

@@ -1,13 +1,13 @@
-"""What the tests share: a tiny backbone, a small synthetic corpus on disk, a local Ray."""
+"""Fixtures of all tests: a tiny backbone, a small synthetic corpus on disk, servers, a local Ray."""
 
 from __future__ import annotations
 
 import os
 
-# Models of the tests are tiny: threads that wait for each other cost more than they bring. Torch reads it once.
+# The models are tiny, so several threads are slower than one. Torch reads the variable when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import search.cluster.environment  # noqa: F401  # before Ray, which reads it when it is imported
+import search.cluster.environment  # noqa: F401  # before Ray, which reads the environment on import
 
 # isort: split
 import random
@@ -83,7 +83,7 @@ def make_config(tiny_backbone: BackboneSource) -> Callable[..., TrialConfig]:
 
 @pytest.fixture
 def space_content(corpus_folder: Path) -> dict[str, Any]:
-    """A small valid space; tests change what they are about."""
+    """A small valid space, which tests modify."""
     return {
         "version": 1,
         "study": "small",
@@ -121,7 +121,7 @@ def write_space(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
 
 @pytest.fixture(scope="session")
 def clinie() -> RunClinie:
-    """Runs the command line in a process of its own, as a user does."""
+    """Function that runs the command line in a separate process."""
 
     def run(*arguments: str | Path, input_text: str = "", timeout: float = 900, **env: str) -> Any:
         return subprocess.run(
@@ -147,7 +147,10 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """Finds a port for a server, below those that the system hands out: Ray's processes take many of these."""
+    """Function that finds an unused port for a server.
+
+    The port is below the range of ephemeral ports, because Ray's processes use many of these.
+    """
 
     def find() -> int:
         while True:
@@ -161,12 +164,12 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[[Callable[[], bool]], None]:
-    """Waits for a condition, at most ten minutes: machines differ, and this ends only what hangs."""
+    """Function that waits for a condition, at most ten minutes, which only a test that hangs exceeds."""
 
     def wait(condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 600
         while not condition():
-            assert time.monotonic() < deadline, "the condition did not come true"
+            assert time.monotonic() < deadline, "the condition did not become true within ten minutes"
             time.sleep(0.2)
 
     return wait
@@ -185,11 +188,11 @@ def mlflow_server(
 
 @pytest.fixture(scope="session")
 def postgres(free_port: Callable[[], int]) -> Iterator[PostgresServer]:
-    """Starts by initdb and pg_ctl from /usr/lib/postgresql, as the user postgres where the tests run as root."""
+    """A PostgreSQL server, started with initdb and pg_ctl from /usr/lib/postgresql; as user postgres if run by root."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="clinie-postgres-"))  # pytest's own folders are closed to other users
+    folder = Path(tempfile.mkdtemp(prefix="clinie-postgres-"))  # other users have no access to pytest's folders
     server = PostgresServer(programs[-1].parent, folder, free_port(), "pg-Secret-4711")
     server.initialize()
     server.start()
@@ -200,7 +203,7 @@ def postgres(free_port: Callable[[], int]) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a disk of a size such as ``64k``; needs the right to mount."""
+    """Function that mounts a disk of a size such as ``64k``; skips the test without the permission to mount."""
     folder = tmp_path / "small"
 
     def mount(size: str) -> Path:
@@ -213,4 +216,4 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     yield mount
     if folder.is_mount():
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # this process may have a database open there
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # this process may have open files there

@@ -1,4 +1,4 @@
-"""Ending what a test has started: a process and every process that it started in turn, by pid."""
+"""Termination of a process and all its descendants, by pid."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import psutil
 def end_with_children(
     process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM, *, patience: float = 20
 ) -> list[psutil.Process]:
-    """Signal a process, wait until it and what it has started are gone, and kill what is not.
+    """Signal a process, wait until it and its descendants have ended, and kill those that have not.
 
     Args:
-        process: May have ended already; then nothing is known of what it has started.
-        how: What the process itself gets. After SIGKILL its children are killed at once: nobody else tells them.
-        patience: Seconds until what is left is killed.
+        process: A running process. If it has ended, its descendants are unknown and are not terminated.
+        how: Signal to the process. After SIGKILL its descendants are killed immediately.
+        patience: Seconds before the remaining processes are killed.
 
     Returns:
-        What had to be killed because it did not end by itself.
+        The processes that had to be killed.
     """
     if process.poll() is not None:
         return []
@@ -28,10 +28,10 @@ def end_with_children(
     family = [first, *first.children(recursive=True)]
     process.send_signal(how)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(patience)  # by its parent, which alone learns how it ended
+        process.wait(patience)  # only a parent receives the exit status
     _, left = psutil.wait_procs(family, timeout=0 if how is signal.SIGKILL else patience)
     for one in left:
-        with suppress(psutil.NoSuchProcess):  # it may end between the look and the signal
+        with suppress(psutil.NoSuchProcess):  # it may end before the signal
             one.kill()
     psutil.wait_procs(left)
     process.wait()

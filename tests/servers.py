@@ -1,4 +1,4 @@
-"""Real servers on loopback that can go away and come back: MLflow's, and PostgreSQL of Debian's package."""
+"""Real servers on loopback that tests can stop and restart: MLflow's, and PostgreSQL of Debian's package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.processes import end_with_children
 
 
 class MlflowServer:
-    """A tracking server on loopback over a database of its own."""
+    """An MLflow tracking server on loopback with its own database."""
 
     def __init__(self, folder: Path, port: int, wait_until: Callable[[Callable[[], bool]], None]) -> None:
         self._folder = folder
@@ -44,14 +44,14 @@ class MlflowServer:
             return False
 
     def kill(self) -> None:
-        """End it at once, as a crash does: the server and the processes that it started."""
+        """Kill the server and its child processes, as a crash does."""
         if self._process is not None:
             end_with_children(self._process, signal.SIGKILL)
         self._process = None
 
 
 class PostgresServer:
-    """A PostgreSQL of Debian's package on loopback, with a database of its own; it can go away and come back."""
+    """A PostgreSQL server of Debian's package on loopback, with its own data folder."""
 
     def __init__(self, programs: Path, folder: Path, port: int, password: str) -> None:
         self.programs = programs
@@ -64,7 +64,7 @@ class PostgresServer:
 
     def _run(self, *command: str | Path) -> None:
         words = [str(self.programs / str(command[0])), *map(str, command[1:])]
-        # Its programs refuse to run as root.
+        # PostgreSQL's programs refuse to run as root.
         words = ["runuser", "-u", "postgres", "--", *words] if os.getuid() == 0 else words
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL, cwd=self._folder)
 

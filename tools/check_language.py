@@ -70,7 +70,7 @@ PHRASES: dict[str, str] = {
     r"rooms?": "package, space, memory",
     r"house": "layout",
     r"world": "context, distributed context",
-    r"life|lives": "generation, lifetime",
+    r"life": "generation, lifetime",
     r"bookkeep(er|ers|ing)": "checkpoint manager",
     r"footprints?": "memory estimate",
     r"(is|are|was|were|be|been) told": "is notified, receives",

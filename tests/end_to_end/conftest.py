@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: one searched and promoted home folder."""
+"""Fixtures of the end-to-end tests: one home folder with a finished and promoted study."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPACE: dict[str, Any] = {
     "study": "small",
     "budget": {"trials": 4, "epochs": 3},
     "algorithm": {
-        "scheduler": "none",  # which trials are stopped depends on who reports first
+        "scheduler": "none",  # the trials that a scheduler stops depend on the order of the reports
         "startup_trials": 2,
         "points_to_evaluate": [{"finetuning": "full"}, {"finetuning": "lora"}, {"finetuning": "ia3"}],
     },
@@ -46,7 +46,7 @@ SPACE: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def write_main_space(corpus_folder: Path, tiny_backbone: BackboneSource) -> WriteMainSpace:
-    """Writes the space of the main job into a folder, some of its blocks changed."""
+    """Function that writes the space of the main workflow into a folder, with some blocks replaced."""
     backbones = {**SPACE["backbones"], "tiny": {"scratch": dict(tiny_backbone.scratch or {})}}
 
     def write(folder: Path, **changes: Any) -> Path:
@@ -70,7 +70,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, write_main_space: WriteMainSp
 
 @pytest.fixture(scope="session")
 def promoted(home: Path, clinie: RunClinie) -> dict[str, Any]:
-    """What the promotion of that study said."""
+    """JSON output of the promotion of that study."""
     done = clinie("promote", "small", "--name", "tiny-model", "--home", home, "--json")
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""The main job as a user does it: search, look, promote, predict, evaluate, each from the command line."""
+"""The main workflow on the command line: search, status, promote, predict, evaluate."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_outcome_names_every_trial_and_the_best(home: Path) -> None:
     assert {t["number"] for t in outcome["trials"] if t["checkpoint"]} == {t["number"] for t in complete}
 
 
-def test_mlflow_has_one_parent_and_one_child_a_trial(home: Path) -> None:
+def test_mlflow_has_a_parent_run_and_one_child_run_per_trial(home: Path) -> None:
     outcome = json.loads((home.parent / "outcome.json").read_text())
     client = MlflowClient(Home.open(home).tracking_uri)
     experiment = client.get_experiment_by_name("small")
@@ -57,7 +57,7 @@ def test_mlflow_has_one_parent_and_one_child_a_trial(home: Path) -> None:
         for metric in ("train_loss", "peak_memory_mb", "trainable_parameters", "seconds"):
             assert run.data.metrics[metric] > 0
         assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["document_counts.json"]
-        if trial["state"] == "pruned":  # its weights are not worth their place
+        if trial["state"] == "pruned":  # the weights of pruned trials are not stored
             assert run.outputs is None or not run.outputs.model_outputs
             continue
         (output,) = run.outputs.model_outputs
@@ -85,7 +85,7 @@ def test_an_adapter_checkpoint_is_small(home: Path) -> None:
     assert all(size[adapter] < size["full"] / 2 for adapter in adapters)
 
 
-def test_no_training_files_are_left_behind(home: Path) -> None:
+def test_training_files_are_removed(home: Path) -> None:
     assert list((home / "studies" / "small" / "trials").iterdir()) == []
 
 
@@ -98,9 +98,7 @@ def test_status_reads_the_ledger(home: Path, clinie: RunClinie) -> None:
     assert json.loads(clinie("status", "--home", home, "--json").stdout)["studies"][0]["study"] == "small"
 
 
-def test_a_study_of_that_name_is_not_begun_again(
-    home: Path, clinie: RunClinie, write_main_space: WriteMainSpace
-) -> None:
+def test_a_study_name_can_be_used_only_once(home: Path, clinie: RunClinie, write_main_space: WriteMainSpace) -> None:
     space = write_main_space(home.parent)
     for override in ("budget.trials=4", "budget.trials=9"):
         done = clinie("search", space, override, "--home", home)
@@ -156,7 +154,9 @@ def test_the_registered_model_runs_without_the_search(home: Path, corpus_folder:
     predicted = [d["concepts"] for d in json.loads(shown.stdout)["documents"]]
     assert json.loads(fresh.stdout) == predicted
     assert sum(map(len, predicted)) > 0
-    assert fresh.stderr.count("[string (required)]") == 2  # the signature: texts in, JSON out
+    assert (
+        fresh.stderr.count("[string (required)]") == 2
+    )  # the signature: one text per input row, one JSON object per output row
 
 
 @pytest.mark.usefixtures("promoted")
@@ -186,25 +186,25 @@ def test_evaluation_agrees_with_promotion(
     assert low <= scores["strict_f1"] <= high
 
 
-def test_an_unknown_model_is_one_line(home: Path, clinie: RunClinie) -> None:
-    done = clinie("predict", "-", "--model", "nobody@champion", "--home", home, input_text="x")
+def test_an_unknown_model_results_in_a_one_line_error(home: Path, clinie: RunClinie) -> None:
+    done = clinie("predict", "-", "--model", "missing@champion", "--home", home, input_text="x")
     assert done.returncode == 2
-    assert "no model 'nobody@champion' in the registry" in done.stderr
+    assert "no model 'missing@champion' in the registry" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_no_text_of_the_corpus_is_anywhere_in_the_home(
+def test_no_file_of_the_home_contains_text_of_the_corpus(
     home: Path, corpus_folder: Path, promoted: dict[str, Any]
 ) -> None:
     assert promoted["version"]
     texts = [f.read_text() for f in corpus_folder.rglob("*.txt")]
     phrases = {text[at : at + 24].encode() for text in texts for at in range(0, len(text) - 24, 60)}
-    # The model's copy of clinie's own sources holds the words that synthetic notes are made of.
+    # The model contains a copy of clinie's sources, and these contain the vocabulary of the synthetic notes.
     written = {f: f.read_bytes() for f in home.rglob("*") if f.is_file() and "code" not in f.parts}
     assert not {f for f, content in written.items() if any(phrase in content for phrase in phrases)}
 
 
-def test_ctrl_c_stops_cleanly_and_resume_goes_on(
+def test_ctrl_c_stops_cleanly_and_resume_continues(
     tmp_path: Path,
     write_main_space: WriteMainSpace,
     clinie: RunClinie,
@@ -216,14 +216,14 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
     program = [str(Path(sys.executable).with_name("clinie")), *command]
     search = subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
 
-    def under_way() -> bool:
+    def has_reported() -> bool:
         assert search.poll() is None, search.communicate()
         if not (home / "ledger.journal").exists():
             return False
         names = list_study_names(Home.open(home))
         return bool(names) and any(r.epochs for r in Ledger.open(open_storage(Home.open(home)), "small").records())
 
-    wait_until(under_way)
+    wait_until(has_reported)
     search.send_signal(signal.SIGINT)
     _, messages = search.communicate(timeout=600)
     assert search.returncode == 1
@@ -249,11 +249,11 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(
 
 
 @pytest.mark.slow
-def test_a_search_whose_every_trial_fails_says_why(
+def test_a_search_reports_the_reason_if_all_trials_fail(
     tmp_path: Path, write_main_space: WriteMainSpace, clinie: RunClinie
 ) -> None:
     space = write_main_space(tmp_path, budget={"trials": 2, "epochs": 2})
-    # Three heads do not share 32 units: transformers says so when it builds the model, and no check before that.
+    # 32 units are not divisible by three heads. No check finds this before transformers builds the model.
     broken = ["space.backbone=tiny", "backbones.tiny.scratch.num_attention_heads=3", "space.batch_size=8"]
     done = clinie("search", space, *broken, "--home", tmp_path / "home")
     assert done.returncode == 1
@@ -269,7 +269,7 @@ def test_a_search_whose_every_trial_fails_says_why(
 
 
 @pytest.mark.slow
-def test_two_processes_a_trial(tmp_path: Path, write_main_space: WriteMainSpace, clinie: RunClinie) -> None:
+def test_two_processes_per_trial(tmp_path: Path, write_main_space: WriteMainSpace, clinie: RunClinie) -> None:
     space = write_main_space(tmp_path, budget={"trials": 2, "epochs": 2})
     done = clinie(
         "search", space, "space.backbone=tiny", "resources.workers_per_trial=2", "--home", tmp_path / "home", "--json"

@@ -1,4 +1,4 @@
-"""What the service tests share: a real MLflow server that can go away and come back."""
+"""Fixtures of the service tests: a trained checkpoint and an S3 server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clinie_core.training.train import EpochReport, train
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus, tiny_backbone: Any) -> tuple[Path, list[Any]]:
-    """A checkpoint, and the configuration and reports that led to it."""
+    """A checkpoint, with its configuration and the reports of its epochs."""
     folder = tmp_path_factory.mktemp("trained")
     config = TrialConfig(
         backbone=tiny_backbone,
@@ -43,7 +43,7 @@ def s3(
     wait_until: Callable[[Callable[[], bool]], None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, str]]:
-    """The environment that leads to a server of S3, moto's, with a bucket ``notes``."""
+    """Environment variables for moto's S3 server, which has a bucket ``notes``."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
