@@ -22,6 +22,7 @@ from clinie_core.data.bio_tagging import bio_labels
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus, Document
 from clinie_core.formulations import build_components
+from clinie_core.formulations.formulation import Prediction
 from clinie_core.heads import LanguageHead, LinearHead
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.model_cache import build_input_context
@@ -87,7 +88,7 @@ def measure_generation(name: str, corpus: Corpus, documents: tuple[Document, ...
                 pad_token_id=head.eos_id,
             )
             outputs.append(out[0, ids.shape[1] :].numpy())
-        alone.append(formulation_.read(Document(document.id, document.text), encoded, outputs, head, context))
+        alone.append(formulation_.decode(Prediction(Document(document.id, document.text), encoded, outputs, context)))
     theirs = time.perf_counter() - started
     same = sum(a.concepts == b.concepts for a, b in zip(together, alone, strict=True))
     pace, other = len(documents) / ours, len(documents) / theirs

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from clinie_core.encoding.examples import Example
+from clinie_core.encoding.examples import DecodingConstraint, Example
 
 __all__ = ["IGNORED", "Batch", "collate"]
 
@@ -30,7 +29,7 @@ class Batch:
         lengths: How many positions each row has.
         targets: ``[batch, positions]`` or ``[batch, 1]``, padded with ``IGNORED``; None when predicting.
         spans: ``[spans, 4]``: row, label, first and last position of each gold span.
-        grammars: What each row's answer may be, where that is constrained.
+        constraints: Restriction of each row's generated answer; empty for free generation.
     """
 
     component: str
@@ -41,7 +40,7 @@ class Batch:
     lengths: tuple[int, ...]
     targets: Tensor | None
     spans: Tensor
-    grammars: tuple[Any, ...] = ()
+    constraints: tuple[DecodingConstraint, ...] = ()
 
     def position_mask(self) -> Tensor:
         """True at real positions, ``[batch, positions]``."""
@@ -94,8 +93,10 @@ def collate(
     ids, mask, positions, spans = tensors
     segments, gold = optional
     lengths = tuple(len(e.positions) for e in examples)
-    grammars = tuple(e.grammar for e in examples) if all(e.grammar is not None for e in examples) else ()
-    return Batch(component, ids, mask, segments, positions, lengths, gold, spans, grammars)
+    constraints = tuple(e.constraint for e in examples if e.constraint is not None)
+    if len(constraints) < len(examples):
+        constraints = ()
+    return Batch(component, ids, mask, segments, positions, lengths, gold, spans, constraints)
 
 
 def _segments(example: Example) -> list[int]:

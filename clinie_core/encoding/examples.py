@@ -1,11 +1,24 @@
-"""What a formulation makes of a document: rows of token numbers, where to read, and what should stand there."""
+"""Model inputs of a document: token ids, positions that the head reads, and targets."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
-__all__ = ["EncodedDocument", "Example"]
+__all__ = ["DecodingConstraint", "EncodedDocument", "Example"]
+
+State_co = TypeVar("State_co", covariant=True)
+
+
+class DecodingConstraint(Protocol):
+    """Restriction of a generated answer, at one point of the answer."""
+
+    def next_tokens(self) -> tuple[Sequence[int], bool]:
+        """Return the ids of the tokens that may follow, and whether the answer may end here."""
+
+    def advance(self, token: int) -> DecodingConstraint:
+        """Return the constraint after one more token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,14 +26,13 @@ class Example:
     """One row of a batch.
 
     Args:
-        input_ids: Token numbers with special tokens.
+        input_ids: Token ids, special tokens included.
         positions: Indexes into ``input_ids`` at which the head reads hidden states.
-        targets: A label or token number for each position, or one for all of them; empty when
-            predicting and for heads that read spans.
-        spans: Gold spans as (label, first position, last position), the positions by their place in
-            ``positions``.
+        targets: A label or token id for each position, or one for all of them; empty for prediction and for
+            heads that read spans.
+        spans: Gold spans as (label, first, last); first and last are indexes into ``positions``.
         second_segment: Index into ``input_ids`` at which the second segment begins; 0 for one segment.
-        grammar: What an answer may be (:class:`clinie_core.templates.constrained_decoding.Grammar`); None for anything.
+        constraint: Restriction of the generated answer; None for free generation.
     """
 
     input_ids: tuple[int, ...]
@@ -28,17 +40,22 @@ class Example:
     targets: tuple[int, ...] = ()
     spans: tuple[tuple[int, int, int], ...] = ()
     second_segment: int = 0
-    grammar: Any = None
+    constraint: DecodingConstraint | None = None
 
     @property
     def loss_terms(self) -> int:
-        """By how many decisions its loss is a sum."""
+        """Number of terms whose sum is the example's loss."""
         return len(self.targets) or len(self.positions)
 
 
 @dataclass(frozen=True)
-class EncodedDocument:
-    """A document's examples and what its formulation needs to read the output back."""
+class EncodedDocument(Generic[State_co]):
+    """A document's examples, and the state that its formulation needs to decode the outputs.
+
+    Args:
+        examples: Model inputs, in order.
+        state: Private to the formulation that encoded the document.
+    """
 
     examples: tuple[Example, ...]
-    state: Any = None
+    state: State_co

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMULATIONS", "build_components"]
 
-FORMULATIONS: Registry[type[Formulation]] = Registry(
+FORMULATIONS: Registry[type[Formulation[object]]] = Registry(
     "formulation",
     {
         "token_classification": "clinie_core.formulations.token_classification:TokenClassification",
@@ -25,18 +25,18 @@ FORMULATIONS: Registry[type[Formulation]] = Registry(
 )
 
 
-def build_components(config: TrialConfig) -> dict[str, Formulation]:
-    """A configuration's formulations, their parameters validated, in the order in which they predict.
+def build_components(config: TrialConfig) -> dict[str, Formulation[object]]:
+    """Build a configuration's formulations and validate their parameters.
 
     Returns:
-        By component: ``concepts``, ``relations``, both where ``joint`` has two formulations or one that asks
-        for each apart, or ``joint`` where one does it all at once.
+        Formulations by component, in the order in which they predict. The components are ``concepts``,
+        ``relations``, or both; ``joint`` if one formulation predicts concepts and relations at once.
     """
 
-    def made(part: ComponentChoice) -> Formulation:
+    def build(part: ComponentChoice) -> Formulation[object]:
         return FORMULATIONS.load(part.name).model_validate(part.parameters)
 
     if config.relation_formulation is not None:
-        return {"concepts": made(config.formulation), "relations": made(config.relation_formulation)}
-    formulation = made(config.formulation)
+        return {"concepts": build(config.formulation), "relations": build(config.relation_formulation)}
+    formulation = build(config.formulation)
     return dict.fromkeys(formulation.components(config.task), formulation)

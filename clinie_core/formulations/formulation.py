@@ -1,8 +1,7 @@
-"""What every formulation does: encode documents, build a task head, read its output.
+"""Base class of formulations: encode documents, build a task head, decode its outputs.
 
-A formulation is its own parameters: a frozen value without torch at import, so that a space is
-validated in a blink. Its torch parts live in :mod:`clinie_core.heads` and are imported when a
-model is built.
+A formulation is a frozen value that holds its own parameters. Its module does not import torch, so a search
+space is validated quickly; :mod:`clinie_core.heads` is imported when a model is built.
 """
 
 from __future__ import annotations
@@ -11,21 +10,23 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from clinie_core.config import FrozenModel, Task
 from clinie_core.data.document import Document
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
+from clinie_core.encoding.outputs import HeadOutput, TransitionScores
 
 if TYPE_CHECKING:
-    import numpy as np
     from transformers import PreTrainedTokenizerFast
 
     from clinie_core.backbones.facts import Architecture
     from clinie_core.heads import TaskHead
 
-__all__ = ["EncodedDocument", "Example", "Formulation", "InputContext"]
+__all__ = ["EncodedDocument", "Example", "Formulation", "InputContext", "Prediction"]
+
+State = TypeVar("State")
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,31 @@ class InputContext:
         return f"find {', '.join(map(self.schema.in_words, types))}"
 
 
-class Formulation(FrozenModel, ABC):
-    """Base of all formulations; a subclass is one row of ``FORMULATIONS``."""
+@dataclass(frozen=True)
+class Prediction(Generic[State]):
+    """Outputs of a model for one document, before they are decoded.
+
+    Args:
+        document: The document; it has concepts only if relations between them are predicted.
+        encoded: Its encoding without targets.
+        outputs: One array for each example of ``encoded``, in order.
+        context: Settings with which the document was encoded.
+        transition_scores: Learned transition scores of the head; None if it has none.
+    """
+
+    document: Document
+    encoded: EncodedDocument[State]
+    outputs: Sequence[HeadOutput]
+    context: InputContext
+    transition_scores: TransitionScores | None = None
+
+
+class Formulation(FrozenModel, ABC, Generic[State]):
+    """Base class of formulations; every subclass is one row of ``FORMULATIONS``.
+
+    ``State`` is the type of the data that :meth:`encode` passes to :meth:`decode`. Code that works with any
+    formulation treats it as ``object``.
+    """
 
     ranges: ClassVar[dict[str, Any]] = {}
     """Shipped search ranges, as a space writes them, for a space that says ``{}``."""
@@ -85,7 +109,7 @@ class Formulation(FrozenModel, ABC):
     @abstractmethod
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
-    ) -> tuple[EncodedDocument, ...]:
+    ) -> tuple[EncodedDocument[State], ...]:
         """Turn documents into examples, with gold targets or without.
 
         Where relations are sought, the documents' own concepts are taken as given.
@@ -96,26 +120,17 @@ class Formulation(FrozenModel, ABC):
         """Build the task head for hidden states ``[batch, positions, hidden_size]``."""
 
     @abstractmethod
-    def read(
-        self,
-        document: Document,
-        encoded: EncodedDocument,
-        outputs: Sequence[np.ndarray],
-        head: TaskHead,
-        context: InputContext,
-    ) -> Document:
-        """Read the head's outputs, one array an example; the document with what was found in place of its own."""
+    def decode(self, prediction: Prediction[State]) -> Document:
+        """Return the document with the predicted annotations in place of its own."""
 
     def fit_head(self, head: TaskHead, examples: Sequence[Example]) -> None:
         """Take from the training examples what a head has to know beside its weights."""
         return
 
-    def count_answer_faults(
-        self, encoded: EncodedDocument, outputs: Sequence[np.ndarray], context: InputContext
-    ) -> Counter[str]:
-        """Counts of what was wrong with written outputs: ``answers``, ``malformed``, ``mentions``, ``hallucinated``."""
+    def count_answer_faults(self, prediction: Prediction[State]) -> Counter[str]:
+        """Count faults of generated answers: ``answers``, ``malformed``, ``mentions`` and ``hallucinated``."""
         return Counter()
 
-    def diagnostics(self, documents: Sequence[Document], encoded: Sequence[EncodedDocument]) -> dict[str, float]:
+    def diagnostics(self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[State]]) -> dict[str, float]:
         """Further metrics of a split, by name, from its gold documents and their encoding without targets."""
         return {}

@@ -12,16 +12,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from clinie_core.config import Task
 from clinie_core.data.document import Concept, Document, Relation, Span
 from clinie_core.data.schema import Schema, corpus_name
-from clinie_core.encoding.examples import EncodedDocument, Example
+from clinie_core.encoding.examples import DecodingConstraint, EncodedDocument, Example
+from clinie_core.encoding.outputs import HeadOutput
 from clinie_core.encoding.sentences import sentence_starts
 from clinie_core.encoding.windows import token_ids
 from clinie_core.errors import fail
-from clinie_core.formulations.formulation import Formulation, InputContext
+from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
 from clinie_core.templates import TEMPLATES
 from clinie_core.templates.grounding import ground
 from clinie_core.templates.template import END, Answer, Mention, Source, Template
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from clinie_core.heads import TaskHead
-    from clinie_core.templates.constrained_decoding import Grammar, Vocabulary
+    from clinie_core.templates.constrained_decoding import Vocabulary
+
 __all__ = ["Generation"]
 
 LEAST_CHUNK = 16
@@ -41,7 +41,7 @@ ASKED = {"concepts": "concepts", "relations": "relations between the concepts", 
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
     """A stretch of a document that is asked about at once, with the concepts that the question names."""
 
     start: int
@@ -49,7 +49,7 @@ class _Chunk:
     given: tuple[Concept, ...]
 
 
-class Generation(Formulation):
+class Generation(Formulation[tuple[Chunk, ...]]):
     """Write the annotations as text.
 
     Args:
@@ -92,7 +92,7 @@ class Generation(Formulation):
 
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
-    ) -> tuple[EncodedDocument, ...]:
+    ) -> tuple[EncodedDocument[tuple[Chunk, ...]], ...]:
         """One example a chunk: the question, and in training the answer after it."""
         tokenizer = context.tokenizer
         if tokenizer.eos_token_id is None:
@@ -128,11 +128,11 @@ class Generation(Formulation):
         return tuple(encoded)
 
     @staticmethod
-    def _chunk(document: Document, start: int, end: int, task: Task, words: _Words) -> _Chunk:
+    def _chunk(document: Document, start: int, end: int, task: Task, words: _Words) -> Chunk:
         text = "".join(" " if c.isspace() else c for c in document.text[start:end])
         inside = sorted((c for c in document.concepts if start <= c.start and c.end <= end), key=lambda c: c.extent)
         given = tuple(inside) if task == "relations" else ()
-        return _Chunk(start, Source(text, task, words.types, words.relations, len(given)), given)
+        return Chunk(start, Source(text, task, words.types, words.relations, len(given)), given)
 
     def _prompt_ids(
         self,
@@ -161,14 +161,14 @@ class Generation(Formulation):
         return [*opening, *token_ids(tokenizer, f"{question}\n\nAnswer:\n")]
 
     def _example(
-        self, document: Document, chunk: _Chunk, context: InputContext, words: _Words, *, targets: bool
+        self, document: Document, chunk: Chunk, context: InputContext, words: _Words, *, targets: bool
     ) -> Example:
         tokenizer, source = context.tokenizer, chunk.source
         given = [f"{words.of_type[c.type]}: {_stretch_text(c, chunk)}" for c in chunk.given if c.type in words.of_type]
         prompt = self._prompt_ids(tokenizer, context, words, source, given)
         if not targets:
-            grammar = _grammar(self.template, source, tokenizer) if self.constrained else None
-            return Example(tuple(prompt), (), grammar=grammar)
+            constraint = _constraint(self.template, source, tokenizer) if self.constrained else None
+            return Example(tuple(prompt), (), constraint=constraint)
         written = self._template.write(_answer(document, chunk, words), source)
         answer = [*token_ids(tokenizer, written), int(tokenizer.eos_token_id)]
         positions = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
@@ -188,19 +188,13 @@ class Generation(Formulation):
         longest = max(len(example.targets) for example in examples)
         head.set_budget(int(BUDGET_FACTOR * longest) + BUDGET_SPARE, examples[0].targets[-1])
 
-    def read(
-        self,
-        document: Document,
-        encoded: EncodedDocument,
-        outputs: Sequence[np.ndarray],
-        head: TaskHead,
-        context: InputContext,
-    ) -> Document:
+    def decode(self, prediction: Prediction[tuple[Chunk, ...]]) -> Document:
         """What the answers say, at the places where the text says it."""
+        document, context = prediction.document, prediction.context
         words = _WordsOf(context.schema)(document)
         concepts: list[Concept] = list(document.concepts) if context.task == "relations" else []
         relations: list[Relation] = []
-        for chunk, output in zip(encoded.state, outputs, strict=True):
+        for chunk, output in zip(prediction.encoded.state, prediction.outputs, strict=True):
             answer = self._answered(output, chunk, context)
             numbered: list[Concept | None] = list(chunk.given)
             if context.task != "relations":
@@ -215,17 +209,15 @@ class Generation(Formulation):
                     relations.append(Relation(name, words.relation_of[type_], ends[0].id, ends[1].id))
         return replace(document, concepts=tuple(concepts), relations=tuple(relations))
 
-    def _answered(self, output: np.ndarray, chunk: _Chunk, context: InputContext) -> Answer:
+    def _answered(self, output: HeadOutput, chunk: Chunk, context: InputContext) -> Answer:
         text = context.tokenizer.decode(output, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return self._template.read(text, chunk.source)
 
-    def count_answer_faults(
-        self, encoded: EncodedDocument, outputs: Sequence[np.ndarray], context: InputContext
-    ) -> Counter[str]:
+    def count_answer_faults(self, prediction: Prediction[tuple[Chunk, ...]]) -> Counter[str]:
         """How many answers were malformed, and how many mentions are not in the text."""
         counts: Counter[str] = Counter()
-        for chunk, output in zip(encoded.state, outputs, strict=True):
-            answer = self._answered(output, chunk, context)
+        for chunk, output in zip(prediction.encoded.state, prediction.outputs, strict=True):
+            answer = self._answered(output, chunk, prediction.context)
             counts["answers"] += 1
             counts["malformed"] += answer.malformed
             counts["mentions"] += len(answer.mentions)
@@ -285,11 +277,11 @@ def _chunks(text: str, token_starts: Sequence[int], room: int) -> list[tuple[int
     return [c for c in [*chunks, (begin, len(text))] if text[c[0] : c[1]].strip()]
 
 
-def _stretch_text(concept: Concept, chunk: _Chunk) -> str:
+def _stretch_text(concept: Concept, chunk: Chunk) -> str:
     return chunk.source.text[concept.start - chunk.start : concept.end - chunk.start]
 
 
-def _answer(document: Document, chunk: _Chunk, words: _Words) -> Answer:
+def _answer(document: Document, chunk: Chunk, words: _Words) -> Answer:
     """The gold answer about a chunk."""
     end = chunk.start + len(chunk.source.text)
     inside = [c for c in document.concepts if chunk.start <= c.start and c.end <= end and c.type in words.of_type]
@@ -310,16 +302,16 @@ def _answer(document: Document, chunk: _Chunk, words: _Words) -> Answer:
     return Answer(mentions if task != "relations" else (), relations if task != "concepts" else ())
 
 
-def _placed(type_: str, stretch: tuple[int, int] | None, chunk: _Chunk, number: int) -> Concept | None:
+def _placed(type_: str, stretch: tuple[int, int] | None, chunk: Chunk, number: int) -> Concept | None:
     if stretch is None:
         return None
     return Concept(f"T{number}", type_, (Span(chunk.start + stretch[0], chunk.start + stretch[1]),))
 
 
-def _grammar(template: str, source: Source, tokenizer: PreTrainedTokenizerFast) -> Grammar:
+def _constraint(template: str, source: Source, tokenizer: PreTrainedTokenizerFast) -> DecodingConstraint:
     from clinie_core.templates.constrained_decoding import Grammar
 
-    return Grammar(_vocabulary(tokenizer), partial(TEMPLATES.load(template)().edges, source=source), END)
+    return Grammar(_vocabulary(tokenizer), partial(TEMPLATES.load(template)().edges, source=source), END).constraint()
 
 
 @lru_cache(maxsize=2)

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from clinie_core.config import Task
@@ -26,7 +25,7 @@ from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.encoding.sentences import sentence_number, sentence_starts
 from clinie_core.encoding.windows import Frame, token_ids
-from clinie_core.formulations.formulation import Formulation, InputContext
+from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
 from clinie_core.formulations.negatives import sample_negatives
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ Marks = tuple[list[int], list[int], list[int], list[int]]
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """Two concepts that may be related, and what the relation would join: them, or their entries."""
 
     head: Concept
@@ -50,7 +49,7 @@ class _Candidate:
     of_entries: bool
 
 
-class MarkedPairs(Formulation):
+class MarkedPairs(Formulation[tuple[Candidate, ...]]):
     """Mark two concepts in their context and classify their relation.
 
     Args:
@@ -88,10 +87,10 @@ class MarkedPairs(Formulation):
 
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
-    ) -> tuple[EncodedDocument, ...]:
+    ) -> tuple[EncodedDocument[tuple[Candidate, ...]], ...]:
         """One example a candidate; in training only some of those without a relation."""
         types = context.schema.relation_types
-        rows: list[list[tuple[_Candidate, str | None]]] = []
+        rows: list[list[tuple[Candidate, str | None]]] = []
         for document in documents:
             gold = _gold(document) if targets else {}
             rows.append([(c, gold.get((c.of_entries, c.keys))) for c in self._candidates(document, context.schema)])
@@ -113,7 +112,7 @@ class MarkedPairs(Formulation):
             encoded.append(EncodedDocument(examples, tuple(c for c, _ in kept)))
         return tuple(encoded)
 
-    def _candidates(self, document: Document, schema: Schema) -> Iterator[_Candidate]:
+    def _candidates(self, document: Document, schema: Schema) -> Iterator[Candidate]:
         starts = sentence_starts(document.text)
         sentence = {c.id: sentence_number(starts, c.start) for c in document.concepts}
         legal = {(head, tail) for _, head, tail in schema.links}
@@ -125,14 +124,14 @@ class MarkedPairs(Formulation):
                 last = bisect_right(numbers, sentence[head.id] + self.max_distance)
                 for tail in ordered[first:last]:
                     if head.id != tail.id and (head.type, tail.type) in legal:
-                        yield _Candidate(head, tail, (head.id, tail.id), of_entries=False)
+                        yield Candidate(head, tail, (head.id, tail.id), of_entries=False)
         legal = {(head, tail) for _, head, tail in schema.entity_links}
         if legal:
             yield from self._entry_candidates(document, legal, sentence)
 
     def _entry_candidates(
         self, document: Document, legal: set[Keys], sentence: Mapping[str, int]
-    ) -> Iterator[_Candidate]:
+    ) -> Iterator[Candidate]:
         """Of each two entries the mentions that stand nearest."""
         by_id = {c.id: c for c in document.concepts}
         mentions: defaultdict[str, list[Concept]] = defaultdict(list)
@@ -146,7 +145,7 @@ class MarkedPairs(Formulation):
                     continue
                 head, tail = min(pairs, key=lambda pair: abs(pair[0].start - pair[1].start))
                 if abs(sentence[head.id] - sentence[tail.id]) <= self.max_distance:
-                    yield _Candidate(head, tail, (head_entry, tail_entry), of_entries=True)
+                    yield Candidate(head, tail, (head_entry, tail_entry), of_entries=True)
 
     def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
         """A classifier over ``[batch, 3, hidden_size]``; label 0 stands for no relation."""
@@ -155,32 +154,27 @@ class MarkedPairs(Formulation):
         labels = 1 + len(schema.relation_types)
         return PairHead(hidden_size, labels, self.representation, self.dropout, self.head_layers, self.none_weight)
 
-    def read(
-        self,
-        document: Document,
-        encoded: EncodedDocument,
-        outputs: Sequence[np.ndarray],
-        head: TaskHead,
-        context: InputContext,
-    ) -> Document:
+    def decode(self, prediction: Prediction[tuple[Candidate, ...]]) -> Document:
         """The best label of each candidate among those that its types can have."""
-        schema = context.schema
+        schema = prediction.context.schema
         relations: list[Relation] = []
         entity_relations: list[EntityRelation] = []
-        for candidate, scores in zip(encoded.state, outputs, strict=True):
+        for candidate, scores in zip(prediction.encoded.state, prediction.outputs, strict=True):
             links = schema.entity_links if candidate.of_entries else schema.links
             ends = (candidate.head.type, candidate.tail.type)
             possible = [type_ for type_, *types in links if tuple(types) == ends]
-            best = max(possible, key=lambda type_: scores[1 + schema.relation_types.index(type_)])
+            best = max(possible, key=lambda type_: float(scores[1 + schema.relation_types.index(type_)]))
             if scores[1 + schema.relation_types.index(best)] <= scores[0]:
                 continue
             if candidate.of_entries:
                 entity_relations.append(EntityRelation(f"D{len(entity_relations) + 1}", best, *candidate.keys))
             else:
                 relations.append(Relation(f"R{len(relations) + 1}", best, *candidate.keys))
-        return replace(document, relations=tuple(relations), entity_relations=tuple(entity_relations))
+        return replace(prediction.document, relations=tuple(relations), entity_relations=tuple(entity_relations))
 
-    def diagnostics(self, documents: Sequence[Document], encoded: Sequence[EncodedDocument]) -> dict[str, float]:
+    def diagnostics(
+        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[tuple[Candidate, ...]]]
+    ) -> dict[str, float]:
         """``candidate_recall``: the share of the relations that the candidate rule leaves within reach."""
         reached = total = 0
         for document, item in zip(documents, encoded, strict=True):
@@ -230,7 +224,7 @@ class _Marking:
         return self._known[head, tail]
 
     def example(
-        self, ids: Sequence[int], offsets: Sequence[tuple[int, int]], candidate: _Candidate, targets: tuple[int, ...]
+        self, ids: Sequence[int], offsets: Sequence[tuple[int, int]], candidate: Candidate, targets: tuple[int, ...]
     ) -> Example:
         """The input of one candidate."""
         head, tail = _token_range(offsets, candidate.head), _token_range(offsets, candidate.tail)

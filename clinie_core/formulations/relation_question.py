@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from clinie_core.config import Task
@@ -20,7 +19,7 @@ from clinie_core.data.document import Concept, Document, Relation
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents, unit_range
-from clinie_core.formulations.formulation import Formulation, InputContext
+from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
 from clinie_core.formulations.negatives import sample_negatives
 from clinie_core.formulations.span_pointer import select_spans_in_window
 
@@ -38,15 +37,23 @@ MENTION_TOKENS = 24
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """One question: a head, a relation, and the window that owns the head's first unit."""
+class TailQuery:
+    """One question: the tails of a head and a relation type, in the window that owns the head's first unit."""
 
     head: Concept
     type: str
     window: Window
 
 
-class RelationQuestion(Formulation):
+@dataclass(frozen=True)
+class QuestionedDocument:
+    """A document's tokens, and the questions about it in the order of its examples."""
+
+    tokens: TokenizedDocument
+    queries: tuple[TailQuery, ...]
+
+
+class RelationQuestion(Formulation[QuestionedDocument]):
     """Ask of each concept what it is related to.
 
     Args:
@@ -72,13 +79,13 @@ class RelationQuestion(Formulation):
 
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
-    ) -> tuple[EncodedDocument, ...]:
+    ) -> tuple[EncodedDocument[QuestionedDocument], ...]:
         """One example a head and relation; in training only some of those without an answer."""
         tokenizer = context.tokenizer
         size = context.window_tokens - Frame.paired(tokenizer, ()).size - self._longest_question(context)
         tokenized = tokenize_documents((d.text for d in documents), tokenizer, size=size, overlap=context.overlap)
         parts: list[TokenizedDocument] = []
-        rows: list[list[tuple[_Asked, tuple[tuple[int, int, int], ...]]]] = []  # what was asked, its gold spans
+        rows: list[list[tuple[TailQuery, tuple[tuple[int, int, int], ...]]]] = []  # what was asked, its gold spans
         for document, tokens in zip(documents, tokenized, strict=True):
             tails = _tails(document) if targets else {}
             asked = self._questions(document, tokens, context.schema.for_document(document))
@@ -92,7 +99,7 @@ class RelationQuestion(Formulation):
         encoded = []
         for document, tokens, kept in zip(documents, parts, rows, strict=True):
             examples = tuple(self._example(document, a, spans, context) for a, spans in kept)
-            encoded.append(EncodedDocument(examples, (tokens, tuple(a for a, _ in kept))))
+            encoded.append(EncodedDocument(examples, QuestionedDocument(tokens, tuple(query for query, _ in kept))))
         return tuple(encoded)
 
     def _longest_question(self, context: InputContext) -> int:
@@ -106,7 +113,7 @@ class RelationQuestion(Formulation):
         return opening + MENTION_TOKENS + 2 + max((len(token_ids(context.tokenizer, t)) for t in texts), default=0)
 
     @staticmethod
-    def _questions(document: Document, tokens: TokenizedDocument, schema: Schema) -> list[_Asked]:
+    def _questions(document: Document, tokens: TokenizedDocument, schema: Schema) -> list[TailQuery]:
         asked = []
         for head in document.concepts:
             units = unit_range(tokens.units, head.start, head.end)
@@ -114,11 +121,11 @@ class RelationQuestion(Formulation):
                 continue
             window = next(w for w in tokens.windows if w.owned[0] <= units[0] < w.owned[1])
             types = sorted({type_ for type_, head_type, _ in schema.links if head_type == head.type})
-            asked += [_Asked(head, type_, window) for type_ in types]
+            asked += [TailQuery(head, type_, window) for type_ in types]
         return asked
 
     def _example(
-        self, document: Document, asked: _Asked, spans: tuple[tuple[int, int, int], ...], context: InputContext
+        self, document: Document, asked: TailQuery, spans: tuple[tuple[int, int, int], ...], context: InputContext
     ) -> Example:
         words, tokenizer = context.schema.in_words, context.tokenizer
         mention = tokenizer.decode(token_ids(tokenizer, document.mention(asked.head))[:MENTION_TOKENS])
@@ -137,43 +144,37 @@ class RelationQuestion(Formulation):
 
         return QuestionHead(hidden_size, self.width, self.dropout)
 
-    def read(
-        self,
-        document: Document,
-        encoded: EncodedDocument,
-        outputs: Sequence[np.ndarray],
-        head: TaskHead,
-        context: InputContext,
-    ) -> Document:
+    def decode(self, prediction: Prediction[QuestionedDocument]) -> Document:
         """The concepts that were answered, by the units that they cover."""
-        tokens: TokenizedDocument
-        tokens, asked = encoded.state
+        document, state = prediction.document, prediction.encoded.state
+        links = prediction.context.schema.for_document(document).links
         by_units: dict[tuple[int, int], list[Concept]] = {}
         for concept in document.concepts:
-            units = unit_range(tokens.units, concept.start, concept.end)
+            units = unit_range(state.tokens.units, concept.start, concept.end)
             if units is not None:
                 by_units.setdefault(units, []).append(concept)
         found = set()
-        for question, spans in zip(asked, outputs, strict=True):
-            begin = question.window.first_unit
+        for query, spans in zip(state.queries, prediction.outputs, strict=True):
+            begin = query.window.first_unit
             for _, first, last, _ in spans:
                 for tail in by_units.get((begin + int(first), begin + int(last)), ()):
-                    link = (question.type, question.head.type, tail.type)
-                    if link in context.schema.for_document(document).links and tail.id != question.head.id:
-                        found.add((question.type, question.head.id, tail.id))
+                    link = (query.type, query.head.type, tail.type)
+                    if link in links and tail.id != query.head.id:
+                        found.add((query.type, query.head.id, tail.id))
         relations = tuple(Relation(f"R{i}", *ends) for i, ends in enumerate(sorted(found), start=1))
         return replace(document, relations=relations)
 
-    def diagnostics(self, documents: Sequence[Document], encoded: Sequence[EncodedDocument]) -> dict[str, float]:
+    def diagnostics(
+        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[QuestionedDocument]]
+    ) -> dict[str, float]:
         """``candidate_recall``: the share of the relations whose tail is in the window that is asked about the head."""
         reached = total = 0
         for document, item in zip(documents, encoded, strict=True):
-            tokens, asked = item.state
             tails = _tails(document)
             total += len(document.relations) + len(document.entity_relations)
-            for a in asked:
+            for a in item.state.queries:
                 gold = [(0, tail) for tail in tails.get((a.type, a.head.id), ())]
-                reached += len(select_spans_in_window(a.window, tokens, gold))
+                reached += len(select_spans_in_window(a.window, item.state.tokens, gold))
         return {"candidate_recall": reached / total if total else 1.0}
 
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from clinie_core.data.document import Concept, Document, Span
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
+from clinie_core.encoding.outputs import HeadOutput
 from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, tokenize_documents, unit_range
-from clinie_core.formulations.formulation import Formulation, InputContext
+from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
 
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["SpanPointer", "number_concepts", "remove_overlaps", "select_owned_spans", "select_spans_in_window"]
 
 
-class SpanPointer(Formulation):
+class SpanPointer(Formulation[TokenizedDocument]):
     """Score every span of a window for every type.
 
     Args:
@@ -43,7 +43,7 @@ class SpanPointer(Formulation):
 
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
-    ) -> tuple[EncodedDocument, ...]:
+    ) -> tuple[EncodedDocument[TokenizedDocument], ...]:
         """One example a window, with the gold spans that lie wholly in it."""
         types = context.schema.concept_types
         frame = Frame.of(context.tokenizer, context.prompt)
@@ -76,22 +76,16 @@ class SpanPointer(Formulation):
         row = {"global_pointer": heads.GlobalPointerHead, "biaffine": heads.BiaffineHead}[self.head]
         return row(hidden_size, len(schema.concept_types), self.width, self.dropout)
 
-    def read(
-        self,
-        document: Document,
-        encoded: EncodedDocument,
-        outputs: Sequence[np.ndarray],
-        head: TaskHead,
-        context: InputContext,
-    ) -> Document:
+    def decode(self, prediction: Prediction[TokenizedDocument]) -> Document:
         """The spans above zero, each from the window that owns its first unit."""
-        tokens: TokenizedDocument = encoded.state
+        tokens = prediction.encoded.state
         found = [
             scored
-            for window, spans in zip(tokens.windows, outputs, strict=True)
-            for scored in select_owned_spans(window, tokens, spans, context.schema.concept_types)
+            for window, spans in zip(tokens.windows, prediction.outputs, strict=True)
+            for scored in select_owned_spans(window, tokens, spans, prediction.context.schema.concept_types)
         ]
-        return replace(document, concepts=number_concepts(found if self.overlaps else remove_overlaps(found)))
+        spans = found if self.overlaps else remove_overlaps(found)
+        return replace(prediction.document, concepts=number_concepts(spans))
 
 
 Scored = tuple[float, str, tuple[int, int]]
@@ -111,7 +105,7 @@ def select_spans_in_window(
 
 
 def select_owned_spans(
-    window: Window, tokens: TokenizedDocument, spans: np.ndarray, types: Sequence[str]
+    window: Window, tokens: TokenizedDocument, spans: HeadOutput, types: Sequence[str]
 ) -> Iterator[Scored]:
     """The spans of a head's output whose first unit the window owns, in the document.
 

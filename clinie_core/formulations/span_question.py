@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from clinie_core.data.document import Document
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents
-from clinie_core.formulations.formulation import Formulation, InputContext
+from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
 from clinie_core.formulations.negatives import sample_negatives
 from clinie_core.formulations.span_pointer import (
     number_concepts,
@@ -41,14 +40,22 @@ QUESTIONS = {
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """One question to one window."""
+class SpanQuery:
+    """One question about one window: which mentions of a type are in it."""
 
     window: Window
     type: str
 
 
-class SpanQuestion(Formulation):
+@dataclass(frozen=True)
+class QuestionedDocument:
+    """A document's tokens, and the questions about it in the order of its examples."""
+
+    tokens: TokenizedDocument
+    queries: tuple[SpanQuery, ...]
+
+
+class SpanQuestion(Formulation[QuestionedDocument]):
     """Ask for the mentions of each type.
 
     Args:
@@ -75,7 +82,7 @@ class SpanQuestion(Formulation):
 
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
-    ) -> tuple[EncodedDocument, ...]:
+    ) -> tuple[EncodedDocument[QuestionedDocument], ...]:
         """One example a window and type; in training only some of those without an answer."""
         tokenizer, schema = context.tokenizer, context.schema
         types = schema.concept_types
@@ -90,13 +97,14 @@ class SpanQuestion(Formulation):
         size = context.window_tokens - max((frame.size for frame in frames.values()), default=0)
         tokenized = tokenize_documents((d.text for d in documents), tokenizer, size=size, overlap=context.overlap)
         parts: list[TokenizedDocument] = []
-        rows: list[list[tuple[_Asked, tuple[tuple[int, int, int], ...]]]] = []  # what was asked, its gold spans
+        rows: list[list[tuple[SpanQuery, tuple[tuple[int, int, int], ...]]]] = []  # what was asked, its gold spans
         for document, tokens in zip(documents, tokenized, strict=True):
             asked = []
             for type_ in schema.for_document(document).concept_types:
                 gold = [(0, c) for c in document.concepts if c.type == type_] if targets else []
                 asked += [
-                    (_Asked(window, type_), select_spans_in_window(window, tokens, gold)) for window in tokens.windows
+                    (SpanQuery(window, type_), select_spans_in_window(window, tokens, gold))
+                    for window in tokens.windows
                 ]
             parts.append(tokens)
             rows.append(asked)
@@ -115,7 +123,7 @@ class SpanQuestion(Formulation):
                 )
                 for a, spans in kept
             )
-            encoded.append(EncodedDocument(examples, (tokens, tuple(a for a, _ in kept))))
+            encoded.append(EncodedDocument(examples, QuestionedDocument(tokens, tuple(query for query, _ in kept))))
         return tuple(encoded)
 
     def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
@@ -124,20 +132,14 @@ class SpanQuestion(Formulation):
 
         return QuestionHead(hidden_size, self.width, self.dropout)
 
-    def read(
-        self,
-        document: Document,
-        encoded: EncodedDocument,
-        outputs: Sequence[np.ndarray],
-        head: TaskHead,
-        context: InputContext,
-    ) -> Document:
+    def decode(self, prediction: Prediction[QuestionedDocument]) -> Document:
         """The answers, each from the window that owns its first unit."""
-        tokens: TokenizedDocument
-        tokens, asked = encoded.state
+        state = prediction.encoded.state
         found = [
             scored
-            for question, spans in zip(asked, outputs, strict=True)
-            for scored in select_owned_spans(question.window, tokens, spans, (question.type,))
+            for query, spans in zip(state.queries, prediction.outputs, strict=True)
+            for scored in select_owned_spans(query.window, state.tokens, spans, (query.type,))
         ]
-        return replace(document, concepts=number_concepts(found if self.overlaps else remove_overlaps(found)))
+        return replace(
+            prediction.document, concepts=number_concepts(found if self.overlaps else remove_overlaps(found))
+        )

@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import Field
 
 from clinie_core.data.bio_tagging import bio_labels, decode_concepts, legal_transitions, tag_units, viterbi
-from clinie_core.data.document import Document
+from clinie_core.data.document import Document, Span
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.windows import Frame, Unit, tokenize_documents
-from clinie_core.formulations.formulation import EncodedDocument, Example, Formulation, InputContext
+from clinie_core.formulations.formulation import EncodedDocument, Example, Formulation, InputContext, Prediction
 
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["TokenClassification"]
 
 
-class TokenClassification(Formulation):
+class TokenClassification(Formulation[tuple[Span, ...]]):
     """Label every unit of the text.
 
     Args:
@@ -43,7 +43,7 @@ class TokenClassification(Formulation):
 
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
-    ) -> tuple[EncodedDocument, ...]:
+    ) -> tuple[EncodedDocument[tuple[Span, ...]], ...]:
         """One example a window, with the labels of the units that the window owns."""
         labels = bio_labels(context.schema.concept_types)
         frame = Frame.of(context.tokenizer, context.prompt)
@@ -73,22 +73,16 @@ class TokenClassification(Formulation):
         row = {"linear": heads.LinearHead, "crf": heads.CrfHead}[self.head]
         return row(hidden_size, bio_labels(schema.concept_types), self.dropout, self.head_layers)
 
-    def read(
-        self,
-        document: Document,
-        encoded: EncodedDocument,
-        outputs: Sequence[np.ndarray],
-        head: TaskHead,
-        context: InputContext,
-    ) -> Document:
+    def decode(self, prediction: Prediction[tuple[Span, ...]]) -> Document:
         """The concepts of the best legal label sequence over the whole document."""
-        if not outputs:
-            return replace(document, concepts=())
-        labels = bio_labels(context.schema.concept_types)
+        if not prediction.outputs:
+            return replace(prediction.document, concepts=())
+        labels = bio_labels(prediction.context.schema.concept_types)
         start, transitions = legal_transitions(labels)
-        learned = head.transition_scores()
+        learned = prediction.transition_scores
         end = None
         if learned is not None:
-            start, transitions, end = start + learned[0], transitions + learned[1], learned[2]
-        tags = viterbi(np.concatenate(outputs), start, transitions, end)
-        return replace(document, concepts=decode_concepts(encoded.state, tags, labels))
+            start, transitions, end = start + learned.start, transitions + learned.between, learned.end
+        emissions = np.concatenate([np.asarray(part, dtype=np.float32) for part in prediction.outputs])
+        tags = viterbi(emissions, start, transitions, end)
+        return replace(prediction.document, concepts=decode_concepts(prediction.encoded.state, tags, labels))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clinie_core.encoding.batch import Batch
+from clinie_core.encoding.outputs import HeadOutput, TransitionScores
 
 __all__ = ["TaskHead", "feed_forward"]
-
-Learned = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 class TaskHead(nn.Module, ABC):
@@ -29,10 +26,10 @@ class TaskHead(nn.Module, ABC):
         """
 
     @abstractmethod
-    def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[Any]]:
+    def outputs(self, hidden: Tensor, batch: Batch) -> Sequence[HeadOutput]:
         """What the formulation reads, one array for each row of the batch."""
 
-    def transition_scores(self) -> Learned | None:
+    def transition_scores(self) -> TransitionScores | None:
         """Learned start ``[labels]``, transition ``[from, to]`` and end ``[labels]`` scores, if any."""
         return None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -43,6 +41,6 @@ class LanguageHead(TaskHead):
         """Not supported: :class:`clinie_core.modeling.model.LanguageModel` computes the loss."""
         raise NotImplementedError
 
-    def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.int64] | Any]:
+    def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.int64]]:
         """Not of this head, as :meth:`loss`."""
         raise NotImplementedError

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clinie_core.data.bio_tagging import legal_transitions
 from clinie_core.encoding.batch import IGNORED, Batch
+from clinie_core.encoding.outputs import TransitionScores
 from clinie_core.heads.head import TaskHead, feed_forward
 
 __all__ = ["CrfHead", "LinearHead"]
@@ -98,10 +99,10 @@ class CrfHead(LinearHead):
             alpha = torch.where(mask[:, i].unsqueeze(1), step, alpha)
         return torch.logsumexp(alpha + self.end, dim=1) * mask[:, 0]
 
-    def transition_scores(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def transition_scores(self) -> TransitionScores:
         """See :meth:`TaskHead.transition_scores`."""
         # Copies: a sharded model frees the memory of its parameters, which nothing else may hold.
         start, transitions, end = (
             p.detach().clone().float().cpu().numpy() for p in (self.start, self.transitions, self.end)
         )
-        return start, transitions, end
+        return TransitionScores(start, transitions, end)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from clinie_core.data.document import Document
 from clinie_core.encoding.batch import collate
 from clinie_core.encoding.batch_sampling import length_sorted_batches
+from clinie_core.formulations.formulation import Prediction
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import ExtractionModel
 from clinie_core.modeling.parallel import unshard_heads
 
 if TYPE_CHECKING:
-    from numpy import ndarray
-
     from clinie_core.encoding.examples import EncodedDocument
+    from clinie_core.encoding.outputs import HeadOutput
     from clinie_core.formulations.formulation import Formulation, InputContext
 
 __all__ = ["Predictor"]
@@ -44,7 +44,7 @@ class Predictor:
     def __init__(
         self,
         model: ExtractionModel,
-        components: Mapping[str, Formulation],
+        components: Mapping[str, Formulation[object]],
         context: InputContext,
         autocast: torch.autocast,
         in_step: DistributedContext | None = None,
@@ -58,7 +58,7 @@ class Predictor:
         """What was wrong with written answers so far; see :meth:`Formulation.count_answer_faults`."""
 
     def annotate(
-        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument] | None = None
+        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[object]] | None = None
     ) -> list[Document]:
         """Give documents what is predicted in place of their own annotations.
 
@@ -74,7 +74,7 @@ class Predictor:
         return found
 
     def annotate_by(
-        self, component: str, documents: Sequence[Document], encoded: Sequence[EncodedDocument] | None = None
+        self, component: str, documents: Sequence[Document], encoded: Sequence[EncodedDocument[object]] | None = None
     ) -> list[Document]:
         """Let one component predict; what it does not predict but needs is kept."""
         formulation = self._components[component]
@@ -84,22 +84,23 @@ class Predictor:
             encoded = formulation.encode(bare, context, targets=False)
         with unshard_heads(self._model):
             outputs = self._outputs(component, encoded)
-            head, remaining = self._model.head(component), iter(outputs)
+            transition_scores, remaining = self._model.head(component).transition_scores(), iter(outputs)
             found = []
             for document, item in zip(bare, encoded, strict=True):
                 own = [next(remaining) for _ in item.examples]
-                self.faults += formulation.count_answer_faults(item, own, context)
-                found.append(formulation.read(document, item, own, head, context))
+                prediction = Prediction(document, item, own, context, transition_scores)
+                self.faults += formulation.count_answer_faults(prediction)
+                found.append(formulation.decode(prediction))
         return found
 
-    def _outputs(self, component: str, encoded: Sequence[EncodedDocument]) -> list[ndarray[Any, Any]]:
+    def _outputs(self, component: str, encoded: Sequence[EncodedDocument[object]]) -> list[HeadOutput]:
         """The outputs of all examples, in their order."""
         model, tokenizer = self._model.eval(), self._context.tokenizer
         device = next(model.parameters()).device
         examples = [example for document in encoded for example in document.examples]
         left = self._components[component].generates
         size = WRITING_BATCH_TOKENS if left else BATCH_TOKENS
-        outputs: dict[int, ndarray[Any, Any]] = {}
+        outputs: dict[int, HeadOutput] = {}
         batches = length_sorted_batches([len(e.input_ids) for e in examples], size)
         # Who has fewer batches than others takes part in theirs with what is at hand.
         others = self._in_step.all_gather((len(batches), examples[:1]))

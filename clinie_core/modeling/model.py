@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -19,12 +20,13 @@ from clinie_core.backbones.layer_removal import remove_layers
 from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.batch import IGNORED, Batch
+from clinie_core.encoding.outputs import HeadOutput
 from clinie_core.errors import fail
 from clinie_core.finetuning import FINETUNING
 from clinie_core.finetuning.method import FineTuning
 from clinie_core.formulations import build_components
 from clinie_core.heads import LanguageHead, TaskHead
-from clinie_core.templates.constrained_decoding import GrammarProcessor
+from clinie_core.templates.constrained_decoding import ConstraintProcessor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,7 +78,7 @@ class ExtractionModel(nn.Module):
         """The loss summed over the batch's targets, a scalar."""
         return self.head(batch.component).loss(self._compute_hidden_states(batch), batch)
 
-    def outputs(self, batch: Batch) -> list[NDArray[Any]]:
+    def outputs(self, batch: Batch) -> Sequence[HeadOutput]:
         """What the component's formulation reads, one array a row."""
         return self.head(batch.component).outputs(self._compute_hidden_states(batch), batch)
 
@@ -99,7 +101,7 @@ class LanguageModel(ExtractionModel):
             out.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
         )
 
-    def outputs(self, batch: Batch) -> list[NDArray[Any]]:
+    def outputs(self, batch: Batch) -> list[NDArray[np.int64]]:
         """The tokens of each row's answer, chosen greedily; rows are padded on the left."""
         from transformers import GenerationConfig, LogitsProcessorList
 
@@ -113,8 +115,8 @@ class LanguageModel(ExtractionModel):
             writer, question = writer.base_model, 0
             inputs = self._embed_with_prompt(batch)
         processors = LogitsProcessorList()
-        if batch.grammars:
-            processors.append(GrammarProcessor(batch.grammars, question, head.eos_id))
+        if batch.constraints:
+            processors.append(ConstraintProcessor(batch.constraints, question, head.eos_id))
         settings = GenerationConfig(
             max_new_tokens=head.budget, do_sample=False, num_beams=1, eos_token_id=head.eos_id, pad_token_id=head.eos_id
         )

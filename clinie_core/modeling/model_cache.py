@@ -88,7 +88,7 @@ class ModelCache:
         schema: Schema,
         *,
         targets: bool,
-    ) -> tuple[EncodedDocument, ...]:
+    ) -> tuple[EncodedDocument[object], ...]:
         """Documents as one of a configuration's formulations encodes them.
 
         Args:

@@ -8,22 +8,34 @@ along the graph; states that come again are remembered.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from clinie_core.encoding.examples import DecodingConstraint
+from clinie_core.templates.template import Edge, Node
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Grammar", "GrammarProcessor", "Vocabulary", "token_bytes"]
+__all__ = ["ConstraintProcessor", "Grammar", "GrammarConstraint", "Vocabulary", "token_bytes"]
 
-Edges = Callable[[Any], Iterable[tuple[str, Any]]]
-State = frozenset[tuple[bytes, Any]]
+Edges = Callable[[Node], Iterable[Edge]]
+State = frozenset[tuple[bytes, Node]]
 """Where an answer can be: bytes of an edge that are still to be written, and the node after them."""
 KEPT_STATES = 20_000
+
+
+@dataclass(slots=True)
+class TrieNode:
+    """A node of the vocabulary's trie: the next bytes, and the tokens that end here."""
+
+    children: dict[int, TrieNode] = field(default_factory=dict)
+    tokens: list[int] = field(default_factory=list)
 
 
 class Vocabulary:
@@ -34,7 +46,7 @@ class Vocabulary:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self.root: dict[int, Any] = {}
+        self.root = TrieNode()
         self.written = token_bytes(tokenizer)
         special = set(tokenizer.all_special_ids)
         for number, written in enumerate(self.written):
@@ -42,8 +54,8 @@ class Vocabulary:
                 continue
             node = self.root
             for byte in written:
-                node = node.setdefault(byte, {})
-            node.setdefault(-1, []).append(number)
+                node = node.children.setdefault(byte, TrieNode())
+            node.tokens.append(number)
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
@@ -86,7 +98,7 @@ class Grammar:
         end: The node after which nothing follows.
     """
 
-    def __init__(self, vocabulary: Vocabulary, edges: Edges, end: Any) -> None:
+    def __init__(self, vocabulary: Vocabulary, edges: Edges, end: Node) -> None:
         self.vocabulary = vocabulary
         self._edges = edges
         self._end = end
@@ -94,11 +106,11 @@ class Grammar:
         self._steps: dict[tuple[State, int], State] = {}
         self.start = self._expanded([(b"", None)])
 
-    def _expanded(self, items: Iterable[tuple[bytes, Any]]) -> State:
+    def _expanded(self, items: Iterable[tuple[bytes, Node]]) -> State:
         """Follow edges wherever nothing of the last one is left to write."""
-        out: set[tuple[bytes, Any]] = set()
+        out: set[tuple[bytes, Node]] = set()
         waiting = list(items)
-        seen: set[Any] = set()
+        seen: set[Node] = set()
         while waiting:
             rest, node = waiting.pop()
             if rest or node == self._end:
@@ -107,6 +119,10 @@ class Grammar:
                 seen.add(node)
                 waiting += [(text.encode(), then) for text, then in self._edges(node)]
         return frozenset(out)
+
+    def constraint(self) -> GrammarConstraint:
+        """Return the constraint of an empty answer."""
+        return GrammarConstraint(self, self.start)
 
     def step(self, state: State, byte: int) -> State:
         """The state after one more byte; empty where it does not fit."""
@@ -131,37 +147,52 @@ class Grammar:
             waiting = [(state, self.vocabulary.root)]
             while waiting:
                 at, trie = waiting.pop()
-                tokens += trie.get(-1, ())
+                tokens += trie.tokens
                 firsts = {rest[0] for rest, _ in at if rest}
-                waiting += [(self.step(at, byte), trie[byte]) for byte in firsts if byte in trie]
+                waiting += [(self.step(at, byte), trie.children[byte]) for byte in firsts if byte in trie.children]
             self._allowed[state] = (tokens, (b"", self._end) in state)
         return self._allowed[state]
 
 
-class GrammarProcessor(LogitsProcessor):  # type: ignore[misc]  # transformers has no types that mypy follows
-    """Takes away the tokens that the grammars of a batch's rows do not allow.
+@dataclass(frozen=True)
+class GrammarConstraint:
+    """A grammar at one point of an answer; a :class:`~clinie_core.encoding.examples.DecodingConstraint`."""
+
+    grammar: Grammar
+    state: State
+
+    def next_tokens(self) -> tuple[Sequence[int], bool]:
+        """Return the ids of the tokens that may follow, and whether the answer may end here."""
+        return self.grammar.allowed(self.state)
+
+    def advance(self, token: int) -> GrammarConstraint:
+        """Return the constraint after one more token."""
+        written = self.grammar.vocabulary.written[token]
+        return GrammarConstraint(self.grammar, self.grammar.advance(self.state, written))
+
+
+class ConstraintProcessor(LogitsProcessor):  # type: ignore[misc]  # transformers has no types that mypy follows
+    """Set the scores of the tokens that a row's constraint excludes to minus infinity.
 
     Args:
-        grammars: One a row.
+        constraints: One for each row of the batch.
         prompt_tokens: Length of the padded prompts.
         eos_id: The token that ends an answer.
     """
 
-    def __init__(self, grammars: Sequence[Grammar], prompt_tokens: int, eos_id: int) -> None:
-        self._grammars = grammars
+    def __init__(self, constraints: Sequence[DecodingConstraint], prompt_tokens: int, eos_id: int) -> None:
+        self._constraints = list(constraints)
         self._prompt = prompt_tokens
         self._eos = eos_id
-        self._states: list[State] = [grammar.start for grammar in grammars]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores ``[batch, vocabulary]`` with minus infinity for what is not allowed."""
         mask = torch.full_like(scores, float("-inf"))
         if input_ids.shape[1] > self._prompt:
             for row, token in enumerate(input_ids[:, -1].tolist()):
-                grammar = self._grammars[row]
-                self._states[row] = grammar.advance(self._states[row], grammar.vocabulary.written[token])
-        for row, (grammar, state) in enumerate(zip(self._grammars, self._states, strict=True)):
-            tokens, may_end = grammar.allowed(state)
+                self._constraints[row] = self._constraints[row].advance(token)
+        for row, constraint in enumerate(self._constraints):
+            tokens, may_end = constraint.next_tokens()
             mask[row, tokens] = 0.0
             if may_end or not tokens:
                 mask[row, self._eos] = 0.0

@@ -87,7 +87,7 @@ class Trainer:
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self._examples: dict[str, list[Example]] = {}
         self._corpora: dict[str, list[str]] = {}  # the corpus of each example
-        self._dev_encoded: dict[str, tuple[EncodedDocument, ...]] = {}
+        self._dev_encoded: dict[str, tuple[EncodedDocument[object], ...]] = {}
         for name in self._components:
             encode = partial(cache.encode, config, name, schema=self._schema)  # type: ignore[arg-type]
             encoded = encode(trained_on, digest, targets=True)

@@ -6,7 +6,7 @@ import gc
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache as memoize
 from pathlib import Path
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from clinie_core.config import LAST, BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.corpora.synthetic import synthetic_splits
 from clinie_core.data.document import Corpus, Document
 from clinie_core.encoding.batch import Batch
+from clinie_core.encoding.outputs import HeadOutput
 from clinie_core.errors import ErrorList, InputError
 from clinie_core.finetuning import FINETUNING
 from clinie_core.inference.extractor import Extractor
@@ -72,7 +72,7 @@ def shorten(document: Document) -> Document:
     return Document(document.id, document.text[:end], concepts, relations)
 
 
-def predict(extractor: Extractor, file: Path | None = None) -> tuple[list[Any], list[NDArray[Any]]]:
+def predict(extractor: Extractor, file: Path | None = None) -> tuple[list[Any], list[HeadOutput]]:
     """Predict the dev split.
 
     Args:
@@ -82,10 +82,11 @@ def predict(extractor: Extractor, file: Path | None = None) -> tuple[list[Any], 
     Returns:
         Types and offsets of the annotations of each document, and the raw output of the heads for each example.
     """
-    model, rows = extractor._model, []
+    model = extractor._model
+    rows: list[HeadOutput] = []
     compute = model.outputs
 
-    def record(batch: Batch) -> list[NDArray[Any]]:
+    def record(batch: Batch) -> Sequence[HeadOutput]:
         outputs = compute(batch)
         rows.extend(outputs)
         return outputs

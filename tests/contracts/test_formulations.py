@@ -16,14 +16,14 @@ from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import Example
 from clinie_core.errors import ErrorList
 from clinie_core.formulations import FORMULATIONS
-from clinie_core.formulations.formulation import Formulation
+from clinie_core.formulations.formulation import Formulation, Prediction
 from clinie_core.modeling.model_cache import build_input_context
 from search.config.domains import parse_domain
 
 ROWS = [(name, task) for name in FORMULATIONS for task in sorted(FORMULATIONS.load(name).tasks)]
 
 
-def certain(example: Example, formulation: Formulation, schema: Schema) -> np.ndarray[Any, Any]:
+def certain(example: Example, formulation: Formulation[object], schema: Schema) -> np.ndarray[Any, Any]:
     """What a head that knows the gold gives for an example."""
     if formulation.generates:
         return np.array(example.targets[:-1])
@@ -55,13 +55,12 @@ class TestFormulation:
         config = make_config(task=task, window_tokens=1200 if formulation.generates else 360)
         context = build_input_context(config, tokenizer, schema)
         encoded = formulation.encode(corpus["train"], context, targets=True)
-        head = formulation.build_head(8, schema)
         reachable = 0
         for document, item in zip(corpus["train"], encoded, strict=True):
             outputs = [certain(example, formulation, schema) for example in item.examples]
             given = document.concepts if task == "relations" else ()
             bare = Document(document.id, document.text, given)
-            found = formulation.read(bare, item, outputs, head, context)
+            found = formulation.decode(Prediction(bare, item, outputs, context))
             expected = annotated(document, task)
             # A relation may lie out of reach (and is then counted by the diagnostics), but none is invented.
             assert annotated(found, task) <= expected

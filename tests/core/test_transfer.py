@@ -19,6 +19,7 @@ from clinie_core.data.document import Concept, Corpus
 from clinie_core.data.schema import CORPUS, Schema
 from clinie_core.encoding.batch_sampling import sample_mixture
 from clinie_core.errors import InputError
+from clinie_core.formulations.span_question import QuestionedDocument
 from clinie_core.modeling.checkpoint import Checkpoint
 from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.train import train
@@ -76,7 +77,8 @@ def test_questions_for_a_document_cover_only_the_types_of_its_corpus(
     config = make_config(formulation=QUESTION, window_tokens=160)
     encoded = ModelCache().encode(config, "concepts", both["train"], "digest", schema, targets=False)
     for document, item in zip(both["train"], encoded, strict=True):
-        asked = {question.type for question in item.state[1]}
+        assert isinstance(item.state, QuestionedDocument)
+        asked = {query.type for query in item.state.queries}
         assert asked == set(schema.corpora[document.metadata[CORPUS]].concept_types)
 
 
