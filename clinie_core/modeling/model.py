@@ -160,7 +160,7 @@ def load_finetuning(config: TrialConfig) -> FineTuning:
 
 
 def build_model(
-    config: TrialConfig, schema: Schema, pristine: PreTrainedModel, *, takes_over: bool = False
+    config: TrialConfig, schema: Schema, pristine: PreTrainedModel, *, reuse_weights: bool = False
 ) -> ExtractionModel:
     """Build a model from a configuration.
 
@@ -168,12 +168,12 @@ def build_model(
         config: The trial's configuration; its seed draws every new weight.
         schema: What there is to extract.
         pristine: The backbone's weights; they are never changed.
-        takes_over: Whether they become the model's own all the same, for one that is too large to be there twice.
+        reuse_weights: Whether they become the model's own all the same, for one that is too large to be there twice.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = load_finetuning(config)
-        if takes_over:
+        if reuse_weights:
             backbone = pristine.requires_grad_(not method.freezes_backbone)
         else:
             backbone = _copy_backbone(pristine, share_weights=method.freezes_backbone)

@@ -1,6 +1,6 @@
-"""One trial's model, data and optimizer: trains an epoch, scores the dev split, saves itself.
+"""Trainer of one trial: model, data and optimizer, with methods to train an epoch, score the dev split and save.
 
-When to stop, what to keep and whom to tell is decided in :mod:`clinie_core.training.train`.
+:mod:`clinie_core.training.train` decides when to stop, what to save and what to report.
 """
 
 from __future__ import annotations
@@ -43,26 +43,32 @@ MAX_GRADIENT_NORM = 1.0
 
 
 def choose_micro_batch(config: TrialConfig, distributed: DistributedContext, wanted: int | None = None) -> int:
-    """How many windows a process computes at once.
+    """Return the number of windows per forward pass in one process.
 
     Args:
-        config: Its batch size, and its own micro-batch if it names one.
-        distributed: How many processes share a batch.
-        wanted: Takes the place of the configuration's.
+        config: Batch size and, if set, micro-batch size.
+        distributed: The processes that share a batch.
+        wanted: Replaces the configuration's micro-batch size.
     """
     share = -(-config.batch_size // distributed.size)
     return min(share, wanted or config.micro_batch or share)
 
 
 class Trainer:
-    """See the module.
+    """Model, data and optimizer of one trial.
+
+    All processes of a distributed context create a trainer and call its methods in the same order. Methods that are
+    collective operations say so.
 
     Args:
-        config: What to train.
-        corpus: With its ``train`` and ``dev`` splits.
-        cache: What is kept between trials.
-        distributed: The place of this process among those that train together.
-        micro_batch: Windows to compute at once; the configuration's own choice if left out.
+        config: The configuration.
+        corpus: A corpus with ``train`` and ``dev`` splits.
+        cache: Holds backbones and encoded corpora between trials.
+        distributed: The processes that train together.
+        micro_batch: Windows per forward pass in one process; the configuration's value if omitted.
+
+    Raises:
+        InputError: If the configuration does not fit the corpus or the number of processes.
     """
 
     def __init__(
@@ -76,48 +82,30 @@ class Trainer:
         self.config = config
         self.micro_batch = choose_micro_batch(config, distributed, micro_batch)
         self._distributed = distributed
-        # The schema is the corpus's, so that models of few and of many documents have the same labels.
+        # The schema covers the whole split, so that the labels do not depend on the number of training documents.
         self._schema = Schema.from_documents(corpus["train"], config.view.descriptions)
-        trained_on, digest = corpus["train"], corpus.digest("train")
+        documents, digest = corpus["train"], corpus.digest("train")
         if config.train_documents is not None:
-            trained_on = few_shot(trained_on, config.train_documents, config.seed)
+            documents = few_shot(documents, config.train_documents, config.seed)
             digest = f"{digest}/{config.train_documents}/{config.seed}"
-        self._components = build_components(config)
-        tokenizer = cache.tokenizer(config)
-        self._pad_id = int(tokenizer.pad_token_id or 0)
-        self._examples: dict[str, list[Example]] = {}
-        self._corpora: dict[str, list[str]] = {}  # the corpus of each example
-        self._dev_encoded: dict[str, tuple[EncodedDocument[object], ...]] = {}
-        for name in self._components:
-            encode = partial(cache.encode, config, name, schema=self._schema)  # type: ignore[arg-type]
-            encoded = encode(trained_on, digest, targets=True)
-            rows = [
-                (example, corpus_name(document) or "")
-                for document, item in zip(trained_on, encoded, strict=True)
-                for example in item.examples
-                if example.loss_terms
-            ]
-            self._examples[name] = [example for example, _ in rows]
-            self._corpora[name] = [origin for _, origin in rows]
-            if not self._examples[name]:
-                fail(
-                    "corpus.splits.train",
-                    f"there is nothing to learn {name} from",
-                    allowed="documents with annotations",
-                )
-            self._dev_encoded[name] = encode(corpus["dev"], corpus.digest("dev"), targets=False)
-        self._mine = slice(distributed.rank, None, distributed.size)
         self._dev, self._dev_digest = corpus["dev"], corpus.digest("dev")
         self._dev_counts: DocumentCounts | None = None
+        self._own_share = slice(distributed.rank, None, distributed.size)
+        self._components = build_components(config)
+        self._examples: dict[str, list[Example]] = {}
+        self._corpora: dict[str, list[str]] = {}  # corpus name of each example
+        self._dev_encoded: dict[str, tuple[EncodedDocument[object], ...]] = {}
+        for name in self._components:
+            self._encode(name, documents, digest, cache)
+        tokenizer = cache.tokenizer(config)
+        self._pad_id = int(tokenizer.pad_token_id or 0)
 
         self._method = load_finetuning(config)
-        shares_out = config.sharded and distributed.size > 1
-        self._model, self._wrapped = (
-            self._build_sharded_model(cache) if shares_out else self._build_replicated_model(cache)
-        )
+        sharded = config.sharded and distributed.size > 1
+        self._model, self._wrapped = self._build_sharded_model() if sharded else self._build_replicated_model(cache)
         context = build_input_context(config, tokenizer, self._schema)
         self._autocast = distributed.autocast(config)
-        in_step = distributed if shares_out else None
+        in_step = distributed if sharded else None
         self._predictor = Predictor(self._model, self._components, context, self._autocast, in_step)
         steps = sum(-(-len(rows) // config.batch_size) for rows in self._examples.values()) * config.epochs
         self._method.begin(self._model.backbone, steps)
@@ -126,20 +114,39 @@ class Trainer:
         self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average)
         self._steps_done = 0
 
+    def _encode(self, component: str, documents: tuple[Document, ...], digest: str, cache: ModelCache) -> None:
+        """Encode training documents and the dev split for a component."""
+        encode = partial(cache.encode, self.config, component, schema=self._schema)  # type: ignore[arg-type]
+        encoded = encode(documents, digest, targets=True)
+        examples = [
+            (example, corpus_name(document) or "")
+            for document, item in zip(documents, encoded, strict=True)
+            for example in item.examples
+            if example.loss_terms
+        ]
+        if not examples:
+            fail("corpus.splits.train", f"no annotations of {component}", allowed="documents with annotations")
+        self._examples[component] = [example for example, _ in examples]
+        self._corpora[component] = [corpus for _, corpus in examples]
+        self._dev_encoded[component] = encode(self._dev, self._dev_digest, targets=False)
+
     def _build_replicated_model(self, cache: ModelCache) -> tuple[ExtractionModel, nn.Module]:
-        """The model in whole on this process's device, and what adds up its gradients over processes."""
+        """Return the model on this process's device, and the wrapper that averages its gradients over processes."""
         model = self._fit_heads(build_model(self.config, self._schema, cache.backbone(self.config)))
-        several = len(self._components) > 1  # a batch then leaves the other head's weights without a gradient
+        several = len(self._components) > 1  # each batch leaves the other head without a gradient
         return model, wrap_data_parallel(model.to(self._distributed.device), self._distributed, several_heads=several)
 
-    def _build_sharded_model(self, cache: ModelCache) -> tuple[ExtractionModel, nn.Module]:
-        """The model of which each process keeps a part; the whole backbone is there in one of them at a time."""
+    def _build_sharded_model(self) -> tuple[ExtractionModel, nn.Module]:
+        """Return the sharded model; a collective operation.
+
+        The processes of a machine load the backbone one at a time, since several copies may not fit into memory.
+        """
         config = self.config
         if not self._method.shards:
-            fail("sharded", f"processes cannot share out the weights of {config.finetuning.name}", allowed="false")
+            fail("sharded", f"the weights of {config.finetuning.name} cannot be sharded", allowed="false")
         mesh = make_mesh(self._distributed)
         with self._distributed.take_turns():
-            model = self._fit_heads(build_model(config, self._schema, load_backbone(config), takes_over=True))
+            model = self._fit_heads(build_model(config, self._schema, load_backbone(config), reuse_weights=True))
             return model, shard(model, model.backbone, mesh)
 
     def _fit_heads(self, model: ExtractionModel) -> ExtractionModel:
@@ -148,34 +155,35 @@ class Trainer:
         return model
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
-        """Train one epoch.
+        """Train one epoch; a collective operation.
 
         Args:
-            epoch: Its number, from 1; with the seed it decides batches and dropout.
+            epoch: 1-based number of the epoch; batches and dropout depend on it and on the seed.
 
         Returns:
-            ``train_loss`` in nats per decision, and ``tokens_per_second`` over all processes.
+            ``train_loss`` in nats per loss term, and ``tokens_per_second`` over all processes.
         """
         config, distributed = self.config, self._distributed
         torch.manual_seed(config.seed * 100_003 + epoch * 101 + distributed.rank)
         started = time.perf_counter()
         self._model.train()
         self._steps_done = self._scheduler.last_epoch
-        loss_sum = torch.zeros(
-            (), device=distributed.device
-        )  # stays on the device: reading it would wait for each step
+        loss_sum = torch.zeros((), device=distributed.device)  # reading it would wait for each step
         rows: list[Example] = []
         for component, batch in self._sample_batches(epoch):
-            drawn = [self._examples[component][i] for i in batch]
-            loss_sum += self._step(component, drawn)
-            rows += drawn
+            examples = [self._examples[component][i] for i in batch]
+            loss_sum += self._step(component, examples)
+            rows += examples
         total = sum(float(value) for value in distributed.all_gather(float(loss_sum)))
         seconds = time.perf_counter() - started
         tokens = sum(len(row.input_ids) for row in rows)
         return {"train_loss": total / sum(row.loss_terms for row in rows), "tokens_per_second": tokens / seconds}
 
     def _sample_batches(self, epoch: int) -> list[tuple[str, list[int]]]:
-        """Component and rows of each batch of an epoch; batches of several components are shuffled together."""
+        """Return the component and the example indices of each batch of an epoch.
+
+        Batches of several components are shuffled together.
+        """
         config, batches = self.config, []
         for name, rows in self._examples.items():
             drawn = sample_mixture(self._corpora[name], config.sampling_exponent, seed=config.seed, epoch=epoch)
@@ -187,11 +195,15 @@ class Trainer:
         return batches
 
     def _step(self, component: str, rows: list[Example]) -> torch.Tensor:
-        """One optimizer step; returns this process's part of the summed loss."""
+        """Take one optimizer step on a batch; a collective operation.
+
+        Returns:
+            Sum of the loss over this process's share of the batch, a scalar.
+        """
         distributed = self._distributed
         terms = sum(row.loss_terms for row in rows)
         share = rows[distributed.rank :: distributed.size]
-        starts = range(0, -(-len(rows) // distributed.size), self.micro_batch)  # as many in every process
+        starts = range(0, -(-len(rows) // distributed.size), self.micro_batch)  # equally many in every process
         summed = torch.zeros((), device=distributed.device)
         for start in starts:
             part = share[start : start + self.micro_batch]
@@ -200,9 +212,9 @@ class Trainer:
                 data = collate(part or rows[:1], self._pad_id, distributed.device, targets=True, component=component)
                 with self._autocast:
                     loss: torch.Tensor = self._wrapped(data)
-                if not part:  # others have a row more: take part, weigh nothing
+                if not part:  # other processes have one more example: join the collective with zero weight
                     loss = loss * 0.0
-                # Gradients are averaged over processes; the factor makes that the mean over the whole batch.
+                # Gradients are averaged over processes; this factor turns that into the mean over the whole batch.
                 scaled = loss * (distributed.size / terms)
                 penalty = self._method.penalty(self._model.backbone) if last else None
                 (scaled if penalty is None else scaled + penalty).backward()  # type: ignore[no-untyped-call]
@@ -218,21 +230,26 @@ class Trainer:
         return summed
 
     def use_scored_weights(self) -> AbstractContextManager[None]:
-        """Within this context the model holds the weights that are scored and kept: their average, if there is one."""
+        """Return a context within which the model holds the weights to score and save: the average, if there is one."""
         return self._average.apply() if self._average is not None else nullcontext()
 
     def score_dev(self) -> dict[str, float]:
-        """Predict the dev split, each process its part, and score it."""
-        gold = self._dev[self._mine]
+        """Predict and score the dev split, divided between the processes; a collective operation.
+
+        Returns:
+            Scores in [0, 1], ``documents_per_second``, diagnostics of the formulations and, for generated answers,
+            the rates of malformed answers and hallucinated mentions.
+        """
+        gold = self._dev[self._own_share]
         first, *further = self._components
         started = time.perf_counter()
-        found = self._predictor.annotate(gold, self._dev_encoded[first][self._mine])
+        predicted = self._predictor.annotate(gold, self._dev_encoded[first][self._own_share])
         seconds = max(self._distributed.all_gather(time.perf_counter() - started))
-        pairs = self._gather_pairs(gold, found)
+        pairs = self._gather_pairs(gold, predicted)
         given = None
-        for component in further:  # between gold concepts, which says how far the concepts are to blame
-            there = self._predictor.annotate_by(component, gold, self._dev_encoded[component][self._mine])
-            given = self._gather_pairs(gold, there)
+        for component in further:  # relations between gold concepts show the share of errors due to concepts
+            predicted = self._predictor.annotate_by(component, gold, self._dev_encoded[component][self._own_share])
+            given = self._gather_pairs(gold, predicted)
         scores = score_task(self.config.task, pairs, given)
         metrics = scores.metrics()
         if pairs:
@@ -248,7 +265,11 @@ class Trainer:
         return metrics | self._gather_fault_rates()
 
     def _gather_fault_rates(self) -> dict[str, float]:
-        """``malformed_rate`` of the answers and ``hallucinated_rate`` of the mentions written since the last call."""
+        """Return the rates of faults in generated answers since the last call; a collective operation.
+
+        Returns:
+            ``malformed_rate`` of answers and ``hallucinated_rate`` of mentions; empty if no answer was generated.
+        """
         counts = sum(self._distributed.all_gather(self._predictor.faults), Counter[str]())
         self._predictor.faults = Counter()
         if not counts["answers"]:
@@ -258,48 +279,58 @@ class Trainer:
             "hallucinated_rate": counts["hallucinated"] / max(1, counts["mentions"]),
         }
 
-    def _gather_pairs(self, gold: Sequence[Document], found: Sequence[Document]) -> list[tuple[Document, Document]]:
-        """Gold and predicted documents of all processes, in the order of the split."""
-        parts = self._distributed.all_gather(list(zip(gold, found, strict=True)))
+    def _gather_pairs(self, gold: Sequence[Document], predicted: Sequence[Document]) -> list[tuple[Document, Document]]:
+        """Return gold and predicted documents of all processes in the order of the split; a collective operation."""
+        parts = self._distributed.all_gather(list(zip(gold, predicted, strict=True)))
         return [parts[i % len(parts)][i // len(parts)] for i in range(len(self._dev))]
 
     def measure_size(self) -> dict[str, float]:
-        """``trainable_parameters``, and ``peak_memory_mb`` of the largest process so far."""
+        """Return ``trainable_parameters`` and ``peak_memory_mb`` of the largest process; a collective operation."""
         trainable = sum(p.numel() for p in self._model.parameters() if p.requires_grad)
         peak = max(self._distributed.all_gather(self._distributed.measure_peak_memory_mb()))
         return {"trainable_parameters": float(trainable), "peak_memory_mb": peak}
 
     def save_best(self, folder: Path, metrics: dict[str, float]) -> None:
-        """Write the checkpoint of an epoch that is the best so far; every process must call, rank 0 writes."""
+        """Write a checkpoint for prediction; a collective operation in which rank 0 writes.
+
+        Args:
+            folder: The folder to replace.
+            metrics: Metrics of the epoch.
+        """
         weights = gather_trained_weights(self._model)
         if self._distributed.rank == 0:
             Checkpoint(self.config, self._schema, metrics, self._dev_counts).save(folder, weights)
 
     def save_state(self, folder: Path, progress: TrainingProgress) -> None:
-        """Write all that is needed to go on after the last epoch; every process must call, rank 0 writes."""
+        """Write the state from which training resumes; a collective operation in which rank 0 writes.
+
+        Args:
+            folder: The folder to replace.
+            progress: Completed epochs; at least one.
+        """
         checkpoint = Checkpoint(self.config, self._schema, progress.history[-1])
         self._state.save(folder, checkpoint, progress, write=self._distributed.rank == 0)
 
     def load_initial_weights(self, folder: Path) -> None:
-        """Take the weights of a checkpoint; its head must not depend on the corpus's types.
+        """Load the weights of a checkpoint of another corpus; its head must not depend on the annotation types.
 
         Raises:
-            InputError: If they do not fit.
+            InputError: If the weights do not fit the model.
         """
         recover_folder(folder)
         load_weights(self._model, folder)
 
     def load_state(self, folder: Path) -> TrainingProgress:
-        """Go on from a state that :meth:`save_state` wrote.
+        """Load a state that :meth:`save_state` wrote, and return the completed epochs.
 
         Raises:
-            InputError: If it is that of another configuration.
+            InputError: If the state belongs to another configuration.
         """
         if Checkpoint.read(folder).config != self.config:
             fail(
                 str(folder),
-                "the state of another configuration",
+                "training state of another configuration",
                 allowed="an empty folder",
-                remedy="train into a folder of its own",
+                remedy="use a separate folder for each configuration",
             )
         return self._state.load(folder)

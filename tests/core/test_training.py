@@ -1,4 +1,4 @@
-"""Training: it learns, it is repeatable, it goes on from where it stopped, and it loads again."""
+"""Training reduces the loss, is reproducible, resumes after a stop, and writes checkpoints that can be loaded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def scores(reports: list[EpochReport]) -> list[tuple[float, ...]]:
     return [tuple(r.metrics[name] for name in STABLE) for r in reports]
 
 
-def test_the_loss_falls_and_the_same_seed_gives_the_same_curve(make_config: MakeConfig, corpus: Corpus) -> None:
+def test_the_loss_falls_and_is_reproducible_with_the_same_seed(make_config: MakeConfig, corpus: Corpus) -> None:
     config = make_config(epochs=3, dropout=0.1)
     reports = curve(config, corpus)
     assert [r.finished for r in reports] == [False, False, True]
@@ -54,7 +54,7 @@ def test_the_loss_falls_and_the_same_seed_gives_the_same_curve(make_config: Make
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
-def test_a_stopped_trial_goes_on_as_if_nothing_had_been(
+def test_a_resumed_trial_has_the_same_results_as_an_uninterrupted_one(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path, ema_decay: float
 ) -> None:
     config = make_config(
@@ -64,7 +64,7 @@ def test_a_stopped_trial_goes_on_as_if_nothing_had_been(
     first = curve(config, corpus, tmp_path, stop_after=2)
     rest = curve(config, corpus, tmp_path)
     assert [r.epoch for r in first] == [1, 2]
-    assert [r.epoch for r in rest] == [1, 2, 3, 4]  # the first two again, as they were
+    assert [r.epoch for r in rest] == [1, 2, 3, 4]  # the first two are reported again
     assert [r.metrics for r in rest[:2]] == [r.metrics for r in first]
     assert scores(rest) == scores(whole)
 
@@ -91,13 +91,15 @@ def test_each_layer_follows_the_schedule_from_its_own_rate(make_config: MakeConf
     assert scheduler.get_last_lr() == pytest.approx([0.0] * len(rates[4]), abs=1e-12)
 
 
-def test_the_state_of_another_configuration_is_refused(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
+def test_the_state_of_another_configuration_is_rejected(
+    make_config: MakeConfig, corpus: Corpus, tmp_path: Path
+) -> None:
     curve(make_config(epochs=3), corpus, tmp_path, stop_after=1)
-    with pytest.raises(InputError, match="the state of another configuration"):
+    with pytest.raises(InputError, match="training state of another configuration"):
         curve(make_config(epochs=3, batch_size=4), corpus, tmp_path)
 
 
-def test_patience_ends_a_trial_that_no_longer_improves(make_config: MakeConfig, corpus: Corpus) -> None:
+def test_patience_ends_a_trial_without_improvement(make_config: MakeConfig, corpus: Corpus) -> None:
     config = make_config(
         epochs=9, patience=2, finetuning=ComponentChoice(name="full", parameters={"learning_rate": 1e-9})
     )
@@ -107,7 +109,7 @@ def test_patience_ends_a_trial_that_no_longer_improves(make_config: MakeConfig, 
     assert reports[-1].stopped_early
 
 
-def test_a_saved_extractor_predicts_what_the_best_epoch_scored(
+def test_a_saved_extractor_reproduces_the_score_of_the_best_epoch(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
     config = make_config(epochs=3, formulation=ComponentChoice(name="token_classification", parameters={"head": "crf"}))
@@ -127,19 +129,19 @@ def test_an_empty_text_has_no_concepts(make_config: MakeConfig, corpus: Corpus, 
     assert documents[0].concepts == ()
 
 
-def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_checkpoint_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no checkpoint here"):
         Extractor.load(tmp_path)
 
 
-def test_a_checkpoint_with_a_link_in_it_is_refused(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_symbolic_link_is_rejected(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
     train(make_config(epochs=1), corpus, folder=tmp_path / "trial")
     (tmp_path / "trial" / "best" / "more.json").symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(InputError, match=r"more\.json: a symbolic link in a checkpoint"):
         Checkpoint.read(tmp_path / "trial" / "best")
 
 
-def test_checkpoints_hold_no_text(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
+def test_checkpoints_contain_no_text(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
     train(make_config(epochs=1), corpus, folder=tmp_path)
     words = {w for d in corpus["train"] for w in d.text.split() if len(w) > 9}
     written = b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()).decode(errors="ignore")
@@ -147,14 +149,14 @@ def test_checkpoints_hold_no_text(make_config: MakeConfig, corpus: Corpus, tmp_p
 
 
 @given(st.lists(st.integers(3, 200), min_size=1, max_size=300), st.integers(1, 16), st.integers(0, 5))
-def test_each_epoch_has_every_example_once_and_its_own_order(lengths: list[int], size: int, epoch: int) -> None:
+def test_an_epoch_contains_every_example_once(lengths: list[int], size: int, epoch: int) -> None:
     batches = epoch_batches(lengths, size, seed=1, epoch=epoch)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     assert all(len(batch) <= size for batch in batches)
     assert batches == epoch_batches(lengths, size, seed=1, epoch=epoch)
 
 
-def test_length_sorting_saves_most_padding() -> None:
+def test_sorting_by_length_avoids_most_padding() -> None:
     draw = random.Random(0)
     lengths = [draw.randint(8, 256) for _ in range(1000)]
     batches = epoch_batches(lengths, 16, seed=1, epoch=1)
@@ -163,13 +165,13 @@ def test_length_sorting_saves_most_padding() -> None:
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=100))
-def test_prediction_batches_respect_their_size(lengths: list[int]) -> None:
+def test_prediction_batches_do_not_exceed_the_maximum_size(lengths: list[int]) -> None:
     batches = length_sorted_batches(lengths, 512)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     assert all(len(b) == 1 or max(lengths[i] for i in b) * len(b) <= 512 for b in batches)
 
 
-def test_training_leaves_the_random_state_of_the_caller(make_config: MakeConfig, corpus: Corpus) -> None:
+def test_building_a_model_preserves_the_callers_random_state(make_config: MakeConfig, corpus: Corpus) -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
