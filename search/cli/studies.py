@@ -118,17 +118,15 @@ def transfer(
     import dataclasses
 
     from clinie_core.errors import fail
-    from search.config.space_file import read_space_file
     from search.report.terminal import transfer_table
     from search.storage.home import Home
-    from search.study.transfer import run_transfer, summarize
+    from search.study.transfer import run_transfer, summarize, validate_transfer_space
 
     if not all(part.strip().isdigit() for part in shots.split(",")):
         fail("--shots", f"found {shots!r}", allowed="integers separated by commas, for example 0,5,20")
-    file, where = read_space_file(space, overrides or ())
+    validated = validate_transfer_space(space, overrides or (), split)
     results = run_transfer(
-        file.with_absolute_paths(),
-        where,
+        validated,
         Home(home.expanduser().resolve(), tracking_uri),
         shots=sorted({int(part) for part in shots.split(",")}),
         seeds=seeds,
@@ -139,7 +137,8 @@ def transfer(
     rows = summarize(results)
     if as_json:
         results_json = [dataclasses.asdict(result) for result in results]
-        print_json({"study": file.study, "rows": [dataclasses.asdict(row) for row in rows], "results": results_json})
+        rows_json = [dataclasses.asdict(row) for row in rows]
+        print_json({"study": validated.file.study, "rows": rows_json, "results": results_json})
         return
     console().print(transfer_table(rows))
     console().print(

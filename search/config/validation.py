@@ -40,7 +40,7 @@ class ValidatedSpace:
         file: The space file, with absolute corpus paths.
         where: Its name, for messages.
         space: Its search space.
-        corpus: The splits that a search reads; None if they could not be read.
+        corpus: The splits that were requested; None if they could not be read.
         corpus_problems: Why the corpus could not be read.
     """
 
@@ -51,20 +51,23 @@ class ValidatedSpace:
     corpus_problems: tuple[Problem, ...] = ()
 
 
-def validate_space(name: str, overrides: Iterable[str] = (), *, require_corpus: bool = True) -> ValidatedSpace:
+def validate_space(
+    name: str, overrides: Iterable[str] = (), *, splits: tuple[str, ...] = SEARCHED, require_corpus: bool = True
+) -> ValidatedSpace:
     """Read a space by file or shipped name and validate it together with its corpus.
 
     Args:
         name: Path of a space file, or the name of a shipped space.
         overrides: Changes to the file, each ``key.path=value`` with the value as YAML.
-        require_corpus: Raise if the corpus is the only thing at fault.
+        splits: Splits of the corpus to read.
+        require_corpus: Raise if only the corpus has faults.
 
     Raises:
         InputError: With all faults of the file and of its corpus.
     """
     content, where = read_space_content(name, overrides)
     faults = Faults(where)
-    return _validate(parse_space_file(content, where, faults), faults, require_corpus=require_corpus)
+    return _validate(parse_space_file(content, where, faults), faults, splits, require_corpus=require_corpus)
 
 
 def validate_space_file(file: SpaceFile, where: str) -> ValidatedSpace:
@@ -77,7 +80,7 @@ def validate_space_file(file: SpaceFile, where: str) -> ValidatedSpace:
     Raises:
         InputError: With all faults of the file and of its corpus.
     """
-    return _validate(file, Faults(where), require_corpus=True)
+    return _validate(file, Faults(where), SEARCHED, require_corpus=True)
 
 
 def build_space(file: SpaceFile, where: str) -> SearchSpace:
@@ -96,20 +99,20 @@ def build_space(file: SpaceFile, where: str) -> SearchSpace:
     return space
 
 
-def _validate(file: SpaceFile, faults: Faults, *, require_corpus: bool) -> ValidatedSpace:
+def _validate(file: SpaceFile, faults: Faults, splits: tuple[str, ...], *, require_corpus: bool) -> ValidatedSpace:
     file = file.with_absolute_paths()
     space = _check_space(file, faults)
-    corpus, problems = (None, ()) if faults.covers("corpus") else _read_corpus(file, faults.where)
+    corpus, problems = (None, ()) if faults.covers("corpus") else _read_corpus(file, faults.where, splits)
     if problems and (require_corpus or len(faults)):
         faults.extend(problems)
     faults.raise_if_any()
     return ValidatedSpace(file, faults.where, space, corpus, problems)
 
 
-def _read_corpus(file: SpaceFile, where: str) -> tuple[Corpus | None, tuple[Problem, ...]]:
-    """Read the splits that a search needs; problems with the ``corpus`` block name the space file."""
+def _read_corpus(file: SpaceFile, where: str, splits: tuple[str, ...]) -> tuple[Corpus | None, tuple[Problem, ...]]:
+    """Read splits of the corpus; problems with the ``corpus`` block name the space file."""
     try:
-        return load_corpora(file.corpus, SEARCHED), ()
+        return load_corpora(file.corpus, splits), ()
     except InputError as error:
         return None, tuple(
             replace(p, where=f"{where}: {p.where}") if p.where.startswith("corpus.") else p for p in error.problems

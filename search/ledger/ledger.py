@@ -1,9 +1,10 @@
 """The ledger: stores all trials of a study with their scores and their state, in an Optuna storage.
 
-A trial that was stopped early is stored as PRUNED with the values of all its epochs, a finished trial as COMPLETE
-with the values of its best epoch, and a failed trial as FAIL with its reason. A trial that was running when its
-driver process ended stays RUNNING, and a resume continues it. This includes a trial whose draw was not completed:
-a draw depends only on the seed, the trial's number and the earlier trials, so it is repeated.
+A trial that was stopped early is stored as PRUNED with the values of all its epochs. A finished trial is stored as
+COMPLETE with the values of its best epoch, and a failed trial as FAIL with its reason.
+
+A trial that was running when its driver process ended stays RUNNING, and a resume continues it. If its draw was not
+completed, the draw is repeated: it depends only on the seed, the trial's number and the earlier trials.
 """
 
 from __future__ import annotations

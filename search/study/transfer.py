@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from clinie_core.config import TrialConfig
-from clinie_core.data.corpora.loading import load_corpora
 from clinie_core.data.document import Corpus
 from clinie_core.data.schema import corpus_name
 from clinie_core.errors import fail
 from clinie_core.training.transfer import TransferResult
 from search.config.domains import RandomChooser
 from search.config.space_file import SpaceFile
-from search.config.validation import build_space
+from search.config.validation import ValidatedSpace, validate_space
 from search.storage.home import Home
 
-__all__ = ["TransferRow", "run_transfer", "summarize"]
+__all__ = ["TransferRow", "run_transfer", "summarize", "validate_transfer_space"]
 
 RESULTS = "transfer.json"
 
@@ -46,9 +45,29 @@ class TransferRow:
     high: float
 
 
+def validate_transfer_space(name: str, overrides: Iterable[str], split: str) -> ValidatedSpace:
+    """Read and validate a space of several corpora together with the splits that a transfer needs.
+
+    Args:
+        name: Path of a space file, or the name of a shipped space.
+        overrides: Changes to the file, each ``key.path=value``.
+        split: Split to score on, ``dev`` or ``test``.
+
+    Raises:
+        InputError: If the space or a corpus is invalid, there is a single corpus, or the split is neither dev nor test.
+    """
+    if split not in ("dev", "test"):
+        fail("split", f"found {split!r}", allowed="dev or test")
+    splits = ("train", "dev", *(("test",) if split == "test" else ()))
+    validated = validate_space(name, overrides, splits=splits)
+    if len(validated.file.corpus) < 2:
+        where = f"{validated.where}: corpus"
+        fail(where, "only one corpus to leave out", allowed="a list of at least two corpora")
+    return validated
+
+
 def run_transfer(
-    file: SpaceFile,
-    where: str,
+    validated: ValidatedSpace,
     home: Home,
     *,
     shots: Sequence[int],
@@ -60,12 +79,12 @@ def run_transfer(
     """Leave each corpus of a space out in turn.
 
     Args:
-        file: A space of at least two corpora. Its open dimensions are drawn once, with its seed.
-        where: Name of the space file, for messages.
+        validated: The result of :func:`validate_transfer_space`. Open dimensions of the space are drawn once, with
+            its seed.
         home: Home folder for models and results; finished trainings in it are reused.
         shots: Numbers of documents of the left-out corpus to train on.
         seeds: Number of runs, with consecutive seeds.
-        split: Split of the left-out corpus to score on, ``dev`` or ``test``.
+        split: Split of the left-out corpus to score on, as for :func:`validate_transfer_space`.
         shot_epochs: Number of epochs on those documents; the space's ``budget.epochs`` if None.
         allow_text: Let failure reasons quote error messages.
 
@@ -73,17 +92,12 @@ def run_transfer(
         One result per left-out corpus, seed and number of documents.
 
     Raises:
-        InputError: If the space is invalid or has a single corpus, or the split is neither dev nor test.
         TransferFailed: If a training failed.
     """
-    if split not in ("dev", "test"):
-        fail("split", f"found {split!r}", allowed="dev or test")
-    if len(file.corpus) < 2:
-        fail(f"{where}: corpus", "only one corpus to leave out", allowed="a list of at least two corpora")
-    space = build_space(file, where)
-    drawn = space.suggest(RandomChooser(file.algorithm.seed))
+    assert validated.corpus is not None, "a transfer needs corpora that could be read"
+    file, together = validated.file, validated.corpus
+    drawn = validated.space.suggest(RandomChooser(file.algorithm.seed))
     configs = [drawn.model_copy(update={"seed": file.algorithm.seed + i}) for i in range(seeds)]
-    together = load_corpora(file.corpus, ("train", "dev", *(("test",) if split == "test" else ())))
     corpora = {source.title: _select_corpus(together, source.title) for source in file.corpus}
 
     from search.cluster.session import ray_session
