@@ -11,8 +11,8 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
-from clinie_core.config import TrialConfig, convert_validation_error
-from clinie_core.errors import InputError
+from clinie_core.config import TrialConfig
+from clinie_core.errors import fail
 
 __all__ = ["ENDED", "INFEASIBLE", "OPTUNA_STATES", "State", "TrialRecord", "make_record"]
 
@@ -127,4 +127,9 @@ def _read_config(trial: FrozenTrial) -> TrialConfig | None:
     try:
         return TrialConfig.model_validate(trial.user_attrs["config"])
     except ValidationError as error:
-        raise InputError(convert_validation_error(error, f"ledger: trial {trial.number}: config")) from None
+        keys = ", ".join(str(item["loc"][0]) for item in error.errors() if item["loc"])
+        fail(
+            f"ledger: trial {trial.number}",
+            f"a configuration of another version of clinie ({keys})",
+            remedy="use the version that searched this study, or search the space as a new study",
+        )

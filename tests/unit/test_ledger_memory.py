@@ -248,4 +248,7 @@ def test_a_configuration_with_renamed_keys_is_one_clear_line(storage: BaseStorag
     storage.set_trial_user_attr(number, "config", {**values, "averaging": values.pop("ema_decay")})
     with pytest.raises(InputError) as caught:
         Ledger.open(storage, "known").records()
-    assert str(caught.value) == "ledger: trial 0: config.averaging: renamed key; write ema_decay"
+    assert str(caught.value) == (
+        "ledger: trial 0: a configuration of another version of clinie (averaging); use the version that searched this"
+        " study, or search the space as a new study"
+    )
