@@ -193,6 +193,7 @@ def test_training_lowers_the_loss_and_changes_all_trainable_parameters_and_no_ot
     assert all(torch.equal(v, untouched[k]) for k, v in pretrained.state_dict().items()), "training changed the cache"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_saved_model_predicts_the_same_in_a_new_process(trained: Train, tmp_path: Path, slow: bool) -> None:
     expected = {}

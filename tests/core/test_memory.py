@@ -101,6 +101,7 @@ print(json.dumps({"said": said, "epochs": result.last_epoch}))
 """
 
 
+@pytest.mark.integration
 def test_a_shortage_is_told_and_less_at_once_fits_in_the_same_process(make_config: MakeConfig, tmp_path: Path) -> None:
     wide = {"model_type": "bert", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
     config = make_config(

@@ -101,6 +101,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_two_that_share_a_model_out_learn_what_one_learns(name: str, together: Path, tmp_path: Path) -> None:
     losses = json.loads((together / name / "losses.json").read_text(encoding="utf-8"))

@@ -30,6 +30,7 @@ def test_every_type_relation_and_attribute_occurs_and_refers_to_what_is_there() 
         assert all(note.text[c.start : c.end].strip() == note.text[c.start : c.end] for c in note.concepts)
 
 
+@pytest.mark.integration
 def test_a_lookup_table_does_not_solve_it() -> None:
     splits = synthetic_splits(240, seed=13)
     assert score_look_up(Corpus({name: tuple(splits[name]) for name in ("train", "dev")}))["strict"] < 0.75

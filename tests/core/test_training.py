@@ -44,6 +44,7 @@ def scores(reports: list[EpochReport]) -> list[tuple[float, ...]]:
     return [tuple(r.metrics[name] for name in STABLE) for r in reports]
 
 
+@pytest.mark.integration
 def test_the_loss_falls_and_is_reproducible_with_the_same_seed(make_config: MakeConfig, corpus: Corpus) -> None:
     config = make_config(epochs=3, dropout=0.1)
     reports = curve(config, corpus)
@@ -53,6 +54,7 @@ def test_the_loss_falls_and_is_reproducible_with_the_same_seed(make_config: Make
     assert scores(curve(make_config(epochs=3, dropout=0.1, seed=14), corpus)) != scores(reports)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_a_resumed_trial_has_the_same_results_as_an_uninterrupted_one(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path, ema_decay: float
