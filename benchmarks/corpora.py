@@ -22,7 +22,7 @@ from nervaluate import Evaluator
 from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.config import BackboneSource
 from clinie_core.data.corpora.brat import Brat
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Concept, Document, Span
 from clinie_core.encoding.windows import tokenize_documents
 from clinie_core.scoring import score_concepts
@@ -51,7 +51,7 @@ def find_folders(scratch: Path) -> list[Path]:
     real = Path(corpora, "leaf-clinical-trials") if corpora else None
     if real is not None and real.is_dir():
         return sorted(folder for folder in real.iterdir() if folder.is_dir())
-    Brat().write(synthetic_splits(DOCUMENTS, seed=1)["train"], scratch)
+    Brat().write(generate_splits(DOCUMENTS, seed=1)["train"], scratch)
     return [scratch]
 
 
@@ -124,7 +124,7 @@ def main() -> None:
                 "bioc": lambda: read_with_bioc(folders),
             }
         )
-    notes = [note for split in synthetic_splits(DOCUMENTS * NOTES_EACH, seed=2).values() for note in split]
+    notes = [note for split in generate_splits(DOCUMENTS * NOTES_EACH, seed=2).values() for note in split]
     documents = concatenate_notes(notes, NOTES_EACH)
     predicted = simulate_predictions(documents, seed=3)
     pairs = [(d.concepts, p) for d, p in zip(documents, predicted, strict=True)]

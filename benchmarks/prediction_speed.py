@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
-from clinie_core.data.bio_tagging import bio_labels
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.bio_tagging import build_bio_labels
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus, Document
 from clinie_core.formulations import build_components
 from clinie_core.formulations.formulation import Prediction
@@ -108,7 +108,7 @@ def measure_encoder(corpus: Corpus, documents: tuple[Document, ...], folder: Pat
     # The default precision: bfloat16 if the hardware supports it.
     checkpoint = extractor.checkpoint
     usual = replace(checkpoint, config=checkpoint.config.model_copy(update={"precision": "auto"}))
-    labels = bio_labels(extractor.checkpoint.schema.concept_types)
+    labels = build_bio_labels(extractor.checkpoint.schema.concept_types)
     names = dict(enumerate(labels))
     with quiet_transformers():
         theirs = AutoModelForTokenClassification.from_pretrain_extractor(
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--decoder", choices=list(DECODERS), default="tiny")
     parser.add_argument("--documents", type=int, default=32)
     arguments = parser.parse_args()
-    corpus = Corpus({split: tuple(notes) for split, notes in synthetic_splits(300, seed=3).items()})
+    corpus = Corpus({split: tuple(notes) for split, notes in generate_splits(300, seed=3).items()})
     with tempfile.TemporaryDirectory() as folder:
         measure_encoder(corpus, corpus["train"], Path(folder) / "encoder")
         measure_generation(arguments.decoder, corpus, corpus["train"][: arguments.documents], Path(folder) / "decoder")

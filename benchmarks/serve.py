@@ -25,7 +25,7 @@ from pathlib import Path
 
 import psutil
 
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from search.storage.home import Home
 
 CLIENTS = (1, 8, 32)
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
-    notes = [note.text for note in synthetic_splits(60, seed=5)["train"]]
+    notes = [note.text for note in generate_splits(60, seed=5)["train"]]
     bin_folder = Path(sys.executable).parent
     env = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     env["MLFLOW_TRACKING_URI"] = Home.open(options.home).tracking_uri

@@ -15,7 +15,7 @@ import torch
 from torch import distributed
 
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus
 from clinie_core.training.train import train
 
@@ -47,7 +47,7 @@ def measure(rank: int, port: int, sharded: bool, found: Any) -> None:
         precision="float32",
         sharded=sharded,
     )
-    splits = synthetic_splits(20, seed=3)
+    splits = generate_splits(20, seed=3)
     corpus = Corpus({"train": tuple(splits["train"][:6]), "dev": tuple(splits["dev"])})
     metrics = train(config, corpus).best_metrics
     if rank == 0:

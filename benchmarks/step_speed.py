@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
-from clinie_core.data.bio_tagging import bio_labels
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.bio_tagging import build_bio_labels
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus
 from clinie_core.data.schema import Schema
-from clinie_core.encoding.batch import IGNORED
+from clinie_core.encoding.batch import IGNORE_INDEX
 from clinie_core.encoding.examples import Example
 from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.train import EpochReport, train
@@ -62,7 +62,7 @@ def measure_trainer(examples: list[Example], labels: int, cache: ModelCache, *, 
     from clinie_core.backbones.transformers_logging import quiet_transformers
 
     def row(example: Example) -> dict[str, Any]:
-        targets = [IGNORED] * len(example.input_ids)
+        targets = [IGNORE_INDEX] * len(example.input_ids)
         for position, target in zip(example.positions, example.targets, strict=True):
             targets[position] = target
         ids = list(example.input_ids)
@@ -99,11 +99,11 @@ def measure_trainer(examples: list[Example], labels: int, cache: ModelCache, *, 
 
 def main() -> None:
     """Measure and print a table and one JSON object."""
-    notes = synthetic_splits(DOCUMENTS, seed=13)
+    notes = generate_splits(DOCUMENTS, seed=13)
     corpus = Corpus({"train": tuple(notes["train"]), "dev": tuple(notes["dev"][:1])})
     cache = ModelCache()
     schema = Schema.from_documents(corpus["train"])
-    labels = bio_labels(schema.concept_types)
+    labels = build_bio_labels(schema.concept_types)
     encoded = cache.encode(CONFIG, "concepts", corpus["train"], corpus.digest("train"), schema, targets=True)
     examples = [example for document in encoded for example in document.examples]
     speeds: dict[str, list[float]] = {"clinie": [], "trainer": [], "trainer_by_length": []}

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus
 from search.storage.home import Home
 from search.tracking.connection import connect
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=5000)
     options = parser.parse_args()
-    corpus = Corpus({split: tuple(notes) for split, notes in synthetic_splits(20, seed=3).items()})
+    corpus = Corpus({split: tuple(notes) for split, notes in generate_splits(20, seed=3).items()})
     config = TrialConfig(
         backbone=BackboneSource(name="tiny", scratch={"model_type": "bert", "hidden_size": 32}),
         formulation=ComponentChoice(name="token_classification"),

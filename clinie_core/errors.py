@@ -37,10 +37,12 @@ class Problem:
     remedy: str = field(default="", kw_only=True)
 
     def __str__(self) -> str:
-        return f"{_line(self.where)}: " + "; ".join(_line(p) for p in (self.found, self.allowed, self.remedy) if p)
+        return f"{_shorten(self.where)}: " + "; ".join(
+            _shorten(p) for p in (self.found, self.allowed, self.remedy) if p
+        )
 
 
-def _line(part: str) -> str:
+def _shorten(part: str) -> str:
     """One line of bounded length: a broken file's ids and keys can be anything."""
     line = " ".join(part.split())
     return line if len(line) <= MAX_PART else f"{line[:MAX_PART]}..."
@@ -129,7 +131,7 @@ def map_disk_full(place: Path) -> Iterator[None]:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not _is_of_full_disk(cause):
+        while cause is not None and not _is_disk_full_error(cause):
             cause = cause.__context__  # torch says what went wrong only there
         if cause is None:
             raise
@@ -137,6 +139,6 @@ def map_disk_full(place: Path) -> Iterator[None]:
         raise DiskFull(f"{found}; free some space and go on") from None
 
 
-def _is_of_full_disk(error: BaseException) -> bool:
+def _is_disk_full_error(error: BaseException) -> bool:
     number = getattr(error, "errno", None)
     return number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)

@@ -27,7 +27,7 @@ import yaml
 
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.corpora.brat import Brat
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus
 from tests.servers import MlflowServer, PostgresServer
 
@@ -51,13 +51,13 @@ def tiny_backbone() -> BackboneSource:
 
 @pytest.fixture(scope="session")
 def corpus() -> Corpus:
-    return Corpus({split: tuple(notes) for split, notes in synthetic_splits(20, seed=3).items()})
+    return Corpus({split: tuple(notes) for split, notes in generate_splits(20, seed=3).items()})
 
 
 @pytest.fixture(scope="session")
 def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
-    for split, notes in synthetic_splits(20, seed=3).items():
+    for split, notes in generate_splits(20, seed=3).items():
         Brat().write(notes, folder / split)
     return folder
 

@@ -15,28 +15,35 @@ from clinie_core.data.document import Concept, Span
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FORBIDDEN", "bio_labels", "decode_concepts", "legal_transitions", "tag_units", "viterbi"]
+__all__ = [
+    "FORBIDDEN_SCORE",
+    "build_bio_labels",
+    "build_transition_scores",
+    "decode_concepts",
+    "tag_units",
+    "viterbi_decode",
+]
 
-FORBIDDEN = -1.0e4
+FORBIDDEN_SCORE = -1.0e4
 """Score of an illegal transition: low enough never to win, finite so that gradients stay finite."""
 
 
-def bio_labels(types: Sequence[str]) -> tuple[str, ...]:
+def build_bio_labels(types: Sequence[str]) -> tuple[str, ...]:
     """``O``, then ``B-`` and ``I-`` of each type in the order given."""
     return ("O", *(f"{prefix}-{type_}" for type_ in types for prefix in "BI"))
 
 
-def legal_transitions(labels: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def build_transition_scores(labels: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scores that forbid ``I-X`` after anything but ``B-X`` or ``I-X``.
 
     Returns:
-        Start scores ``[labels]`` and transition scores ``[from, to]``: 0 or :data:`FORBIDDEN`.
+        Start scores ``[labels]`` and transition scores ``[from, to]``: 0 or :data:`FORBIDDEN_SCORE`.
     """
     inside = np.array([label.startswith("I-") for label in labels])
-    start = np.where(inside, FORBIDDEN, 0.0).astype(np.float32)  # [labels]
+    start = np.where(inside, FORBIDDEN_SCORE, 0.0).astype(np.float32)  # [labels]
     types = np.array([label[2:] for label in labels])
     same = types[:, None] == types[None, :]  # [from, to]
-    return start, np.where(inside[None, :] & ~same, FORBIDDEN, 0.0).astype(np.float32)
+    return start, np.where(inside[None, :] & ~same, FORBIDDEN_SCORE, 0.0).astype(np.float32)
 
 
 def tag_units(
@@ -84,7 +91,7 @@ def decode_concepts(units: Sequence[Span], tags: Sequence[int], labels: Sequence
     return tuple(concepts)
 
 
-def viterbi(
+def viterbi_decode(
     emissions: NDArray[np.float32],
     start: NDArray[np.float32],
     transitions: NDArray[np.float32],

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -28,10 +29,11 @@ __all__ = [
     "Relation",
     "Section",
     "Span",
+    "find_overlapping_spans",
 ]
 
 
-class _Strict:
+class _ForbidExtraKeys:
     """A value that pydantic reads without unknown keys."""
 
     __slots__ = ()
@@ -39,7 +41,7 @@ class _Strict:
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Span(_Strict):
+class Span(_ForbidExtraKeys):
     """A stretch of text, ``start`` to ``end`` (half-open), in code points.
 
     Raises:
@@ -54,8 +56,24 @@ class Span(_Strict):
             raise ValueError(f"a span needs 0 <= start < end, found {self.start}:{self.end}")
 
 
+def find_overlapping_spans(spans: Sequence[Span], start: int, end: int) -> tuple[int, int] | None:
+    """Return the indices of the first and last span that overlap a stretch of text.
+
+    Args:
+        spans: Disjoint spans, sorted by their offsets, such as tokens.
+        start: First code point of the stretch.
+        end: One past its last code point.
+
+    Returns:
+        Both indices, inclusive; None if no span overlaps.
+    """
+    first = bisect_right(spans, start, key=lambda span: span.end)
+    last = bisect_left(spans, end, key=lambda span: span.start) - 1
+    return (first, last) if first <= last else None
+
+
 @dataclass(frozen=True, slots=True)
-class Concept(_Strict):
+class Concept(_ForbidExtraKeys):
     """A typed mention: one span, or several where it is discontinuous."""
 
     id: str
@@ -82,7 +100,7 @@ class Concept(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class Relation(_Strict):
+class Relation(_ForbidExtraKeys):
     """A typed, directed link from one concept (``head``) to another (``tail``), by their ids."""
 
     id: str
@@ -92,7 +110,7 @@ class Relation(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class Attribute(_Strict):
+class Attribute(_ForbidExtraKeys):
     """A property of a concept or relation (``target``, an id); ``value`` is None for a flag."""
 
     id: str
@@ -102,7 +120,7 @@ class Attribute(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class Normalization(_Strict):
+class Normalization(_ForbidExtraKeys):
     """A concept's (``target``, an id) entry in a terminology: ``MeSH`` and ``D008094``."""
 
     id: str
@@ -113,7 +131,7 @@ class Normalization(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class Equivalence(_Strict):
+class Equivalence(_ForbidExtraKeys):
     """Concepts, by their ids, that are one under a relation without direction."""
 
     type: str
@@ -121,7 +139,7 @@ class Equivalence(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class Note(_Strict):
+class Note(_ForbidExtraKeys):
     """What an annotator wrote about a concept, relation or attribute (``target``, an id)."""
 
     id: str
@@ -131,7 +149,7 @@ class Note(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class EntityRelation(_Strict):
+class EntityRelation(_ForbidExtraKeys):
     """A typed, directed link between two terminology entries, stated by the document as a whole."""
 
     id: str
@@ -144,7 +162,7 @@ Annotation = Concept | Relation | Attribute | Normalization | Note | EntityRelat
 
 
 @dataclass(frozen=True, slots=True)
-class Section(_Strict):
+class Section(_ForbidExtraKeys):
     """A named stretch of the text, such as a title."""
 
     type: str
@@ -152,7 +170,7 @@ class Section(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class Document(_Strict):
+class Document(_ForbidExtraKeys):
     """A text with what is annotated in it; ``metadata`` is what else its file says of it."""
 
     id: str
@@ -197,9 +215,9 @@ class Corpus:
 
     def concept_types(self, split: str | None = None) -> tuple[str, ...]:
         """The types that occur, sorted, so that label numbers never depend on the order of files."""
-        return tuple(sorted(self.type_counts(split)))
+        return tuple(sorted(self.count_types(split)))
 
-    def type_counts(self, split: str | None = None) -> Counter[str]:
+    def count_types(self, split: str | None = None) -> Counter[str]:
         """How many concepts there are of each type, in one split or in all."""
         names = self.splits if split is None else (split,)
         return Counter(c.type for name in names for doc in self[name] for c in doc.concepts)
@@ -212,7 +230,7 @@ class Corpus:
                 single entry ``"*"`` stands for every type.
         """
         renamed = {old: new for new, olds in types.items() for old in olds}
-        if all(renamed.get(t, renamed.get("*", t)) == t for t in self.type_counts()):
+        if all(renamed.get(t, renamed.get("*", t)) == t for t in self.count_types()):
             return self
 
         def rename(document: Document) -> Document:
@@ -221,7 +239,7 @@ class Corpus:
             )
             return replace(document, concepts=concepts)
 
-        return self._mapped(rename)
+        return self._map_documents(rename)
 
     def restrict_types(self, concept_types: Collection[str], relation_types: Collection[str]) -> Corpus:
         """Keep some types alone, and what refers to concepts only where those are kept.
@@ -250,14 +268,14 @@ class Corpus:
                 ),
             )
 
-        return self._mapped(restrict) if concept_types or relation_types else self
+        return self._map_documents(restrict) if concept_types or relation_types else self
 
-    def _mapped(self, change: Callable[[Document], Document]) -> Corpus:
+    def _map_documents(self, change: Callable[[Document], Document]) -> Corpus:
         return Corpus({name: tuple(change(doc) for doc in docs) for name, docs in self.splits.items()})
 
     @cached_property
     def _split_digests(self) -> dict[str, str]:
-        return {name: _digest(documents) for name, documents in self.splits.items()}
+        return {name: _compute_digest(documents) for name, documents in self.splits.items()}
 
     def digest(self, split: str | None = None) -> str:
         """A sha256 over text and annotations: equal corpora have equal digests, and no text shows."""
@@ -266,7 +284,7 @@ class Corpus:
         return hashlib.sha256(json.dumps(self._split_digests, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(documents: Iterable[Document]) -> str:
+def _compute_digest(documents: Iterable[Document]) -> str:
     state = hashlib.sha256()
     for doc in sorted(documents, key=lambda d: d.id):
         row = [

@@ -15,18 +15,18 @@ from pydantic import Field
 from clinie_core.config import FrozenModel
 from clinie_core.data.document import Document
 
-__all__ = ["CORPUS", "Link", "Schema", "corpus_name"]
+__all__ = ["CORPUS_KEY", "Link", "Schema", "get_corpus_name"]
 
-CORPUS = "corpus"
+CORPUS_KEY = "corpus"
 """The key of a document's metadata that names its corpus where there are several."""
 
 Link = tuple[str, str, str]
 """A relation's type with the types of its head and its tail."""
 
 
-def corpus_name(document: Document) -> str | None:
+def get_corpus_name(document: Document) -> str | None:
     """The name of a document's corpus, where there are several."""
-    return document.metadata.get(CORPUS)
+    return document.metadata.get(CORPUS_KEY)
 
 
 class Schema(FrozenModel):
@@ -51,17 +51,20 @@ class Schema(FrozenModel):
     def from_documents(cls, documents: Iterable[Document], descriptions: Mapping[str, str] | None = None) -> Schema:
         """The types and links that occur in documents, and apart in those of each corpus."""
         documents = tuple(documents)
-        names = sorted({name for d in documents if (name := corpus_name(d)) is not None})
-        whole = cls._of(documents, descriptions)
-        parts = {name: cls._of((d for d in documents if corpus_name(d) == name), descriptions) for name in names}
+        names = sorted({name for d in documents if (name := get_corpus_name(d)) is not None})
+        whole = cls._from_single_corpus(documents, descriptions)
+        parts = {
+            name: cls._from_single_corpus((d for d in documents if get_corpus_name(d) == name), descriptions)
+            for name in names
+        }
         return whole.model_copy(update={"corpora": parts})
 
     def for_document(self, document: Document) -> Schema:
         """The schema of the document's own corpus; the whole one where its corpus is not known."""
-        return self.corpora.get(corpus_name(document) or "", self)
+        return self.corpora.get(get_corpus_name(document) or "", self)
 
     @classmethod
-    def _of(cls, documents: Iterable[Document], descriptions: Mapping[str, str] | None) -> Schema:
+    def _from_single_corpus(cls, documents: Iterable[Document], descriptions: Mapping[str, str] | None) -> Schema:
         types: set[str] = set()
         links: set[Link] = set()
         entity_links: set[Link] = set()
@@ -87,7 +90,7 @@ class Schema(FrozenModel):
         """Every relation type, between concepts or entries, sorted."""
         return tuple(sorted({type_ for type_, _, _ in (*self.links, *self.entity_links)}))
 
-    def in_words(self, type_: str) -> str:
+    def describe_type(self, type_: str) -> str:
         """A type as words of a question or an instruction: its description, else its name taken apart.
 
         ``SpecificDisease`` becomes "specific disease", ``Sign_symptom`` "sign symptom".

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from clinie_core.encoding.examples import DecodingConstraint, Example
 
-__all__ = ["IGNORED", "Batch", "collate"]
+__all__ = ["IGNORE_INDEX", "Batch", "collate"]
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """The target of a padded position."""
 
 
@@ -27,7 +27,7 @@ class Batch:
         segments: ``[batch, tokens]``, 1 from the second segment on; None where no row has two.
         positions: ``[batch, positions]``, padded with 0.
         lengths: How many positions each row has.
-        targets: ``[batch, positions]`` or ``[batch, 1]``, padded with ``IGNORED``; None when predicting.
+        targets: ``[batch, positions]`` or ``[batch, 1]``, padded with ``IGNORE_INDEX``; None when predicting.
         spans: ``[spans, 4]``: row, label, first and last position of each gold span.
         constraints: Restriction of each row's generated answer; empty for free generation.
     """
@@ -48,7 +48,7 @@ class Batch:
         return torch.arange(self.positions.shape[1], device=self.positions.device) < lengths.unsqueeze(1)
 
 
-def _padded(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Tensor:
+def _pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Tensor:
     width = max(1, *(len(row) for row in rows))
     if left:
         return torch.tensor([[*[value] * (width - len(row)), *row] for row in rows], dtype=torch.long)
@@ -76,16 +76,16 @@ def collate(
     """
     labelled = targets and any(e.targets for e in examples)
     tensors = [
-        _padded([e.input_ids for e in examples], pad_id, left=left),
-        _padded([[1] * len(e.input_ids) for e in examples], 0, left=left),
-        _padded([e.positions for e in examples], 0),
+        _pad([e.input_ids for e in examples], pad_id, left=left),
+        _pad([[1] * len(e.input_ids) for e in examples], 0, left=left),
+        _pad([e.positions for e in examples], 0),
         torch.tensor([(row, *span) for row, e in enumerate(examples) for span in e.spans], dtype=torch.long).view(
             -1, 4
         ),
     ]
     optional = [
-        _padded([_segments(e) for e in examples], 0) if any(e.second_segment for e in examples) else None,
-        _padded([e.targets for e in examples], IGNORED) if labelled else None,
+        _pad([_build_segment_ids(e) for e in examples], 0) if any(e.second_segment for e in examples) else None,
+        _pad([e.targets for e in examples], IGNORE_INDEX) if labelled else None,
     ]
     if device.type == "cuda":  # pinned memory lets the copy run beside the computation
         tensors = [t.pin_memory().to(device, non_blocking=True) for t in tensors]
@@ -99,6 +99,6 @@ def collate(
     return Batch(component, ids, mask, segments, positions, lengths, gold, spans, constraints)
 
 
-def _segments(example: Example) -> list[int]:
+def _build_segment_ids(example: Example) -> list[int]:
     first = example.second_segment or len(example.input_ids)
     return [int(i >= first) for i in range(len(example.input_ids))]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-__all__ = ["epoch_batches", "length_sorted_batches", "sample_mixture"]
+__all__ = ["batch_by_length", "draw_epoch_batches", "sample_mixture"]
 
-POOL_BATCHES = 50
+BATCHES_PER_POOL = 50
 
 
-def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+def draw_epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
     """Indexes of each training batch of one epoch.
 
     Examples are shuffled, sorted by length within pools of 50 batches, cut into batches, and the
@@ -29,11 +29,11 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: 
     draw = random.Random(f"{seed}/{epoch}")
     order = list(range(len(lengths)))
     draw.shuffle(order)
-    pool = batch_size * POOL_BATCHES
+    pool = batch_size * BATCHES_PER_POOL
     batches = [
         batch
         for at in range(0, len(order), pool)
-        for batch in _cut(sorted(order[at : at + pool], key=lambda i: lengths[i]), batch_size)
+        for batch in _chunk(sorted(order[at : at + pool], key=lambda i: lengths[i]), batch_size)
     ]
     draw.shuffle(batches)
     return batches
@@ -69,7 +69,7 @@ def sample_mixture(groups: Sequence[str], exponent: float, *, seed: int, epoch: 
     return drawn
 
 
-def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def batch_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Indexes of batches for prediction, longest first, each of at most ``batch_tokens`` padded tokens."""
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -80,5 +80,5 @@ def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[lis
     return batches
 
 
-def _cut(order: Sequence[int], size: int) -> list[list[int]]:
+def _chunk(order: Sequence[int], size: int) -> list[list[int]]:
     return [list(order[at : at + size]) for at in range(0, len(order), size)]

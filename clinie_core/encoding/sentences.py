@@ -6,17 +6,17 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 
-__all__ = ["sentence_number", "sentence_starts"]
+__all__ = ["find_sentence", "find_sentence_starts"]
 
 BOUNDARY = re.compile(r"[.!?][\"')\]]?\s+(?=[A-Z0-9\"'(\[])|\s*\n\s*")
 """Punctuation before a capital or a digit, or a line break."""
 
 
-def sentence_starts(text: str) -> list[int]:
+def find_sentence_starts(text: str) -> list[int]:
     """Offsets at which sentences begin, the first at 0."""
     return [0, *(match.end() for match in BOUNDARY.finditer(text) if match.end() < len(text))]
 
 
-def sentence_number(starts: Sequence[int], offset: int) -> int:
+def find_sentence(starts: Sequence[int], offset: int) -> int:
     """Number of the sentence that an offset lies in, from 0."""
     return bisect_right(starts, offset) - 1

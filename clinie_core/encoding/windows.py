@@ -12,7 +12,6 @@ Offsets are code points of the document's own text, whatever the tokenizer norma
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from clinie_core.data.document import Span
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Frame", "TokenizedDocument", "Unit", "Window", "token_ids", "tokenize_documents", "unit_range"]
+__all__ = ["Frame", "TokenizedDocument", "Unit", "Window", "encode_text", "tokenize_documents"]
 
 Unit = Literal["word", "token"]
 BATCH_TEXTS = 256
@@ -39,36 +38,36 @@ class Frame:
         second_segment: Number of the first token of the second segment; 0 where there is one only.
     """
 
-    before: tuple[int, ...]
-    after: tuple[int, ...]
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
     second_segment: int = 0
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerFast, prompt: str = "") -> Frame:
+    def for_text(cls, tokenizer: PreTrainedTokenizerFast, prompt: str = "") -> Frame:
         """The frame of one text, or of one that follows a prompt as the second segment of a pair."""
         if prompt:
-            return cls.paired(tokenizer, token_ids(tokenizer, prompt))
-        before, after = _around(token_ids(tokenizer, "x"), tokenizer("x", verbose=False)["input_ids"])
+            return cls.for_pair(tokenizer, encode_text(tokenizer, prompt))
+        before, after = _split_around(encode_text(tokenizer, "x"), tokenizer("x", verbose=False)["input_ids"])
         return cls(tuple(before), tuple(after))
 
     @classmethod
-    def paired(cls, tokenizer: PreTrainedTokenizerFast, first: Sequence[int]) -> Frame:
+    def for_pair(cls, tokenizer: PreTrainedTokenizerFast, first: Sequence[int]) -> Frame:
         """The frame of the second text of a pair, whose first is given by its tokens."""
         # The places of both are found with a stand-in, whatever special tokens stand between them.
-        bare = token_ids(tokenizer, "x")
-        before, rest = _around(bare, tokenizer("x", "x", verbose=False)["input_ids"])
-        between, after = _around(bare, rest)
+        bare = encode_text(tokenizer, "x")
+        before, rest = _split_around(bare, tokenizer("x", "x", verbose=False)["input_ids"])
+        between, after = _split_around(bare, rest)
         opening = (*before, *first, *between)
         return cls(opening, tuple(after), len(opening))
 
     @property
     def size(self) -> int:
         """Its tokens."""
-        return len(self.before) + len(self.after)
+        return len(self.prefix) + len(self.suffix)
 
-    def around(self, body: Sequence[int]) -> tuple[int, ...]:
+    def wrap(self, body: Sequence[int]) -> tuple[int, ...]:
         """The model's input for the tokens of a text."""
-        return (*self.before, *body, *self.after)
+        return (*self.prefix, *body, *self.suffix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +81,15 @@ class Window:
         owned: The document's numbers of the first owned unit, and one past the last.
     """
 
-    body: tuple[int, ...]
+    token_ids: tuple[int, ...]
     positions: tuple[int, ...]
     first_unit: int
-    owned: tuple[int, int]
+    owned_units: tuple[int, int]
 
     @property
     def owned_positions(self) -> tuple[int, ...]:
         """For each owned unit the index into ``body`` of its first token."""
-        begin, stop = self.owned
+        begin, stop = self.owned_units
         return self.positions[begin - self.first_unit : stop - self.first_unit]
 
 
@@ -102,7 +101,7 @@ class TokenizedDocument:
     windows: tuple[Window, ...]
 
 
-def _trimmed(text: str, start: int, end: int) -> Span | None:
+def _trim_whitespace(text: str, start: int, end: int) -> Span | None:
     """Cut white space off both ends; None where nothing is left."""
     while start < end and text[start].isspace():
         start += 1
@@ -111,7 +110,7 @@ def _trimmed(text: str, start: int, end: int) -> Span | None:
     return Span(start, end) if start < end else None
 
 
-def _units(
+def _group_tokens(
     text: str, offsets: Sequence[tuple[int, int]], words: Sequence[int | None], unit: Unit
 ) -> tuple[list[Span], list[int]]:
     """Return the units' spans and for each the number of its first token."""
@@ -119,7 +118,7 @@ def _units(
     first: list[int] = []
     previous: int | None = None
     for token, (start, end) in enumerate(offsets):
-        span = _trimmed(text, start, end)
+        span = _trim_whitespace(text, start, end)
         if span is None:
             continue
         same_word = unit == "word" and words[token] is not None and words[token] == previous
@@ -133,7 +132,7 @@ def _units(
     return spans, first
 
 
-def _stretches(first: Sequence[int], tokens: int, size: int, overlap: int) -> list[tuple[int, int]]:
+def _divide_units(first: Sequence[int], tokens: int, size: int, overlap: int) -> list[tuple[int, int]]:
     """Split units into stretches of at most ``size`` tokens (one unit at least) of balanced length."""
     ends = [*first[1:], tokens]
     overlap = min(overlap, size // 2)
@@ -170,14 +169,14 @@ def tokenize_documents(
         For each text its units in order, and windows that own each unit exactly once. A unit longer
         than a window keeps its first tokens there.
     """
-    for batch, encoding in _encoded_ahead(texts, tokenizer):
+    for batch, encoding in _encode_batches(texts, tokenizer):
         for number, text in enumerate(batch):
             ids: list[int] = encoding["input_ids"][number]
-            units, first = _units(text, encoding["offset_mapping"][number], encoding.word_ids(number), unit)
-            yield TokenizedDocument(tuple(units), tuple(_windows(ids, first, size, overlap)))
+            units, first = _group_tokens(text, encoding["offset_mapping"][number], encoding.word_ids(number), unit)
+            yield TokenizedDocument(tuple(units), tuple(_build_windows(ids, first, size, overlap)))
 
 
-def _encoded_ahead(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[str], Any]]:
+def _encode_batches(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[str], Any]]:
     """Batches of texts with their encoding, the next one under way in a thread while one is being used."""
 
     def encode(batch: list[str]) -> tuple[list[str], Any]:
@@ -193,10 +192,10 @@ def _encoded_ahead(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> 
             yield done.result()
 
 
-def _windows(ids: Sequence[int], first: Sequence[int], size: int, overlap: int) -> Iterator[Window]:
+def _build_windows(ids: Sequence[int], first: Sequence[int], size: int, overlap: int) -> Iterator[Window]:
     if not first:
         return
-    stretches = _stretches(first, len(ids), size, overlap)
+    stretches = _divide_units(first, len(ids), size, overlap)
     for number, (begin, stop) in enumerate(stretches):
         own_begin = 0 if number == 0 else (begin + stretches[number - 1][1] + 1) // 2
         own_stop = len(first) if number == len(stretches) - 1 else (stretches[number + 1][0] + stop + 1) // 2
@@ -206,20 +205,13 @@ def _windows(ids: Sequence[int], first: Sequence[int], size: int, overlap: int) 
         yield Window(body, positions, begin, (own_begin, own_stop))
 
 
-def unit_range(units: Sequence[Span], start: int, end: int) -> tuple[int, int] | None:
-    """Numbers of the first and last of sorted units that a stretch of text overlaps; None if there is none."""
-    first = bisect_right(units, start, key=lambda unit: unit.end)
-    last = bisect_left(units, end, key=lambda unit: unit.start) - 1
-    return (first, last) if first <= last else None
-
-
-def token_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """The tokens of a text, without special ones."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 
-def _around(part: Sequence[int], whole: Sequence[int]) -> tuple[list[int], list[int]]:
+def _split_around(part: Sequence[int], whole: Sequence[int]) -> tuple[list[int], list[int]]:
     """What stands before and after the first place of a part in a whole; nothing where it has none."""
     for before in range(len(whole) - len(part) + 1):
         if list(whole[before : before + len(part)]) == list(part):

@@ -57,7 +57,7 @@ class InputContext:
         if not self.hard_prompt:
             return ""
         types = self.schema.relation_types if self.task == "relations" else self.schema.concept_types
-        return f"find {', '.join(map(self.schema.in_words, types))}"
+        return f"find {', '.join(map(self.schema.describe_type, types))}"
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from clinie_core.config import Task
 from clinie_core.data.document import Concept, Document, Relation, Span
-from clinie_core.data.schema import Schema, corpus_name
+from clinie_core.data.schema import Schema, get_corpus_name
 from clinie_core.encoding.examples import DecodingConstraint, EncodedDocument, Example
 from clinie_core.encoding.outputs import HeadOutput
-from clinie_core.encoding.sentences import sentence_starts
-from clinie_core.encoding.windows import token_ids
+from clinie_core.encoding.sentences import find_sentence_starts
+from clinie_core.encoding.windows import encode_text
 from clinie_core.errors import fail
 from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
 from clinie_core.templates import TEMPLATES
@@ -154,11 +154,11 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         question = "\n\n".join(parts)
         if tokenizer.chat_template:
             message = [{"role": "user", "content": question}]
-            return token_ids(
+            return encode_text(
                 tokenizer, tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
             )
         opening = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-        return [*opening, *token_ids(tokenizer, f"{question}\n\nAnswer:\n")]
+        return [*opening, *encode_text(tokenizer, f"{question}\n\nAnswer:\n")]
 
     def _example(
         self, document: Document, chunk: Chunk, context: InputContext, words: _Words, *, targets: bool
@@ -170,7 +170,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
             constraint = _constraint(self.template, source, tokenizer) if self.constrained else None
             return Example(tuple(prompt), (), constraint=constraint)
         written = self._template.write(_answer(document, chunk, words), source)
-        answer = [*token_ids(tokenizer, written), int(tokenizer.eos_token_id)]
+        answer = [*encode_text(tokenizer, written), int(tokenizer.eos_token_id)]
         positions = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
         return Example((*prompt, *answer[:-1]), tuple(positions), tuple(answer))
 
@@ -244,7 +244,7 @@ class _WordsOf:
         self._of_corpus = {name: _Words(part) for name, part in schema.corpora.items()}
 
     def __call__(self, document: Document) -> _Words:
-        return self._of_corpus.get(corpus_name(document) or "", self._whole)
+        return self._of_corpus.get(get_corpus_name(document) or "", self._whole)
 
     def every(self) -> list[_Words]:
         """Of every corpus; of the whole where there is one only."""
@@ -252,14 +252,14 @@ class _WordsOf:
 
 
 def _distinct(types: Sequence[str], schema: Schema) -> dict[str, str]:
-    words = {type_: schema.in_words(type_) for type_ in types}
+    words = {type_: schema.describe_type(type_) for type_ in types}
     counts = Counter(words.values())
     return {type_: said if counts[said] == 1 else type_ for type_, said in words.items()}
 
 
 def _chunks(text: str, token_starts: Sequence[int], room: int) -> list[tuple[int, int]]:
     """Stretches of whole sentences of at most so many tokens; a longer sentence is cut between tokens."""
-    starts = sentence_starts(text)
+    starts = find_sentence_starts(text)
     chunks: list[tuple[int, int]] = []
     begin = count = at = 0
     for start, end in zip(starts, [*starts[1:], len(text)], strict=True):

@@ -23,8 +23,8 @@ from clinie_core.config import Task
 from clinie_core.data.document import Concept, Document, EntityRelation, Relation
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
-from clinie_core.encoding.sentences import sentence_number, sentence_starts
-from clinie_core.encoding.windows import Frame, token_ids
+from clinie_core.encoding.sentences import find_sentence, find_sentence_starts
+from clinie_core.encoding.windows import Frame, encode_text
 from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
 from clinie_core.formulations.negatives import sample_negatives
 
@@ -113,8 +113,8 @@ class MarkedPairs(Formulation[tuple[Candidate, ...]]):
         return tuple(encoded)
 
     def _candidates(self, document: Document, schema: Schema) -> Iterator[Candidate]:
-        starts = sentence_starts(document.text)
-        sentence = {c.id: sentence_number(starts, c.start) for c in document.concepts}
+        starts = find_sentence_starts(document.text)
+        sentence = {c.id: find_sentence(starts, c.start) for c in document.concepts}
         legal = {(head, tail) for _, head, tail in schema.links}
         if legal:
             ordered = sorted(document.concepts, key=lambda c: sentence[c.id])
@@ -201,11 +201,11 @@ class _Marking:
         self._markers = formulation.markers
         self._two = formulation.segments == 2
         self._context = context
-        plain = Frame.of(context.tokenizer)
-        self._frame = Frame.of(context.tokenizer, context.prompt)
-        self._prompt = token_ids(context.tokenizer, context.prompt) if context.prompt else []
-        self._opening = len(plain.before)
-        pair = Frame.paired(context.tokenizer, self._prompt)
+        plain = Frame.for_text(context.tokenizer)
+        self._frame = Frame.for_text(context.tokenizer, context.prompt)
+        self._prompt = encode_text(context.tokenizer, context.prompt) if context.prompt else []
+        self._opening = len(plain.prefix)
+        pair = Frame.for_pair(context.tokenizer, self._prompt)
         self._room = min(formulation.pair_tokens, context.window_tokens)
         self._room -= pair.size if self._two else self._frame.size
         self._known: dict[Keys, Marks] = {}
@@ -213,13 +213,13 @@ class _Marking:
     def _marks(self, head: str, tail: str) -> Marks:
         """Tokens of the four markers of a pair of types."""
         if (head, tail) not in self._known:
-            words = self._context.schema.in_words
+            words = self._context.schema.describe_type
             texts = {
                 "boundary": ("[s1]", "[e1]", "[s2]", "[e2]"),
                 "punctuation": ("@", "@", "#", "#"),
                 "typed": (f"[ {words(head)} :", "]", f"( {words(tail)} :", ")"),
             }[self._markers]
-            a, b, c, d = (token_ids(self._context.tokenizer, f" {text}") for text in texts)
+            a, b, c, d = (encode_text(self._context.tokenizer, f" {text}") for text in texts)
             self._known[head, tail] = (a, b, c, d)
         return self._known[head, tail]
 
@@ -235,14 +235,14 @@ class _Marking:
             (first, (head_at,)), (second, (tail_at,)) = (
                 _spliced(ids, _around(*mark[0], len(ids), room // 2), [mark]) for mark in marks
             )
-            frame = Frame.paired(self._context.tokenizer, (*self._prompt, *first))
-            places = (0, self._opening + len(self._prompt) + head_at, len(frame.before) + tail_at)
-            return Example(frame.around(second), places, targets, second_segment=frame.second_segment)
+            frame = Frame.for_pair(self._context.tokenizer, (*self._prompt, *first))
+            places = (0, self._opening + len(self._prompt) + head_at, len(frame.prefix) + tail_at)
+            return Example(frame.wrap(second), places, targets, second_segment=frame.second_segment)
         stretches = _around(min(head[0], tail[0]), max(head[1], tail[1]), len(ids), room)
         body, (head_at, tail_at) = _spliced(ids, stretches, marks)
-        opening = len(self._frame.before)
+        opening = len(self._frame.prefix)
         places = (0, opening + head_at, opening + tail_at)
-        return Example(self._frame.around(body), places, targets, second_segment=self._frame.second_segment)
+        return Example(self._frame.wrap(body), places, targets, second_segment=self._frame.second_segment)
 
 
 def _token_range(offsets: Sequence[tuple[int, int]], concept: Concept) -> tuple[int, int]:

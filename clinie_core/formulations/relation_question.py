@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from clinie_core.config import Task
-from clinie_core.data.document import Concept, Document, Relation
+from clinie_core.data.document import Concept, Document, Relation, find_overlapping_spans
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
-from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents, unit_range
+from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, encode_text, tokenize_documents
 from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
 from clinie_core.formulations.negatives import sample_negatives
 from clinie_core.formulations.span_pointer import select_spans_in_window
@@ -82,7 +82,7 @@ class RelationQuestion(Formulation[QuestionedDocument]):
     ) -> tuple[EncodedDocument[QuestionedDocument], ...]:
         """One example a head and relation; in training only some of those without an answer."""
         tokenizer = context.tokenizer
-        size = context.window_tokens - Frame.paired(tokenizer, ()).size - self._longest_question(context)
+        size = context.window_tokens - Frame.for_pair(tokenizer, ()).size - self._longest_question(context)
         tokenized = tokenize_documents((d.text for d in documents), tokenizer, size=size, overlap=context.overlap)
         parts: list[TokenizedDocument] = []
         rows: list[list[tuple[TailQuery, tuple[tuple[int, int, int], ...]]]] = []  # what was asked, its gold spans
@@ -106,20 +106,20 @@ class RelationQuestion(Formulation[QuestionedDocument]):
         """Tokens that any question may take, its mention included."""
         schema = context.schema
         texts = [
-            QUESTIONS[self.wording].format(relation=schema.in_words(r), head=schema.in_words(h), mention="")
+            QUESTIONS[self.wording].format(relation=schema.describe_type(r), head=schema.describe_type(h), mention="")
             for r, h, _ in schema.links
         ]
-        opening = len(token_ids(context.tokenizer, f"{context.prompt}. ")) if context.prompt else 0
-        return opening + MENTION_TOKENS + 2 + max((len(token_ids(context.tokenizer, t)) for t in texts), default=0)
+        opening = len(encode_text(context.tokenizer, f"{context.prompt}. ")) if context.prompt else 0
+        return opening + MENTION_TOKENS + 2 + max((len(encode_text(context.tokenizer, t)) for t in texts), default=0)
 
     @staticmethod
     def _questions(document: Document, tokens: TokenizedDocument, schema: Schema) -> list[TailQuery]:
         asked = []
         for head in document.concepts:
-            units = unit_range(tokens.units, head.start, head.end)
+            units = find_overlapping_spans(tokens.units, head.start, head.end)
             if units is None:
                 continue
-            window = next(w for w in tokens.windows if w.owned[0] <= units[0] < w.owned[1])
+            window = next(w for w in tokens.windows if w.owned_units[0] <= units[0] < w.owned_units[1])
             types = sorted({type_ for type_, head_type, _ in schema.links if head_type == head.type})
             asked += [TailQuery(head, type_, window) for type_ in types]
         return asked
@@ -127,16 +127,16 @@ class RelationQuestion(Formulation[QuestionedDocument]):
     def _example(
         self, document: Document, asked: TailQuery, spans: tuple[tuple[int, int, int], ...], context: InputContext
     ) -> Example:
-        words, tokenizer = context.schema.in_words, context.tokenizer
-        mention = tokenizer.decode(token_ids(tokenizer, document.mention(asked.head))[:MENTION_TOKENS])
+        words, tokenizer = context.schema.describe_type, context.tokenizer
+        mention = tokenizer.decode(encode_text(tokenizer, document.mention(asked.head))[:MENTION_TOKENS])
         question = QUESTIONS[self.wording].format(
             relation=words(asked.type), head=words(asked.head.type), mention=mention
         )
-        ids = token_ids(tokenizer, f"{context.prompt}. {question}" if context.prompt else question)
-        room = context.window_tokens - len(asked.window.body) - Frame.paired(tokenizer, ()).size
-        frame = Frame.paired(tokenizer, ids[:room])
-        positions = tuple(len(frame.before) + p for p in asked.window.positions)
-        return Example(frame.around(asked.window.body), positions, spans=spans, second_segment=frame.second_segment)
+        ids = encode_text(tokenizer, f"{context.prompt}. {question}" if context.prompt else question)
+        room = context.window_tokens - len(asked.window.token_ids) - Frame.for_pair(tokenizer, ()).size
+        frame = Frame.for_pair(tokenizer, ids[:room])
+        positions = tuple(len(frame.prefix) + p for p in asked.window.positions)
+        return Example(frame.wrap(asked.window.token_ids), positions, spans=spans, second_segment=frame.second_segment)
 
     def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
         """Start, end and match over ``[batch, positions, hidden_size]``."""
@@ -150,7 +150,7 @@ class RelationQuestion(Formulation[QuestionedDocument]):
         links = prediction.context.schema.for_document(document).links
         by_units: dict[tuple[int, int], list[Concept]] = {}
         for concept in document.concepts:
-            units = unit_range(state.tokens.units, concept.start, concept.end)
+            units = find_overlapping_spans(state.tokens.units, concept.start, concept.end)
             if units is not None:
                 by_units.setdefault(units, []).append(concept)
         found = set()

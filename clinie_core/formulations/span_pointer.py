@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from clinie_core.data.document import Concept, Document, Span
+from clinie_core.data.document import Concept, Document, Span, find_overlapping_spans
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.encoding.outputs import HeadOutput
-from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, tokenize_documents, unit_range
+from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, tokenize_documents
 from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class SpanPointer(Formulation[TokenizedDocument]):
     ) -> tuple[EncodedDocument[TokenizedDocument], ...]:
         """One example a window, with the gold spans that lie wholly in it."""
         types = context.schema.concept_types
-        frame = Frame.of(context.tokenizer, context.prompt)
-        opening = len(frame.before)
+        frame = Frame.for_text(context.tokenizer, context.prompt)
+        opening = len(frame.prefix)
         tokenized = tokenize_documents(
             (d.text for d in documents),
             context.tokenizer,
@@ -59,7 +59,7 @@ class SpanPointer(Formulation[TokenizedDocument]):
             gold = [(types.index(c.type), c) for c in document.concepts if c.type in types] if targets else []
             examples = tuple(
                 Example(
-                    frame.around(window.body),
+                    frame.wrap(window.token_ids),
                     tuple(opening + p for p in window.positions),
                     spans=select_spans_in_window(window, tokens, gold),
                     second_segment=frame.second_segment,
@@ -98,7 +98,7 @@ def select_spans_in_window(
     """The labelled concepts that lie wholly in a window, as (label, first, last) by its positions."""
     spans = set()
     for label, concept in gold:
-        units = unit_range(tokens.units, concept.start, concept.end)
+        units = find_overlapping_spans(tokens.units, concept.start, concept.end)
         if units and window.first_unit <= units[0] and units[1] < window.first_unit + len(window.positions):
             spans.add((label, units[0] - window.first_unit, units[1] - window.first_unit))
     return tuple(sorted(spans))
@@ -117,7 +117,7 @@ def select_owned_spans(
     """
     for label, first, last, score in spans:
         first_unit, last_unit = window.first_unit + int(first), window.first_unit + int(last)
-        if window.owned[0] <= first_unit < window.owned[1]:
+        if window.owned_units[0] <= first_unit < window.owned_units[1]:
             stretch = (tokens.units[first_unit].start, tokens.units[last_unit].end)
             yield float(score), types[int(label)], stretch
 

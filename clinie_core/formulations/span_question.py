@@ -17,7 +17,7 @@ from pydantic import Field
 from clinie_core.data.document import Document
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
-from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, token_ids, tokenize_documents
+from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, encode_text, tokenize_documents
 from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
 from clinie_core.formulations.negatives import sample_negatives
 from clinie_core.formulations.span_pointer import (
@@ -88,9 +88,11 @@ class SpanQuestion(Formulation[QuestionedDocument]):
         types = schema.concept_types
         opening = f"{context.prompt}. " if context.prompt else ""
         frames = {
-            type_: Frame.paired(
+            type_: Frame.for_pair(
                 tokenizer,
-                token_ids(tokenizer, opening + QUESTIONS[self.wording].format(type=context.schema.in_words(type_))),
+                encode_text(
+                    tokenizer, opening + QUESTIONS[self.wording].format(type=context.schema.describe_type(type_))
+                ),
             )
             for type_ in types
         }
@@ -116,8 +118,8 @@ class SpanQuestion(Formulation[QuestionedDocument]):
         for tokens, kept in zip(parts, rows, strict=True):
             examples = tuple(
                 Example(
-                    frames[a.type].around(a.window.body),
-                    tuple(len(frames[a.type].before) + p for p in a.window.positions),
+                    frames[a.type].wrap(a.window.token_ids),
+                    tuple(len(frames[a.type].prefix) + p for p in a.window.positions),
                     spans=spans,
                     second_segment=frames[a.type].second_segment,
                 )

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from clinie_core.data.bio_tagging import bio_labels, decode_concepts, legal_transitions, tag_units, viterbi
+from clinie_core.data.bio_tagging import (
+    build_bio_labels,
+    build_transition_scores,
+    decode_concepts,
+    tag_units,
+    viterbi_decode,
+)
 from clinie_core.data.document import Document, Span
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.windows import Frame, Unit, tokenize_documents
@@ -45,9 +51,9 @@ class TokenClassification(Formulation[tuple[Span, ...]]):
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
     ) -> tuple[EncodedDocument[tuple[Span, ...]], ...]:
         """One example a window, with the labels of the units that the window owns."""
-        labels = bio_labels(context.schema.concept_types)
-        frame = Frame.of(context.tokenizer, context.prompt)
-        opening, size = len(frame.before), context.window_tokens - frame.size
+        labels = build_bio_labels(context.schema.concept_types)
+        frame = Frame.for_text(context.tokenizer, context.prompt)
+        opening, size = len(frame.prefix), context.window_tokens - frame.size
         tokenized = tokenize_documents(
             (d.text for d in documents), context.tokenizer, size=size, overlap=context.overlap, unit=self.unit
         )
@@ -56,9 +62,9 @@ class TokenClassification(Formulation[tuple[Span, ...]]):
             tags = tag_units(tokens.units, document.concepts, labels)[0] if targets else ()
             examples = tuple(
                 Example(
-                    frame.around(w.body),
+                    frame.wrap(w.token_ids),
                     tuple(opening + p for p in w.owned_positions),
-                    tags[slice(*w.owned)],
+                    tags[slice(*w.owned_units)],
                     second_segment=frame.second_segment,
                 )
                 for w in tokens.windows
@@ -71,18 +77,18 @@ class TokenClassification(Formulation[tuple[Span, ...]]):
         from clinie_core import heads
 
         row = {"linear": heads.LinearHead, "crf": heads.CrfHead}[self.head]
-        return row(hidden_size, bio_labels(schema.concept_types), self.dropout, self.head_layers)
+        return row(hidden_size, build_bio_labels(schema.concept_types), self.dropout, self.head_layers)
 
     def decode(self, prediction: Prediction[tuple[Span, ...]]) -> Document:
         """The concepts of the best legal label sequence over the whole document."""
         if not prediction.outputs:
             return replace(prediction.document, concepts=())
-        labels = bio_labels(prediction.context.schema.concept_types)
-        start, transitions = legal_transitions(labels)
+        labels = build_bio_labels(prediction.context.schema.concept_types)
+        start, transitions = build_transition_scores(labels)
         learned = prediction.transition_scores
         end = None
         if learned is not None:
             start, transitions, end = start + learned.start, transitions + learned.between, learned.end
         emissions = np.concatenate([np.asarray(part, dtype=np.float32) for part in prediction.outputs])
-        tags = viterbi(emissions, start, transitions, end)
+        tags = viterbi_decode(emissions, start, transitions, end)
         return replace(prediction.document, concepts=decode_concepts(prediction.encoded.state, tags, labels))

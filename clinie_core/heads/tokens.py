@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clinie_core.data.bio_tagging import legal_transitions
-from clinie_core.encoding.batch import IGNORED, Batch
+from clinie_core.data.bio_tagging import build_transition_scores
+from clinie_core.encoding.batch import IGNORE_INDEX, Batch
 from clinie_core.encoding.outputs import TransitionScores
 from clinie_core.heads.head import TaskHead, feed_forward
 
@@ -40,7 +40,7 @@ class LinearHead(TaskHead):
         """See :meth:`TaskHead.loss`."""
         assert batch.targets is not None
         return nn.functional.cross_entropy(
-            self.scores(hidden).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
+            self.scores(hidden).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
         )
 
     def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
@@ -63,7 +63,7 @@ class CrfHead(LinearHead):
         self.start = nn.Parameter(torch.zeros(len(labels)))
         self.transitions = nn.Parameter(torch.zeros(len(labels), len(labels)))  # [from, to]
         self.end = nn.Parameter(torch.zeros(len(labels)))
-        _, between = legal_transitions(labels)
+        _, between = build_transition_scores(labels)
         # A window may own the second half of a concept, so its first label may be I-.
         self.register_buffer("legal", torch.from_numpy(between), persistent=False)
 
@@ -73,7 +73,7 @@ class CrfHead(LinearHead):
         targets = batch.targets
         with torch.autocast(hidden.device.type, enabled=False):
             scores = self.scores(hidden.float())  # [batch, positions, labels]
-            mask = targets != IGNORED  # [batch, positions], True first, padding after
+            mask = targets != IGNORE_INDEX  # [batch, positions], True first, padding after
             return (self._partition(scores, mask) - self._path_score(scores, targets, mask)).sum()
 
     def _legal_transitions(self) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from clinie_core.data.document import Document
 from clinie_core.encoding.batch import collate
-from clinie_core.encoding.batch_sampling import length_sorted_batches
+from clinie_core.encoding.batch_sampling import batch_by_length
 from clinie_core.formulations.formulation import Prediction
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import ExtractionModel
@@ -101,7 +101,7 @@ class Predictor:
         left = self._components[component].generates
         size = WRITING_BATCH_TOKENS if left else BATCH_TOKENS
         outputs: dict[int, HeadOutput] = {}
-        batches = length_sorted_batches([len(e.input_ids) for e in examples], size)
+        batches = batch_by_length([len(e.input_ids) for e in examples], size)
         # Who has fewer batches than others takes part in theirs with what is at hand.
         others = self._in_step.all_gather((len(batches), examples[:1]))
         turns = max(count for count, _ in others)

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule
 from clinie_core.backbones.layer_removal import remove_layers
 from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
-from clinie_core.encoding.batch import IGNORED, Batch
+from clinie_core.encoding.batch import IGNORE_INDEX, Batch
 from clinie_core.encoding.outputs import HeadOutput
 from clinie_core.errors import fail
 from clinie_core.finetuning import FINETUNING
@@ -94,11 +94,11 @@ class LanguageModel(ExtractionModel):
         out = self.backbone(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=places + self._prepended
         )
-        targets = torch.full((len(batch.input_ids), len(places)), IGNORED, device=places.device)
+        targets = torch.full((len(batch.input_ids), len(places)), IGNORE_INDEX, device=places.device)
         row, column = mask.nonzero(as_tuple=True)
         targets[row, torch.searchsorted(places, batch.positions[mask])] = batch.targets[row, column]
         return nn.functional.cross_entropy(
-            out.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+            out.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
         )
 
     def outputs(self, batch: Batch) -> list[NDArray[np.int64]]:

@@ -2,7 +2,7 @@
 
 Under every mode a discontinuous concept counts as the stretch from its first start to its last end,
 as in 2018 n2c2 track 2. Neither the order of documents nor that of annotations matters, and an
-annotation that is given twice counts once. See :mod:`clinie_core.scoring.items` for the modes.
+annotation that is given twice counts once. See :mod:`clinie_core.scoring.read_items` for the modes.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from clinie_core.data.document import Concept, Document
-from clinie_core.scoring.items import MODES, ByType, Item, Sides
+from clinie_core.scoring.items import MODES, ByType, Item, ItemSets
 from clinie_core.scoring.scores import Scores
 
 __all__ = ["score_attributes", "score_concepts", "score_entity_relations", "score_relations"]
 
 Kind = TypeVar("Kind")
-USUAL = ("strict", "lenient")
+DEFAULT_MODES = ("strict", "lenient")
 
 
 def score_concepts(
-    pairs: Iterable[tuple[Sequence[Concept], Sequence[Concept]]], modes: Sequence[str] = USUAL
+    pairs: Iterable[tuple[Sequence[Concept], Sequence[Concept]]], modes: Sequence[str] = DEFAULT_MODES
 ) -> Scores:
     """Score the concepts of documents.
 
@@ -32,7 +32,7 @@ def score_concepts(
     return _score(pairs, modes, lambda concepts: [(c.extent, c.type, ()) for c in concepts])
 
 
-def score_relations(pairs: Iterable[tuple[Document, Document]], modes: Sequence[str] = USUAL) -> Scores:
+def score_relations(pairs: Iterable[tuple[Document, Document]], modes: Sequence[str] = DEFAULT_MODES) -> Scores:
     """Score the relations of documents: type, direction, and both ends with their types.
 
     With gold concepts, let the predicted document hold them; end to end, let it hold the predicted
@@ -42,17 +42,17 @@ def score_relations(pairs: Iterable[tuple[Document, Document]], modes: Sequence[
         pairs: For each document its gold and its predicted version.
         modes: ``strict``, ``lenient``, ``overlap``: how both ends must match.
     """
-    return _score(pairs, modes, _relation_items)
+    return _score(pairs, modes, _build_relation_items)
 
 
-def score_attributes(pairs: Iterable[tuple[Document, Document]], modes: Sequence[str] = USUAL) -> Scores:
+def score_attributes(pairs: Iterable[tuple[Document, Document]], modes: Sequence[str] = DEFAULT_MODES) -> Scores:
     """Score the attributes of concepts: type, value, and the concept with its type.
 
     Args:
         pairs: For each document its gold and its predicted version.
         modes: ``strict``, ``lenient``, ``overlap``: how the concept must match.
     """
-    return _score(pairs, modes, _attribute_items)
+    return _score(pairs, modes, _build_attribute_items)
 
 
 def score_entity_relations(pairs: Iterable[tuple[Document, Document]]) -> Scores:
@@ -63,16 +63,18 @@ def score_entity_relations(pairs: Iterable[tuple[Document, Document]]) -> Scores
     Args:
         pairs: For each document its gold and its predicted version.
     """
-    return _score(pairs, USUAL, lambda document: [((), r.type, (r.head, r.tail)) for r in document.entity_relations])
+    return _score(
+        pairs, DEFAULT_MODES, lambda document: [((), r.type, (r.head, r.tail)) for r in document.entity_relations]
+    )
 
 
-def _relation_items(document: Document) -> list[Item]:
+def _build_relation_items(document: Document) -> list[Item]:
     concepts = {c.id: c for c in document.concepts}
     ends = ((r.type, concepts[r.head], concepts[r.tail]) for r in document.relations)
     return [((*h.extent, *t.extent), type_, (h.type, t.type)) for type_, h, t in ends]
 
 
-def _attribute_items(document: Document) -> list[Item]:
+def _build_attribute_items(document: Document) -> list[Item]:
     concepts = {c.id: c for c in document.concepts}
     owned = ((a, concepts[a.target]) for a in document.attributes if a.target in concepts)
     return [(c.extent, a.type, (c.type, a.value or "")) for a, c in owned]
@@ -81,7 +83,7 @@ def _attribute_items(document: Document) -> list[Item]:
 def _score(pairs: Iterable[tuple[Kind, Kind]], modes: Sequence[str], items: Callable[[Kind], list[Item]]) -> Scores:
     def rows() -> Iterator[dict[str, ByType]]:
         for gold, predicted in pairs:
-            sides = Sides(items(gold), items(predicted))
+            sides = ItemSets(items(gold), items(predicted))
             yield {mode: MODES[mode](sides) for mode in modes}
 
     return Scores(modes, rows())

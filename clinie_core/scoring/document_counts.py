@@ -35,11 +35,11 @@ class DocumentCounts:
     """
 
     metric: str
-    documents: str
+    documents_digest: str
     counts: NDArray[np.float64]
     corpora: tuple[str, ...] = ()
 
-    def of_corpus(self, name: str) -> NDArray[np.float64]:
+    def for_corpus(self, name: str) -> NDArray[np.float64]:
         """The counts of one corpus's documents, ``[documents, 3]``."""
         own: NDArray[np.float64] = self.counts[np.array([corpus == name for corpus in self.corpora], dtype=bool)]
         return own
@@ -48,7 +48,7 @@ class DocumentCounts:
         """Write them into a checkpoint's folder."""
         content = {
             "metric": self.metric,
-            "documents": self.documents,
+            "documents": self.documents_digest,
             "counts": self.counts.tolist(),
             "corpora": list(self.corpora),
         }

@@ -21,9 +21,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
-from clinie_core.scoring.scores import ALL, Triple
+from clinie_core.scoring.scores import ALL_TYPES, Triple
 
-__all__ = ["MODES", "ByType", "Item", "ItemCounter", "Sides"]
+__all__ = ["MODES", "ByType", "Item", "ItemCounter", "ItemSets"]
 
 Item = tuple[tuple[int, ...], str, tuple[str, ...]]
 """Start and end of each stretch that must match; the type it is counted under; what else must be equal
@@ -31,7 +31,7 @@ Item = tuple[tuple[int, ...], str, tuple[str, ...]]
 ByType = dict[str, Triple]
 
 
-class Sides:
+class ItemSets:
     """One document's gold and predicted items, with what several modes ask of them.
 
     Args:
@@ -49,25 +49,25 @@ class Sides:
         return self.gold & self.predicted
 
     @cached_property
-    def others(self) -> frozenset[Item]:
+    def unmatched(self) -> frozenset[Item]:
         """Predictions that are not."""
         return self.predicted - self.exact
 
     @cached_property
     def exact_types(self) -> Counter[str]:
         """How many of each type are the same on both sides."""
-        return _types(self.exact)
+        return _count_types(self.exact)
 
     @cached_property
     def gold_types(self) -> Counter[str]:
         """How many of each type were annotated."""
-        return _types(self.gold)
+        return _count_types(self.gold)
 
 
-ItemCounter = Callable[[Sides], ByType]
+ItemCounter = Callable[[ItemSets], ByType]
 
 
-class _Places:
+class _OverlapIndex:
     """Items in order of their places, to find those that overlap another without looking at all."""
 
     def __init__(self, items: Iterable[Item]) -> None:
@@ -89,19 +89,19 @@ class _Places:
         return near
 
 
-def _types(items: Iterable[Item]) -> Counter[str]:
+def _count_types(items: Iterable[Item]) -> Counter[str]:
     return Counter([type_ for _, type_, _ in items])
 
 
-def _counts(tp: Counter[str], fp: Counter[str], gold: Counter[str]) -> ByType:
+def _build_counts(tp: Counter[str], fp: Counter[str], gold: Counter[str]) -> ByType:
     return {t: (tp[t], fp[t], gold[t] - tp[t]) for t in {*gold, *fp}}
 
 
-def _strict(sides: Sides) -> ByType:
-    return _counts(sides.exact_types, _types(sides.others), sides.gold_types)
+def _count_strict(sides: ItemSets) -> ByType:
+    return _build_counts(sides.exact_types, _count_types(sides.unmatched), sides.gold_types)
 
 
-def _grouped(items: Iterable[Item]) -> defaultdict[tuple[str, tuple[str, ...]], list[Item]]:
+def _group_by_labels(items: Iterable[Item]) -> defaultdict[tuple[str, tuple[str, ...]], list[Item]]:
     """Items that may match: those of equal type and labels."""
     groups: defaultdict[tuple[str, tuple[str, ...]], list[Item]] = defaultdict(list)
     for item in items:
@@ -109,12 +109,12 @@ def _grouped(items: Iterable[Item]) -> defaultdict[tuple[str, tuple[str, ...]], 
     return groups
 
 
-def _official(sides: Sides) -> ByType:
+def _count_lenient(sides: ItemSets) -> ByType:
     # Exact predictions take their own annotation first; a lenient score is then never below a strict one.
-    gold, exact, others = sides.gold, sides.exact, sides.others
+    gold, exact, others = sides.gold, sides.exact, sides.unmatched
     tp, fp, found = Counter(sides.exact_types), Counter[str](), set[Item]()
     types = {type_ for _, type_, _ in others}
-    places = {key: _Places(items) for key, items in _grouped(g for g in gold if g[1] in types).items()}
+    places = {key: _OverlapIndex(items) for key, items in _group_by_labels(g for g in gold if g[1] in types).items()}
     for item in sorted(others):
         over = places[item[1:]].overlapping(item) if item[1:] in places else []
         free = next((g for g in over if g not in exact and g not in found), None)
@@ -123,18 +123,18 @@ def _official(sides: Sides) -> ByType:
             tp[item[1]] += 1
         elif not over:
             fp[item[1]] += 1
-    return _counts(tp, fp, sides.gold_types)
+    return _build_counts(tp, fp, sides.gold_types)
 
 
-def _overlap(sides: Sides) -> ByType:
-    ours, theirs = _grouped(sides.gold), _grouped(sides.predicted)
+def _count_overlap(sides: ItemSets) -> ByType:
+    ours, theirs = _group_by_labels(sides.gold), _group_by_labels(sides.predicted)
     tp = Counter[str]()
     for key in ours.keys() & theirs.keys():
-        tp[key[0]] += _matching(_Places(ours[key]), theirs[key])
-    return _counts(tp, _types(sides.predicted) - tp, sides.gold_types)
+        tp[key[0]] += _match_maximum(_OverlapIndex(ours[key]), theirs[key])
+    return _build_counts(tp, _count_types(sides.predicted) - tp, sides.gold_types)
 
 
-def _matching(gold: _Places, predicted: list[Item]) -> int:
+def _match_maximum(gold: _OverlapIndex, predicted: list[Item]) -> int:
     """The size of the largest set of overlapping pairs in which nothing occurs twice."""
     import numpy as np
     from scipy.sparse import csr_array
@@ -149,10 +149,10 @@ def _matching(gold: _Places, predicted: list[Item]) -> int:
     return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
 
 
-def _semeval(sides: Sides, *, by_type: bool) -> ByType:
+def _count_semeval(sides: ItemSets, *, by_type: bool) -> ByType:
     """Each prediction in order takes the best annotation that is free, or else the first it overlaps."""
     gold, predicted = sides.gold, sides.predicted
-    places, taken, points = _Places(gold), set[Item](), 0.0
+    places, taken, points = _OverlapIndex(gold), set[Item](), 0.0
     for item in sorted(predicted):
         over = [g for g in places.overlapping(item) if g not in taken]
         if not over:
@@ -160,24 +160,26 @@ def _semeval(sides: Sides, *, by_type: bool) -> ByType:
         if by_type:
             same = [g for g in over if g[1] == item[1]]
             best = (
-                min(same, key=lambda g: _distance(g, item), default=None) if len(same) > 1 else next(iter(same), None)
+                min(same, key=lambda g: _boundary_distance(g, item), default=None)
+                if len(same) > 1
+                else next(iter(same), None)
             )
             points += best is not None
         else:
             best = next((g for g in over if g[0] == item[0]), None)
             points += 1 if best is not None else 0.5
         taken.add(best or over[0])
-    return {ALL: (points, len(predicted) - points, len(gold) - points)} if gold or predicted else {}
+    return {ALL_TYPES: (points, len(predicted) - points, len(gold) - points)} if gold or predicted else {}
 
 
-def _distance(a: Item, b: Item) -> int:
+def _boundary_distance(a: Item, b: Item) -> int:
     return sum(abs(x - y) for x, y in zip(a[0], b[0], strict=True))
 
 
 MODES: dict[str, ItemCounter] = {
-    "strict": _strict,
-    "lenient": _official,
-    "overlap": _overlap,
-    "partial": lambda sides: _semeval(sides, by_type=False),
-    "type": lambda sides: _semeval(sides, by_type=True),
+    "strict": _count_strict,
+    "lenient": _count_lenient,
+    "overlap": _count_overlap,
+    "partial": lambda sides: _count_semeval(sides, by_type=False),
+    "type": lambda sides: _count_semeval(sides, by_type=True),
 }

@@ -11,11 +11,11 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ALL", "Counts", "Scores", "Triple"]
+__all__ = ["ALL_TYPES", "Counts", "Scores", "Triple"]
 
 Triple = tuple[float, float, float]
 
-ALL = ""
+ALL_TYPES = ""
 """The type under which a mode that looks across types keeps its counts."""
 
 
@@ -70,7 +70,7 @@ class Scores:
                     self._table[mode][number, column[type_]] = counts
 
     @classmethod
-    def together(cls, first: Scores, second: Scores) -> Scores:
+    def combine(cls, first: Scores, second: Scores) -> Scores:
         """Scores of two kinds of annotation of the same documents, counted together; equal type names add up."""
         joined = cls(first.modes, ())
         joined.types = tuple(sorted({*first.types, *second.types}))
@@ -85,11 +85,11 @@ class Scores:
     def by_type(self, mode: str) -> dict[str, Counts]:
         """Counts of each type over all documents."""
         sums = self._table[mode].sum(axis=0)  # [types, 3]
-        return {type_: _counts(row) for type_, row in zip(self.types, sums, strict=True)}
+        return {type_: _to_counts(row) for type_, row in zip(self.types, sums, strict=True)}
 
     def micro(self, mode: str) -> Counts:
         """The counts of all types together."""
-        return _counts(self._table[mode].sum(axis=(0, 1)))
+        return _to_counts(self._table[mode].sum(axis=(0, 1)))
 
     def macro_f1(self, mode: str) -> float:
         """The mean of the types' F1; 0 without types."""
@@ -98,7 +98,7 @@ class Scores:
 
     def document_macro(self, mode: str) -> dict[str, float]:
         """What the scorer of 2018 n2c2 track 2 calls macro: the means of the documents' rates."""
-        rows = [_counts(row) for row in self.documents(mode)]
+        rows = [_to_counts(row) for row in self.documents(mode)]
         names = ("precision", "recall", "f1")
         return {name: sum(float(getattr(r, name)) for r in rows) / len(rows) if rows else 0.0 for name in names}
 
@@ -116,5 +116,5 @@ class Scores:
         }
 
 
-def _counts(row: NDArray[np.float64]) -> Counts:
+def _to_counts(row: NDArray[np.float64]) -> Counts:
     return Counts(*(float(value) for value in row))

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "LEVEL",
+    "SIGNIFICANCE_LEVEL",
     "Comparison",
     "Rate",
+    "bootstrap_interval",
     "compare",
-    "document_weights",
-    "interval",
-    "is_decided",
-    "rates",
-    "superiority",
+    "compute_rates",
+    "draw_document_weights",
+    "is_significant",
+    "superiority_p_value",
 ]
 
 Rate = Literal["precision", "recall", "f1"]
-LEVEL = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 """Above this p-value, or with 0 in the interval, a comparison is no evidence."""
 BLOCK = 1_000
 """Resamples at a time, so that memory does not grow with their number."""
@@ -60,17 +60,17 @@ class Comparison:
         return self.randomization_p
 
     @property
-    def decided(self) -> bool:
+    def significant(self) -> bool:
         """Whether the documents tell the systems apart."""
-        return is_decided(self.p, self.low, self.high)
+        return is_significant(self.p, self.low, self.high)
 
 
-def is_decided(p: float, low: float, high: float) -> bool:
-    """Whether a comparison is evidence: its p-value is at most :data:`LEVEL` and its interval leaves out 0."""
-    return p <= LEVEL and (low > 0 or high < 0)
+def is_significant(p: float, low: float, high: float) -> bool:
+    """Return whether the p-value is at most :data:`SIGNIFICANCE_LEVEL` and the interval excludes 0."""
+    return p <= SIGNIFICANCE_LEVEL and (low > 0 or high < 0)
 
 
-def rates(sums: NDArray[np.float64], rate: Rate) -> NDArray[np.float64]:
+def compute_rates(sums: NDArray[np.float64], rate: Rate) -> NDArray[np.float64]:
     """Rates ``[...]`` from sums of counts ``[..., 3]``; 0 where there is nothing to divide by."""
     tp, fp, fn = sums[..., 0], sums[..., 1], sums[..., 2]
     top = 2 * tp if rate == "f1" else tp
@@ -79,7 +79,7 @@ def rates(sums: NDArray[np.float64], rate: Rate) -> NDArray[np.float64]:
     return result
 
 
-def document_weights(documents: int, resamples: int, draw: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+def draw_document_weights(documents: int, resamples: int, draw: np.random.Generator) -> Iterator[NDArray[np.float64]]:
     """How often each document is in each resample, ``[block, documents]``."""
     for begin in range(0, resamples, BLOCK):
         rows = min(BLOCK, resamples - begin)
@@ -89,7 +89,7 @@ def document_weights(documents: int, resamples: int, draw: np.random.Generator) 
         yield counts.reshape(rows, documents).astype(np.float64)
 
 
-def interval(
+def bootstrap_interval(
     documents: NDArray[np.float64],
     rate: Rate = "f1",
     *,
@@ -115,7 +115,9 @@ def interval(
     if not len(documents):
         raise ValueError("an interval needs at least one document")
     draw = np.random.default_rng(seed)
-    found = np.concatenate([rates(w @ documents, rate) for w in document_weights(len(documents), resamples, draw)])
+    found = np.concatenate(
+        [compute_rates(w @ documents, rate) for w in draw_document_weights(len(documents), resamples, draw)]
+    )
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -145,10 +147,10 @@ def compare(
     if first.shape != second.shape or not len(first):
         raise ValueError(f"both systems need the same documents, found {len(first)} and {len(second)}")
     draw = np.random.default_rng(seed)
-    observed = float(rates(first.sum(axis=0), rate) - rates(second.sum(axis=0), rate))
+    observed = float(compute_rates(first.sum(axis=0), rate) - compute_rates(second.sum(axis=0), rate))
     both = np.concatenate([first, second], axis=1)  # [documents, 6]
-    resampled = np.concatenate([w @ both for w in document_weights(len(first), resamples, draw)])  # [resamples, 6]
-    differences = rates(resampled[:, :3], rate) - rates(resampled[:, 3:], rate)
+    resampled = np.concatenate([w @ both for w in draw_document_weights(len(first), resamples, draw)])  # [resamples, 6]
+    differences = compute_rates(resampled[:, :3], rate) - compute_rates(resampled[:, 3:], rate)
     low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
     turned = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     exchanged = _permuted_differences(first, second, rate, resamples, draw)
@@ -162,7 +164,7 @@ def compare(
     )
 
 
-def superiority(
+def superiority_p_value(
     first: NDArray[np.float64],
     second: NDArray[np.float64],
     rate: Rate = "f1",
@@ -187,9 +189,9 @@ def superiority(
     draw = np.random.default_rng(seed)
     both = np.concatenate([first, second], axis=1)  # [documents, 6]
     not_better = 0
-    for weights in document_weights(len(first), resamples, draw):
+    for weights in draw_document_weights(len(first), resamples, draw):
         sums = weights @ both  # [block, 6]
-        not_better += int((rates(sums[:, :3], rate) <= rates(sums[:, 3:], rate)).sum())
+        not_better += int((compute_rates(sums[:, :3], rate) <= compute_rates(sums[:, 3:], rate)).sum())
     return (not_better + 1) / (resamples + 1)
 
 
@@ -203,5 +205,5 @@ def _permuted_differences(
         rows = min(BLOCK, resamples - begin)
         swap = draw.integers(0, 2, size=(rows, len(first)), dtype=np.int8).astype(np.float64)
         moved = swap @ shift  # [rows, 3]
-        parts.append(rates(first.sum(axis=0) + moved, rate) - rates(second.sum(axis=0) - moved, rate))
+        parts.append(compute_rates(first.sum(axis=0) + moved, rate) - compute_rates(second.sum(axis=0) - moved, rate))
     return np.concatenate(parts)

@@ -55,16 +55,16 @@ def score_task(task: Task, pairs: Pairs, gold_pairs: Pairs | None = None) -> Tas
     if task == "concepts":
         return TaskScores(score_concepts((gold.concepts, found.concepts) for gold, found in pairs), {})
     if task == "relations":
-        return TaskScores(_relations(pairs), {})
+        return TaskScores(_score_all_relations(pairs), {})
     concepts = score_concepts((gold.concepts, found.concepts) for gold, found in pairs)
-    relations = _relations(pairs)
+    relations = _score_all_relations(pairs)
     parts = {"concept": concepts, "relation": relations}
     if gold_pairs is not None:
-        parts["gold_relation"] = _relations(gold_pairs)
-    return TaskScores(Scores.together(concepts, relations), parts)
+        parts["gold_relation"] = _score_all_relations(gold_pairs)
+    return TaskScores(Scores.combine(concepts, relations), parts)
 
 
-def _relations(pairs: Pairs) -> Scores:
+def _score_all_relations(pairs: Pairs) -> Scores:
     """Relations between concepts, and where there are any, those that a document states as a whole."""
     stated = any(gold.entity_relations or found.entity_relations for gold, found in pairs)
     if not stated:
@@ -72,4 +72,4 @@ def _relations(pairs: Pairs) -> Scores:
     linked = any(gold.relations or found.relations for gold, found in pairs)
     if not linked:
         return score_entity_relations(pairs)
-    return Scores.together(score_relations(pairs), score_entity_relations(pairs))
+    return Scores.combine(score_relations(pairs), score_entity_relations(pairs))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from clinie_core.config import Task
-from clinie_core.data.bio_tagging import bio_labels, decode_concepts, tag_units
+from clinie_core.data.bio_tagging import build_bio_labels, decode_concepts, tag_units
 from clinie_core.data.document import Concept, Span
 from clinie_core.templates.template import END, Answer, Edge, Mention, Node, Source, Template
 
@@ -24,7 +24,7 @@ class BioLines(Template):
 
     def write(self, answer: Answer, source: Source) -> str:
         """See :meth:`Template.write`."""
-        labels = bio_labels(source.types)
+        labels = build_bio_labels(source.types)
         units = [Span(*unit) for unit in source.units]
         stretches = [(m.type, m.stretch) for m in answer.mentions if m.stretch]
         concepts = [Concept(f"T{i}", type_, (Span(*at),)) for i, (type_, at) in enumerate(stretches, start=1)]
@@ -33,7 +33,7 @@ class BioLines(Template):
 
     def read(self, text: str, source: Source) -> Answer:
         """See :meth:`Template.read`; words are found again in their order, and those that are not there left out."""
-        labels = bio_labels(source.types)
+        labels = build_bio_labels(source.types)
         number = {label: i for i, label in enumerate(labels)}
         units, tags, at, malformed = [], [], 0, False
         for line in text.strip().splitlines():

@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from clinie_core.config import TrialConfig
-from clinie_core.data.corpora.splitting import few_shot
+from clinie_core.data.corpora.splitting import select_few_shot
 from clinie_core.data.document import Corpus, Document
-from clinie_core.data.schema import Schema, corpus_name
+from clinie_core.data.schema import Schema, get_corpus_name
 from clinie_core.encoding.batch import collate
-from clinie_core.encoding.batch_sampling import epoch_batches, sample_mixture
+from clinie_core.encoding.batch_sampling import draw_epoch_batches, sample_mixture
 from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.errors import fail
 from clinie_core.formulations import build_components
@@ -86,7 +86,7 @@ class Trainer:
         self._schema = Schema.from_documents(corpus["train"], config.view.descriptions)
         documents, digest = corpus["train"], corpus.digest("train")
         if config.train_documents is not None:
-            documents = few_shot(documents, config.train_documents, config.seed)
+            documents = select_few_shot(documents, config.train_documents, config.seed)
             digest = f"{digest}/{config.train_documents}/{config.seed}"
         self._dev, self._dev_digest = corpus["dev"], corpus.digest("dev")
         self._dev_counts: DocumentCounts | None = None
@@ -119,7 +119,7 @@ class Trainer:
         encode = partial(cache.encode, self.config, component, schema=self._schema)  # type: ignore[arg-type]
         encoded = encode(documents, digest, targets=True)
         examples = [
-            (example, corpus_name(document) or "")
+            (example, get_corpus_name(document) or "")
             for document, item in zip(documents, encoded, strict=True)
             for example in item.examples
             if example.loss_terms
@@ -188,7 +188,7 @@ class Trainer:
         for name, rows in self._examples.items():
             drawn = sample_mixture(self._corpora[name], config.sampling_exponent, seed=config.seed, epoch=epoch)
             lengths = [len(rows[i].input_ids) for i in drawn]
-            for batch in epoch_batches(lengths, config.batch_size, seed=config.seed, epoch=epoch):
+            for batch in draw_epoch_batches(lengths, config.batch_size, seed=config.seed, epoch=epoch):
                 batches.append((name, [drawn[i] for i in batch]))
         if len(self._examples) > 1:
             random.Random(f"{self.config.seed}/{epoch}/components").shuffle(batches)
@@ -255,10 +255,10 @@ class Trainer:
         if pairs:
             metrics["documents_per_second"] = len(pairs) / seconds
             counts = scores.counts(self.config.selection)
-            corpora = tuple(corpus_name(d) or "" for d in self._dev) if self._schema.corpora else ()
+            corpora = tuple(get_corpus_name(d) or "" for d in self._dev) if self._schema.corpora else ()
             self._dev_counts = DocumentCounts(self.config.selection, self._dev_digest, counts, corpora)
         for name in self._schema.corpora:
-            own = score_task(self.config.task, [pair for pair in pairs if corpus_name(pair[0]) == name])
+            own = score_task(self.config.task, [pair for pair in pairs if get_corpus_name(pair[0]) == name])
             metrics[f"{name}.strict_f1"] = own.metrics()["strict_f1"]
         for name, formulation in self._components.items():
             metrics |= formulation.diagnostics(self._dev, self._dev_encoded[name])

@@ -16,7 +16,7 @@ from clinie_core.errors import fail
 from clinie_core.formulations import FORMULATIONS, build_components
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.model_cache import ModelCache
-from clinie_core.scoring.significance import interval
+from clinie_core.scoring.significance import bootstrap_interval
 from clinie_core.training.train import train
 
 __all__ = ["TransferResult", "evaluate_few_shot", "evaluate_zero_shot", "join_corpora"]
@@ -118,5 +118,5 @@ def _evaluate(folder: Path, corpus: Corpus, holdout: str, shots: int, seed: int,
     extractor = Extractor.load(folder)
     schema = Schema.from_documents(corpus["train"], extractor.checkpoint.config.view.descriptions)
     scores = extractor.scores(corpus[split], schema)
-    low, high = interval(scores.overall.documents("strict"))
+    low, high = bootstrap_interval(scores.overall.documents("strict"))
     return TransferResult(holdout, shots, seed, split, scores.metrics(), low, high)

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import gammaln
 
-from clinie_core.scoring.significance import LEVEL, document_weights, is_decided, rates
+from clinie_core.scoring.significance import SIGNIFICANCE_LEVEL, compute_rates, draw_document_weights, is_significant
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,9 +62,9 @@ class GroupComparison:
     trials: tuple[int, int]
 
     @property
-    def decided(self) -> bool:
+    def significant(self) -> bool:
         """Whether the data tell the groups apart."""
-        return is_decided(self.p, self.low, self.high)
+        return is_significant(self.p, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ class Trend:
     trials: int
 
     @property
-    def decided(self) -> bool:
+    def significant(self) -> bool:
         """Whether the data show a trend."""
-        return self.p <= LEVEL
+        return self.p <= SIGNIFICANCE_LEVEL
 
 
 def _best_weights(trials: int, tries: int) -> NDArray[np.float64]:
@@ -149,7 +149,9 @@ def compare_groups(first: NDArray[np.float64], second: NDArray[np.float64], *, s
     draw = np.random.default_rng(seed)
     sizes = (len(first), len(second))
     tries = min(TRIES, *sizes)
-    scores = np.concatenate([rates(first.sum(axis=1), "f1"), rates(second.sum(axis=1), "f1")])  # [trials]
+    scores = np.concatenate(
+        [compute_rates(first.sum(axis=1), "f1"), compute_rates(second.sum(axis=1), "f1")]
+    )  # [trials]
 
     def difference(of: NDArray[np.float64]) -> NDArray[np.float64]:
         result: NDArray[np.float64] = expected_best(of[..., : sizes[0]], tries) - expected_best(
@@ -162,13 +164,13 @@ def compare_groups(first: NDArray[np.float64], second: NDArray[np.float64], *, s
     as_large = int((np.abs(exchanged) >= abs(observed) - 1e-12).sum())
     both = np.concatenate([first, second])  # [trials, documents, 3]
     resampled = []
-    for weights in document_weights(both.shape[1], RESAMPLES, draw):
+    for weights in draw_document_weights(both.shape[1], RESAMPLES, draw):
         sums = np.einsum("bd,tdc->btc", weights, both, optimize=True)  # [block, trials, 3]
-        by_trial = rates(sums, "f1")  # [block, trials]
+        by_trial = compute_rates(sums, "f1")  # [block, trials]
         picks = [draw.integers(0, size, size=(len(weights), size)) for size in sizes]
         picks[1] += sizes[0]
         resampled.append(difference(np.take_along_axis(by_trial, np.concatenate(picks, axis=1), axis=1)))
-    low, high = np.quantile(np.concatenate(resampled), [LEVEL / 2, 1 - LEVEL / 2])
+    low, high = np.quantile(np.concatenate(resampled), [SIGNIFICANCE_LEVEL / 2, 1 - SIGNIFICANCE_LEVEL / 2])
     p = (as_large + 1) / (PERMUTATIONS + 1)
     return GroupComparison(observed, float(low), float(high), p, tries, sizes)
 
@@ -187,20 +189,20 @@ def corrected_best(counts: NDArray[np.float64], *, seed: int = 13) -> CorrectedB
     if not trials or documents < 2:
         raise ValueError("it takes a trial and two documents")
     draw = np.random.default_rng(seed)
-    scores = rates(counts.sum(axis=1), "f1")
+    scores = compute_rates(counts.sum(axis=1), "f1")
     outside, shares = [], []
-    for weights in document_weights(documents, RESAMPLES, draw):
-        chosen = rates(np.einsum("bd,tdc->btc", weights, counts, optimize=True), "f1").argmax(axis=1)  # [block]
+    for weights in draw_document_weights(documents, RESAMPLES, draw):
+        chosen = compute_rates(np.einsum("bd,tdc->btc", weights, counts, optimize=True), "f1").argmax(axis=1)  # [block]
         left_out = (weights == 0).astype(np.float64)
         kept = left_out.sum(axis=1) > 0
         sums = np.einsum("bd,bdc->bc", left_out, counts[chosen], optimize=True)  # [block, 3]
-        outside.append(rates(sums, "f1")[kept])
+        outside.append(compute_rates(sums, "f1")[kept])
         shares.append(left_out.mean(axis=1)[kept])
     found = np.concatenate(outside)
     share = float(np.concatenate(shares).mean())
     # A share of the documents scatters more than all of them would.
     spread = (found - found.mean()) * np.sqrt(share / max(1e-9, 1 - share))
-    low, high = found.mean() + np.quantile(spread, [LEVEL / 2, 1 - LEVEL / 2])
+    low, high = found.mean() + np.quantile(spread, [SIGNIFICANCE_LEVEL / 2, 1 - SIGNIFICANCE_LEVEL / 2])
     best = int(scores.argmax())
     return CorrectedBest(best, float(scores[best]), float(found.mean()), float(low), float(high))
 

@@ -16,7 +16,7 @@ import numpy as np
 from clinie_core.backbones.facts import read_architecture
 from clinie_core.errors import InputError
 from clinie_core.scoring.document_counts import DocumentCounts
-from clinie_core.scoring.significance import Comparison, compare, interval
+from clinie_core.scoring.significance import Comparison, bootstrap_interval, compare
 from search.analysis.comparisons import (
     CorrectedBest,
     GroupComparison,
@@ -231,7 +231,7 @@ def _comparable(trials: Sequence[ScoredTrial], winner: ScoredTrial | None) -> li
     """The trials whose counts are of the same documents as the winner's."""
     if winner is None or winner.counts is None:
         return []
-    return [t for t in trials if t.counts is not None and t.counts.documents == winner.counts.documents]
+    return [t for t in trials if t.counts is not None and t.counts.documents_digest == winner.counts.documents_digest]
 
 
 def _stacked(trials: Sequence[ScoredTrial]) -> NDArray[np.float64]:
@@ -242,12 +242,12 @@ def _stacked(trials: Sequence[ScoredTrial]) -> NDArray[np.float64]:
 def _interval(trial: ScoredTrial | None) -> tuple[float, float] | None:
     if trial is None or trial.counts is None or not len(trial.counts.counts):
         return None
-    return interval(trial.counts.counts)
+    return bootstrap_interval(trial.counts.counts)
 
 
 def compare_trials(first: ScoredTrial, second: ScoredTrial) -> Comparison | None:
     """Compare two trials document by document; None if their counts are not of the same documents."""
-    if first.counts is None or second.counts is None or first.counts.documents != second.counts.documents:
+    if first.counts is None or second.counts is None or first.counts.documents_digest != second.counts.documents_digest:
         return None
     return compare(first.counts.counts, second.counts.counts)
 
@@ -259,7 +259,7 @@ def compare_with_single(together: ScoredTrial, corpus: str, single: ScoredTrial)
     """
     if together.counts is None or single.counts is None:
         return None
-    first, second = together.counts.of_corpus(corpus), single.counts.counts
+    first, second = together.counts.for_corpus(corpus), single.counts.counts
     if not len(first) or first.shape != second.shape:
         return None
     if not np.array_equal(first[:, 0] + first[:, 2], second[:, 0] + second[:, 2]):

@@ -35,11 +35,11 @@ def synth(
     It contains discharge summaries, radiology reports and social histories.
     """
     from clinie_core.data.corpora.brat import Brat
-    from clinie_core.data.corpora.corpus_format import require_new
-    from clinie_core.data.corpora.synthetic import synthetic_splits
+    from clinie_core.data.corpora.corpus_format import require_empty_folder
+    from clinie_core.data.corpora.synthetic import generate_splits
 
-    require_new(folder)
-    splits = synthetic_splits(documents, seed)
+    require_empty_folder(folder)
+    splits = generate_splits(documents, seed)
     for split, notes in splits.items():
         Brat().write(notes, folder / split)
     if as_json:
@@ -76,12 +76,12 @@ def _summarize(source: CorpusSource) -> CorpusSummary:
     Raises:
         InputError: If the corpus has problems; the error lists all of them.
     """
-    from clinie_core.data.corpora.loading import source_problems
+    from clinie_core.data.corpora.loading import check_source
     from clinie_core.data.corpora.summary import CorpusSummary
     from clinie_core.errors import ErrorList, Problem
 
     errors, summary = ErrorList(), CorpusSummary()
-    errors.extend(source_problems(source))
+    errors.extend(check_source(source))
     errors.raise_if_any()
     for split, item in _read_items(source):
         problem = item if isinstance(item, Problem) else summary.add(split, item)
@@ -120,13 +120,13 @@ def check(path: CorpusPath, format_: Format = "brat", as_json: AsJson = False) -
 
 def _find_undeclared_types(source: CorpusSource, summary: CorpusSummary) -> list[Problem]:
     """Return a problem for each type that a brat corpus uses and its annotation.conf does not declare."""
-    from clinie_core.data.corpora.brat import legal_types
+    from clinie_core.data.corpora.brat import read_declared_types
     from clinie_core.errors import Problem
 
     legal = None
     if source.format == "brat":
         folders = [Path(source.path, place) for split in source.splits for place in source.places(split)]
-        legal = next((types for types in map(legal_types, folders) if types is not None), None)
+        legal = next((types for types in map(read_declared_types, folders) if types is not None), None)
     if legal is None:
         return []
     declared = legal.get("entities", frozenset()) | legal.get("events", frozenset())
@@ -144,7 +144,7 @@ def stats(path: CorpusPath, format_: Format = "brat", as_json: AsJson = False) -
     from rich.table import Table
 
     with _open_corpus(path, format_) as source:
-        counts = _summarize(source).as_json()
+        counts = _summarize(source).to_json()
     if as_json:
         print_json(counts)
         return
@@ -220,7 +220,7 @@ def split(
     All documents of a patient (--group) are in the same split. A space refers to the lists as
     `splits: {train: lists/train.list, ...}`.
     """
-    from clinie_core.data.corpora.split_lists import write_lists
+    from clinie_core.data.corpora.split_lists import write_split_lists
     from clinie_core.data.corpora.splitting import Member
     from clinie_core.errors import ErrorList, Problem
 
@@ -230,9 +230,9 @@ def split(
             if isinstance(item, Problem):
                 errors.extend([item])
             else:
-                members.append(Member.of(item, group))
+                members.append(Member.from_document(item, group))
     errors.raise_if_any()
-    counts = write_lists(members, folder, dev=dev, test=test, folds=folds, shots=shots, seed=seed)
+    counts = write_split_lists(members, folder, dev=dev, test=test, folds=folds, shots=shots, seed=seed)
     if as_json:
         print_json({"folder": str(folder), "documents": counts})
         return

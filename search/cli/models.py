@@ -109,14 +109,14 @@ def evaluate(
 ) -> None:
     """Score a registered model on one split of a corpus."""
     from clinie_core.data.corpora.loading import discover_splits, load_corpus
-    from clinie_core.scoring.significance import interval
+    from clinie_core.scoring.significance import bootstrap_interval
     from search.report.terminal import scores_table
 
     loaded = load_corpus(discover_splits(corpus, format_), (split,))
     extractor = _load_extractor(model, home, tracking_uri)
     scores = extractor.scores(loaded[split])
     if as_json:
-        low, high = interval(scores.overall.documents("strict"))
+        low, high = bootstrap_interval(scores.overall.documents("strict"))
         print_json({"model": model, "split": split, **scores.metrics(), "strict_f1_interval": [low, high]})
     else:
         console().print(scores_table(f"{model} on {split}, {len(loaded[split])} documents", scores.overall))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlflow.tracking import MlflowClient
 
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.inference.extractor import Extractor
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
 from search.promotion.registration import EXTRACTOR, check_predictions, fetch_model_files, logged_version
@@ -56,7 +56,7 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
             description=there.description or "",
         )
     # Synthetic notes: the text of no patient, and the same in both places.
-    probes = synthetic_splits(20, seed=7)["test"][:PROBES]
+    probes = generate_splits(20, seed=7)["test"][:PROBES]
     check_predictions(away, extractor, f"models:/{name}/{version}", tuple(probes))
     if history.champion() != version:
         away.set_registered_model_alias(name, CHAMPION, version)

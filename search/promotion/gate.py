@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clinie_core.scoring.significance import interval, superiority
+from clinie_core.scoring.significance import bootstrap_interval, superiority_p_value
 from search.promotion.policy import Policy
 
 if TYPE_CHECKING:
@@ -121,14 +121,14 @@ def decide(policy: Policy, challenger: Evidence, champion: Evidence | None, *, r
         read=read,
         level=level,
         test=dict(challenger.metrics),
-        interval=interval(challenger.counts),
+        interval=bootstrap_interval(challenger.counts),
         types=dict(challenger.types),
         costs=dict(challenger.costs),
     )
 
 
 def _better(challenger: Evidence, champion: Evidence, level: float, read: int) -> Check:
-    found = superiority(challenger.counts, champion.counts)
+    found = superiority_p_value(challenger.counts, champion.counts)
     detail = (
         f"strict F1 {challenger.metrics['strict_f1']:.4f} against {champion.metrics['strict_f1']:.4f}, p ="
         f" {found:.5f} by paired bootstrap, at most {level:.5f} for read {read} of this test split"

@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 from mlflow.pyfunc import PythonModel
 
-from clinie_core.data.corpora.corpus_format import Piece
+from clinie_core.data.corpora.corpus_format import DocumentLines
 from clinie_core.data.corpora.jsonl import Jsonl
 from clinie_core.data.document import Document
 from clinie_core.inference.extractor import Extractor, annotations_to_json
@@ -46,7 +46,7 @@ class ServedExtractor(PythonModel):
 
     def _document(self, number: int, text: str) -> Document:
         if self._extractor.task == "relations":
-            return Jsonl().parse(Piece(f"input {number}", 1, [text]))
+            return Jsonl().parse(DocumentLines(f"input {number}", 1, [text]))
         return Document(f"text-{number}", text)
 
 

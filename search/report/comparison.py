@@ -31,7 +31,7 @@ class StudyComparison:
             "studies": list(self.studies),
             "scores": list(self.scores),
             "winners": asdict(self.winners) if self.winners else None,
-            "searches": {**asdict(self.searches), "decided": self.searches.decided} if self.searches else None,
+            "searches": {**asdict(self.searches), "decided": self.searches.significant} if self.searches else None,
             "answer": self.sheet.answer,
         }
 

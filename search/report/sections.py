@@ -57,7 +57,7 @@ def verdict(comparison: GroupComparison | Comparison | None, first: str, second:
         return f"{first} against {second}: not comparable, since the counts by document are missing"
     ends = f"{comparison.low:+.4f} to {comparison.high:+.4f}"
     span = f"{comparison.difference:+.4f} (95 % interval {ends}, p = {comparison.p:.3f})"
-    if not comparison.decided:
+    if not comparison.significant:
         return f"{NO_EVIDENCE} that {first} and {second} differ: {span}"
     better, worse = (first, second) if comparison.difference > 0 else (second, first)
     return f"{better} beats {worse}: {first} less {second} is {span}"
@@ -163,7 +163,7 @@ def _groups(key: str, title: str, rows: Sequence[GroupRow], metric: str, noun: s
     cells = []
     for row in rows:
         best, against = row.best, row.against
-        decided = "-" if against is None else (f"{against.difference:+.4f}" if against.decided else NO_EVIDENCE)
+        decided = "-" if against is None else (f"{against.difference:+.4f}" if against.significant else NO_EVIDENCE)
         cells.append(
             (
                 row.name,
@@ -187,7 +187,7 @@ def _trends(findings: Findings) -> ReportSection | None:
     rows = []
     for path, found in findings.trends.items():
         direction = "rises" if found.correlation > 0 else "falls"
-        said = f"the score {direction} with it" if found.decided else NO_EVIDENCE
+        said = f"the score {direction} with it" if found.significant else NO_EVIDENCE
         rows.append((path, str(found.trials), f"{found.correlation:+.2f}", f"{found.p:.3f}", said))
     sure = [row[0] for row in rows if row[4] != NO_EVIDENCE]
     answer = (
@@ -215,7 +215,7 @@ def _corpora(corpora: Sequence[CorpusRow]) -> ReportSection | None:
             said.append(
                 f"{row.corpus}: {verdict(row.comparison, 'one model for all', f'one for it alone ({row.study})')}"
             )
-        decided = row.comparison is not None and row.comparison.decided
+        decided = row.comparison is not None and row.comparison.significant
         rows.append(
             (
                 row.corpus,

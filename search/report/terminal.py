@@ -13,7 +13,7 @@ from rich.text import Text
 from clinie_core.config import TrialConfig
 from clinie_core.data.document import Document
 from clinie_core.scoring import Scores
-from clinie_core.scoring.significance import interval
+from clinie_core.scoring.significance import bootstrap_interval
 from search.config.description import describe_config
 from search.ledger.records import TrialRecord
 from search.report.sections import ReportSection
@@ -94,7 +94,7 @@ def plan_table(configs: Sequence[TrialConfig], sizes: Sequence[MemoryEstimate]) 
 
 def scores_table(title: str, scores: Scores) -> RenderableType:
     """Strict scores by type, strict and lenient ones in all, and how sure the strict one is."""
-    low, high = interval(scores.documents("strict"))
+    low, high = bootstrap_interval(scores.documents("strict"))
     caption = f"strict F1: 95 % interval {low:.4f} to {high:.4f}, by bootstrap over documents"
     table = Table(
         title=title,

@@ -17,7 +17,7 @@ from typing import Any
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from clinie_core.data.corpora.corpus_format import Piece
+from clinie_core.data.corpora.corpus_format import DocumentLines
 from clinie_core.data.corpora.jsonl import Jsonl
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError
@@ -66,7 +66,7 @@ def _make_application(name: str, folder: str, max_characters: int, threads: int)
             if self._extractor.task != "relations":
                 return Document(f"text-{number}", text)
             try:
-                return Jsonl().parse(Piece(f"texts.{number}", 1, [text]))
+                return Jsonl().parse(DocumentLines(f"texts.{number}", 1, [text]))
             except InputError as error:
                 from fastapi.exceptions import RequestValidationError
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from clinie_core.config import TrialConfig
 from clinie_core.data.document import Corpus
-from clinie_core.data.schema import corpus_name
+from clinie_core.data.schema import get_corpus_name
 from clinie_core.errors import fail
 from clinie_core.training.transfer import TransferResult
 from search.config.domains import RandomChooser
@@ -125,7 +125,7 @@ def run_transfer(
 
 
 def _select_corpus(corpus: Corpus, name: str) -> Corpus:
-    return Corpus({s: tuple(d for d in docs if corpus_name(d) == name) for s, docs in corpus.splits.items()})
+    return Corpus({s: tuple(d for d in docs if get_corpus_name(d) == name) for s, docs in corpus.splits.items()})
 
 
 def _write_results(file: Path, config: TrialConfig, results: Sequence[TransferResult]) -> None:

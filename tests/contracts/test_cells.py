@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from clinie_core.config import LAST, BackboneSource, ComponentChoice, TrialConfig
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus, Document
 from clinie_core.encoding.batch import Batch
 from clinie_core.encoding.outputs import HeadOutput
@@ -59,7 +59,7 @@ MARKED = [pytest.param(cell, id=str(cell), marks=[] if runs_by_default(cell) els
 @memoize
 def small_corpus() -> Corpus:
     """Return a few short documents: the beginnings of synthetic ones."""
-    splits = synthetic_splits(10, seed=3)
+    splits = generate_splits(10, seed=3)
     return Corpus({split: tuple(shorten(document) for document in documents) for split, documents in splits.items()})
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from clinie_core.data.corpora import FORMATS
-from clinie_core.data.corpora.checking import document_problems
-from clinie_core.data.corpora.losses import differences
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.checking import check_document
+from clinie_core.data.corpora.document_comparison import count_differences
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Document
 from clinie_core.errors import Problem
 
 
 def notes() -> list[Document]:
     """A few notes in the order of their ids, as a folder of files is read."""
-    return sorted((note for split in synthetic_splits(12, seed=5).values() for note in split), key=lambda d: d.id)
+    return sorted((note for split in generate_splits(12, seed=5).values() for note in split), key=lambda d: d.id)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -36,18 +36,18 @@ class TestCorpusFormat:
         assert [d.id for d in read] == [d.id for d in written]
         assert list(read) == [format_.round_trip(note) for note in written]
         for document in read:
-            assert not document_problems(document, name)
+            assert not check_document(document, name)
 
     def test_what_it_has_carried_once_it_carries_again_without_loss(self, name: str) -> None:
         format_ = FORMATS.load(name)()
         for note in notes():
             once = format_.round_trip(note)
-            assert not differences(once, format_.round_trip(once))
+            assert not count_differences(once, format_.round_trip(once))
 
     def test_every_word_and_every_whole_word_concept_is_carried(self, name: str) -> None:
         format_ = FORMATS.load(name)()
         for note in notes():
-            lost = differences(replace(note, relations=(), attributes=()), format_.round_trip(note))
+            lost = count_differences(replace(note, relations=(), attributes=()), format_.round_trip(note))
             assert lost["text"] == 0
             # Formats of tokens widen or drop a concept; no format of offsets may.
             if name in {"brat", "jsonl", "bioc_xml", "bioc_json", "pubtator"}:

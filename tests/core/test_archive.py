@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clinie_core.data.corpora.archive import FREE_BYTES, unpack
+from clinie_core.data.corpora.archive import MIN_BYTE_LIMIT, unpack
 from clinie_core.errors import InputError
 
 
@@ -56,7 +56,7 @@ def test_links_and_bombs_and_broken_files_are_refused(tmp_path: Path) -> None:
         unpack(tarred(tmp_path / "l", {}, link="/etc/passwd")),
     ):
         pass
-    bomb = zipped(tmp_path / "b", {"a.txt": b"\0" * (FREE_BYTES + 1)})
+    bomb = zipped(tmp_path / "b", {"a.txt": b"\0" * (MIN_BYTE_LIMIT + 1)})
     with pytest.raises(InputError, match="unpacks to more than"), unpack(bomb):
         pass
     whole = zipped(tmp_path / "w", {"a.txt": b"some text that is long enough" * 50})

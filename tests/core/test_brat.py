@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinie_core.data.corpora.brat import Brat
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Attribute, Concept, Document, Relation, Span
 from clinie_core.errors import InputError
 
@@ -104,7 +104,7 @@ def test_all_faults_of_all_files_come_at_once(tmp_path: Path) -> None:
 
 
 def test_writing_and_reading_gives_the_same_documents(tmp_path: Path) -> None:
-    for split, notes in synthetic_splits(20, seed=1).items():
+    for split, notes in generate_splits(20, seed=1).items():
         Brat().write(notes, tmp_path / split)
         read = {document.id: document for document in Brat().read_all(tmp_path / split)}
         assert {note.id: (note.text, set(note.concepts), set(note.relations)) for note in notes} == {

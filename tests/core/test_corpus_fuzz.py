@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from clinie_core.data.corpora import FORMATS
-from clinie_core.data.corpora.checking import document_problems
-from clinie_core.data.corpora.losses import differences
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.checking import check_document
+from clinie_core.data.corpora.document_comparison import count_differences
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Document
 from clinie_core.errors import Problem
 
@@ -73,7 +73,7 @@ MUTATIONS: tuple[Mutation, ...] = (cut, flip, swap, renumber, edit_lines, garble
 
 def originals(name: str) -> list[Document]:
     """Two short synthetic notes, and two real documents where there are corpora."""
-    notes = sorted((n for split in synthetic_splits(12, seed=2).values() for n in split), key=lambda n: len(n.text))[:2]
+    notes = sorted((n for split in generate_splits(12, seed=2).values() for n in split), key=lambda n: len(n.text))[:2]
     real = Path(CORPORA) / REAL[name] if CORPORA and name in REAL else None
     read = islice(FORMATS.load(name)().read(real), 2) if real is not None else ()
     return [*notes, *(item for item in read if isinstance(item, Document))]
@@ -97,8 +97,8 @@ def check_mutants(name: str, folder: Path, count: int, mutations: tuple[Mutation
                 assert "\n" not in str(item)
                 assert len(str(item)) < 2000
             else:
-                assert not document_problems(item, "")
-                assert not differences(item, item)
+                assert not check_document(item, "")
+                assert not count_differences(item, item)
         shutil.copy(file, broken / file.name)
 
 

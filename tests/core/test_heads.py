@@ -10,17 +10,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.data.bio_tagging import FORBIDDEN, bio_labels, legal_transitions, viterbi
-from clinie_core.encoding.batch import IGNORED, Batch
+from clinie_core.data.bio_tagging import FORBIDDEN_SCORE, build_bio_labels, build_transition_scores, viterbi_decode
+from clinie_core.encoding.batch import IGNORE_INDEX, Batch
 from clinie_core.heads import CrfHead, LinearHead
 
-LABELS = bio_labels(("A",))
+LABELS = build_bio_labels(("A",))
 
 
 def labelled(targets: torch.Tensor) -> Batch:
     """A batch of which a head looks at the targets alone."""
     zeros = torch.zeros_like(targets)
-    lengths = tuple(int(row.sum()) for row in targets != IGNORED)
+    lengths = tuple(int(row.sum()) for row in targets != IGNORE_INDEX)
     return Batch("concepts", zeros, zeros, None, zeros, lengths, targets, zeros.new_zeros(0, 4))
 
 
@@ -29,7 +29,7 @@ def all_paths(length: int) -> list[tuple[int, ...]]:
 
 
 def path_score(head: CrfHead, scores: torch.Tensor, path: tuple[int, ...]) -> torch.Tensor:
-    legal = torch.from_numpy(legal_transitions(LABELS)[1])
+    legal = torch.from_numpy(build_transition_scores(LABELS)[1])
     total = head.start[path[0]] + head.end[path[-1]] + sum(scores[i, label] for i, label in enumerate(path))
     for a, b in itertools.pairwise(path):
         total = total + head.transitions[a, b] + legal[a, b]
@@ -42,7 +42,7 @@ def test_crf_loss_is_the_share_of_the_gold_path_among_all_paths() -> None:
     for parameter in (head.start, head.transitions, head.end):
         torch.nn.init.normal_(parameter)
     hidden = torch.randn(2, 4, 6)
-    targets = torch.tensor([[1, 2, 0, 1], [0, 1, IGNORED, IGNORED]])
+    targets = torch.tensor([[1, 2, 0, 1], [0, 1, IGNORE_INDEX, IGNORE_INDEX]])
     expected = torch.zeros(())
     for row, length in ((0, 4), (1, 2)):
         scores = head.scores(hidden)[row]
@@ -58,20 +58,20 @@ def test_padding_changes_no_loss(head_class: type[LinearHead]) -> None:
     head = head_class(6, LABELS, 0.0)
     hidden, targets = torch.randn(1, 3, 6), torch.tensor([[1, 2, 0]])
     padded = torch.cat([hidden, torch.randn(1, 2, 6)], dim=1)
-    more = torch.cat([targets, torch.full((1, 2), IGNORED)], dim=1)
+    more = torch.cat([targets, torch.full((1, 2), IGNORE_INDEX)], dim=1)
     assert torch.allclose(head.loss(hidden, labelled(targets)), head.loss(padded, labelled(more)), atol=1e-5)
 
 
 @given(st.lists(st.tuples(*[st.integers(-9, 9)] * 3), min_size=1, max_size=5))
 def test_viterbi_finds_the_best_legal_sequence(rows: list[tuple[int, int, int]]) -> None:
     emissions = np.array(rows, dtype=np.float32)
-    start, transitions = legal_transitions(LABELS)
+    start, transitions = build_transition_scores(LABELS)
 
     def score(path: tuple[int, ...]) -> float:
         steps = sum(float(transitions[a, b]) for a, b in itertools.pairwise(path))
         return float(start[path[0]]) + steps + sum(float(emissions[i, label]) for i, label in enumerate(path))
 
     best = max(score(path) for path in all_paths(len(rows)))
-    found = tuple(viterbi(emissions, start, transitions))
+    found = tuple(viterbi_decode(emissions, start, transitions))
     assert score(found) == pytest.approx(best)
-    assert best > FORBIDDEN / 2
+    assert best > FORBIDDEN_SCORE / 2

@@ -80,14 +80,14 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from clinie_core.config import TrialConfig
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus
 from clinie_core.errors import OutOfMemory
 from clinie_core.training.train import train
 
 torch.set_num_threads(1)
 config, folder = TrialConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2])
-corpus = Corpus({s: tuple(n) for s, n in synthetic_splits(60, seed=3).items()})
+corpus = Corpus({s: tuple(n) for s, n in generate_splits(60, seed=3).items()})
 train(config.model_copy(update={"epochs": 1}), corpus, micro_batch=1)  # what is loaded once is loaded now
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + 600 * 2**20, -1))

@@ -10,7 +10,7 @@ import pytest
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.conll import Conll
-from clinie_core.data.corpora.losses import differences
+from clinie_core.data.corpora.document_comparison import count_differences
 from clinie_core.data.document import (
     Attribute,
     Concept,
@@ -80,7 +80,7 @@ def test_everything_else_that_brat_has(tmp_path: Path) -> None:
     assert document.normalizations == (Normalization("N1", "T1", "UMLS", "C0030193", "pain"),)
     assert document.equivalences == (Equivalence("Alias", ("T1", "T2")),)
     assert document.notes == (Note("#1", "AnnotatorNotes", "T1", "sure"),)
-    assert not differences(document, Brat().round_trip(document))
+    assert not count_differences(document, Brat().round_trip(document))
 
 
 def test_2010_i2b2(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_2010_i2b2(tmp_path: Path) -> None:
     assert mentions(document) == [("problem", "pulmonary edema"), ("treatment", "Lasix")]
     assert document.relations == (Relation("R1", "TrAP", "T2", "T1"),)
     assert document.attributes == (Attribute("A1", "assertion", "T1", "present"),)
-    assert not differences(document, FORMATS.load("i2b2")().round_trip(document))
+    assert not count_differences(document, FORMATS.load("i2b2")().round_trip(document))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_radgraph(tmp_path: Path) -> None:
     assert mentions(document) == [("ANAT-DP", "Lungs"), ("OBS-DP", "clear")]
     assert document.relations == (Relation("R1", "located_at", "2", "1"),)
     assert document.metadata["data_split"] == "train"
-    assert not differences(document, FORMATS.load("radgraph")().round_trip(document))
+    assert not count_differences(document, FORMATS.load("radgraph")().round_trip(document))
     doubly = {"text": report["text"], "labeler_1": {"entities": report["entities"]}, "labeler_2": {"entities": {}}}
     assert mentions(read("radgraph", tmp_path, json=json.dumps({"x": doubly}))) == mentions(document)
 
@@ -155,7 +155,7 @@ def test_pubtator_with_document_level_relations(tmp_path: Path) -> None:
     ]
     assert document.entity_relations == (EntityRelation("R1", "CID", "D008094", "D064420"),)
     assert [s.type for s in document.sections] == ["title", "abstract"]
-    assert not differences(document, FORMATS.load("pubtator")().round_trip(document))
+    assert not count_differences(document, FORMATS.load("pubtator")().round_trip(document))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_bioc_offsets_run_across_passages(tmp_path: Path) -> None:
     assert document.attributes == (Attribute("A1", "given", "3", "yes"),)
     assert document.relations == (Relation("R1", "causes", "3", "4"),)
     for name in ("bioc_xml", "bioc_json"):
-        assert not differences(document, FORMATS.load(name)().round_trip(document))
+        assert not count_differences(document, FORMATS.load(name)().round_trip(document))
 
 
 def test_jsonl_carries_everything_and_refuses_what_it_does_not_know(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_faults_of_the_fields_own_converters_are_not_ours() -> None:
     assert (tags["severe"], tags["rash"]) == ("B-ADE", "I-ADE")  # not B- B-
     assert tags[","] == "O"  # a mark after a concept takes no label, and the concept keeps its own
     assert (tags["amoxicillin"], tags["clavulanate"], tags["."]) == ("B-Drug", "I-Drug", "O")
-    lost = differences(Document("d", text, (ade, reason)), conll.round_trip(Document("d", text, (ade, reason))))
+    lost = count_differences(Document("d", text, (ade, reason)), conll.round_trip(Document("d", text, (ade, reason))))
     assert lost["concepts"] == 1  # an overlapped concept is counted, not dropped in silence
 
 

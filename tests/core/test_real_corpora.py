@@ -13,7 +13,7 @@ import pytest
 
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.brat import Brat
-from clinie_core.data.corpora.losses import differences
+from clinie_core.data.corpora.document_comparison import count_differences
 
 CORPORA = os.environ.get("CLINIE_CORPORA")
 pytestmark = pytest.mark.skipif(CORPORA is None, reason="CLINIE_CORPORA is not set: no real corpora on this machine")
@@ -58,4 +58,4 @@ def test_a_case_report_comes_back_whole(name: str) -> None:
     format_ = FORMATS.load(name)()
     documents = Brat().read_all(Path(CORPORA or "") / "maccrobat-2020")[:40]
     assert sum(len(d.equivalences) + len(d.notes) for d in documents)
-    assert sum((differences(d, format_.round_trip(d)) for d in documents), Counter[str]()) == {}
+    assert sum((count_differences(d, format_.round_trip(d)) for d in documents), Counter[str]()) == {}

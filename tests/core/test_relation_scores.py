@@ -7,7 +7,7 @@ import pytest
 
 from clinie_core.data.document import Attribute, Concept, Document, EntityRelation, Relation, Span
 from clinie_core.scoring import Counts, score_attributes, score_entity_relations, score_relations
-from clinie_core.scoring.significance import compare, interval
+from clinie_core.scoring.significance import bootstrap_interval, compare
 
 DRUG = Concept("T1", "Drug", (Span(0, 5),))
 DOSE = Concept("T2", "Strength", (Span(6, 11),))
@@ -72,7 +72,7 @@ def test_an_interval_holds_the_true_rate_about_as_often_as_it_says() -> None:
     for trial in range(200):
         hits = draw.binomial(20, 0.8, size=60)
         documents = np.stack([hits, np.zeros(60), 20 - hits], axis=1).astype(float)
-        low, high = interval(documents, "recall", resamples=500, seed=trial)
+        low, high = bootstrap_interval(documents, "recall", resamples=500, seed=trial)
         held += low <= 0.8 <= high
     assert 180 <= held <= 199  # 190 expected of 200 at 95 %
 
@@ -100,4 +100,4 @@ def test_the_same_system_twice_and_documents_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="the same documents"):
         compare(table, table[:1])
     with pytest.raises(ValueError, match="at least one document"):
-        interval(table[:0])
+        bootstrap_interval(table[:0])

@@ -14,7 +14,7 @@ from clinie_core.config import BackboneSource, ComponentChoice, CorpusView, Tria
 from clinie_core.data.corpora.loading import apply_view
 from clinie_core.data.document import Concept, Corpus, Document, EntityRelation, Normalization, Relation, Span
 from clinie_core.data.schema import Schema
-from clinie_core.encoding.sentences import sentence_number, sentence_starts
+from clinie_core.encoding.sentences import find_sentence, find_sentence_starts
 from clinie_core.formulations.formulation import InputContext
 from clinie_core.formulations.marked_pairs import MarkedPairs
 from clinie_core.inference.extractor import Extractor
@@ -122,8 +122,8 @@ def test_relations_between_entries_are_read_from_their_nearest_mentions() -> Non
 
 
 def test_sentences_end_at_punctuation_and_lines() -> None:
-    starts = sentence_starts("No fever. BP 120/80\n\nPlan: 2.5 mg b.i.d. today")
-    assert [sentence_number(starts, i) for i in (0, 10, 21, 40)] == [0, 1, 2, 2]
+    starts = find_sentence_starts("No fever. BP 120/80\n\nPlan: 2.5 mg b.i.d. today")
+    assert [find_sentence(starts, i) for i in (0, 10, 21, 40)] == [0, 1, 2, 2]
 
 
 def test_joint_scores_parts_apart_and_a_view_keeps_some_types(
@@ -143,9 +143,9 @@ def test_joint_scores_parts_apart_and_a_view_keeps_some_types(
 
 
 def test_few_documents_lie_within_more(make_config: Callable[..., TrialConfig], corpus: Corpus) -> None:
-    from clinie_core.data.corpora.splitting import few_shot
+    from clinie_core.data.corpora.splitting import select_few_shot
 
-    few, more = (few_shot(corpus["train"], count, 13) for count in (3, 6))
+    few, more = (select_few_shot(corpus["train"], count, 13) for count in (3, 6))
     assert more[:3] == few
     config = make_config(train_documents=3, epochs=1)
     seen = []

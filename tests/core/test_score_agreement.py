@@ -11,12 +11,12 @@ from nervaluate import Evaluator
 from seqeval.metrics.v1 import precision_recall_fscore_support
 from seqeval.scheme import IOB2
 
-from clinie_core.data.bio_tagging import bio_labels, decode_concepts, tag_units
+from clinie_core.data.bio_tagging import build_bio_labels, decode_concepts, tag_units
 from clinie_core.data.document import Concept, Span
 from clinie_core.scoring import score_concepts
 
 TYPES = ("A", "B")
-LABELS = bio_labels(TYPES)
+LABELS = build_bio_labels(TYPES)
 UNITS = [Span(i, i + 1) for i in range(20)]
 tags = st.lists(st.sampled_from(LABELS), min_size=20, max_size=20)
 documents = st.lists(st.tuples(tags, tags), min_size=1, max_size=4)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import distributed
 
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus
 from clinie_core.finetuning import FINETUNING
 from clinie_core.training.train import train
@@ -72,7 +72,7 @@ CASES = every_case()
 
 
 def corpus_of(documents: int) -> Corpus:
-    splits = synthetic_splits(20, seed=3)
+    splits = generate_splits(20, seed=3)
     return Corpus({"train": tuple(splits["train"][:5]), "dev": tuple(splits["dev"][:documents])})
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.data.corpora.splitting import Member, few_shot_order, group_key, stratify
+from clinie_core.data.corpora.splitting import Member, find_group, order_few_shot, stratify
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError
 
@@ -44,19 +44,19 @@ def test_parts_have_their_share_of_each_type() -> None:
 @given(rows=st.lists(member, min_size=1, max_size=40), seed=st.integers(0, 5))
 def test_few_shot_lists_are_nested_and_show_every_type_early(rows: list[tuple[int, dict[str, int]]], seed: int) -> None:
     members = members_of(rows)
-    order = few_shot_order(members, seed)
+    order = order_few_shot(members, seed)
     assert sorted(order) == sorted(m.id for m in members)
-    kinds = {type_ for m in members for type_ in m.types}
-    seen = {type_ for m in members if m.id in order[: len(kinds)] for type_ in m.types}
+    kinds = {type_ for m in members for type_ in m.type_counts}
+    seen = {type_ for m in members if m.id in order[: len(kinds)] for type_ in m.type_counts}
     assert seen == kinds
 
 
 def test_a_patient_is_named_by_metadata_or_by_the_id() -> None:
     document = Document("p17_n3", "x", metadata={"patient": "17"})
-    assert group_key(document, None) == "p17_n3"
-    assert group_key(document, r"^p(\d+)_") == "17"
-    assert group_key(document, "metadata:patient") == "17"
+    assert find_group(document, None) == "p17_n3"
+    assert find_group(document, r"^p(\d+)_") == "17"
+    assert find_group(document, "metadata:patient") == "17"
     with pytest.raises(InputError, match="does not match"):
-        group_key(document, "^q")
+        find_group(document, "^q")
     with pytest.raises(InputError, match="has no metadata 'ward'"):
-        group_key(document, "metadata:ward")
+        find_group(document, "metadata:ward")

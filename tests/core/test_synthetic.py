@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 from decoder_from_scratch import score_look_up
 
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus
 
 
 def test_equal_seeds_give_equal_notes_and_others_do_not() -> None:
-    assert synthetic_splits(20, seed=1) == synthetic_splits(20, seed=1)
-    assert synthetic_splits(20, seed=1) != synthetic_splits(20, seed=2)
+    assert generate_splits(20, seed=1) == generate_splits(20, seed=1)
+    assert generate_splits(20, seed=1) != generate_splits(20, seed=2)
 
 
 def test_every_type_relation_and_attribute_occurs_and_refers_to_what_is_there() -> None:
-    notes = [note for split in synthetic_splits(120, seed=5).values() for note in split]
+    notes = [note for split in generate_splits(120, seed=5).values() for note in split]
     assert {c.type for n in notes for c in n.concepts} == {
         "ADE", "Dosage", "Drug", "Frequency", "Problem", "Test", "Tobacco",
     }  # fmt: skip
@@ -32,10 +32,10 @@ def test_every_type_relation_and_attribute_occurs_and_refers_to_what_is_there() 
 
 @pytest.mark.integration
 def test_a_lookup_table_does_not_solve_it() -> None:
-    splits = synthetic_splits(240, seed=13)
+    splits = generate_splits(240, seed=13)
     assert score_look_up(Corpus({name: tuple(splits[name]) for name in ("train", "dev")}))["strict"] < 0.75
 
 
 def test_too_few_documents_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 10"):
-        synthetic_splits(9, seed=1)
+        generate_splits(9, seed=1)

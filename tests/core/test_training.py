@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from clinie_core.config import ComponentChoice, TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.data.schema import Schema
-from clinie_core.encoding.batch_sampling import epoch_batches, length_sorted_batches
+from clinie_core.encoding.batch_sampling import batch_by_length, draw_epoch_batches
 from clinie_core.errors import InputError
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.checkpoint import Checkpoint
@@ -152,23 +152,23 @@ def test_checkpoints_contain_no_text(make_config: MakeConfig, corpus: Corpus, tm
 
 @given(st.lists(st.integers(3, 200), min_size=1, max_size=300), st.integers(1, 16), st.integers(0, 5))
 def test_an_epoch_contains_every_example_once(lengths: list[int], size: int, epoch: int) -> None:
-    batches = epoch_batches(lengths, size, seed=1, epoch=epoch)
+    batches = draw_epoch_batches(lengths, size, seed=1, epoch=epoch)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     assert all(len(batch) <= size for batch in batches)
-    assert batches == epoch_batches(lengths, size, seed=1, epoch=epoch)
+    assert batches == draw_epoch_batches(lengths, size, seed=1, epoch=epoch)
 
 
 def test_sorting_by_length_avoids_most_padding() -> None:
     draw = random.Random(0)
     lengths = [draw.randint(8, 256) for _ in range(1000)]
-    batches = epoch_batches(lengths, 16, seed=1, epoch=1)
+    batches = draw_epoch_batches(lengths, 16, seed=1, epoch=1)
     padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
     assert padded < 1.1 * sum(lengths)
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=100))
 def test_prediction_batches_do_not_exceed_the_maximum_size(lengths: list[int]) -> None:
-    batches = length_sorted_batches(lengths, 512)
+    batches = batch_by_length(lengths, 512)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     assert all(len(b) == 1 or max(lengths[i] for i in b) * len(b) <= 512 for b in batches)
 

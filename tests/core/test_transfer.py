@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from clinie_core.config import ComponentChoice, TrialConfig
 from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.loading import CorpusSource, Shares, load_corpora, load_corpus
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Concept, Corpus
-from clinie_core.data.schema import CORPUS, Schema
+from clinie_core.data.schema import CORPUS_KEY, Schema
 from clinie_core.encoding.batch_sampling import sample_mixture
 from clinie_core.errors import InputError
 from clinie_core.formulations.span_question import QuestionedDocument
@@ -40,7 +40,7 @@ def one_type(corpus: Corpus, name: str, type_: str) -> Corpus:
                     concepts=tuple(Concept(c.id, c.type, c.spans) for c in d.concepts if c.type == type_),
                     relations=(),
                     attributes=(),
-                    metadata={CORPUS: name},
+                    metadata={CORPUS_KEY: name},
                 )
                 for d in documents
             )
@@ -51,7 +51,7 @@ def one_type(corpus: Corpus, name: str, type_: str) -> Corpus:
 
 @pytest.fixture
 def corpora(corpus: Corpus) -> dict[str, Corpus]:
-    first, second, *_ = sorted(corpus.type_counts("train"), key=lambda t: -corpus.type_counts("train")[t])
+    first, second, *_ = sorted(corpus.count_types("train"), key=lambda t: -corpus.count_types("train")[t])
     return {"a": one_type(corpus, "a", first), "b": one_type(corpus, "b", second)}
 
 
@@ -79,7 +79,7 @@ def test_questions_for_a_document_cover_only_the_types_of_its_corpus(
     for document, item in zip(both["train"], encoded, strict=True):
         assert isinstance(item.state, QuestionedDocument)
         asked = {query.type for query in item.state.queries}
-        assert asked == set(schema.corpora[document.metadata[CORPUS]].concept_types)
+        assert asked == set(schema.corpora[document.metadata[CORPUS_KEY]].concept_types)
 
 
 def test_a_model_of_several_corpora_reports_a_score_for_each(
@@ -115,18 +115,18 @@ def test_a_formulation_with_labels_of_one_corpus_is_rejected(
 
 def test_several_corpora_are_loaded_as_one_with_their_names(tmp_path: Path) -> None:
     for number, name in enumerate(("first", "second")):
-        for split, notes in synthetic_splits(20, seed=number).items():
+        for split, notes in generate_splits(20, seed=number).items():
             Brat().write(notes, tmp_path / name / split)
     sources = [CorpusSource(path=str(tmp_path / name)) for name in ("first", "second")]
     both = load_corpora(sources, ("train", "dev"))
-    assert {d.metadata[CORPUS] for d in both["train"]} == {"first", "second"}
+    assert {d.metadata[CORPUS_KEY] for d in both["train"]} == {"first", "second"}
     assert len({d.id for d in both["train"]}) == len(both["train"])
     with pytest.raises(InputError, match=r"missing: corpus\.path: no folder"):
         load_corpora([*sources, CorpusSource(path=str(tmp_path / "missing"))])
 
 
 def test_a_corpus_without_splits_is_split_by_seed(tmp_path: Path) -> None:
-    notes = [note for part in synthetic_splits(40, seed=1).values() for note in part]
+    notes = [note for part in generate_splits(40, seed=1).values() for note in part]
     Brat().write(notes[:20], tmp_path / "one")
     Brat().write(notes[20:], tmp_path / "two")
     shares = Shares(train=0.5, dev=0.25, test=0.25, pool=["one", "two"])

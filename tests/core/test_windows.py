@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.config import BackboneSource
-from clinie_core.data.bio_tagging import bio_labels, decode_concepts, tag_units
+from clinie_core.data.bio_tagging import build_bio_labels, decode_concepts, tag_units
 from clinie_core.data.document import Concept, Span
 from clinie_core.encoding.windows import Frame, TokenizedDocument, Unit, tokenize_documents
 
@@ -41,7 +41,7 @@ ODD = [
     "α",
 ]
 texts = st.lists(st.sampled_from(ODD) | st.text(max_size=5), max_size=40).map("".join)
-LABELS = bio_labels(("A", "B"))
+LABELS = build_bio_labels(("A", "B"))
 
 
 def tokenizer(name: str) -> PreTrainedTokenizerFast:
@@ -75,7 +75,7 @@ def trained(name: str) -> PreTrainedTokenizerFast:
 
 
 def tokenized(text: str, name: str, *, window_tokens: int, overlap: int, unit: Unit = "word") -> TokenizedDocument:
-    size = window_tokens - Frame.of(tokenizer(name)).size
+    size = window_tokens - Frame.for_text(tokenizer(name)).size
     done = tokenize_documents([text], tokenizer(name), size=size, overlap=overlap, unit=unit)
     return next(done)
 
@@ -88,11 +88,11 @@ def test_windows_own_every_unit_once_and_stay_in_size(
     name: str, unit: Unit, text: str, window: int, share: float
 ) -> None:
     done = tokenized(text, name, window_tokens=window, overlap=int(share * window), unit=unit)
-    owned = [unit for w in done.windows for unit in range(*w.owned)]
+    owned = [unit for w in done.windows for unit in range(*w.owned_units)]
     assert owned == list(range(len(done.units)))
-    frame = Frame.of(tokenizer(name))
-    assert all(len(frame.around(w.body)) <= window for w in done.windows)
-    assert all(0 <= p < len(w.body) for w in done.windows for p in w.positions)
+    frame = Frame.for_text(tokenizer(name))
+    assert all(len(frame.wrap(w.token_ids)) <= window for w in done.windows)
+    assert all(0 <= p < len(w.token_ids) for w in done.windows for p in w.positions)
     assert all(a.end <= b.start for a, b in zip(done.units, done.units[1:], strict=False))
 
 
@@ -127,7 +127,7 @@ def test_neighbouring_windows_share_context() -> None:
     assert len(done.windows) > 2
     for window in done.windows[1:-1]:
         assert window.owned_positions[0] > 0  # context before the first owned unit
-        assert window.owned_positions[-1] < len(window.body) - 1
+        assert window.owned_positions[-1] < len(window.token_ids) - 1
 
 
 def test_an_empty_text_has_no_windows() -> None:
@@ -144,7 +144,7 @@ def test_a_frame_is_what_the_tokenizer_puts_around_a_text() -> None:
     for name in NAMES:
         made = tokenizer(name)
         body = made("take 5mg", add_special_tokens=False)["input_ids"]
-        assert list(Frame.of(made).around(body)) == made("take 5mg")["input_ids"]
-        paired = Frame.of(made, "which drug?")
-        assert list(paired.around(body)) == made("which drug?", "take 5mg")["input_ids"]
-        assert paired.around(body)[paired.second_segment :][: len(body)] == tuple(body)
+        assert list(Frame.for_text(made).wrap(body)) == made("take 5mg")["input_ids"]
+        paired = Frame.for_text(made, "which drug?")
+        assert list(paired.wrap(body)) == made("which drug?", "take 5mg")["input_ids"]
+        assert paired.wrap(body)[paired.second_segment :][: len(body)] == tuple(body)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from clinie_core.data.corpora.brat import Brat
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 
 INJECT = Path(__file__).with_name("inject")
 READING = {"at": "clinie_core.inference.prediction:_bare", "after": False, "count": 3, "victim": ""}
@@ -50,7 +50,7 @@ class Searched:
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     folder, canaries = tmp_path_factory.mktemp("planted"), []
-    for split, notes in synthetic_splits(20, seed=3).items():
+    for split, notes in generate_splits(20, seed=3).items():
         Brat().write(notes, folder / split)
         for file in sorted((folder / split).glob("*.txt")):
             canary = f"zq{uuid.uuid4().hex[:14]}"

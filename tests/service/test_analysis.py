@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.scoring.document_counts import DocumentCounts
-from clinie_core.scoring.significance import rates
+from clinie_core.scoring.significance import compute_rates
 from search.analysis.comparisons import compare_groups, corrected_best, expected_best, trend
 from search.analysis.findings import CorpusRow, Findings, ScoredTrial, analyze, compare_with_single
 from search.ledger.records import TrialRecord
@@ -51,7 +51,7 @@ def test_groups_without_a_difference_are_called_no_evidence(sizes: tuple[int, in
     decided = 0
     for _ in range(120):
         counts = study_of(draw, [0.0] * sum(sizes))
-        decided += compare_groups(counts[: sizes[0]], counts[sizes[0] :]).decided
+        decided += compare_groups(counts[: sizes[0]], counts[sizes[0] :]).significant
     # At a rate of 0.05 more than 13 of 120 come up once in a hundred thousand times.
     assert decided <= 13
 
@@ -62,7 +62,7 @@ def test_a_planted_difference_between_groups_is_found() -> None:
     for _ in range(60):
         counts = study_of(draw, [0.06] * 12 + [0.0] * 12)
         comparison = compare_groups(counts[:12], counts[12:])
-        found += comparison.decided and comparison.difference > 0
+        found += comparison.significant and comparison.difference > 0
     assert found >= 45
 
 
@@ -77,7 +77,7 @@ def test_three_trials_against_three_decide_nothing() -> None:
     counts = study_of(np.random.default_rng(8), [0.15] * 3 + [-0.3] * 3)
     comparison = compare_groups(counts[:3], counts[3:])
     assert comparison.low > 0  # the documents are sure, three trials are not
-    assert not comparison.decided
+    assert not comparison.significant
 
 
 def test_the_correction_takes_away_what_choosing_added() -> None:
@@ -87,7 +87,7 @@ def test_the_correction_takes_away_what_choosing_added() -> None:
         counts = study_of(draw, [0.0] * 20, documents=840, spread=0.005)
         seen, others = counts[:, :40], counts[:, 40:]
         best = corrected_best(seen)
-        truth = float(rates(others.sum(axis=1), "f1")[best.best])
+        truth = float(compute_rates(others.sum(axis=1), "f1")[best.best])
         naive.append(best.score - truth)
         corrected.append(best.corrected - truth)
         covered += best.low <= truth <= best.high
@@ -106,8 +106,8 @@ def test_a_trend_is_found_and_noise_is_not() -> None:
         none = trend(ranks.tolist(), draw.normal(0.7, 0.03, 20).tolist())
         assert found is not None
         assert none is not None
-        rising += found.decided and found.correlation > 0
-        noise += none.decided
+        rising += found.significant and found.correlation > 0
+        noise += none.significant
     assert rising >= 55
     assert noise <= 9
     assert trend([1, 2, 3], [1, 2, 3]) is None
@@ -119,7 +119,7 @@ def findings_of(shifts: dict[str, float], each: int, *, seed: int = 11) -> Findi
     draw = np.random.default_rng(seed)
     names = [name for name in shifts for _ in range(each)]
     counts = study_of(draw, [shifts[name] for name in names])
-    scores = rates(counts.sum(axis=1), "f1")
+    scores = compute_rates(counts.sum(axis=1), "f1")
     tiny = BackboneSource(name="tiny", scratch={"model_type": "bert", "hidden_size": 8})
     records, kept = [], {}
     began = datetime(2026, 1, 1)
@@ -157,9 +157,9 @@ def test_a_report_says_which_method_wins_and_which_differences_are_none() -> Non
     rows = {row.name: row for row in findings.methods}
     assert rows["full"].is_reference
     assert rows["ia3"].against is not None
-    assert rows["ia3"].against.decided
+    assert rows["ia3"].against.significant
     assert rows["lora"].against is not None
-    assert not rows["lora"].against.decided
+    assert not rows["lora"].against.significant
     sheet = next(s for s in build_sections(findings, shots={}, reads=[]) if s.key == "methods")
     assert "full beats ia3" in sheet.answer
     assert f"{NO_EVIDENCE} that lora and full differ" in sheet.answer

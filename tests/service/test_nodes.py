@@ -36,7 +36,7 @@ from pathlib import Path
 import search.cluster.environment
 import ray
 from clinie_core.config import TrialConfig
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus
 from search.pool.pool import WorkerPool
 from search.pool.program import TrainingProgram
@@ -56,7 +56,7 @@ class Program:
 
 ray.init(log_to_driver=False, logging_level="error")
 ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
-corpus = ray.put(Corpus({s: tuple(n) for s, n in synthetic_splits(20, seed=3).items()}))
+corpus = ray.put(Corpus({s: tuple(n) for s, n in generate_splits(20, seed=3).items()}))
 out = []
 resources = Resources(workers_per_trial=workers, concurrent_trials=groups)
 with WorkerPool(resources, Program(corpus), folder / "ray") as pool:

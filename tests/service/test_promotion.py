@@ -173,7 +173,7 @@ import json, os, signal, sys
 from pathlib import Path
 from mlflow.tracking import MlflowClient
 from clinie_core.config import TrialConfig
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus
 from search.ledger.records import TrialRecord
 from search.promotion.policy import Policy
@@ -196,7 +196,7 @@ def counted(original):
 
 for name in asked["mutating"]:
     setattr(MlflowClient, name, counted(getattr(MlflowClient, name)))
-splits = {split: tuple(notes) for split, notes in synthetic_splits(20, seed=3).items()}
+splits = {split: tuple(notes) for split, notes in generate_splits(20, seed=3).items()}
 config = TrialConfig.model_validate(asked["config"])
 promote(
     connect(Home(Path(asked["home"]))),

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
 
 from clinie_core.errors import InputError
-from clinie_core.scoring.significance import rates
+from clinie_core.scoring.significance import compute_rates
 from search.promotion.gate import Decision, Evidence, TypeScore, decide
 from search.promotion.history import History
 from search.promotion.policy import Policy, read_policy
@@ -31,7 +31,7 @@ def counts_of(draw: np.random.Generator, hardness: NDArray[np.float64], quality:
 
 
 def evidence(counts: Counts, **types: tuple[float, int]) -> Evidence:
-    score = float(rates(counts.sum(axis=0), "f1"))
+    score = float(compute_rates(counts.sum(axis=0), "f1"))
     by_type = {name: TypeScore(*values) for name, values in types.items()}
     costs = {"seconds_per_document": 0.1, "peak_memory_mb": 500.0, "size_mb": 90.0}
     return Evidence(counts, {"strict_f1": score, "lenient_f1": score}, by_type, costs)
@@ -105,8 +105,8 @@ def test_models_without_a_true_difference_are_seldom_promoted() -> None:
         hardness, others = draw.normal(0, 0.1, size=150), draw.normal(0, 0.1, size=150)
         trials = [(counts_of(draw, hardness, 0.8), counts_of(draw, others, 0.8)) for _ in range(20)]
         champion_dev, champion_test = counts_of(draw, hardness, 0.8), counts_of(draw, others, 0.8)
-        dev, test = max(trials, key=lambda pair: float(rates(pair[0].sum(axis=0), "f1")))
-        naive += bool(rates(dev.sum(axis=0), "f1") > rates(champion_dev.sum(axis=0), "f1"))
+        dev, test = max(trials, key=lambda pair: float(compute_rates(pair[0].sum(axis=0), "f1")))
+        naive += bool(compute_rates(dev.sum(axis=0), "f1") > compute_rates(champion_dev.sum(axis=0), "f1"))
         gate += decide(policy, evidence(test), evidence(champion_test), read=1).promote
     print(f"promoted without a difference: {gate} of {STUDIES} by the gate, {naive} of {STUDIES} by the best on dev")
     assert gate <= policy.alpha * STUDIES

@@ -10,7 +10,7 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 from clinie_core.data.corpora.brat import Brat
-from clinie_core.data.corpora.synthetic import synthetic_splits
+from clinie_core.data.corpora.synthetic import generate_splits
 from search.storage.home import Home
 
 RunClinie = Callable[..., Any]
@@ -23,7 +23,7 @@ def test_each_corpus_is_left_out_once(
     clinie: RunClinie,
 ) -> None:
     for number, name in enumerate(("north", "south")):
-        for split, notes in synthetic_splits(12, seed=number).items():
+        for split, notes in generate_splits(12, seed=number).items():
             Brat().write(notes, tmp_path / name / split)
     content = space_content | {
         "study": "wards",

@@ -19,7 +19,7 @@ MAX_BYTES = 8 * 2**30
 MAX_FILES = 1_000_000
 MAX_RATIO = 200
 """Bytes unpacked for each byte of the archive; text packs about 4:1, a bomb 1000:1."""
-FREE_BYTES = 64 * 2**20
+MIN_BYTE_LIMIT = 64 * 2**20
 """What may be unpacked whatever the ratio, since small archives of repetitive text pack well."""
 
 
@@ -30,7 +30,7 @@ def unpack(path: Path) -> Iterator[Path]:
     Raises:
         InputError: If the archive is broken, would write outside the folder, or unpacks to too much.
     """
-    unpack = _unzip if zipfile.is_zipfile(path) else _untar if path.is_file() and _is_tar(path) else None
+    unpack = _unpack_zip if zipfile.is_zipfile(path) else _unpack_tar if path.is_file() and _is_tar(path) else None
     if unpack is None:
         yield path
         return
@@ -51,12 +51,12 @@ def _is_tar(path: Path) -> bool:
         return False
 
 
-class _Budget:
+class _UnpackLimits:
     """Counts what an archive unpacks to."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._most = min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * path.stat().st_size))
+        self._most = min(MAX_BYTES, max(MIN_BYTE_LIMIT, MAX_RATIO * path.stat().st_size))
         self._bytes = 0
         self._files = 0
 
@@ -73,7 +73,7 @@ class _Budget:
                 stream.write(block)
 
 
-def _inside(path: Path, folder: Path, name: str) -> Path:
+def _resolve_member(path: Path, folder: Path, name: str) -> Path:
     """Where a member goes."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0] or "\0" in name:
@@ -81,11 +81,11 @@ def _inside(path: Path, folder: Path, name: str) -> Path:
     return folder.joinpath(*parts)
 
 
-def _unzip(path: Path, folder: Path) -> None:
-    budget = _Budget(path)
+def _unpack_zip(path: Path, folder: Path) -> None:
+    budget = _UnpackLimits(path)
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            target = _inside(path, folder, member.filename)
+            target = _resolve_member(path, folder, member.filename)
             if stat.S_ISLNK(member.external_attr >> 16):
                 fail(str(path), "a member is a link", allowed="files and folders")
             if not member.is_dir():
@@ -93,11 +93,11 @@ def _unzip(path: Path, folder: Path) -> None:
                     budget.copy(source, target)
 
 
-def _untar(path: Path, folder: Path) -> None:
-    budget = _Budget(path)
+def _unpack_tar(path: Path, folder: Path) -> None:
+    budget = _UnpackLimits(path)
     with tarfile.open(path) as archive:
         for member in archive:
-            target = _inside(path, folder, member.name)
+            target = _resolve_member(path, folder, member.name)
             if member.isdir():
                 continue
             source = archive.extractfile(member) if member.isreg() else None

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clinie_core.data.corpora.checking import mention_problem
+from clinie_core.data.corpora.checking import check_mention
 from clinie_core.data.document import (
     Attribute,
     Concept,
@@ -31,13 +31,13 @@ __all__ = ["BiocDocument", "from_bioc", "to_bioc"]
 TERMINOLOGIES = frozenset(
     {"MESH", "MeSH", "OMIM", "UMLS", "SNOMED", "RxNorm", "LOINC", "ICD10", "HPO", "MedDRA", "NCBI Gene", "identifier"}
 )
-UNNAMED = "identifier"
+IDENTIFIER_KEY = "identifier"
 """The infon of an entry whose terminology, if it is said at all, stands before a colon."""
-NO_ENTRY = ("", "-", "-1")
+MISSING_ENTRIES = ("", "-", "-1")
 MAX_GAP = 1_000_000
 
 
-class _Part(BaseModel):
+class _BiocPart(BaseModel):
     model_config = ConfigDict(strict=True)
 
     infons: dict[str, str] = {}
@@ -50,7 +50,7 @@ class BiocLocation(BaseModel):
     length: int = Field(ge=1)
 
 
-class BiocAnnotation(_Part):
+class BiocAnnotation(_BiocPart):
     """A typed mention."""
 
     id: str = ""
@@ -65,14 +65,14 @@ class BiocNode(BaseModel):
     role: str = ""
 
 
-class BiocRelation(_Part):
+class BiocRelation(_BiocPart):
     """A typed link."""
 
     id: str = ""
     nodes: list[BiocNode] = []
 
 
-class BiocSentence(_Part):
+class BiocSentence(_BiocPart):
     """A sentence where a passage is given by sentences."""
 
     offset: int = Field(ge=0)
@@ -87,7 +87,7 @@ class BiocPassage(BiocSentence):
     sentences: list[BiocSentence] = []
 
 
-class BiocDocument(_Part):
+class BiocDocument(_BiocPart):
     """One document."""
 
     id: str = Field(min_length=1)
@@ -96,7 +96,7 @@ class BiocDocument(_Part):
     relations: list[BiocRelation] = []
 
 
-class _Builder:
+class _DocumentBuilder:
     """Collects one document from its BioC parts."""
 
     def __init__(self, where: str) -> None:
@@ -110,7 +110,7 @@ class _Builder:
         self.relations: list[Relation] = []
         self.entity_relations: list[EntityRelation] = []
 
-    def lay(self, offset: int, text: str) -> None:
+    def append_text(self, offset: int, text: str) -> None:
         """Put text at its offset; what lies between two pieces becomes a line feed and blanks."""
         gap = offset - len(self.text)
         if not 0 <= gap <= MAX_GAP:
@@ -119,7 +119,7 @@ class _Builder:
             self.errors.raise_if_any()
         self.text += ("\n" + " " * gap)[:gap] + text
 
-    def annotate(self, annotation: BiocAnnotation) -> None:
+    def add_annotation(self, annotation: BiocAnnotation) -> None:
         """Check one annotation against the text and keep it."""
         id_ = annotation.id or f"T{len(self.concepts) + 1}"
         spans = tuple(Span(place.offset, place.offset + place.length) for place in annotation.locations)
@@ -131,38 +131,38 @@ class _Builder:
             return
         there = " ".join(self.text[s.start : s.end] for s in spans)
         if annotation.text is not None and len(spans) == 1:  # parts of a mention are copied with what is between
-            problem = mention_problem(self._where, id_, annotation.text, there)
+            problem = check_mention(self._where, id_, annotation.text, there)
             self.errors.extend([problem] if problem else [])
         infons = dict(annotation.infons)
         self.concepts.append(Concept(id_, infons.pop("type", "") or "annotation", spans))
         for key, value in infons.items():
             if key in TERMINOLOGIES:
-                for entry in value.split("|") if value not in NO_ENTRY else []:
-                    database, _, reference = entry.rpartition(":") if key == UNNAMED else (key, "", entry)
+                for entry in value.split("|") if value not in MISSING_ENTRIES else []:
+                    database, _, reference = entry.rpartition(":") if key == IDENTIFIER_KEY else (key, "", entry)
                     number = f"N{len(self.normalizations) + 1}"
                     self.normalizations.append(Normalization(number, id_, database or key, reference))
             else:
-                self._attribute(key, id_, value)
+                self._add_attribute(key, id_, value)
 
-    def _attribute(self, key: str, target: str, value: str) -> None:
+    def _add_attribute(self, key: str, target: str, value: str) -> None:
         self.attributes.append(Attribute(f"A{len(self.attributes) + 1}", key, target, value or None))
 
-    def _relation_id(self) -> str:
+    def _next_relation_id(self) -> str:
         return f"R{len(self.relations) + len(self.entity_relations) + 1}"
 
-    def relate(self, relation: BiocRelation) -> None:
+    def add_relation(self, relation: BiocRelation) -> None:
         """Keep one relation."""
         infons = dict(relation.infons)
         type_ = infons.pop("relation", "") or infons.pop("type", "") or "relation"
         nodes, ends = relation.nodes, list(infons.values())
         if len(nodes) >= 2:
             for node in nodes[1:]:
-                id_ = self._relation_id()
+                id_ = self._next_relation_id()
                 self.relations.append(Relation(id_, type_, nodes[0].refid, node.refid))
                 for key, value in infons.items():
-                    self._attribute(key, id_, value)
+                    self._add_attribute(key, id_, value)
         elif not nodes and len(ends) == 2:
-            self.entity_relations.append(EntityRelation(self._relation_id(), type_, ends[0], ends[1]))
+            self.entity_relations.append(EntityRelation(self._next_relation_id(), type_, ends[0], ends[1]))
         else:
             self.errors.add(
                 self._where, f"a relation with {len(nodes)} nodes", allowed="two nodes, or two infons beside its type"
@@ -179,13 +179,13 @@ def from_bioc(source: BiocDocument, where: str) -> Document:
     Raises:
         InputError: With all its problems.
     """
-    builder = _Builder(where)
+    builder = _DocumentBuilder(where)
     annotations, relations = list(source.annotations), list(source.relations)
     for passage in source.passages:
         pieces: Sequence[BiocSentence] = passage.sentences if passage.text is None else [passage]
         begin = passage.offset
         for piece in pieces:
-            builder.lay(piece.offset, piece.text or "")
+            builder.append_text(piece.offset, piece.text or "")
         for part in (passage, *passage.sentences):
             annotations += part.annotations
             relations += part.relations
@@ -193,9 +193,9 @@ def from_bioc(source: BiocDocument, where: str) -> Document:
             kind = passage.infons.get("type") or passage.infons.get("section") or "passage"
             builder.sections.append(Section(kind, Span(begin, len(builder.text))))
     for annotation in annotations:
-        builder.annotate(annotation)
+        builder.add_annotation(annotation)
     for relation in relations:
-        builder.relate(relation)
+        builder.add_relation(relation)
     builder.errors.raise_if_any()
     return Document(
         source.id,
@@ -220,7 +220,7 @@ def to_bioc(document: Document) -> BiocDocument:
     for attribute in document.attributes:
         infons[attribute.target].setdefault(attribute.type, attribute.value or "")
     for n in document.normalizations:
-        key = n.database if n.database in TERMINOLOGIES else UNNAMED
+        key = n.database if n.database in TERMINOLOGIES else IDENTIFIER_KEY
         entry = n.reference if key == n.database else f"{n.database}:{n.reference}"
         infons[n.target][key] = "|".join(filter(None, (infons[n.target].get(key), entry)))
     annotations = [

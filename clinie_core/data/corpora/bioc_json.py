@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from clinie_core.config import convert_validation_error
 from clinie_core.data.corpora.bioc import BiocDocument, from_bioc, to_bioc
 from clinie_core.data.corpora.corpus_format import StreamFormat
-from clinie_core.data.corpora.json_stream import ObjectLines, items
+from clinie_core.data.corpora.json_stream import ObjectLocator, read_items
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError, Problem
 
@@ -23,10 +23,10 @@ class BiocJson(StreamFormat):
     example: ClassVar[str] = 'NAME.json, {"documents": [{"id": ..., "passages": [...]}]}'
     suffix: ClassVar[str] = ".json"
 
-    def documents(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
-        """See :meth:`StreamFormat.documents`."""
-        lines = ObjectLines(stream, where, depth=2)
-        for number, content in enumerate(items(stream, where, "documents.item")):
+    def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
+        """See :meth:`StreamFormat.read_stream`."""
+        lines = ObjectLocator(stream, where, depth=2)
+        for number, content in enumerate(read_items(stream, where, "documents.item")):
             place = f"{where}: documents.{number}"
             try:
                 yield place, from_bioc(BiocDocument.model_validate(content), place)

@@ -18,7 +18,7 @@ from clinie_core.errors import InputError, Problem, fail
 __all__ = ["BiocXml"]
 
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-MANY = {"passage": "passages", "sentence": "sentences", "annotation": "annotations", "relation": "relations"}
+PLURAL_KEYS = {"passage": "passages", "sentence": "sentences", "annotation": "annotations", "relation": "relations"}
 NUMBER = re.compile(r"[0-9]{1,12}")
 
 
@@ -28,8 +28,8 @@ class BiocXml(StreamFormat):
     example: ClassVar[str] = "NAME.xml, <collection> of <document> with <passage> and <annotation>"
     suffix: ClassVar[str] = ".xml"
 
-    def documents(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
-        """See :meth:`StreamFormat.documents`; entities that a file declares are not expanded."""
+    def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
+        """See :meth:`StreamFormat.read_stream`; entities that a file declares are not expanded."""
         try:
             events = etree.iterparse(
                 stream, events=("end",), tag="document", resolve_entities=False, no_network=True, load_dtd=False
@@ -37,7 +37,7 @@ class BiocXml(StreamFormat):
             for _, element in events:
                 place = f"{where}:{element.sourceline}"
                 try:
-                    yield place, from_bioc(BiocDocument.model_validate(_content(element, where)), place)
+                    yield place, from_bioc(BiocDocument.model_validate(_parse_element(element, where)), place)
                 except ValidationError as error:
                     yield from convert_validation_error(error, place, quote=False)
                 except InputError as error:
@@ -57,11 +57,11 @@ class BiocXml(StreamFormat):
                 for tag in ("source", "date", "key"):
                     file.write(etree.Element(tag))
                 for document in documents:
-                    file.write(_element("document", to_bioc(document).model_dump()))
+                    file.write(_build_element("document", to_bioc(document).model_dump()))
                     file.write("\n")
 
 
-def _content(element: Any, where: str) -> dict[str, Any]:
+def _parse_element(element: Any, where: str) -> dict[str, Any]:
     """An element as :class:`BiocDocument` and its parts have it."""
     content: dict[str, Any] = {key: element.get(key) for key in ("id",) if element.get(key) is not None}
     for child in element.iterchildren(etree.Element):
@@ -71,45 +71,45 @@ def _content(element: Any, where: str) -> dict[str, Any]:
         elif tag == "node":
             content.setdefault("nodes", []).append({"refid": child.get("refid"), "role": child.get("role") or ""})
         elif tag == "location":
-            place = {key: _number(child.get(key), child, where) for key in ("offset", "length")}
+            place = {key: _parse_number(child.get(key), child, where) for key in ("offset", "length")}
             content.setdefault("locations", []).append(place)
-        elif tag in MANY:
-            content.setdefault(MANY[tag], []).append(_content(child, where))
+        elif tag in PLURAL_KEYS:
+            content.setdefault(PLURAL_KEYS[tag], []).append(_parse_element(child, where))
         elif tag == "offset":
-            content[tag] = _number(text.strip(), child, where)
+            content[tag] = _parse_number(text.strip(), child, where)
         elif tag in ("id", "text"):
             content[tag] = text
     return content
 
 
-def _number(text: str | None, element: Any, where: str) -> int:
+def _parse_number(text: str | None, element: Any, where: str) -> int:
     if text is None or not NUMBER.fullmatch(text):
         fail(f"{where}:{element.sourceline}", f"<{element.tag}> needs a number", allowed="digits")
     return int(text)
 
 
-def _element(tag: str, content: dict[str, Any]) -> Any:
-    """The inverse of :func:`_content`."""
+def _build_element(tag: str, content: dict[str, Any]) -> Any:
+    """The inverse of :func:`_parse_element`."""
     element = etree.Element(tag)
     if tag in ("annotation", "relation"):
-        element.set("id", _legal(content["id"]))
+        element.set("id", _replace_illegal_characters(content["id"]))
     elif "id" in content:
-        etree.SubElement(element, "id").text = _legal(content["id"])
+        etree.SubElement(element, "id").text = _replace_illegal_characters(content["id"])
     for key, value in content.get("infons", {}).items():
-        infon = etree.SubElement(element, "infon", key=_legal(key))
-        infon.text = _legal(value)
+        infon = etree.SubElement(element, "infon", key=_replace_illegal_characters(key))
+        infon.text = _replace_illegal_characters(value)
     for node in content.get("nodes", ()):
-        etree.SubElement(element, "node", {key: _legal(value) for key, value in node.items()})
+        etree.SubElement(element, "node", {key: _replace_illegal_characters(value) for key, value in node.items()})
     if "offset" in content:
         etree.SubElement(element, "offset").text = str(content["offset"])
     for place in content.get("locations", ()):
         etree.SubElement(element, "location", {key: str(value) for key, value in place.items()})
     if content.get("text") is not None:
-        etree.SubElement(element, "text").text = _legal(content["text"])
-    for child, name in MANY.items():
-        element.extend(_element(child, part) for part in content.get(name, ()))
+        etree.SubElement(element, "text").text = _replace_illegal_characters(content["text"])
+    for child, name in PLURAL_KEYS.items():
+        element.extend(_build_element(child, part) for part in content.get(name, ()))
     return element
 
 
-def _legal(text: str) -> str:
+def _replace_illegal_characters(text: str) -> str:
     return NOT_XML.sub("\ufffd", text)

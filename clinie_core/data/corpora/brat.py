@@ -14,7 +14,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from clinie_core.data.corpora.checking import mention_problem, normalize_whitespace
+from clinie_core.data.corpora.checking import check_mention, normalize_whitespace
 from clinie_core.data.corpora.corpus_format import StandoffFormat, read_text
 from clinie_core.data.document import (
     Attribute,
@@ -29,7 +29,7 @@ from clinie_core.data.document import (
 )
 from clinie_core.errors import ErrorList
 
-__all__ = ["Brat", "legal_types"]
+__all__ = ["Brat", "read_declared_types"]
 
 OFFSETS = re.compile(r"[0-9]{1,12} [0-9]{1,12}(?:;[0-9]{1,12} [0-9]{1,12})*")
 PLAIN_CONCEPT = re.compile(r"(T[0-9]+)\t([^\s]+) ([0-9]{1,12}) ([0-9]{1,12})\t(.+)")
@@ -45,11 +45,11 @@ class Brat(StandoffFormat):
 
     def parse(self, name: str, where: Mapping[str, str], files: Mapping[str, str]) -> Document:
         """See :meth:`StandoffFormat.parse`."""
-        return _Annotations(where[".ann"], files[".txt"]).read(name, files.get(".ann", ""))
+        return _AnnotationParser(where[".ann"], files[".txt"]).parse(name, files.get(".ann", ""))
 
     def render(self, document: Document) -> dict[str, str]:
         """See :meth:`StandoffFormat.render`; ids that brat would misread are given anew."""
-        ids = _brat_ids(document)
+        ids = _assign_brat_ids(document)
         lines = []
         for concept in document.concepts:
             offsets = ";".join(f"{s.start} {s.end}" for s in concept.spans)
@@ -71,7 +71,7 @@ class Brat(StandoffFormat):
 LETTERS = {Concept: "T", Relation: "R", Attribute: "A", Normalization: "N", Note: "#", EntityRelation: ""}
 
 
-def _brat_ids(document: Document) -> dict[str, str]:
+def _assign_brat_ids(document: Document) -> dict[str, str]:
     """Each annotation's id as brat would read it back: its own where that has its kind's letter and a number."""
     fit = all(re.fullmatch(f"{LETTERS[type(a)]}[0-9]+", a.id) for a in document.annotations)
     counts: Counter[str] = Counter()
@@ -83,7 +83,7 @@ def _brat_ids(document: Document) -> dict[str, str]:
     return ids
 
 
-class _Annotations:
+class _AnnotationParser:
     """Parses one ``.ann`` file against its text."""
 
     def __init__(self, where: str, text: str) -> None:
@@ -100,16 +100,16 @@ class _Annotations:
         self._equivalences: list[tuple[int, Equivalence]] = []
         self._notes: list[Note] = []
         self._parsers = {
-            "T": self._concept,
-            "R": self._relation,
-            "E": self._event,
-            "A": self._attribute,
-            "M": self._attribute,
-            "N": self._normalization,
-            "#": self._note,
+            "T": self._parse_concept,
+            "R": self._parse_relation,
+            "E": self._parse_event,
+            "A": self._parse_attribute,
+            "M": self._parse_attribute,
+            "N": self._parse_normalization,
+            "#": self._parse_note,
         }
 
-    def read(self, name: str, content: str) -> Document:
+    def parse(self, name: str, content: str) -> Document:
         """Parse all lines, then resolve what they refer to.
 
         Raises:
@@ -118,11 +118,11 @@ class _Annotations:
         for number, raw in enumerate(content.split("\n"), start=1):
             line = raw.rstrip("\r")
             self._line = number
-            if not self._plain(line) and line and not line.isspace():
-                self._parse(line)
+            if not self._parse_simple_concept(line) and line and not line.isspace():
+                self._parse_line(line)
         self._check_references()
         self._errors.raise_if_any()
-        resolved = self._resolved
+        resolved = self._resolve
         return Document(
             name,
             self._text,
@@ -134,7 +134,7 @@ class _Annotations:
             tuple(Note(n.id, n.type, resolved(n.target), n.text) for n in self._notes),
         )
 
-    def _plain(self, line: str) -> bool:
+    def _parse_simple_concept(self, line: str) -> bool:
         """Take the common line, a continuous concept with nothing wrong, by one match; three lines of four are such."""
         match = PLAIN_CONCEPT.fullmatch(line)
         if match is None or match[1] in self._lines:
@@ -147,35 +147,35 @@ class _Annotations:
         self._concepts[id_] = Concept(id_, type_, (Span(start, end),))
         return True
 
-    def _parse(self, line: str) -> None:
+    def _parse_line(self, line: str) -> None:
         id_, tab, rest = line.partition("\t")
         parts = rest.split() if id_ == "*" else []
         if len(parts) > 1:
             self._equivalences.append((self._line, Equivalence(parts[0], tuple(parts[1:]))))
         elif id_ in self._lines:
             found = f"duplicate id {id_}, first on line {self._lines[id_]}"
-            self._wrong(found, "", "give each annotation its own id")
+            self._add_problem(found, "", "give each annotation its own id")
         elif id_[:1] in self._parsers and tab and rest:
             self._lines[id_] = self._line
             self._parsers[id_[:1]](id_, rest)
         else:
-            self._wrong("not a brat annotation", "T, R, E, A, M, N, * or # and a tab")
+            self._add_problem("not a brat annotation", "T, R, E, A, M, N, * or # and a tab")
 
-    def _wrong(self, found: str, allowed: str = "", remedy: str = "", line: int | None = None) -> None:
+    def _add_problem(self, found: str, allowed: str = "", remedy: str = "", line: int | None = None) -> None:
         self._errors.add(f"{self._where}:{line or self._line}", found, allowed=allowed, remedy=remedy)
 
-    def _concept(self, id_: str, rest: str) -> None:
+    def _parse_concept(self, id_: str, rest: str) -> None:
         head, _, mention = rest.partition("\t")
         type_, _, offsets = head.partition(" ")
         offsets = offsets.strip()
         if not OFFSETS.fullmatch(offsets) or not type_:
-            self._wrong(f"{id_}: offsets do not parse", "'Type START END', further spans after ';'")
+            self._add_problem(f"{id_}: offsets do not parse", "'Type START END', further spans after ';'")
             return
         spans = []
         for pair in offsets.split(";"):
             start, end = map(int, pair.split())
             if not start < end <= len(self._text):
-                self._wrong(
+                self._add_problem(
                     f"{id_}: offsets {start}:{end} lie outside the text of {len(self._text)} characters",
                     "0 <= start < end <= length",
                     "check that offsets count characters, not bytes",
@@ -185,24 +185,24 @@ class _Annotations:
         concept = Concept(id_, type_, tuple(spans))
         there = " ".join(self._text[s.start : s.end] for s in spans)
         if mention and mention != there:
-            problem = mention_problem(f"{self._where}:{self._line}", id_, mention, there)
+            problem = check_mention(f"{self._where}:{self._line}", id_, mention, there)
             if problem is not None:
                 self._errors.extend([problem])
                 return
         self._concepts[id_] = concept
 
-    def _relation(self, id_: str, rest: str) -> None:
+    def _parse_relation(self, id_: str, rest: str) -> None:
         parts = rest.split()
         arguments = [part.partition(":")[2] for part in parts[1:]]
         if len(arguments) != 2 or not all(arguments):
-            self._wrong(f"{id_}: a relation needs two arguments", "'Type Arg1:T1 Arg2:T2'")
+            self._add_problem(f"{id_}: a relation needs two arguments", "'Type Arg1:T1 Arg2:T2'")
             return
         self._relations.append(Relation(id_, parts[0], arguments[0], arguments[1]))
 
-    def _event(self, id_: str, rest: str) -> None:
+    def _parse_event(self, id_: str, rest: str) -> None:
         parts = [part.partition(":") for part in rest.split()]
         if not parts or not all(target for _, _, target in parts):
-            self._wrong(f"{id_}: an event needs a trigger", "'Type:T1 Role:T2 ...'")
+            self._add_problem(f"{id_}: an event needs a trigger", "'Type:T1 Role:T2 ...'")
             return
         trigger = parts[0][2]
         self._events[id_] = trigger
@@ -211,29 +211,29 @@ class _Annotations:
             self._lines[argument] = self._line
             self._relations.append(Relation(argument, ROLE_NUMBER.sub("", role) or role, trigger, target))
 
-    def _attribute(self, id_: str, rest: str) -> None:
+    def _parse_attribute(self, id_: str, rest: str) -> None:
         parts = rest.split(maxsplit=2)
         if len(parts) < 2:
-            self._wrong(f"{id_}: an attribute needs a target", "'Type T1' or 'Type T1 Value'")
+            self._add_problem(f"{id_}: an attribute needs a target", "'Type T1' or 'Type T1 Value'")
             return
         self._attributes.append(Attribute(id_, parts[0], parts[1], parts[2].strip() if len(parts) == 3 else None))
 
-    def _normalization(self, id_: str, rest: str) -> None:
+    def _parse_normalization(self, id_: str, rest: str) -> None:
         head, _, name = rest.partition("\t")
         parts = head.split(maxsplit=2)
         database, colon, reference = parts[2].strip().partition(":") if len(parts) == 3 else ("", "", "")
         if not colon:
-            self._wrong(f"{id_}: a normalization needs a target and an entry", "'Reference T1 Database:Entry'")
+            self._add_problem(f"{id_}: a normalization needs a target and an entry", "'Reference T1 Database:Entry'")
             return
         self._normalizations.append(Normalization(id_, parts[1], database, reference, name.strip() or None))
 
-    def _note(self, id_: str, rest: str) -> None:
+    def _parse_note(self, id_: str, rest: str) -> None:
         head, _, text = rest.partition("\t")
         parts = head.split()
         if len(parts) == 2:  # a comment that belongs to no annotation has no target and says nothing of the text
             self._notes.append(Note(id_, parts[0], parts[1], text.strip()))
 
-    def _resolved(self, id_: str) -> str:
+    def _resolve(self, id_: str) -> str:
         return self._events.get(id_, id_)
 
     def _check_references(self) -> None:
@@ -243,27 +243,29 @@ class _Annotations:
         attributes = {a.id for a in self._attributes}
         noun = "a T or E of this file"
         for event, trigger in self._events.items():
-            self._known(event, trigger, concepts, noun)
+            self._check_reference(event, trigger, concepts, noun)
         for relation in self._relations:
             for target in (relation.head, relation.tail):
                 if target not in concepts:
-                    self._known(relation.id, target, concepts, noun)
+                    self._check_reference(relation.id, target, concepts, noun)
         for attribute in self._attributes:
-            self._known(attribute.id, attribute.target, concepts | relations, noun)
+            self._check_reference(attribute.id, attribute.target, concepts | relations, noun)
         for normalization in self._normalizations:
-            self._known(normalization.id, normalization.target, concepts, noun)
+            self._check_reference(normalization.id, normalization.target, concepts, noun)
         for note in self._notes:
-            self._known(note.id, note.target, concepts | relations | attributes, "an annotation of this file")
+            self._check_reference(note.id, note.target, concepts | relations | attributes, "an annotation of this file")
         for line, equivalence in self._equivalences:
             for member in equivalence.members:
-                self._known("*", member, concepts, noun, line)
+                self._check_reference("*", member, concepts, noun, line)
 
-    def _known(self, id_: str, target: str, known: Container[str], allowed: str, line: int | None = None) -> None:
-        if self._resolved(target) not in known and target not in self._lines:
-            self._wrong(f"{id_} refers to {target}, which is not there", allowed, "", line or self._lines[id_])
+    def _check_reference(
+        self, id_: str, target: str, known: Container[str], allowed: str, line: int | None = None
+    ) -> None:
+        if self._resolve(target) not in known and target not in self._lines:
+            self._add_problem(f"{id_} refers to {target}, which is not there", allowed, "", line or self._lines[id_])
 
 
-def legal_types(folder: Path) -> dict[str, frozenset[str]] | None:
+def read_declared_types(folder: Path) -> dict[str, frozenset[str]] | None:
     """The types that a corpus declares, by section: ``entities``, ``relations``, ``events``, ``attributes``.
 
     Args:

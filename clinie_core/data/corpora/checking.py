@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from clinie_core.data.document import Document
 from clinie_core.errors import Problem
 
-__all__ = ["document_problems", "find_split_leak", "mention_problem", "normalize_whitespace", "validate_document"]
+__all__ = ["check_document", "check_mention", "find_split_leak", "normalize_whitespace", "validate_document"]
 
 
 def normalize_whitespace(text: str) -> str:
@@ -15,7 +15,7 @@ def normalize_whitespace(text: str) -> str:
     return " ".join(text.split())
 
 
-def mention_problem(where: str, id_: str, mention: str, there: str, *, any_case: bool = False) -> Problem | None:
+def check_mention(where: str, id_: str, mention: str, there: str, *, any_case: bool = False) -> Problem | None:
     """What is wrong if a file's own copy of a mention is not what stands at its offsets.
 
     Args:
@@ -36,7 +36,7 @@ def mention_problem(where: str, id_: str, mention: str, there: str, *, any_case:
 
 def validate_document(document: Document, where: str) -> Iterator[Document | Problem]:
     """The document if nothing is wrong with it, or else what is wrong."""
-    problems = document_problems(document, where)
+    problems = check_document(document, where)
     if problems:
         yield from problems
     else:
@@ -58,7 +58,7 @@ def find_split_leak(document: Document, split: str, split_of: dict[str, str]) ->
     return Problem(f"corpus.splits.{split}", found, remedy="keep it in one split")
 
 
-def document_problems(document: Document, where: str) -> list[Problem]:
+def check_document(document: Document, where: str) -> list[Problem]:
     """Offsets outside the text, ids given twice, references to nothing.
 
     Args:
@@ -90,17 +90,21 @@ def document_problems(document: Document, where: str) -> list[Problem]:
             problems.append(Problem(where, f"duplicate id {annotation.id}", remedy="give each annotation its own id"))
         known.add(annotation.id)
     concepts = {c.id for c in document.concepts}
-    problems += _dangling(where, ((r.id, t) for r in document.relations for t in (r.head, r.tail)), concepts)
-    problems += _dangling(where, ((e.type, m) for e in document.equivalences for m in e.members), concepts)
-    problems += _dangling(where, ((n.id, n.target) for n in document.normalizations), concepts)
+    problems += _find_dangling_references(
+        where, ((r.id, t) for r in document.relations for t in (r.head, r.tail)), concepts
+    )
+    problems += _find_dangling_references(
+        where, ((e.type, m) for e in document.equivalences for m in e.members), concepts
+    )
+    problems += _find_dangling_references(where, ((n.id, n.target) for n in document.normalizations), concepts)
     targets = concepts | {r.id for r in document.relations}
-    problems += _dangling(where, ((a.id, a.target) for a in document.attributes), targets)
+    problems += _find_dangling_references(where, ((a.id, a.target) for a in document.attributes), targets)
     targets |= {a.id for a in document.attributes}
-    problems += _dangling(where, ((n.id, n.target) for n in document.notes), targets)
+    problems += _find_dangling_references(where, ((n.id, n.target) for n in document.notes), targets)
     return problems
 
 
-def _dangling(where: str, references: Iterable[tuple[str, str]], known: set[str]) -> list[Problem]:
+def _find_dangling_references(where: str, references: Iterable[tuple[str, str]], known: set[str]) -> list[Problem]:
     return [
         Problem(where, f"{id_} refers to {target}, which is not there", allowed="an annotation of this document")
         for id_, target in references

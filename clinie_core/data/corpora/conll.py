@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
-from clinie_core.data.corpora.corpus_format import LineFormat, Piece
-from clinie_core.data.corpora.tokens import Token, build_document, sentences_of
+from clinie_core.data.corpora.corpus_format import DocumentLines, LineFormat
+from clinie_core.data.corpora.tokens import Token, build_document, tag_sentences
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList
 
@@ -29,23 +29,23 @@ class Conll(LineFormat):
     example: ClassVar[str] = "NAME.conll, a line 'TOKEN TAG', 'TOKEN ... TAG' or 'TOKEN START END TAG' a token"
     suffix: ClassVar[str] = ".conll"
 
-    def pieces(self, where: str, name: str, lines: Iterator[str]) -> Iterator[Piece]:
-        """See :meth:`LineFormat.pieces`."""
+    def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
+        """See :meth:`LineFormat.split_documents`."""
         current: list[str] = []
         begin, id_, count = 1, name, 0
         for number, line in enumerate(lines, start=1):
             match = NEW_DOCUMENT.fullmatch(line)
             if match or line.startswith("-DOCSTART-"):
                 if any(map(str.strip, current)):
-                    yield Piece(where, begin, current, id_)
+                    yield DocumentLines(where, begin, current, id_)
                 count += 1
                 begin, current, id_ = number + 1, [], match[1].strip() if match else f"{name}-{count}"
             else:
                 current.append(line)
         if count or any(map(str.strip, current)):
-            yield Piece(where, begin, current, id_)
+            yield DocumentLines(where, begin, current, id_)
 
-    def parse(self, piece: Piece) -> Document:
+    def parse(self, piece: DocumentLines) -> Document:
         """See :meth:`LineFormat.parse`."""
         errors = ErrorList()
         sentences: list[list[Token]] = [[]]
@@ -53,7 +53,7 @@ class Conll(LineFormat):
             if not line.strip():
                 sentences.append([])
                 continue
-            where = piece.at(index)
+            where = piece.locate(index)
             columns = line.split("\t") if "\t" in line else line.split()
             token, tag = columns[0], columns[-1].strip()
             if not 2 <= len(columns) <= 4 or not token or token.split() != [token] or not tag:
@@ -70,12 +70,12 @@ class Conll(LineFormat):
                     )
             sentences[-1].append(Token(token, tag, start, where))
         errors.raise_if_any()
-        return build_document(piece.name, (s for s in sentences if s), piece.at(0))
+        return build_document(piece.name, (s for s in sentences if s), piece.locate(0))
 
     def render(self, document: Document) -> str:
         """See :meth:`LineFormat.render`; four columns, IOB2."""
         lines = [f"# newdoc id = {' '.join(document.id.split())}"]
-        for sentence in sentences_of(document):
+        for sentence in tag_sentences(document):
             for span, tag in sentence:
                 lines.append(f"{document.text[span.start : span.end]}\t{span.start}\t{span.end}\t{tag}")
             lines.append("")

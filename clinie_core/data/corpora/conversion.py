@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clinie_core.data.corpora import FORMATS
-from clinie_core.data.corpora.corpus_format import CorpusFormat, require_new
-from clinie_core.data.corpora.loading import CorpusSource, read_split, source_problems
-from clinie_core.data.corpora.losses import differences
+from clinie_core.data.corpora.corpus_format import CorpusFormat, require_empty_folder
+from clinie_core.data.corpora.document_comparison import count_differences
+from clinie_core.data.corpora.loading import CorpusSource, check_source, read_split
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList, Problem, fail
 
@@ -48,17 +48,17 @@ def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionRepor
         InputError: With all problems of the corpus; nothing is left in ``folder`` then.
     """
     errors = ErrorList()
-    errors.extend(source_problems(source))
+    errors.extend(check_source(source))
     errors.raise_if_any()
     target: CorpusFormat = FORMATS.load(format_, "--to")()
-    require_new(folder)
+    require_empty_folder(folder)
     report = ConversionReport()
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
         for split in source.splits:
             place = part / split if len(source.splits) > 1 else part
-            target.write(_compared(read_split(source, split), split, target, report, errors), place)
+            target.write(_render_and_compare(read_split(source, split), split, target, report, errors), place)
         errors.raise_if_any()
         if folder.exists():
             folder.rmdir()
@@ -70,7 +70,7 @@ def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionRepor
     return report
 
 
-def _compared(
+def _render_and_compare(
     items: Iterator[Document | Problem], split: str, target: CorpusFormat, report: ConversionReport, errors: ErrorList
 ) -> Iterator[Document]:
     report.documents[split] = 0
@@ -78,7 +78,7 @@ def _compared(
         if isinstance(item, Problem):
             errors.extend([item])
         elif not len(errors):
-            lost = differences(item, target.round_trip(item))
+            lost = count_differences(item, target.round_trip(item))
             report.lost += lost
             report.lossy_documents += bool(lost)
             report.documents[split] += 1

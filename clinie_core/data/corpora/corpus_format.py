@@ -21,7 +21,15 @@ from clinie_core.data.corpora.checking import validate_document
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList, InputError, Problem, fail
 
-__all__ = ["CorpusFormat", "LineFormat", "Piece", "StandoffFormat", "StreamFormat", "read_text", "require_new"]
+__all__ = [
+    "CorpusFormat",
+    "DocumentLines",
+    "LineFormat",
+    "StandoffFormat",
+    "StreamFormat",
+    "read_text",
+    "require_empty_folder",
+]
 
 MAX_LINE_BYTES = 64 * 2**20
 """The longest line that is read: a file without line ends must not fill the memory."""
@@ -65,7 +73,7 @@ class CorpusFormat(ABC):
         return tuple(documents)
 
 
-def require_new(folder: Path) -> None:
+def require_empty_folder(folder: Path) -> None:
     """Nothing is written over.
 
     Raises:
@@ -147,7 +155,7 @@ class StandoffFormat(CorpusFormat):
         folder.mkdir(parents=True, exist_ok=True)
         written: set[str] = set()
         for document in documents:
-            name = _file_name(document.id)
+            name = _make_file_name(document.id)
             if name in written:
                 fail(str(folder / name), "two documents would have this name", remedy="rename one, or write jsonl")
             written.add(name)
@@ -158,10 +166,10 @@ class StandoffFormat(CorpusFormat):
     def round_trip(self, document: Document) -> Document:
         """See :meth:`CorpusFormat.round_trip`."""
         where = {suffix: f"{document.id}{suffix}" for suffix in self.suffixes}
-        return self.parse(_file_name(document.id), where, self.render(document))
+        return self.parse(_make_file_name(document.id), where, self.render(document))
 
 
-def _file_name(id_: str) -> str:
+def _make_file_name(id_: str) -> str:
     """A document's id as a file name: one that cannot lead out of the folder."""
     name = re.sub(r"[^\w.+@=-]", "_", id_).lstrip(".") or "_"
     return name if len(name.encode()) <= 200 else hashlib.sha256(id_.encode()).hexdigest()
@@ -173,7 +181,7 @@ class StreamFormat(CorpusFormat):
     suffix: ClassVar[str]
 
     @abstractmethod
-    def documents(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
+    def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
         """Read one file.
 
         Args:
@@ -196,8 +204,8 @@ class StreamFormat(CorpusFormat):
         for file in [path] if path.is_file() else sorted(path.glob(f"*{self.suffix}")):
             try:
                 with file.open("rb") as stream:
-                    for item in self.documents(stream, str(file), file.name.removesuffix(self.suffix)):
-                        yield from _unseen(item, seen)
+                    for item in self.read_stream(stream, str(file), file.name.removesuffix(self.suffix)):
+                        yield from _reject_duplicate(item, seen)
             except InputError as error:
                 yield from error.problems
             except OSError as error:
@@ -214,13 +222,13 @@ class StreamFormat(CorpusFormat):
         stream = io.BytesIO()
         self.write_stream([document], stream)
         stream.seek(0)
-        item = next(self.documents(stream, document.id, document.id))
+        item = next(self.read_stream(stream, document.id, document.id))
         if isinstance(item, Problem):
             raise InputError(item)
         return item[1]
 
 
-def _unseen(item: tuple[str, Document] | Problem, seen: dict[str, str]) -> Iterator[Document | Problem]:
+def _reject_duplicate(item: tuple[str, Document] | Problem, seen: dict[str, str]) -> Iterator[Document | Problem]:
     if isinstance(item, Problem):
         yield item
         return
@@ -234,7 +242,7 @@ def _unseen(item: tuple[str, Document] | Problem, seen: dict[str, str]) -> Itera
 
 
 @dataclass(frozen=True)
-class Piece:
+class DocumentLines:
     """One document's lines in a file of lines.
 
     Args:
@@ -249,7 +257,7 @@ class Piece:
     lines: Sequence[str] = field(repr=False)
     name: str = ""
 
-    def at(self, index: int) -> str:
+    def locate(self, index: int) -> str:
         """The file and the number of a line, by its index in the piece."""
         return f"{self.where}:{self.line + index}"
 
@@ -258,11 +266,11 @@ class LineFormat(StreamFormat):
     """A stream of lines."""
 
     @abstractmethod
-    def pieces(self, where: str, name: str, lines: Iterator[str]) -> Iterator[Piece]:
+    def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
         """Cut a file's lines into documents."""
 
     @abstractmethod
-    def parse(self, piece: Piece) -> Document:
+    def parse(self, piece: DocumentLines) -> Document:
         """Parse one document.
 
         Raises:
@@ -273,15 +281,15 @@ class LineFormat(StreamFormat):
     def render(self, document: Document) -> str:
         """A document's part of a file, with its line ends."""
 
-    def documents(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
-        """See :meth:`StreamFormat.documents`."""
-        for piece in self.pieces(where, name, _lines(stream, where)):
+    def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
+        """See :meth:`StreamFormat.read_stream`."""
+        for piece in self.split_documents(where, name, _read_lines(stream, where)):
             try:
                 document = self.parse(piece)
             except InputError as error:
                 yield from error.problems
             else:
-                yield piece.at(0), document
+                yield piece.locate(0), document
 
     def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
         """See :meth:`StreamFormat.write_stream`."""
@@ -289,7 +297,7 @@ class LineFormat(StreamFormat):
             stream.write(self.render(document).encode())
 
 
-def _lines(stream: BinaryIO, where: str) -> Iterator[str]:
+def _read_lines(stream: BinaryIO, where: str) -> Iterator[str]:
     """Lines cut at line feeds alone; a carriage return before one goes with it."""
     for number in itertools.count(1):
         line = stream.readline(MAX_LINE_BYTES + 1)

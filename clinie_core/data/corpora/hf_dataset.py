@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from clinie_core.data.corpora.checking import validate_document
 from clinie_core.data.corpora.corpus_format import CorpusFormat
-from clinie_core.data.corpora.tokens import Token, build_document, sentences_of
+from clinie_core.data.corpora.tokens import Token, build_document, tag_sentences
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError, Problem, fail
 
@@ -52,7 +52,7 @@ class HfDataset(CorpusFormat):
 
     def write(self, documents: Iterable[Document], folder: Path) -> None:
         """See :meth:`CorpusFormat.write`; a sentence's end is not kept."""
-        datasets = _library()
+        datasets = _import_datasets()
         features = datasets.Features(
             {
                 ID: datasets.Value("string"),
@@ -62,16 +62,16 @@ class HfDataset(CorpusFormat):
         )
         with tempfile.TemporaryDirectory() as cache:
             table = datasets.Dataset.from_generator(
-                _Rows(documents), features=features, cache_dir=cache, fingerprint=uuid.uuid4().hex
+                _RowGenerator(documents), features=features, cache_dir=cache, fingerprint=uuid.uuid4().hex
             )
             table.save_to_disk(str(folder))
 
     def round_trip(self, document: Document) -> Document:
         """See :meth:`CorpusFormat.round_trip`."""
-        return _document(_row(document), document.id, TAGS[0], None, document.id)
+        return _build_document(_build_row(document), document.id, TAGS[0], None, document.id)
 
 
-def _library() -> Any:
+def _import_datasets() -> Any:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         import datasets
@@ -83,7 +83,7 @@ def _library() -> Any:
 
 def _load(path: Path) -> Any:
     try:
-        return _library().load_from_disk(str(path))
+        return _import_datasets().load_from_disk(str(path))
     except InputError:
         raise
     except Exception as error:  # whatever the library, Arrow or JSON make of broken files
@@ -104,22 +104,22 @@ def _rows(dataset: Any, path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _row(document: Document) -> dict[str, Any]:
-    flat = [(document.text[s.start : s.end], tag) for sentence in sentences_of(document) for s, tag in sentence]
+def _build_row(document: Document) -> dict[str, Any]:
+    flat = [(document.text[s.start : s.end], tag) for sentence in tag_sentences(document) for s, tag in sentence]
     return {ID: document.id, TOKENS: [text for text, _ in flat], TAGS[0]: [tag for _, tag in flat]}
 
 
-class _Rows:
+class _RowGenerator:
     """A generator function of rows that can be called more than once."""
 
     def __init__(self, documents: Iterable[Document]) -> None:
         self._documents = documents
 
     def __call__(self) -> Iterator[dict[str, Any]]:
-        return (_row(document) for document in self._documents)
+        return (_build_row(document) for document in self._documents)
 
 
-def _document(row: dict[str, Any], id_: str, tags: str, names: list[str] | None, where: str) -> Document:
+def _build_document(row: dict[str, Any], id_: str, tags: str, names: list[str] | None, where: str) -> Document:
     tokens, labels = row[TOKENS], row[tags]
     if tokens is None or labels is None or len(tokens) != len(labels):
         fail(where, "not as many tags as tokens", allowed="one tag a token")
@@ -135,7 +135,7 @@ def _read_row(
     row: dict[str, Any], where: str, id_: str, tags: str, names: list[str] | None, seen: set[str]
 ) -> Iterator[Document | Problem]:
     try:
-        document = _document(row, id_, tags, names, where)
+        document = _build_document(row, id_, tags, names, where)
     except InputError as error:
         yield from error.problems
         return

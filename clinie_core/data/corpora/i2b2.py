@@ -11,19 +11,19 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from clinie_core.data.corpora.checking import mention_problem, normalize_whitespace
+from clinie_core.data.corpora.checking import check_mention, normalize_whitespace
 from clinie_core.data.corpora.corpus_format import StandoffFormat
-from clinie_core.data.corpora.tokens import covering_tokens, token_spans
-from clinie_core.data.document import Attribute, Concept, Document, Relation, Span
+from clinie_core.data.corpora.tokens import find_tokens
+from clinie_core.data.document import Attribute, Concept, Document, Relation, Span, find_overlapping_spans
 from clinie_core.errors import ErrorList
 
 __all__ = ["I2b2"]
 
 ASSERTION = "assertion"
 PLACE = r'c="(.*)" ([0-9]{1,9}):([0-9]{1,9}) ([0-9]{1,9}):([0-9]{1,9})'
-CONCEPT = re.compile(PLACE + r'\|\|t="([^"]+)"')
-RELATION = re.compile(PLACE + r'\|\|r="([^"]+)"\|\|' + PLACE)
-ASSERTED = re.compile(PLACE + r'\|\|t="([^"]+)"\|\|a="([^"]+)"')
+CONCEPT_LINE = re.compile(PLACE + r'\|\|t="([^"]+)"')
+RELATION_LINE = re.compile(PLACE + r'\|\|r="([^"]+)"\|\|' + PLACE)
+ASSERTION_LINE = re.compile(PLACE + r'\|\|t="([^"]+)"\|\|a="([^"]+)"')
 
 
 class I2b2(StandoffFormat):
@@ -35,19 +35,19 @@ class I2b2(StandoffFormat):
     def parse(self, name: str, where: Mapping[str, str], files: Mapping[str, str]) -> Document:
         """See :meth:`StandoffFormat.parse`."""
         parser = _Parser(where, files)
-        parser.read()
+        parser.parse()
         parser.errors.raise_if_any()
         text = files[".txt"]
         return Document(name, text, tuple(parser.concepts), tuple(parser.relations), tuple(parser.attributes))
 
     def render(self, document: Document) -> dict[str, str]:
         """See :meth:`StandoffFormat.render`; a concept is widened to whole tokens."""
-        lines = _line_tokens(document.text)
+        lines = _tokenize_lines(document.text)
         flat = [span for line in lines for span in line]
         places = [f"{row}:{column}" for row, line in enumerate(lines, start=1) for column in range(len(line))]
         marks = {}
         for concept in document.concepts:
-            tokens = covering_tokens(flat, concept.start, concept.end)
+            tokens = find_overlapping_spans(flat, concept.start, concept.end)
             if tokens is not None:
                 text = document.text[flat[tokens[0]].start : flat[tokens[1]].end]
                 marks[concept.id] = f'c="{normalize_whitespace(text).lower()}" {places[tokens[0]]} {places[tokens[1]]}'
@@ -67,11 +67,11 @@ class I2b2(StandoffFormat):
         return {".txt": document.text} | {s: "".join(f"{line}\n" for line in rows) for s, rows in contents.items()}
 
 
-def _line_tokens(text: str) -> list[list[Span]]:
+def _tokenize_lines(text: str) -> list[list[Span]]:
     """The tokens of each line."""
     lines, at = [], 0
     for line in text.split("\n"):
-        lines.append([Span(at + s.start, at + s.end) for s in token_spans(line, words=False)])
+        lines.append([Span(at + s.start, at + s.end) for s in find_tokens(line, words=False)])
         at += len(line) + 1
     return lines
 
@@ -83,32 +83,32 @@ class _Parser:
         self._where = where
         self._files = files
         self._text = files[".txt"]
-        self._lines = _line_tokens(self._text)
+        self._lines = _tokenize_lines(self._text)
         self.errors = ErrorList()
         self.concepts: list[Concept] = []
         self.relations: list[Relation] = []
         self.attributes: list[Attribute] = []
         self._at: dict[tuple[Span, str | None], str] = {}
 
-    def read(self) -> None:
+    def parse(self) -> None:
         """Parse concepts, then what refers to them."""
-        for where, groups in self._rows(".con", CONCEPT, '\'c="mention" 1:0 1:2||t="type"\''):
-            span = self._span(where, groups[:5])
+        for where, groups in self._match_lines(".con", CONCEPT_LINE, '\'c="mention" 1:0 1:2||t="type"\''):
+            span = self._resolve_span(where, groups[:5])
             if span is not None:
                 concept = Concept(f"T{len(self.concepts) + 1}", groups[5], (span,))
                 self.concepts.append(concept)
                 self._at.setdefault((span, concept.type), concept.id)
                 self._at.setdefault((span, None), concept.id)
-        for where, groups in self._rows(".rel", RELATION, '\'c="..." 1:0 1:2||r="type"||c="..." 1:4 1:4\''):
-            head, tail = self._concept(where, groups[:5]), self._concept(where, groups[6:])
+        for where, groups in self._match_lines(".rel", RELATION_LINE, '\'c="..." 1:0 1:2||r="type"||c="..." 1:4 1:4\''):
+            head, tail = self._find_concept(where, groups[:5]), self._find_concept(where, groups[6:])
             if head and tail:
                 self.relations.append(Relation(f"R{len(self.relations) + 1}", groups[5], head, tail))
-        for where, groups in self._rows(".ast", ASSERTED, '\'c="..." 1:0 1:2||t="type"||a="assertion"\''):
-            target = self._concept(where, groups[:5], groups[5])
+        for where, groups in self._match_lines(".ast", ASSERTION_LINE, '\'c="..." 1:0 1:2||t="type"||a="assertion"\''):
+            target = self._find_concept(where, groups[:5], groups[5])
             if target:
                 self.attributes.append(Attribute(f"A{len(self.attributes) + 1}", ASSERTION, target, groups[6]))
 
-    def _rows(self, suffix: str, pattern: re.Pattern[str], allowed: str) -> list[tuple[str, tuple[str, ...]]]:
+    def _match_lines(self, suffix: str, pattern: re.Pattern[str], allowed: str) -> list[tuple[str, tuple[str, ...]]]:
         rows = []
         for number, line in enumerate(self._files.get(suffix, "").split("\n"), start=1):
             where, content = f"{self._where[suffix]}:{number}", line.strip()
@@ -119,7 +119,7 @@ class _Parser:
                 self.errors.add(where, f"not a line of a {suffix} file", allowed=allowed)
         return rows
 
-    def _span(self, where: str, groups: tuple[str, ...]) -> Span | None:
+    def _resolve_span(self, where: str, groups: tuple[str, ...]) -> Span | None:
         mention, rows = groups[0], [int(n) for n in groups[1:]]
         ends = []
         for row, column in (rows[:2], rows[2:]):
@@ -132,14 +132,14 @@ class _Parser:
             return None
         span = Span(ends[0].start, ends[1].end)
         there = self._text[span.start : span.end]
-        problem = mention_problem(where, "c", mention, there, any_case=True)
+        problem = check_mention(where, "c", mention, there, any_case=True)
         if problem is not None:
             self.errors.extend([problem])
             return None
         return span
 
-    def _concept(self, where: str, groups: tuple[str, ...], type_: str | None = None) -> str | None:
-        span = self._span(where, groups)
+    def _find_concept(self, where: str, groups: tuple[str, ...], type_: str | None = None) -> str | None:
+        span = self._resolve_span(where, groups)
         if span is None:
             return None
         id_ = self._at.get((span, type_))

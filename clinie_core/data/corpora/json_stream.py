@@ -12,14 +12,14 @@ import ijson
 
 from clinie_core.errors import Problem, fail
 
-__all__ = ["ObjectLines", "items", "pairs"]
+__all__ = ["ObjectLocator", "read_items", "read_pairs"]
 
 MAX_DEPTH = 100
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 """A string, or a bracket outside of any; neither crosses a line."""
 
 
-class ObjectLines:
+class ObjectLocator:
     """Knows the line on which each object of a file begins, by reading it once more when a problem asks.
 
     Args:
@@ -39,13 +39,13 @@ class ObjectLines:
         if self._lines is None:
             at = self._stream.tell()
             self._stream.seek(0)
-            self._lines = list(self._find())
+            self._lines = list(self._find_object_lines())
             self._stream.seek(at)
         line = self._lines[number] if number < len(self._lines) else 1
         for problem in problems:
             yield replace(problem, where=problem.where.replace(self._where, f"{self._where}:{line}", 1))
 
-    def _find(self) -> Iterator[int]:
+    def _find_object_lines(self) -> Iterator[int]:
         level = 0
         for number, line in enumerate(self._stream, start=1):
             for match in TOKEN.finditer(line):
@@ -55,31 +55,31 @@ class ObjectLines:
                 level += (bracket in b"{[") - (bracket in b"}]")
 
 
-def items(stream: BinaryIO, where: str, path: str) -> Iterator[Any]:
+def read_items(stream: BinaryIO, where: str, path: str) -> Iterator[Any]:
     """The values under a path, in ijson's notation (``documents.item``).
 
     Raises:
         InputError: If the file is not valid JSON.
     """
-    yield from _guarded(ijson.items(_events(stream, where), path), stream, where)
+    yield from _map_json_errors(ijson.items(_parse_events(stream, where), path), stream, where)
 
 
-def pairs(stream: BinaryIO, where: str) -> Iterator[tuple[str, Any]]:
+def read_pairs(stream: BinaryIO, where: str) -> Iterator[tuple[str, Any]]:
     """The keys and values of the one object that the file is.
 
     Raises:
         InputError: If the file is not valid JSON.
     """
-    yield from _guarded(ijson.kvitems(_events(stream, where), ""), stream, where)
+    yield from _map_json_errors(ijson.kvitems(_parse_events(stream, where), ""), stream, where)
 
 
-def _events(stream: BinaryIO, where: str) -> Iterator[Any]:
+def _parse_events(stream: BinaryIO, where: str) -> Iterator[Any]:
     """Ijson's events; what nests without end would take memory in the square of its depth."""
-    events: Iterator[Any] = ijson.parse(_shallow(ijson.basic_parse(stream, use_float=True), where))
+    events: Iterator[Any] = ijson.parse(_limit_depth(ijson.basic_parse(stream, use_float=True), where))
     return events
 
 
-def _shallow(events: Iterator[tuple[str, Any]], where: str) -> Iterator[tuple[str, Any]]:
+def _limit_depth(events: Iterator[tuple[str, Any]], where: str) -> Iterator[tuple[str, Any]]:
     depth = 0
     for event in events:
         if event[0].startswith("start_"):
@@ -91,14 +91,18 @@ def _shallow(events: Iterator[tuple[str, Any]], where: str) -> Iterator[tuple[st
         yield event
 
 
-def _guarded(values: Iterator[Any], stream: BinaryIO, where: str) -> Iterator[Any]:
+def _map_json_errors(values: Iterator[Any], stream: BinaryIO, where: str) -> Iterator[Any]:
     try:
         yield from values
     except (ijson.JSONError, UnicodeDecodeError, RecursionError):
-        fail(_place(stream, where), "not valid JSON in UTF-8", remedy="write the file again, or cut what is broken")
+        fail(
+            _locate_syntax_error(stream, where),
+            "not valid JSON in UTF-8",
+            remedy="write the file again, or cut what is broken",
+        )
 
 
-def _place(stream: BinaryIO, where: str) -> str:
+def _locate_syntax_error(stream: BinaryIO, where: str) -> str:
     """Where a broken file breaks, by reading it again as a whole."""
     stream.seek(0)
     try:

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clinie_core.config import convert_validation_error
-from clinie_core.data.corpora.corpus_format import LineFormat, Piece
+from clinie_core.data.corpora.corpus_format import DocumentLines, LineFormat
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError
 
@@ -32,18 +32,18 @@ class Jsonl(LineFormat):
     example: ClassVar[str] = 'NAME.jsonl, each line {"version": 1, "document": {"id": ..., "text": ..., ...}}'
     suffix: ClassVar[str] = ".jsonl"
 
-    def pieces(self, where: str, name: str, lines: Iterator[str]) -> Iterator[Piece]:
-        """See :meth:`LineFormat.pieces`: each line that is not blank is a document."""
+    def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
+        """See :meth:`LineFormat.split_documents`: each line that is not blank is a document."""
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield Piece(where, number, [line])
+                yield DocumentLines(where, number, [line])
 
-    def parse(self, piece: Piece) -> Document:
+    def parse(self, piece: DocumentLines) -> Document:
         """See :meth:`LineFormat.parse`."""
         try:
             return _Line.model_validate_json(piece.lines[0]).document
         except ValidationError as error:
-            raise InputError(convert_validation_error(error, piece.at(0), quote=False)) from None
+            raise InputError(convert_validation_error(error, piece.locate(0), quote=False)) from None
 
     def render(self, document: Document) -> str:
         """See :meth:`LineFormat.render`."""

@@ -14,7 +14,7 @@ from clinie_core.data.corpora.checking import find_split_leak
 from clinie_core.data.corpora.corpus_format import CorpusFormat, StreamFormat, read_text
 from clinie_core.data.corpora.splitting import Member, stratify
 from clinie_core.data.document import Corpus, Document
-from clinie_core.data.schema import CORPUS
+from clinie_core.data.schema import CORPUS_KEY
 from clinie_core.errors import ErrorList, InputError, Problem
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 SPLITS = ("train", "dev", "test")
-USUAL_NAMES = {"train": ("train",), "dev": ("dev", "devel", "valid", "validation"), "test": ("test",)}
+COMMON_SPLIT_NAMES = {"train": ("train",), "dev": ("dev", "devel", "valid", "validation"), "test": ("test",)}
 LIST_SUFFIX = ".list"
 
 
@@ -41,7 +41,7 @@ class Shares(FrozenModel):
         dev: Share to choose by.
         test: Share to test on.
         seed: Equal seeds split equal corpora alike.
-        group: What tells a patient, see :func:`clinie_core.data.corpora.splitting.group_key`; None takes each
+        group: What tells a patient, see :func:`clinie_core.data.corpora.splitting.find_group`; None takes each
             document for a patient of its own.
         pool: The subfolders or files to split; all of the corpus's folder if left out.
     """
@@ -54,7 +54,7 @@ class Shares(FrozenModel):
     pool: list[str] = Field(default_factory=lambda: ["."], min_length=1)
 
 
-def _usual_splits() -> dict[str, str | list[str]]:
+def _default_splits() -> dict[str, str | list[str]]:
     return {split: split for split in SPLITS}
 
 
@@ -73,7 +73,7 @@ class CorpusSource(CorpusView):
     name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
     path: str
     format: str = "brat"
-    splits: dict[str, str | list[str]] = Field(default_factory=_usual_splits)
+    splits: dict[str, str | list[str]] = Field(default_factory=_default_splits)
     shares: Shares | None = None
 
     def places(self, split: str) -> list[str]:
@@ -110,7 +110,7 @@ def _read_place(source: CorpusSource, name: str, where: str) -> Iterator[Documen
     format_: CorpusFormat = FORMATS.load(source.format, "corpus.format")()
     root, place = Path(source.path), Path(source.path, name)
     if place.suffix == LIST_SUFFIX:
-        items = _listed(format_, root, place)
+        items = _read_listed(format_, root, place)
     elif place.is_dir() or (place.is_file() and isinstance(format_, StreamFormat)):
         items = format_.read(place)
     else:
@@ -123,7 +123,7 @@ def _read_place(source: CorpusSource, name: str, where: str) -> Iterator[Documen
         yield Problem(where, f"no documents in {place}", allowed=format_.example)
 
 
-def _listed(format_: CorpusFormat, root: Path, file: Path) -> Iterator[Document | Problem]:
+def _read_listed(format_: CorpusFormat, root: Path, file: Path) -> Iterator[Document | Problem]:
     try:
         wanted = [line.strip() for line in read_text(file).splitlines()]
     except InputError as error:
@@ -158,11 +158,11 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
             document id in two splits, and whatever the format found.
     """
     errors = ErrorList()
-    errors.extend(source_problems(source))
+    errors.extend(check_source(source))
     errors.raise_if_any()
     read: dict[str, tuple[Document, ...]] = {}
     if source.shares is not None:
-        read = _shared_out(source, source.shares, SPLITS if splits is None else splits, errors)
+        read = _split_by_shares(source, source.shares, SPLITS if splits is None else splits, errors)
     for split in () if source.shares is not None else source.splits if splits is None else splits:
         if split not in source.splits:
             errors.add("corpus.splits", f"no {split} split is named", remedy=f"add {split}: FOLDER")
@@ -200,7 +200,7 @@ def load_corpora(sources: Sequence[CorpusSource], splits: tuple[str, ...] | None
             continue
         for split, documents in corpus.splits.items():
             named = tuple(
-                replace(d, id=f"{source.title}/{d.id}", metadata={**d.metadata, CORPUS: source.title})
+                replace(d, id=f"{source.title}/{d.id}", metadata={**d.metadata, CORPUS_KEY: source.title})
                 for d in documents
             )
             together[split] = (*together.get(split, ()), *named)
@@ -208,19 +208,19 @@ def load_corpora(sources: Sequence[CorpusSource], splits: tuple[str, ...] | None
     return Corpus(together)
 
 
-def _shared_out(
+def _split_by_shares(
     source: CorpusSource, shares: Shares, splits: tuple[str, ...], errors: ErrorList
 ) -> dict[str, tuple[Document, ...]]:
     """The wanted splits of a pool of documents."""
     items = [item for name in shares.pool for item in _read_place(source, name, "corpus.shares.pool")]
     errors.extend(item for item in items if isinstance(item, Problem))
     documents = {item.id: item for item in items if isinstance(item, Document)}
-    members = [Member.of(document, shares.group) for document in documents.values()]
+    members = [Member.from_document(document, shares.group) for document in documents.values()]
     parts = stratify(members, {name: getattr(shares, name) for name in SPLITS}, shares.seed)
     return {split: tuple(documents[id_] for id_ in parts[split]) for split in splits}
 
 
-def source_problems(source: CorpusSource) -> list[Problem]:
+def check_source(source: CorpusSource) -> list[Problem]:
     """What is wrong with a source before any document is read."""
     FORMATS.load(source.format, "corpus.format")
     problems = []
@@ -242,7 +242,7 @@ def discover_splits(path: Path, format_: str = "brat") -> CorpusSource:
     """
     kind = FORMATS.load(format_, "corpus.format")
     found: dict[str, str] = {}
-    for split, names in USUAL_NAMES.items():
+    for split, names in COMMON_SPLIT_NAMES.items():
         folders = [name for name in names if (path / name).is_dir()]
         lists = [f"{name}{LIST_SUFFIX}" for name in names if (path / f"{name}{LIST_SUFFIX}").is_file()]
         files = []

@@ -12,16 +12,16 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import ClassVar
 
-from clinie_core.data.corpora.checking import mention_problem
-from clinie_core.data.corpora.corpus_format import LineFormat, Piece
+from clinie_core.data.corpora.checking import check_mention
+from clinie_core.data.corpora.corpus_format import DocumentLines, LineFormat
 from clinie_core.data.document import Concept, Document, EntityRelation, Normalization, Section, Span
 from clinie_core.errors import ErrorList
 
 __all__ = ["PubTator"]
 
 TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)")
-NONE = ("", "-", "-1")
-DATABASE = "PubTator"
+MISSING_ENTRIES = ("", "-", "-1")
+UNNAMED_DATABASE = "PubTator"
 """Stands for a terminology that the file does not name."""
 MAX_DIGITS = 12
 
@@ -32,20 +32,20 @@ class PubTator(LineFormat):
     example: ClassVar[str] = "NAME.txt of records 'id|t|title', 'id|a|abstract' and tab-separated mentions"
     suffix: ClassVar[str] = ".txt"
 
-    def pieces(self, where: str, name: str, lines: Iterator[str]) -> Iterator[Piece]:
-        """See :meth:`LineFormat.pieces`: blank lines stand between documents."""
+    def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
+        """See :meth:`LineFormat.split_documents`: blank lines stand between documents."""
         record: list[str] = []
         number = 0
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 record.append(line)
             elif record:
-                yield Piece(where, number - len(record), record)
+                yield DocumentLines(where, number - len(record), record)
                 record = []
         if record:
-            yield Piece(where, number + 1 - len(record), record)
+            yield DocumentLines(where, number + 1 - len(record), record)
 
-    def parse(self, piece: Piece) -> Document:
+    def parse(self, piece: DocumentLines) -> Document:
         """See :meth:`LineFormat.parse`."""
         errors = ErrorList()
         texts: dict[str, str] = {}
@@ -53,15 +53,15 @@ class PubTator(LineFormat):
         for index, line in enumerate(piece.lines[:2]):
             match = TEXT_LINE.fullmatch(line)
             if match is None or match[2] != "ta"[index] or (index and match[1] != id_):
-                errors.add(piece.at(index), "not a record's text", allowed=f"'id|{'ta'[index]}|text'")
+                errors.add(piece.locate(index), "not a record's text", allowed=f"'id|{'ta'[index]}|text'")
                 continue
             id_, texts[match[2]] = match[1], match[3]
         errors.raise_if_any()
         title, abstract = texts["t"], texts.get("a")
         text = title if abstract is None else f"{title}\n{abstract}"
-        record = _Record(piece, id_, text, errors)
+        record = _RecordParser(piece, id_, text, errors)
         for index, line in enumerate(piece.lines[2:], start=2):
-            record.add(index, line)
+            record.parse_line(index, line)
         errors.raise_if_any()
         parts = [("title", 0, len(title)), ("abstract", len(title) + 1, len(text))]
         sections = tuple(Section(type_, Span(start, end)) for type_, start, end in parts if start < end)
@@ -87,7 +87,7 @@ class PubTator(LineFormat):
             mention = " ".join(document.text[span.start : span.end].split())
             entries = references[concept.id]
             cells = [id_, str(span.start), str(span.end), mention, concept.type]
-            cells.append("|".join(_written(n) for n in entries) or "-1")
+            cells.append("|".join(_format_entry(n) for n in entries) or "-1")
             names = [n.name for n in entries]
             if len(names) > 1 and all(names):
                 cells.append("|".join(str(name) for name in names))
@@ -96,16 +96,16 @@ class PubTator(LineFormat):
         return "\n".join(lines) + "\n\n"
 
 
-def _written(normalization: Normalization) -> str:
-    if normalization.database == DATABASE:
+def _format_entry(normalization: Normalization) -> str:
+    if normalization.database == UNNAMED_DATABASE:
         return normalization.reference
     return f"{normalization.database}:{normalization.reference}"
 
 
-class _Record:
+class _RecordParser:
     """The annotations of one record."""
 
-    def __init__(self, piece: Piece, id_: str, text: str, errors: ErrorList) -> None:
+    def __init__(self, piece: DocumentLines, id_: str, text: str, errors: ErrorList) -> None:
         self._piece = piece
         self._id = id_
         self._text = text
@@ -114,10 +114,10 @@ class _Record:
         self.normalizations: list[Normalization] = []
         self.relations: list[EntityRelation] = []
 
-    def add(self, index: int, line: str) -> None:
+    def parse_line(self, index: int, line: str) -> None:
         """Parse one line after the texts."""
         cells = [cell.strip() for cell in line.split("\t")]
-        where = self._piece.at(index)
+        where = self._piece.locate(index)
         if cells[0] != self._id:
             self._errors.add(
                 where,
@@ -128,13 +128,13 @@ class _Record:
         elif len(cells) == 4 and not cells[1].isdecimal():
             self.relations.append(EntityRelation(f"R{len(self.relations) + 1}", cells[1], cells[2], cells[3]))
         elif len(cells) in (5, 6, 7) and cells[1].isdecimal() and cells[2].isdecimal() and cells[4]:
-            self._mention(where, cells)
+            self._parse_mention(where, cells)
         else:
             self._errors.add(
                 where, "neither a mention nor a relation", allowed="id, start, end, mention, type, identifier"
             )
 
-    def _mention(self, where: str, cells: list[str]) -> None:
+    def _parse_mention(self, where: str, cells: list[str]) -> None:
         id_ = f"T{len(self.concepts) + 1}"
         if max(len(cells[1]), len(cells[2])) > MAX_DIGITS or not int(cells[1]) < int(cells[2]) <= len(self._text):
             found = f"{id_}: offsets lie outside the text of {len(self._text)} characters"
@@ -143,15 +143,15 @@ class _Record:
             )
             return
         span = Span(int(cells[1]), int(cells[2]))
-        problem = mention_problem(where, id_, cells[3], self._text[span.start : span.end])
+        problem = check_mention(where, id_, cells[3], self._text[span.start : span.end])
         if problem is not None:
             self._errors.extend([problem])
             return
         self.concepts.append(Concept(id_, cells[4], (span,)))
-        references = cells[5].split("|") if len(cells) > 5 and cells[5] not in NONE else []
+        references = cells[5].split("|") if len(cells) > 5 and cells[5] not in MISSING_ENTRIES else []
         names = cells[6].split("|") if len(cells) == 7 else []
         for at, reference in enumerate(references):
             database, _, entry = reference.rpartition(":")
             name = names[at] if len(names) == len(references) else None
             number = f"N{len(self.normalizations) + 1}"
-            self.normalizations.append(Normalization(number, id_, database or DATABASE, entry, name))
+            self.normalizations.append(Normalization(number, id_, database or UNNAMED_DATABASE, entry, name))

@@ -14,11 +14,11 @@ from typing import Annotated, Any, BinaryIO, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clinie_core.config import convert_validation_error
-from clinie_core.data.corpora.checking import mention_problem
+from clinie_core.data.corpora.checking import check_mention
 from clinie_core.data.corpora.corpus_format import StreamFormat
-from clinie_core.data.corpora.json_stream import ObjectLines, pairs
-from clinie_core.data.corpora.tokens import covering_tokens, token_spans
-from clinie_core.data.document import Concept, Document, Relation, Span
+from clinie_core.data.corpora.json_stream import ObjectLocator, read_pairs
+from clinie_core.data.corpora.tokens import find_tokens
+from clinie_core.data.document import Concept, Document, Relation, Span, find_overlapping_spans
 from clinie_core.errors import ErrorList, InputError, Problem
 
 __all__ = ["RadGraph"]
@@ -58,13 +58,13 @@ class RadGraph(StreamFormat):
     example: ClassVar[str] = 'NAME.json, {"REPORT": {"text": ..., "entities": {"1": {"tokens", "label", ...}}}}'
     suffix: ClassVar[str] = ".json"
 
-    def documents(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
-        """See :meth:`StreamFormat.documents`."""
-        lines = ObjectLines(stream, where, depth=1)
-        for number, (id_, content) in enumerate(pairs(stream, where)):
+    def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
+        """See :meth:`StreamFormat.read_stream`."""
+        lines = ObjectLocator(stream, where, depth=1)
+        for number, (id_, content) in enumerate(read_pairs(stream, where)):
             place = f"{where}: {id_}"
             try:
-                yield place, _document(id_, place, content)
+                yield place, _build_document(id_, place, content)
             except InputError as error:
                 yield from lines.locate(error.problems, number)
 
@@ -72,12 +72,12 @@ class RadGraph(StreamFormat):
         """See :meth:`StreamFormat.write_stream`; a concept is widened to whole tokens."""
         stream.write(b"{")
         for number, document in enumerate(documents):
-            row = f"{json.dumps(document.id)}: {json.dumps(_report(document))}"
+            row = f"{json.dumps(document.id)}: {json.dumps(_build_report(document))}"
             stream.write(((",\n" if number else "\n") + row).encode())
         stream.write(b"\n}\n")
 
 
-def _document(id_: str, where: str, content: object) -> Document:
+def _build_document(id_: str, where: str, content: object) -> Document:
     try:
         report = _Report.model_validate(content)
     except ValidationError as error:
@@ -86,7 +86,7 @@ def _document(id_: str, where: str, content: object) -> Document:
     entities = report.entities if report.entities is not None else report.labeler_1 and report.labeler_1.entities
     if entities is None:
         errors.add(where, "no entities", allowed="entities, or labeler_1 with entities")
-    spans = token_spans(report.text, words=False)
+    spans = find_tokens(report.text, words=False)
     concepts: list[Concept] = []
     relations: list[Relation] = []
     for number, entity in (entities or {}).items():
@@ -95,7 +95,7 @@ def _document(id_: str, where: str, content: object) -> Document:
             errors.add(where, found, allowed="0 <= start_ix <= end_ix < tokens")
             continue
         span = Span(spans[entity.start_ix].start, spans[entity.end_ix].end)
-        problem = mention_problem(where, number, entity.tokens, report.text[span.start : span.end])
+        problem = check_mention(where, number, entity.tokens, report.text[span.start : span.end])
         errors.extend([problem] if problem else [])
         concepts.append(Concept(number, entity.label, (span,)))
         for type_, tail in entity.relations:
@@ -105,9 +105,9 @@ def _document(id_: str, where: str, content: object) -> Document:
     return Document(id_, report.text, tuple(concepts), tuple(relations), metadata=metadata)
 
 
-def _report(document: Document) -> dict[str, Any]:
-    spans = token_spans(document.text, words=False)
-    touched = {c.id: covering_tokens(spans, c.start, c.end) for c in document.concepts}
+def _build_report(document: Document) -> dict[str, Any]:
+    spans = find_tokens(document.text, words=False)
+    touched = {c.id: find_overlapping_spans(spans, c.start, c.end) for c in document.concepts}
     numbers = {id_: str(n) for n, id_ in enumerate((c.id for c in document.concepts if touched[c.id]), start=1)}
     entities = {}
     for concept in document.concepts:

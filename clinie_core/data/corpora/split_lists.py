@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clinie_core.data.corpora.loading import LIST_SUFFIX
-from clinie_core.data.corpora.splitting import Member, few_shot_order, stratify
+from clinie_core.data.corpora.splitting import Member, order_few_shot, stratify
 from clinie_core.errors import fail
 
-__all__ = ["write_lists"]
+__all__ = ["write_split_lists"]
 
 
-def write_lists(
+def write_split_lists(
     members: Sequence[Member], folder: Path, *, dev: float, test: float, folds: int, shots: str, seed: int
 ) -> dict[str, int]:
     """Divide documents and write a list for each part.
@@ -45,7 +45,7 @@ def write_lists(
     else:
         shares = {"train": 1 - dev - test, "dev": dev, "test": test}
         lists |= stratify(members, {name: share for name, share in shares.items() if share > 0}, seed)
-    lists |= _few_shot(members, lists, shots, seed)
+    lists |= _build_few_shot_lists(members, lists, shots, seed)
     for name, ids in lists.items():
         file = folder / f"{name}{LIST_SUFFIX}"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def write_lists(
     return {f"{name}{LIST_SUFFIX}": len(ids) for name, ids in lists.items()}
 
 
-def _few_shot(
+def _build_few_shot_lists(
     members: Sequence[Member], lists: Mapping[str, Sequence[str]], shots: str, seed: int
 ) -> dict[str, list[str]]:
     if not shots:
@@ -64,7 +64,7 @@ def _few_shot(
     found: dict[str, list[str]] = {}
     for name in [name for name in lists if name.endswith("train")]:
         training = set(lists[name])
-        order = few_shot_order([m for m in members if m.id in training], seed)
+        order = order_few_shot([m for m in members if m.id in training], seed)
         if max(map(int, sizes)) > len(order):
             fail("--shots", f"found {max(map(int, sizes))}", allowed=f"at most the {len(order)} documents of {name}")
         found |= {f"{name}-{size}": order[: int(size)] for size in sizes}

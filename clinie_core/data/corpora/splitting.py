@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from clinie_core.data.document import Document
 from clinie_core.errors import fail
 
-__all__ = ["Member", "few_shot", "few_shot_order", "group_key", "stratify"]
+__all__ = ["Member", "find_group", "order_few_shot", "select_few_shot", "stratify"]
 
 METADATA = "metadata:"
 
@@ -28,15 +28,15 @@ class Member:
 
     id: str
     group: str
-    types: Mapping[str, int]
+    type_counts: Mapping[str, int]
 
     @classmethod
-    def of(cls, document: Document, rule: str | None) -> Member:
-        """A document's member; see :func:`group_key` for the rule."""
-        return cls(document.id, group_key(document, rule), Counter(c.type for c in document.concepts))
+    def from_document(cls, document: Document, rule: str | None) -> Member:
+        """A document's member; see :func:`find_group` for the rule."""
+        return cls(document.id, find_group(document, rule), Counter(c.type for c in document.concepts))
 
 
-def group_key(document: Document, rule: str | None) -> str:
+def find_group(document: Document, rule: str | None) -> str:
     """The patient that a document belongs to.
 
     Args:
@@ -88,7 +88,7 @@ def stratify(members: Iterable[Member], shares: Mapping[str, float], seed: int) 
         groups[member.group].append(member)
     names = sorted(groups)
     draw.shuffle(names)
-    types = {name: sum((Counter(m.types) for m in groups[name]), Counter[str]()) for name in names}
+    types = {name: sum((Counter(m.type_counts) for m in groups[name]), Counter[str]()) for name in names}
     size = {name: len(groups[name]) for name in names}
     total = sum(types.values(), Counter[str]())
     wanted = {part: {type_: share * count for type_, count in total.items()} for part, share in shares.items()}
@@ -115,7 +115,7 @@ def stratify(members: Iterable[Member], shares: Mapping[str, float], seed: int) 
     return {part: sorted(ids) for part, ids in parts.items()}
 
 
-def few_shot_order(members: Sequence[Member], seed: int) -> list[str]:
+def order_few_shot(members: Sequence[Member], seed: int) -> list[str]:
     """An order of documents whose every beginning is a fair few-shot sample; shorter ones lie in longer ones.
 
     The order is random, but a document that shows a type not yet seen comes before one that shows
@@ -127,23 +127,23 @@ def few_shot_order(members: Sequence[Member], seed: int) -> list[str]:
     """
     pool = sorted(members, key=lambda m: m.id)
     random.Random(seed).shuffle(pool)
-    documents_with = Counter(type_ for member in pool for type_ in member.types)
+    documents_with = Counter(type_ for member in pool for type_ in member.type_counts)
     unseen = set(documents_with)
     order: list[str] = []
     while unseen and pool:
         rarest = min(unseen, key=lambda t: (documents_with[t], t))
         chosen = max(
-            (m for m in pool if rarest in m.types),
-            key=lambda m: len(unseen & m.types.keys()),
+            (m for m in pool if rarest in m.type_counts),
+            key=lambda m: len(unseen & m.type_counts.keys()),
         )
         pool.remove(chosen)
         order.append(chosen.id)
-        unseen -= chosen.types.keys()
+        unseen -= chosen.type_counts.keys()
     return order + [m.id for m in pool]
 
 
-def few_shot(documents: Sequence[Document], count: int, seed: int) -> tuple[Document, ...]:
-    """The first ``count`` documents of :func:`few_shot_order`; all where there are no more."""
+def select_few_shot(documents: Sequence[Document], count: int, seed: int) -> tuple[Document, ...]:
+    """The first ``count`` documents of :func:`order_few_shot`; all where there are no more."""
     by_id = {document.id: document for document in documents}
-    order = few_shot_order([Member.of(document, None) for document in documents], seed)
+    order = order_few_shot([Member.from_document(document, None) for document in documents], seed)
     return tuple(by_id[id_] for id_ in order[:count])

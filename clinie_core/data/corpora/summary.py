@@ -35,11 +35,11 @@ class CorpusSummary:
             ("notes", document.notes),
             ("document-level relations", document.entity_relations),
         ):
-            self.items[kind][split].update(_kind(item) for item in items)
-        self._represent(document)
+            self.items[kind][split].update(_get_type(item) for item in items)
+        self._count_unrepresentable(document)
         return find_split_leak(document, split, self._split_of)
 
-    def _represent(self, document: Document) -> None:
+    def _count_unrepresentable(self, document: Document) -> None:
         """Count what flat, continuous concepts that begin and end with a word cannot represent."""
         counts, text = self.representation, document.text
         counts["in all"] += len(document.concepts)
@@ -67,7 +67,7 @@ class CorpusSummary:
             if type_ not in trained
         ]
 
-    def as_json(self) -> dict[str, dict[str, Any]]:
+    def to_json(self) -> dict[str, dict[str, Any]]:
         """By split: documents, characters, and every kind of item by type."""
         return {
             split: {
@@ -79,7 +79,7 @@ class CorpusSummary:
         }
 
 
-def _kind(item: object) -> str:
+def _get_type(item: object) -> str:
     return str(getattr(item, "database", None) or getattr(item, "type", ""))
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import random
 
-__all__ = ["AMBIGUOUS_DRUGS", "drug", "finding", "lab", "problem", "reaction", "study"]
+__all__ = [
+    "AMBIGUOUS_DRUGS",
+    "draw_drug",
+    "draw_finding",
+    "draw_lab_test",
+    "draw_problem",
+    "draw_reaction",
+    "draw_study",
+]
 
 _STARTS = (
     "bri cal dor fen gli hex ino jun kel lor mab nef oxa pra quin rel ser tam ulo vor wes xil yor zan "
@@ -68,7 +76,7 @@ _FINDING = (
 ).split(",")
 
 
-def drug(draw: random.Random) -> str:
+def draw_drug(draw: random.Random) -> str:
     """A drug's name: mostly composed (about 11,000 are possible), now and then one that is also a test."""
     if draw.random() < 0.15:
         return draw.choice(AMBIGUOUS_DRUGS)
@@ -76,7 +84,7 @@ def drug(draw: random.Random) -> str:
     return name.capitalize() if draw.random() < 0.25 else name
 
 
-def problem(draw: random.Random) -> str:
+def draw_problem(draw: random.Random) -> str:
     """A disease, a symptom, or pain of a kind somewhere."""
     kind = draw.random()
     if kind < 0.4:
@@ -86,23 +94,23 @@ def problem(draw: random.Random) -> str:
     return draw.choice(_SEVERITY) + draw.choice(_SITE) + " " + draw.choice(_AILMENT)
 
 
-def reaction(draw: random.Random) -> str:
+def draw_reaction(draw: random.Random) -> str:
     """What a drug can do; many are problems elsewhere."""
     return draw.choice(("", "", "severe ", "mild ")) + draw.choice(_REACTION)
 
 
-def lab(draw: random.Random) -> str:
+def draw_lab_test(draw: random.Random) -> str:
     """A laboratory test; a drug's level now and then."""
     if draw.random() < 0.2:
         return draw.choice(AMBIGUOUS_DRUGS) + draw.choice((" level", ""))
     return draw.choice(_LAB)
 
 
-def study(draw: random.Random) -> str:
+def draw_study(draw: random.Random) -> str:
     """An imaging study or another examination."""
     return draw.choice(_STUDY)
 
 
-def finding(draw: random.Random) -> str:
+def draw_finding(draw: random.Random) -> str:
     """What an examination shows."""
     return draw.choice(_FINDING)

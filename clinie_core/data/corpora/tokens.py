@@ -7,23 +7,22 @@ said, since each label sequence means the same concepts under all of them that a
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from clinie_core.data.bio_tagging import bio_labels, tag_units
+from clinie_core.data.bio_tagging import build_bio_labels, tag_units
 from clinie_core.data.document import Concept, Document, Span
 from clinie_core.errors import ErrorList
 
-__all__ = ["Token", "build_document", "covering_tokens", "decode_tags", "sentences_of", "token_spans"]
+__all__ = ["Token", "build_document", "decode_tags", "find_tokens", "tag_sentences"]
 
-BY_WHITE_SPACE = {"tokens": "white space"}
+WHITESPACE_TOKENS = {"tokens": "white space"}
 """Metadata of a document that was built from tokens: white space, and nothing else, parts them."""
-WORD = re.compile(r"\w+|[^\w\s]")
-DARK = re.compile(r"\S+")
+WORD_OR_PUNCTUATION = re.compile(r"\w+|[^\w\s]")
+NON_WHITESPACE = re.compile(r"\S+")
 MAX_GAP = 1_000_000
-PREFIX = re.compile(r"([BIESLUM])-(.+)")
-OUTSIDE = ("O", "", "_")
+TAG_PATTERN = re.compile(r"([BIESLUM])-(.+)")
+OUTSIDE_TAGS = ("O", "", "_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,8 @@ def decode_tags(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
     """
     open_type, begin = "", 0
     for at, tag in enumerate((*tags, "O")):
-        match = PREFIX.fullmatch(tag)
-        prefix, type_ = (match[1], match[2]) if match else ("O", "") if tag in OUTSIDE else ("I", tag)
+        match = TAG_PATTERN.fullmatch(tag)
+        prefix, type_ = (match[1], match[2]) if match else ("O", "") if tag in OUTSIDE_TAGS else ("I", tag)
         if open_type and (prefix in "OBSU" or type_ != open_type):
             yield open_type, begin, at
             open_type = ""
@@ -96,28 +95,23 @@ def build_document(id_: str, sentences: Iterable[Sequence[Token]], where: str) -
         for type_, begin, end in decode_tags([token.tag for token in sentence]):
             span = Span(spans[begin].start, spans[end - 1].end)
             concepts.append(Concept(f"T{len(concepts) + 1}", type_, (span,)))
-    return Document(id_, "".join(parts), tuple(concepts), metadata={} if adjoining else BY_WHITE_SPACE)
+    return Document(id_, "".join(parts), tuple(concepts), metadata={} if adjoining else WHITESPACE_TOKENS)
 
 
-def token_spans(text: str, *, words: bool) -> list[Span]:
+def find_tokens(text: str, *, words: bool) -> list[Span]:
     """Tokens by white space or, with ``words``, words and single marks of punctuation."""
-    return [Span(match.start(), match.end()) for match in (WORD if words else DARK).finditer(text)]
+    return [
+        Span(match.start(), match.end()) for match in (WORD_OR_PUNCTUATION if words else NON_WHITESPACE).finditer(text)
+    ]
 
 
-def covering_tokens(spans: Sequence[Span], start: int, end: int) -> tuple[int, int] | None:
-    """The first and the last token that a stretch of text touches; None if it touches none."""
-    first = bisect_right(spans, start, key=lambda span: span.end)
-    stop = bisect_left(spans, end, key=lambda span: span.start)
-    return (first, stop - 1) if first < stop else None
-
-
-def sentences_of(document: Document) -> list[list[tuple[Span, str]]]:
+def tag_sentences(document: Document) -> list[list[tuple[Span, str]]]:
     """A document's tokens with IOB2 tags, a sentence for each line that is not blank.
 
     Of concepts that share a token the longest is kept, and a discontinuous one covers its whole stretch.
     """
-    spans = token_spans(document.text, words=document.metadata.get("tokens") != BY_WHITE_SPACE["tokens"])
-    labels = bio_labels(sorted({c.type for c in document.concepts}))
+    spans = find_tokens(document.text, words=document.metadata.get("tokens") != WHITESPACE_TOKENS["tokens"])
+    labels = build_bio_labels(sorted({c.type for c in document.concepts}))
     tags, _ = tag_units(spans, document.concepts, labels)
     sentences: list[list[tuple[Span, str]]] = []
     previous = 0

@@ -11,14 +11,14 @@ from itertools import accumulate
 
 from clinie_core.data.document import Document
 
-__all__ = ["differences"]
+__all__ = ["count_differences"]
 
-MAY_BE_ADDED = ("sections", "metadata")
+ADDITIONS_ALLOWED = ("sections", "metadata")
 """What a format may say of a document that it did not say of itself."""
 Place = tuple[tuple[int, int], ...]
 
 
-def differences(before: Document, after: Document) -> Counter[str]:
+def count_differences(before: Document, after: Document) -> Counter[str]:
     """How many items of each kind one version of a document has and the other does not have.
 
     Ids of annotations do not count, since many formats number them anew. Where the texts differ in
@@ -38,18 +38,18 @@ def differences(before: Document, after: Document) -> Counter[str]:
     if not exact:
         same_words = "".join(before.text.split()) == "".join(after.text.split())
         found["text (white space)" if same_words else "text"] = 1
-    ours, theirs = _items(before, exact=exact), _items(after, exact=exact)
+    ours, theirs = _collect_items(before, exact=exact), _collect_items(after, exact=exact)
     for kind in ours:
         lost = (ours[kind] - theirs[kind]).total()
         added = (theirs[kind] - ours[kind]).total() - lost
         found[kind] = lost
-        if kind not in MAY_BE_ADDED:
+        if kind not in ADDITIONS_ALLOWED:
             found[f"{kind} that were not there"] = added
     return +found
 
 
-def _items(document: Document, *, exact: bool) -> dict[str, Counter[Hashable]]:
-    place = _exact_place if exact else _word_place(document.text)
+def _collect_items(document: Document, *, exact: bool) -> dict[str, Counter[Hashable]]:
+    place = _keep_offsets if exact else _count_visible_characters(document.text)
     concepts: dict[str, Hashable] = {
         c.id: (c.type, place(tuple((s.start, s.end) for s in c.spans))) for c in document.concepts
     }
@@ -75,11 +75,11 @@ def _items(document: Document, *, exact: bool) -> dict[str, Counter[Hashable]]:
     }
 
 
-def _exact_place(spans: Place) -> Place:
+def _keep_offsets(spans: Place) -> Place:
     return spans
 
 
-def _word_place(text: str) -> Callable[[Place], Place]:
+def _count_visible_characters(text: str) -> Callable[[Place], Place]:
     """Offsets counted over the characters that are not white space."""
     before = [0, *accumulate(not c.isspace() for c in text)]
     return lambda spans: tuple((before[start], before[end]) for start, end in spans)
