@@ -58,13 +58,13 @@ class Extractor:
         checkpoint: Checkpoint,
         model: ExtractionModel,
         tokenizer: PreTrainedTokenizerFast,
-        pristine: PreTrainedModel,
+        pretrained: PreTrainedModel,
         distributed: DistributedContext,
     ) -> None:
         self.checkpoint = checkpoint
         self._model = model
         self._tokenizer = tokenizer
-        self._pristine = pristine
+        self._pretrained = pretrained
         self._distributed = distributed
 
     @classmethod
@@ -86,16 +86,16 @@ class Extractor:
         elif source.sha256:
             check_backbone(source, str(folder))  # other weights under the same name would predict otherwise
         config = checkpoint.config
-        pristine = load_backbone(config.model_copy(update={"backbone": source}))
-        model = build_model(config, checkpoint.schema, pristine)
+        pretrained = load_backbone(config.model_copy(update={"backbone": source}))
+        model = build_model(config, checkpoint.schema, pretrained)
         load_weights(model, folder)
-        return cls(checkpoint, model.to(distributed.device).eval(), load_tokenizer(source), pristine, distributed)
+        return cls(checkpoint, model.to(distributed.device).eval(), load_tokenizer(source), pretrained, distributed)
 
     def save(self, folder: Path) -> None:
         """Write checkpoint, tokenizer and backbone weights, all that :meth:`load` needs."""
         self.checkpoint.save(folder, gather_trained_weights(self._model))
         with quiet_transformers():
-            self._pristine.save_pretrained(folder / BACKBONE)
+            self._pretrained.save_pretrained(folder / BACKBONE)
         self._tokenizer.save_pretrained(folder / BACKBONE)
 
     def save_pinned(self, folder: Path) -> None:

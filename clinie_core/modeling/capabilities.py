@@ -1,7 +1,7 @@
-"""Which fine-tuning method and formulation goes with which architecture and task: one table.
+"""Supported combinations of task, architecture, formulation and fine-tuning method.
 
-The rows of ``FORMULATIONS`` and ``FINETUNING`` say what each carries; this module crosses them. Spaces are
-checked against it, and a contract test trains every cell.
+Each row of ``FORMULATIONS`` and ``FINETUNING`` declares what it supports; this module combines them. Search spaces
+are validated with it, and a contract test trains every combination.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TASKS: tuple[Task, ...] = ("concepts", "relations", "joint")
 
 @dataclass(frozen=True)
 class Cell:
-    """One legal combination."""
+    """One supported combination."""
 
     task: Task
     architecture: Architecture
@@ -36,11 +36,11 @@ class Cell:
 
 
 def list_formulations(task: Task, architecture: Architecture) -> dict[str, bool]:
-    """Formulations that carry a task on an architecture.
+    """Return the formulations that support a task on an architecture.
 
     Returns:
-        Name to whether it needs a relation formulation beside it, which in ``joint`` is so for one
-        that finds concepts alone.
+        Name of each formulation, and whether it needs an additional relation formulation. The latter is the case in
+        ``joint`` for a formulation that extracts concepts only.
     """
     found = {}
     for name in FORMULATIONS:
@@ -55,9 +55,9 @@ def list_formulations(task: Task, architecture: Architecture) -> dict[str, bool]
 
 
 def list_relation_formulations(architecture: Architecture) -> list[str]:
-    """Formulations that find relations between concepts that something else found.
+    """Return the formulations that extract relations between concepts predicted by another formulation.
 
-    Those that write an answer are not among them: beside a head that reads, a backbone would need both kinds of output.
+    Generative formulations are excluded: a backbone has either a language-model head or task heads on hidden states.
     """
     rows = {name: FORMULATIONS.load(name) for name in FORMULATIONS}
     return [
@@ -66,12 +66,12 @@ def list_relation_formulations(architecture: Architecture) -> list[str]:
 
 
 def list_finetuning_methods(architecture: Architecture) -> list[str]:
-    """Fine-tuning methods that an architecture carries."""
+    """Return the fine-tuning methods that an architecture supports."""
     return [name for name in FINETUNING if architecture in FINETUNING.load(name).architectures]
 
 
 def list_cells() -> Iterator[Cell]:
-    """Every legal combination."""
+    """Yield every supported combination."""
     for task in TASKS:
         for architecture in ARCHITECTURES:
             for formulation, needs_another in list_formulations(task, architecture).items():

@@ -1,7 +1,7 @@
-"""A trained model on disk: the weights that training changed, the configuration, the schema.
+"""Checkpoint of a trained model: the weights that training changed, the configuration and the schema.
 
-For a PEFT method that is the adapter and the head; for full fine-tuning it is the whole model. The
-files are safetensors and JSON and hold no text of any document.
+For a PEFT method these weights are the adapter and the heads; for full fine-tuning the whole model. The
+files are safetensors and JSON and contain no text of a document.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ FORMAT = 3
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint says beside its weights: the configuration, the schema, the scores on dev, by document too."""
+    """Content of a checkpoint other than its weights.
+
+    Args:
+        config: Configuration of the trial.
+        schema: Annotation types of the training corpus.
+        metrics: Metrics of the saved epoch.
+        counts: Counts of correct and wrong predictions for each dev document. :meth:`read` leaves them None.
+    """
 
     config: TrialConfig
     schema: Schema
@@ -40,7 +47,11 @@ class Checkpoint:
     counts: DocumentCounts | None = None
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        """Write the checkpoint in whole: a reader sees the old one or the new one, never a part.
+        """Write the checkpoint to a folder atomically.
+
+        Args:
+            folder: The folder to replace.
+            weights: Weights by name in the model's ``state_dict``.
 
         Raises:
             DiskFull: If the disk is full.
@@ -63,22 +74,22 @@ class Checkpoint:
 
     @classmethod
     def read(cls, folder: Path) -> Checkpoint:
-        """Read what a checkpoint says of itself.
+        """Read a checkpoint without its weights.
 
         Raises:
-            InputError: If the folder holds no checkpoint, or one of another format.
+            InputError: If the folder holds no checkpoint, a symbolic link, or a checkpoint of another format.
         """
         recover_folder(folder)
         file = folder / CONFIG
         if not file.is_file() or not (folder / WEIGHTS).is_file():
             fail(str(folder), "no checkpoint here", allowed=f"a folder with {CONFIG} and {WEIGHTS}")
         link = next((path for path in folder.rglob("*") if path.is_symlink()), None)
-        if link is not None:  # a checkpoint may come from elsewhere, and a link may lead anywhere
+        if link is not None:  # a checkpoint may come from an untrusted source
             fail(
                 str(link),
                 "a symbolic link in a checkpoint",
                 allowed="plain files",
-                remedy="copy what it leads to in its place",
+                remedy="replace the link by a copy of its target",
             )
         content = json.loads(file.read_text(encoding="utf-8"))
         if content.get("format") != FORMAT:
@@ -86,44 +97,43 @@ class Checkpoint:
                 str(file),
                 f"checkpoint format {content.get('format')}",
                 allowed=f"format {FORMAT}",
-                remedy="use the clinie that wrote it",
+                remedy="use the version of clinie that wrote it",
             )
         config = TrialConfig.model_validate(content["config"])
         return cls(config, Schema.model_validate(content["schema"]), content["metrics"])
 
 
 def gather_trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
-    """The tensors of a model that a pristine backbone does not already hold.
+    """Return the tensors of a model that are not in its pretrained backbone; a collective operation.
 
-    Trained parameters, the heads, and whatever a method added or replaced, frozen projections
-    included: all but the frozen weights that carry on from the backbone. Of a sharded model every process
-    must ask, and rank 0 gets them.
+    These are the trained parameters, the heads and all tensors that a method added or replaced, frozen ones included.
+    Only rank 0 receives the tensors of a sharded model.
     """
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     state = model.state_dict()
-    kept: dict[int, tuple[str, Tensor]] = {}  # VeRA's projections are in every layer, and are one tensor
+    selected: dict[int, tuple[str, Tensor]] = {}  # the projections of VeRA are one tensor, which is part of every layer
     for name, tensor in state.items():
-        if name in trainable or name not in model.pristine_names:
-            kept.setdefault(local_part(tensor).data_ptr() or id(tensor), (name, tensor))
-    return {name: gather_full_tensor(tensor) for name, tensor in kept.values()}
+        if name in trainable or name not in model.pretrained_names:
+            selected.setdefault(local_part(tensor).data_ptr() or id(tensor), (name, tensor))
+    return {name: gather_full_tensor(tensor) for name, tensor in selected.values()}
 
 
 def load_weights(model: ExtractionModel, folder: Path) -> None:
     """Load a checkpoint's weights into a model of the same configuration.
 
     Raises:
-        InputError: If the checkpoint's tensors are not those that the model trains.
+        InputError: If names or shapes of the checkpoint's tensors do not match the model.
     """
     weights, own = load_file(folder / WEIGHTS), model.state_dict()
-    other = [name for name, tensor in weights.items() if name in own and own[name].shape != tensor.shape]
-    if other:
-        fail(str(folder / WEIGHTS), f"{len(other)} tensors have another shape than the configuration's model")
+    mismatched = [name for name, tensor in weights.items() if name in own and own[name].shape != tensor.shape]
+    if mismatched:
+        fail(str(folder / WEIGHTS), f"{len(mismatched)} tensors differ in shape from the configured model")
     parts = {name: distribute_like(tensor, own[name]) if name in own else tensor for name, tensor in weights.items()}
     result = model.load_state_dict(parts, strict=False)
     missing = {name for name, p in model.named_parameters() if p.requires_grad} & set(result.missing_keys)
     if missing or result.unexpected_keys:
         fail(
             str(folder / WEIGHTS),
-            f"weights do not fit the configuration: {len(missing)} missing, {len(result.unexpected_keys)} unknown",
+            f"weights do not match the configuration: {len(missing)} missing, {len(result.unexpected_keys)} unknown",
             remedy="use the versions of transformers and peft that wrote it",
         )

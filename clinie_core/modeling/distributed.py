@@ -1,7 +1,6 @@
-"""The processes that train one trial together, and the processor that each uses.
+"""Distributed context: the processes that train one trial together, and the device that each uses.
 
-One process is a world of its own. Several have a torch.distributed process group that somebody
-else set up (Ray Train, torchrun); this module only asks it.
+Several processes need a torch.distributed process group, which the caller creates (Ray Train, torchrun).
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from clinie_core.config import TrialConfig
 __all__ = ["DistributedContext", "is_out_of_memory", "supports_bfloat16"]
 
 NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory")
-"""Words of errors that torch raises without a type of their own."""
+"""Parts of messages of errors for which torch has no separate type."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory was too short, of the GPU or of the process."""
+    """Return whether an error reports insufficient memory of the GPU or the process."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in NO_MEMORY)
 
 
 def supports_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 autocast is faster than float32 here: such a GPU, or AVX-512 BF16 or AMX on a CPU."""
+    """Return whether the hardware supports bfloat16: a recent GPU, or a CPU with AVX-512 BF16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     flags = Path("/proc/cpuinfo")
@@ -42,12 +41,12 @@ def supports_bfloat16(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """The place of this process among those that train together.
+    """Position of this process among those that train one trial together.
 
     Args:
-        rank: Number of this process, 0 to ``size - 1``; 0 reports and writes.
-        size: How many processes there are.
-        device: Where this process computes.
+        rank: Number of this process, 0 to ``size - 1``; rank 0 reports and writes.
+        size: Number of processes.
+        device: Device of this process.
     """
 
     rank: int = 0
@@ -56,28 +55,28 @@ class DistributedContext:
 
     @classmethod
     def current(cls) -> DistributedContext:
-        """The world of the running process group, on CUDA where there is a GPU."""
+        """Return the context of the current process group, on CUDA if a GPU is available."""
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size(), device)
         return cls(device=device)
 
     def autocast(self, config: TrialConfig) -> torch.autocast:
-        """The autocast context of a configuration's precision on this device."""
+        """Return the autocast context for a configuration's precision on this device."""
         wanted = config.precision
         enabled = wanted == "bfloat16" or (wanted == "auto" and supports_bfloat16(self.device))
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def broadcast_from_rank_zero(self, value: Any) -> Any:
-        """Give every process rank 0's value, which must pickle."""
+        """Return rank 0's value in every process; a collective operation. The value must be picklable."""
         if self.size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
     def all_gather(self, value: Any) -> list[Any]:
-        """Every process's value, by rank, in every process."""
+        """Return the values of all processes, ordered by rank; a collective operation. Values must be picklable."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -86,39 +85,39 @@ class DistributedContext:
 
     @contextmanager
     def take_turns(self) -> Iterator[None]:
-        """Within this context a machine's processes follow each other: what takes much memory is there once.
+        """Return a context in which only one process of a machine runs at a time, to limit peak memory.
 
-        All processes must come here, and nothing within may wait for another one.
+        A collective operation. The body must not contain another collective operation.
         """
-        place = int(os.environ.get("LOCAL_RANK", self.rank))
-        turns = [turn == place for turn in range(1 + max(self.all_gather(place)))]
+        local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
+        turns = [turn == local_rank for turn in range(1 + max(self.all_gather(local_rank)))]
         for mine in turns:
             if mine:
                 yield
                 self.release_memory()
-            self.all_gather(mine)  # until the one whose turn it is comes here too
+            self.all_gather(mine)  # wait for the process whose turn it is
 
     def reset_peak_memory(self) -> None:
-        """Start measuring the peak memory of a new trial."""
+        """Start measuring peak memory."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return
-        try:  # Linux keeps a process's high-water mark and resets it on this write
+        try:  # Linux resets the peak memory of a process on this write
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        except OSError:  # elsewhere the mark of the whole process stands in; it is an upper bound
+        except OSError:  # without a reset, the peak of the whole process is an upper bound
             return
 
     def release_memory(self) -> None:
-        """Give what a trial has freed back to the system: batches of many sizes leave holes in the heap."""
+        """Return unused memory to the system; batches of many sizes fragment the heap."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, others do not
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
         if trim is not None:
             trim(0)
 
     def measure_peak_memory_mb(self) -> float:
-        """Most memory held since :meth:`reset_peak_memory`, in MiB: of the GPU, else of the process."""
+        """Return the peak memory since :meth:`reset_peak_memory` in MiB, of the GPU or else of the process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         status = Path("/proc/self/status")

@@ -1,6 +1,6 @@
-"""A model for extraction: backbone, fine-tuning method and task heads in one module.
+"""Extraction model: a backbone, prepared by a fine-tuning method, with task heads.
 
-``forward`` is the training loss, so that a distributed wrapper sees every gradient.
+``forward`` computes the training loss, as the gradient hooks of distributed wrappers require.
 """
 
 from __future__ import annotations
@@ -33,103 +33,106 @@ if TYPE_CHECKING:
 
 __all__ = ["ExtractionModel", "build_model", "load_finetuning", "merge_backbone"]
 
-# peft 0.21 asks transformers 5 for a property under its old name; the user can do nothing about it.
+# peft 0.21 uses a deprecated property of transformers 5, which a user cannot change.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 class ExtractionModel(nn.Module):
-    """Backbone and heads.
+    """Backbone and task heads.
 
     Args:
-        backbone: What a fine-tuning method made of a pretrained model.
-        heads: The task heads, by the name of their component.
-        prepended: Soft prompt tokens that stand before the input.
+        backbone: A pretrained model to which a fine-tuning method was applied.
+        heads: Task heads by component name.
+        prepended: Number of soft prompt tokens before the input.
     """
 
     def __init__(self, backbone: nn.Module, heads: Mapping[str, TaskHead], prepended: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict(dict(heads))
-        self.pristine_names: frozenset[str] = frozenset()
-        """Names in this module's state of the tensors that are still the backbone's own."""
+        self.pretrained_names: frozenset[str] = frozenset()
+        """Names in ``state_dict`` of the tensors that are shared with the pretrained backbone."""
         self._prepended = prepended
-        # PEFT hands no segments on beside a soft prompt.
+        # PEFT does not pass token types to the backbone together with a soft prompt.
         self._has_segments = int(getattr(backbone.config, "type_vocab_size", 0) or 0) > 1 and not prepended
 
     def head(self, component: str) -> TaskHead:
-        """The head of a component."""
+        """Return the head of a component."""
         head = self.heads[component]
         assert isinstance(head, TaskHead)
         return head
 
     def _compute_hidden_states(self, batch: Batch) -> Tensor:
-        """Hidden states at the batch's positions, ``[batch, positions, hidden]``."""
+        """Return the hidden states at the batch's positions, ``[batch, positions, hidden]``."""
         segments: dict[str, Any] = {}
         if batch.segments is not None and self._has_segments:
             segments["token_type_ids"] = batch.segments
         out = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **segments)
         states = out.last_hidden_state  # [batch, virtual tokens + tokens, hidden]
-        # Soft prompts stand before the text and have no position of their own there.
+        # Positions count from the first token after the soft prompt.
         states = states[:, states.shape[1] - batch.input_ids.shape[1] :]
         index = batch.positions.unsqueeze(2).expand(-1, -1, states.shape[2])  # [batch, positions, hidden]
         return torch.gather(states, 1, index)
 
     def forward(self, batch: Batch) -> Tensor:
-        """The loss summed over the batch's targets, a scalar."""
+        """Return the loss summed over the batch's targets, a scalar."""
         return self.head(batch.component).loss(self._compute_hidden_states(batch), batch)
 
     def outputs(self, batch: Batch) -> Sequence[HeadOutput]:
-        """What the component's formulation reads, one array a row."""
+        """Return the head's output for each row of the batch; the component's formulation decodes it."""
         return self.head(batch.component).outputs(self._compute_hidden_states(batch), batch)
 
 
 class LanguageModel(ExtractionModel):
-    """A backbone that writes answers, with its language-model head: a causal model or what a method made of it."""
+    """Extraction model that generates answers with the language-model head of a causal backbone."""
 
     def forward(self, batch: Batch) -> Tensor:
-        """The loss summed over the answers' tokens; scores are computed at those places alone."""
+        """Return the loss summed over the answers' tokens, a scalar.
+
+        Logits are computed at the positions of answer tokens only.
+        """
         assert batch.targets is not None
         mask = batch.position_mask()
-        places = torch.unique(batch.positions[mask])  # sorted
+        positions = torch.unique(batch.positions[mask])  # sorted
         out = self.backbone(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=places + self._prepended
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=positions + self._prepended
         )
-        targets = torch.full((len(batch.input_ids), len(places)), IGNORE_INDEX, device=places.device)
+        targets = torch.full((len(batch.input_ids), len(positions)), IGNORE_INDEX, device=positions.device)
         row, column = mask.nonzero(as_tuple=True)
-        targets[row, torch.searchsorted(places, batch.positions[mask])] = batch.targets[row, column]
+        targets[row, torch.searchsorted(positions, batch.positions[mask])] = batch.targets[row, column]
         return nn.functional.cross_entropy(
             out.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
         )
 
     def outputs(self, batch: Batch) -> list[NDArray[np.int64]]:
-        """The tokens of each row's answer, chosen greedily; rows are padded on the left."""
+        """Generate the tokens of each row's answer by greedy decoding; input rows are padded on the left."""
         from transformers import GenerationConfig, LogitsProcessorList
 
         head = self.head(batch.component)
         assert isinstance(head, LanguageHead)
-        question = batch.input_ids.shape[1]
-        writer: Any = self.backbone
+        prompt_length = batch.input_ids.shape[1]
+        model: Any = self.backbone
         inputs: dict[str, Tensor] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         if self._prepended:
-            # PEFT would put the soft prompt before the padding, where training never saw it.
-            writer, question = writer.base_model, 0
+            # PEFT would put the soft prompt before the padding, unlike in training.
+            model, prompt_length = model.base_model, 0
             inputs = self._embed_with_prompt(batch)
         processors = LogitsProcessorList()
         if batch.constraints:
-            processors.append(ConstraintProcessor(batch.constraints, question, head.eos_id))
+            processors.append(ConstraintProcessor(batch.constraints, prompt_length, head.eos_id))
         settings = GenerationConfig(
             max_new_tokens=head.budget, do_sample=False, num_beams=1, eos_token_id=head.eos_id, pad_token_id=head.eos_id
         )
-        written = writer.generate(
+        generated = model.generate(
             **inputs,
             generation_config=settings,
             logits_processor=processors,
-            synced_gpus=isinstance(self, FSDPModule),  # a sharded model writes on until the last process is done
+            synced_gpus=isinstance(self, FSDPModule),  # a sharded model computes until all processes have finished
         )
-        return [_truncate_at(row, head.eos_id) for row in written[:, question:].cpu().numpy()]
+        return [_truncate_at(row, head.eos_id) for row in generated[:, prompt_length:].cpu().numpy()]
 
     def _embed_with_prompt(self, batch: Batch) -> dict[str, Tensor]:
-        """Embeddings of padding, soft prompt and question in this order, with their attention mask."""
+        """Return the embeddings of padding, soft prompt and input in this order, with their attention mask."""
         peft: Any = self.backbone
         rows, tokens = batch.input_ids.shape
         prompts = peft.get_prompt(batch_size=rows)  # [batch, prepended, hidden]
@@ -139,50 +142,54 @@ class LanguageModel(ExtractionModel):
         both = torch.cat([prompts.to(embedded.dtype), embedded], dim=1)
         first = self._prepended
 
-        def places(pad: int) -> list[int]:
+        def positions(pad: int) -> list[int]:
             return [*range(first, first + pad), *range(first), *range(first + pad, first + tokens)]
 
-        order = torch.tensor([places(pad) for pad in padding], device=mask.device)  # [batch, prepended + tokens]
+        order = torch.tensor([positions(pad) for pad in padding], device=mask.device)  # [batch, prepended + tokens]
         embeds = torch.gather(both, 1, order.unsqueeze(2).expand_as(both))
         wide = torch.gather(torch.cat([mask.new_ones(rows, self._prepended), mask], dim=1), 1, order)
         return {"inputs_embeds": embeds, "attention_mask": wide}
 
 
 def _truncate_at(row: NDArray[Any], stop: int) -> NDArray[Any]:
-    """The part of a row before the first stop."""
-    places = (row == stop).nonzero()[0]
-    return row[: places[0]] if len(places) else row
+    """Return the part of a row before the first stop token."""
+    positions = (row == stop).nonzero()[0]
+    return row[: positions[0]] if len(positions) else row
 
 
 def load_finetuning(config: TrialConfig) -> FineTuning:
-    """The configuration's fine-tuning method, its parameters validated."""
+    """Return the configuration's fine-tuning method with validated parameters."""
     return FINETUNING.load(config.finetuning.name).model_validate(config.finetuning.parameters)
 
 
 def build_model(
-    config: TrialConfig, schema: Schema, pristine: PreTrainedModel, *, reuse_weights: bool = False
+    config: TrialConfig, schema: Schema, pretrained: PreTrainedModel, *, reuse_weights: bool = False
 ) -> ExtractionModel:
     """Build a model from a configuration.
 
     Args:
-        config: The trial's configuration; its seed draws every new weight.
-        schema: What there is to extract.
-        pristine: The backbone's weights; they are never changed.
-        reuse_weights: Whether they become the model's own all the same, for one that is too large to be there twice.
+        config: The trial's configuration; new weights are initialized with its seed.
+        schema: Annotation types to extract.
+        pretrained: The pretrained backbone; it is not changed unless ``reuse_weights`` is set.
+        reuse_weights: Whether training changes the pretrained backbone itself, if two copies of it do not
+            fit into memory.
+
+    Raises:
+        InputError: If the fine-tuning method or the backbone does not support gradient checkpointing.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = load_finetuning(config)
         if reuse_weights:
-            backbone = pristine.requires_grad_(not method.freezes_backbone)
+            backbone = pretrained.requires_grad_(not method.freezes_backbone)
         else:
-            backbone = _copy_backbone(pristine, share_weights=method.freezes_backbone)
+            backbone = _copy_backbone(pretrained, share_weights=method.freezes_backbone)
         remove_layers(backbone, config.layers_kept, config.depth_scheme)
         if config.gradient_checkpointing:
             if not (method.recomputes and backbone.supports_gradient_checkpointing):
-                found = f"{config.finetuning.name} on {config.backbone.name} cannot compute activations again"
+                found = f"{config.finetuning.name} on {config.backbone.name} does not support gradient checkpointing"
                 fail("gradient_checkpointing", found, allowed="false")
-            # transformers 5.23 has a new name for it and warns of the old one
+            # transformers 5.23 renamed the method and warns about the old name
             recompute = getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)
             recompute({"use_reentrant": False})
         width = int(backbone.config.hidden_size)
@@ -195,40 +202,41 @@ def build_model(
         else:
             model = ExtractionModel(method.apply(backbone), heads, method.prepended_tokens)
         state = model.state_dict(keep_vars=True)
-        model.pristine_names = frozenset(name for name, tensor in state.items() if _identify(tensor) in own)
+        model.pretrained_names = frozenset(name for name, tensor in state.items() if _identify(tensor) in own)
         return model
 
 
 def merge_backbone(model: ExtractionModel, method: FineTuning, name: str) -> PreTrainedModel:
-    """A copy of a model's backbone, on the CPU, whose weights hold what its method added.
+    """Return a copy of a model's backbone, on the CPU, with the adapter merged into its weights.
 
     Args:
-        model: The model, which stays as it is.
+        model: The model; it is not changed.
         method: Its fine-tuning method.
-        name: The method's name, for the message.
+        name: Name of the method, for the error message.
 
     Raises:
-        InputError: If what the method added is no part of a weight.
+        InputError: If the method's changes cannot be expressed as weights of the backbone.
     """
     plain = method.merge(copy.deepcopy(model.backbone).cpu())
     if plain is None:
-        fail("--merge", f"{name} adds what is no part of a weight", allowed="a model of another method, or no --merge")
+        found = f"{name} cannot be merged into the weights of the backbone"
+        fail("--merge", found, remedy="omit --merge, or choose a model with another fine-tuning method")
     plain.requires_grad_(False)
     return plain
 
 
 def _identify(tensor: Tensor) -> tuple[int, int]:
-    """Tells a tensor that a method left alone from one that it replaced, in name or in content."""
+    """Return a key that changes when a fine-tuning method repositions the tensor or its memory."""
     return id(tensor), 0 if tensor.is_meta else tensor.data_ptr()
 
 
-def _copy_backbone(pristine: PreTrainedModel, *, share_weights: bool) -> PreTrainedModel:
-    """Copy a model's modules and either its weights too or only references to them.
+def _copy_backbone(pretrained: PreTrainedModel, *, share_weights: bool) -> PreTrainedModel:
+    """Copy a model's modules, and its weights unless they are shared.
 
-    A shared weight is a parameter of its own on the same memory: moving it to a GPU, unfreezing or
-    replacing it leaves the pristine one alone, and only writing into it in place would not.
+    A shared weight is a separate parameter on the same memory. Moving it to a GPU, unfreezing or replacing it does not
+    affect the pretrained model; only an in-place change would.
     """
     memo: dict[int, object] = {}
     if share_weights:
-        memo |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in pristine.parameters()}
-    return copy.deepcopy(pristine, memo)
+        memo |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in pretrained.parameters()}
+    return copy.deepcopy(pretrained, memo)

@@ -1,7 +1,7 @@
-"""What a long-lived process keeps between trials: pristine backbones, tokenizers, encoded corpora.
+"""Cache of pretrained backbones, tokenizers and encoded corpora for a process that runs many trials.
 
-Loading MiniLM and encoding a small corpus cost more than an epoch on it; a warm worker pays once.
-The kept weights are never trained: each trial works on a copy.
+Loading MiniLM and encoding a small corpus take longer than one epoch of training. Cached weights are never
+trained: each trial uses a copy.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelCache", "build_input_context", "load_backbone"]
 
-Kept = TypeVar("Kept")
+Cached = TypeVar("Cached")
 
 
 def load_backbone(config: TrialConfig) -> PreTrainedModel:
-    """The pretrained weights of a configuration, with its language-model head where an answer is written."""
+    """Load the pretrained backbone of a configuration, with its language-model head if the formulation generates."""
     generates = any(formulation.generates for formulation in build_components(config).values())
     return load_model(config.backbone, dropout=config.dropout, seed=config.seed, generates=generates)
 
 
 def build_input_context(config: TrialConfig, tokenizer: PreTrainedTokenizerFast, schema: Schema) -> InputContext:
-    """What documents are encoded for under a configuration."""
+    """Return the settings with which documents are encoded for a configuration."""
     return InputContext(
         tokenizer=tokenizer,
         schema=schema,
@@ -49,34 +49,34 @@ def build_input_context(config: TrialConfig, tokenizer: PreTrainedTokenizerFast,
 
 
 class ModelCache:
-    """Keeps the last few of what trials need again.
+    """Least-recently-used cache of backbones, tokenizers and encoded corpora.
 
     Args:
-        capacity: How many of each kind are kept; the least recently used goes first.
+        capacity: Maximum number of entries of each kind.
     """
 
     def __init__(self, capacity: int = 4) -> None:
         self._capacity = capacity
-        self._kept: dict[str, OrderedDict[Hashable, object]] = {}
+        self._entries: dict[str, OrderedDict[Hashable, object]] = {}
 
-    def _get_or_create(self, kind: str, key: Hashable, make: Callable[[], Kept]) -> Kept:
-        rows = self._kept.setdefault(kind, OrderedDict())
-        if key not in rows:
-            while len(rows) >= self._capacity:
-                rows.popitem(last=False)
-            rows[key] = make()
-        rows.move_to_end(key)
-        return rows[key]  # type: ignore[return-value]  # each key is made by one `make`
+    def _get_or_create(self, kind: str, key: Hashable, make: Callable[[], Cached]) -> Cached:
+        entries = self._entries.setdefault(kind, OrderedDict())
+        if key not in entries:
+            while len(entries) >= self._capacity:
+                entries.popitem(last=False)
+            entries[key] = make()
+        entries.move_to_end(key)
+        return entries[key]  # type: ignore[return-value]  # each key is made by one `make`
 
     def backbone(self, config: TrialConfig) -> PreTrainedModel:
-        """The untouched weights of a configuration's backbone, on the CPU; copy before training."""
+        """Return the pretrained backbone of a configuration, on the CPU; copy it before training."""
         seed = config.seed if config.backbone.scratch is not None else 0
         generates = any(formulation.generates for formulation in build_components(config).values())
         key = (config.backbone.digest(), config.dropout, seed, generates)
         return self._get_or_create("backbone", key, lambda: load_backbone(config))
 
     def tokenizer(self, config: TrialConfig) -> PreTrainedTokenizerFast:
-        """The tokenizer of a configuration's backbone."""
+        """Return the tokenizer of a configuration's backbone."""
         return self._get_or_create("tokenizer", config.backbone.digest(), lambda: load_tokenizer(config.backbone))
 
     def encode(
@@ -89,15 +89,15 @@ class ModelCache:
         *,
         targets: bool,
     ) -> tuple[EncodedDocument[object], ...]:
-        """Documents as one of a configuration's formulations encodes them.
+        """Encode documents with one of a configuration's formulations, or return the cached result.
 
         Args:
-            config: Decides formulation, tokenizer and windows.
-            component: Which formulation.
-            documents: What to encode.
-            digest: Stands for the documents: equal digests mean equal documents.
-            schema: What there is to extract.
-            targets: Whether gold targets are wanted.
+            config: Determines formulation, tokenizer and windows.
+            component: Selects the formulation.
+            documents: The documents.
+            digest: Identifies the documents: equal digests mean equal documents.
+            schema: Annotation types to extract.
+            targets: Whether to encode the gold annotations, too.
         """
         formulation = build_components(config)[component]
         context = replace(build_input_context(config, self.tokenizer(config), schema), task=component)

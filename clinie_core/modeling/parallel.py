@@ -1,7 +1,8 @@
-"""One model over the processes of a distributed: a whole copy in each (DDP), or a part of one in each (FSDP).
+"""Data-parallel and sharded models: a replica in each process (DDP), or a shard in each process (FSDP).
 
-A sharded model's layers are put together when they are computed and taken apart again, so that no process holds more
-than one of them beside its own parts. Every forward pass is then a collective: all processes must take the same number.
+A layer of a sharded model is gathered for its computation and freed afterwards, so that a process holds at most one
+whole layer in addition to its shards. Every forward pass is therefore a collective operation: all processes must take
+the same number of passes.
 
 Source: Zhao et al. 2023, "PyTorch FSDP" (PVLDB 16(12)), in the form of torch's ``fully_shard``.
 """
@@ -33,12 +34,12 @@ __all__ = [
 
 
 def wrap_data_parallel(model: nn.Module, distributed: DistributedContext, *, several_heads: bool) -> nn.Module:
-    """A model's wrapper that adds up gradients over processes; the model itself if there is one process.
+    """Wrap a model such that gradients are averaged over processes; return the model itself for one process.
 
     Args:
-        model: The same in every process, on its device.
+        model: The model, equal in all processes, on the device of this process.
         distributed: The processes.
-        several_heads: Whether a batch leaves weights without a gradient.
+        several_heads: Whether some weights have no gradient after a batch.
     """
     if distributed.size == 1:
         return model
@@ -46,40 +47,43 @@ def wrap_data_parallel(model: nn.Module, distributed: DistributedContext, *, sev
 
 
 def make_mesh(distributed: DistributedContext) -> DeviceMesh:
-    """All processes of a distributed in a row; all of them must call."""
+    """Return a one-dimensional mesh of all processes; a collective operation."""
     return init_device_mesh(distributed.device.type, (distributed.size,))
 
 
 def shard(model: nn.Module, backbone: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Share a model out between processes, in place: each keeps its part of every parameter, on its device.
+    """Shard a model in place: each process holds a shard of every parameter on its device.
 
-    No process waits for another one here.
+    This is not a collective operation.
 
     Args:
-        model: The same in every process, still on the CPU: only one layer at a time is whole on the device. Its
-            methods ``forward`` and ``outputs`` put it together.
-        backbone: The part of it with the repeated layers.
+        model: The model, equal in all processes, on the CPU: the whole model may not fit on the device. The methods
+            ``forward`` and ``outputs`` gather its parameters.
+        backbone: The part of the model with the repeated layers.
         mesh: The processes.
+
+    Returns:
+        The model.
     """
     for layer in layer_stack(backbone)[1]:
         fully_shard(layer, mesh=mesh)
-    # Embeddings and heads stay together from the forward to the backward pass, which needs them first.
+    # Embeddings and heads stay gathered between the forward and the backward pass, which needs the heads first.
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     register_fsdp_forward_method(model, "outputs")
     return model
 
 
 def no_gradient_sync(model: nn.Module) -> AbstractContextManager[None]:
-    """Within this context gradients add up in each process; outside, the next backward pass exchanges them.
+    """Return a context within which each process accumulates gradients without synchronizing them.
 
-    A sharded model exchanges them every time: those of a whole model are what does not fit.
+    No-op for a sharded model, because the unsharded gradients may not fit into memory.
     """
     return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 @contextmanager
 def unshard_heads(model: nn.Module) -> Iterator[None]:
-    """Within this context a model's heads and embeddings are whole, in every process; a collective at both ends."""
+    """Gather a sharded model's heads and embeddings in every process; entering is a collective operation."""
     if not isinstance(model, FSDPModule):
         yield
         return
@@ -91,23 +95,33 @@ def unshard_heads(model: nn.Module) -> Iterator[None]:
 
 
 def gather_full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor that may be sharded, whole and on the CPU in rank 0, and empty in the others; itself if it is not.
+    """Gather a sharded tensor; a collective operation.
 
-    All processes must call. They hold one such tensor at a time on their devices.
+    Returns:
+        The full tensor on the CPU in rank 0, and an empty tensor in other processes. A tensor that is not sharded is
+        returned unchanged.
     """
     if not isinstance(tensor, DTensor):
         return tensor
-    found: Tensor = tensor.full_tensor().detach()
-    return found.cpu() if dist.get_rank() == 0 else found.new_empty(0, device="cpu")
+    full: Tensor = tensor.full_tensor().detach()
+    return full.cpu() if dist.get_rank() == 0 else full.new_empty(0, device="cpu")
 
 
 def distribute_like(tensor: Tensor, own: Tensor) -> Tensor:
-    """A whole tensor as another one is: this process's part of it, if that one is sharded. All processes must call."""
+    """Shard a full tensor in the same way as another tensor; a collective operation.
+
+    Args:
+        tensor: The full tensor, equal in all processes.
+        own: The tensor that determines device and sharding.
+
+    Returns:
+        The sharded tensor. The argument itself if ``own`` is not sharded or has another shape.
+    """
     if not isinstance(own, DTensor) or tensor.shape != own.shape:
         return tensor
     return distribute_tensor(tensor.to(own.device), own.device_mesh, own.placements)
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """The part of a tensor that is in this process, on the same memory; the tensor itself if it is not sharded."""
+    """Return this process's shard of a tensor, on the same memory; the tensor itself if it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

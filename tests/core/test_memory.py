@@ -1,4 +1,4 @@
-"""Micro-batches and recomputed activations change nothing but memory; a shortage is told and can be gone on from."""
+"""Micro-batches and gradient checkpointing change only memory; training resumes after an out-of-memory error."""
 
 from __future__ import annotations
 
@@ -28,54 +28,56 @@ def weights_after(config: TrialConfig, corpus: Corpus, folder: Path, **how: Any)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_gradients_add_up_to_those_of_the_whole_batch(
+def test_accumulated_gradients_equal_those_of_the_whole_batch(
     method: str, make_config: MakeConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
     undropped = ComponentChoice(name="token_classification", parameters={"dropout": 0.0})
     config = make_config(
         epochs=1, formulation=undropped, finetuning=ComponentChoice(name=method, parameters={"learning_rate": 1e-3})
     )
-    whole = weights_after(config, corpus, tmp_path / "whole")
-    ways = {
-        "asked": (config, {"micro_batch": 3}),
+    full_batch = weights_after(config, corpus, tmp_path / "full_batch")
+    variants = {
+        "argument": (config, {"micro_batch": 3}),
         "configured": (config.model_copy(update={"micro_batch": 1}), {}),
-        "recomputed": (config.model_copy(update={"gradient_checkpointing": True}), {}),
+        "checkpointed": (config.model_copy(update={"gradient_checkpointing": True}), {}),
     }
-    for name, (changed, how) in ways.items():
+    for name, (changed, how) in variants.items():
         parts = weights_after(changed, corpus, tmp_path / name, **how)
-        assert parts.keys() == whole.keys()
-        for key, value in whole.items():
+        assert parts.keys() == full_batch.keys()
+        for key, value in full_batch.items():
             assert parts[key] == pytest.approx(value, abs=2e-4), f"{key} {name}"
 
 
-def test_a_prefix_cannot_be_recomputed(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
+def test_prefix_tuning_rejects_gradient_checkpointing(make_config: MakeConfig, corpus: Corpus, tmp_path: Path) -> None:
     from clinie_core.config import BackboneSource
 
     llama = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = make_config(
-        backbone=BackboneSource(name="writer", scratch={**llama, "num_key_value_heads": 2, "intermediate_size": 64}),
+        backbone=BackboneSource(
+            name="tiny_decoder", scratch={**llama, "num_key_value_heads": 2, "intermediate_size": 64}
+        ),
         finetuning=ComponentChoice(name="prefix_tuning", parameters={"prompt_tokens": 2, "learning_rate": 1e-3}),
         gradient_checkpointing=True,
     )
-    with pytest.raises(InputError, match="prefix_tuning on writer cannot compute activations again"):
+    with pytest.raises(InputError, match="prefix_tuning on tiny_decoder does not support gradient checkpointing"):
         train(config, corpus)
 
 
-def test_the_guess_of_memory_follows_what_saves_it(make_config: MakeConfig, corpus: Corpus) -> None:
+def test_the_memory_estimate_reflects_settings_that_save_memory(make_config: MakeConfig, corpus: Corpus) -> None:
     schema = Schema.from_documents(corpus["train"])
     config = make_config(batch_size=16)
 
-    def guess(processes: int = 1, **changes: Any) -> float:
+    def estimate(processes: int = 1, **changes: Any) -> float:
         return estimate_memory(config.model_copy(update=changes), schema, processes=processes).memory_mb
 
-    assert guess(micro_batch=4) < guess(micro_batch=8) < guess()
-    assert guess(gradient_checkpointing=True) < guess()
-    assert guess(processes=2) < guess(), "each computes a part of the batch"
-    assert guess(processes=2, sharded=True) < guess(processes=2)
-    assert guess(sharded=True) == guess()
+    assert estimate(micro_batch=4) < estimate(micro_batch=8) < estimate()
+    assert estimate(gradient_checkpointing=True) < estimate()
+    assert estimate(processes=2) < estimate(), "each process computes a part of the batch"
+    assert estimate(processes=2, sharded=True) < estimate(processes=2)
+    assert estimate(sharded=True) == estimate()
 
 
-SHORT = """
+SCRIPT = """
 import json, resource, sys
 from pathlib import Path
 import torch
@@ -88,21 +90,23 @@ from clinie_core.training.train import train
 torch.set_num_threads(1)
 config, folder = TrialConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2])
 corpus = Corpus({s: tuple(n) for s, n in generate_splits(60, seed=3).items()})
-train(config.model_copy(update={"epochs": 1}), corpus, micro_batch=1)  # what is loaded once is loaded now
+train(config.model_copy(update={"epochs": 1}), corpus, micro_batch=1)  # loads everything that is loaded once
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + 600 * 2**20, -1))
-said = []
+error = []
 try:
     train(config, corpus, folder=folder)
-except OutOfMemory as shortage:
-    said = [shortage.micro_batch, shortage.peak_memory_mb, str(shortage)]
+except OutOfMemory as exception:
+    error = [exception.micro_batch, exception.peak_memory_mb, str(exception)]
 result = train(config, corpus, folder=folder, micro_batch=1)
-print(json.dumps({"said": said, "epochs": result.last_epoch}))
+print(json.dumps({"error": error, "epochs": result.last_epoch}))
 """
 
 
 @pytest.mark.integration
-def test_a_shortage_is_told_and_less_at_once_fits_in_the_same_process(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_smaller_micro_batch_fits_after_an_out_of_memory_error_in_the_same_process(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
     wide = {"model_type": "bert", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
     config = make_config(
         backbone={"name": "wide", "scratch": {**wide, "intermediate_size": 2048, "max_position_embeddings": 512}},
@@ -110,11 +114,11 @@ def test_a_shortage_is_told_and_less_at_once_fits_in_the_same_process(make_confi
         window_tokens=400,
         window_overlap=32,
     )
-    command = [sys.executable, "-c", SHORT, config.model_dump_json(), str(tmp_path / "trial")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["said"][0] == 64
-    assert found["said"][1] > 100
-    assert found["said"][2].startswith("out of memory with 64 windows at once")
+    command = [sys.executable, "-c", SCRIPT, config.model_dump_json(), str(tmp_path / "trial")]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert process.returncode == 0, process.stderr
+    found = json.loads(process.stdout)
+    assert found["error"][0] == 64
+    assert found["error"][1] > 100
+    assert found["error"][2].startswith("out of memory with 64 windows at once")
     assert found["epochs"] == 2

@@ -1,4 +1,4 @@
-"""A model that two processes share out between them trains, predicts and is kept as one that a single process holds."""
+"""A model sharded over two processes trains, predicts and is saved like a model in a single process."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SCRATCH: dict[str, dict[str, Any]] = {
 }
 
 
-def config_of(architecture: str, method: str = "full", head: str = "linear", **changes: Any) -> TrialConfig:
+def make_tiny_config(architecture: str, method: str = "full", head: str = "linear", **changes: Any) -> TrialConfig:
     row = FINETUNING.load(method)
-    needed = {"rank": 4, "prompt_tokens": 4}
+    required = {"rank": 4, "prompt_tokens": 4}
     fields = row.model_fields.items()
-    parameters = {name: needed[name] for name, field in fields if field.is_required() and name in needed}
-    read = ComponentChoice(name="token_classification", parameters={"head": head, "dropout": 0.0})
-    written = ComponentChoice(name="generation", parameters={"instruction": "short"})
+    parameters = {name: required[name] for name, field in fields if field.is_required() and name in required}
+    classification = ComponentChoice(name="token_classification", parameters={"head": head, "dropout": 0.0})
+    generation = ComponentChoice(name="generation", parameters={"instruction": "short"})
     values: dict[str, Any] = {
         "backbone": BackboneSource(name="tiny", scratch=SCRATCH[architecture]),
-        "formulation": read if architecture == "encoder" else written,
+        "formulation": classification if architecture == "encoder" else generation,
         "finetuning": ComponentChoice(name=method, parameters={"learning_rate": 3e-3, **parameters}),
         "epochs": 2,
         "batch_size": 5,
@@ -48,30 +48,30 @@ def config_of(architecture: str, method: str = "full", head: str = "linear", **c
     return TrialConfig(**(values | changes))
 
 
-def every_case() -> dict[str, tuple[TrialConfig, int, int]]:
-    """Configuration, documents of the dev split, and the epochs after which two processes stop."""
+def make_cases() -> dict[str, tuple[TrialConfig, int, int]]:
+    """Return, by name, a configuration, the number of dev documents, and the epoch after which two processes stop."""
     found = {}
     for method in FINETUNING:
         row = FINETUNING.load(method)
         if row.shards:
-            found[method] = (config_of("encoder" if "encoder" in row.architectures else "decoder", method), 3, 2)
+            found[method] = (make_tiny_config("encoder" if "encoder" in row.architectures else "decoder", method), 3, 2)
     marked = ComponentChoice(name="marked_pairs", parameters={"pair_tokens": 64, "dropout": 0.0})
     pointer = ComponentChoice(name="span_pointer", parameters={"dropout": 0.0})
-    joint = config_of("encoder", task="joint", formulation=pointer, relation_formulation=marked)
+    joint = make_tiny_config("encoder", task="joint", formulation=pointer, relation_formulation=marked)
     return found | {
-        "crf-average-and-uneven-parts": (config_of("encoder", head="crf", ema_decay=0.9, micro_batch=1), 3, 2),
+        "crf-average-and-uneven-shares": (make_tiny_config("encoder", head="crf", ema_decay=0.9, micro_batch=1), 3, 2),
         "joint": (joint, 3, 2),
-        "writing-and-one-document-for-two": (config_of("decoder", "lora"), 1, 2),
-        "recomputed": (config_of("encoder", gradient_checkpointing=True), 2, 2),
-        "stopped": (config_of("encoder", ema_decay=0.9), 3, 1),
-        "gone-on": (config_of("encoder", ema_decay=0.9), 3, 2),
+        "generation-and-fewer-documents-than-processes": (make_tiny_config("decoder", "lora"), 1, 2),
+        "gradient-checkpointing": (make_tiny_config("encoder", gradient_checkpointing=True), 2, 2),
+        "stopped": (make_tiny_config("encoder", ema_decay=0.9), 3, 1),
+        "resumed": (make_tiny_config("encoder", ema_decay=0.9), 3, 2),
     }
 
 
-CASES = every_case()
+CASES = make_cases()
 
 
-def corpus_of(documents: int) -> Corpus:
+def make_corpus(documents: int) -> Corpus:
     splits = generate_splits(20, seed=3)
     return Corpus({"train": tuple(splits["train"][:5]), "dev": tuple(splits["dev"][:documents])})
 
@@ -84,42 +84,44 @@ def learn(name: str, folder: Path, epochs: int) -> list[float]:
         losses.append(report.metrics["train_loss"])
         return bool(report.epoch < epochs)
 
-    train(config, corpus_of(documents), folder=folder, on_epoch=on_epoch)
+    train(config, make_corpus(documents), folder=folder, on_epoch=on_epoch)
     return losses
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All cases, trained by two processes as torchrun starts them."""
-    root = tmp_path_factory.mktemp("together")
-    learn("gone-on", root / "gone-on", 1)
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train all cases in two processes, started like torchrun does, and return their folder."""
+    root = tmp_path_factory.mktemp("sharded")
+    learn("resumed", root / "resumed", 1)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, "-m", __name__, str(root)]
-    house = Path(__file__).parents[2]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, cwd=house)
-    assert done.returncode == 0, done.stderr[-9000:]
+    root_folder = Path(__file__).parents[2]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, cwd=root_folder)
+    assert process.returncode == 0, process.stderr[-9000:]
     return root
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_two_that_share_a_model_out_learn_what_one_learns(name: str, together: Path, tmp_path: Path) -> None:
-    losses = json.loads((together / name / "losses.json").read_text(encoding="utf-8"))
-    expected = learn(name, tmp_path / "alone", 2)
-    if name == "stopped":  # by two processes after an epoch; one alone goes on
-        losses = learn(name, together / name, 2)
+def test_a_sharded_model_has_the_same_losses_and_scores_as_a_single_process(
+    name: str, sharded: Path, tmp_path: Path
+) -> None:
+    losses = json.loads((sharded / name / "losses.json").read_text(encoding="utf-8"))
+    expected = learn(name, tmp_path / "single", 2)
+    if name == "stopped":  # two processes stopped after one epoch; a single process resumes
+        losses = learn(name, sharded / name, 2)
     assert losses == pytest.approx(expected, rel=1e-4)
-    kept = [load_file(folder / "best" / "model.safetensors") for folder in (together / name, tmp_path / "alone")]
-    assert {k: v.shape for k, v in kept[0].items()} == {k: v.shape for k, v in kept[1].items()}
+    weights = [load_file(folder / "best" / "model.safetensors") for folder in (sharded / name, tmp_path / "single")]
+    assert {k: v.shape for k, v in weights[0].items()} == {k: v.shape for k, v in weights[1].items()}
     scores = [
-        json.loads((folder / "best" / "clinie.json").read_text()) for folder in (together / name, tmp_path / "alone")
+        json.loads((folder / "best" / "clinie.json").read_text()) for folder in (sharded / name, tmp_path / "single")
     ]
     assert scores[0]["metrics"]["strict_f1"] == pytest.approx(scores[1]["metrics"]["strict_f1"], abs=1e-3)
     assert scores[0]["config"] == scores[1]["config"]
 
 
 def train_all(root: Path) -> None:
-    """What each of the two processes does."""
+    """Train all cases; runs in each of the two processes."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     for name, (_, _, epochs) in CASES.items():
