@@ -1,4 +1,4 @@
-"""Relations, joint and written answers as a user has them: searched, promoted, predicted, evaluated."""
+"""The tasks relations and joint, and generation, from search to promotion, prediction and evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clinie_core.data.corpora.brat import Brat
 
 RunClinie = Callable[..., Any]
 WriteSpace = Callable[[Mapping[str, Any]], Path]
-WRITER = {
+DECODER = {
     **{"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
     **{"intermediate_size": 64, "max_position_embeddings": 2048},
 }
@@ -32,10 +32,10 @@ CASES: dict[str, dict[str, Any]] = {
             "finetuning": "full",
         },
     },
-    "written": {
+    "generation": {
         "task": "joint",
         "space": {
-            "backbone": "writer",
+            "backbone": "decoder",
             "formulation": {"generation": {"template": "json", "instruction": "short", "constrained": True}},
             "finetuning": "lora",
             "train_documents": 4,
@@ -45,7 +45,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n != "written" else []) for n in CASES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n != "generation" else []) for n in CASES]
+)
 def test_a_task_from_search_to_prediction(
     name: str,
     tmp_path: Path,
@@ -57,9 +59,9 @@ def test_a_task_from_search_to_prediction(
     case = CASES[name]
     content = space_content | {k: v for k, v in case.items() if k != "space"}
     content["budget"] = {"trials": 1, "epochs": 1}
-    content["backbones"] = {**content["backbones"], "writer": {"scratch": WRITER}}
+    content["backbones"] = {**content["backbones"], "decoder": {"scratch": DECODER}}
     content["space"] = {"window_tokens": 96, "window_overlap": 16, **case["space"]}
-    if name == "written":  # a writer needs many steps for an answer, so that one document stands in for a split
+    if name == "generation":  # decoding is slow: one document per split is enough
         one = tmp_path / "corpus"
         for split in ("train", "dev", "test"):
             notes = Brat().read_all(corpus_folder / split)
@@ -73,11 +75,11 @@ def test_a_task_from_search_to_prediction(
     assert trial["state"] == "complete"
     if case["task"] == "joint":
         assert {"concept_strict_f1", "relation_strict_f1"} <= set(trial["metrics"])
-    if name == "written":
+    if name == "generation":
         assert {"malformed_rate", "hallucinated_rate"} <= set(trial["metrics"])
 
     lenient = tmp_path / "policy.yaml"
-    lenient.write_text("version: 1\n")  # one epoch of a tiny model scores about nothing
+    lenient.write_text("version: 1\n")  # one epoch of a tiny model scores near zero
     promoted = clinie("promote", "small", "--name", "model", "--policy", lenient, "--home", home, "--json")
     assert promoted.returncode == 0, promoted.stderr
     scored = clinie("evaluate", corpus_folder, "--model", "model@champion", "--split", "test", "--home", home, "--json")

@@ -1,4 +1,4 @@
-"""A registered model behind HTTP, by clinie and by MLflow, with a real client."""
+"""HTTP services for a registered model, clinie's and MLflow's, with a real client."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ WaitUntil = Callable[[Callable[[], bool]], None]
 LIMIT = 2000
 
 
-def answer(url: str, body: Any = None, *, kind: str = "application/json") -> tuple[int, Any]:
-    """Status and JSON of a request; a body that is bytes goes as it is."""
+def request_json(url: str, body: Any = None, *, kind: str = "application/json") -> tuple[int, Any]:
+    """Send a request and return its status and JSON; a body of bytes is sent unchanged."""
     data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": kind} if data is not None else {})
     try:
@@ -35,7 +35,7 @@ def answer(url: str, body: Any = None, *, kind: str = "application/json") -> tup
         return error.code, json.load(error)
 
 
-def answers(url: str, process: subprocess.Popen[bytes], log: Path) -> bool:
+def is_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> bool:
     assert process.poll() is None, log.read_text()[-3000:]
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
@@ -60,14 +60,14 @@ def service(
     with log.open("wb") as out:
         process = subprocess.Popen(program, stdout=out, stderr=out)
     try:
-        wait_until(lambda: answers(f"{url}/healthz", process, log))
+        wait_until(lambda: is_ready(f"{url}/healthz", process, log))
         yield url
     finally:
         assert end_with_children(process, signal.SIGINT, patience=60) == []
 
 
-def expected(home: Path, corpus_folder: Path, clinie: RunClinie) -> tuple[list[str], list[Any]]:
-    """Texts of the test split, and what `clinie predict` finds in them."""
+def predict_test_split(home: Path, corpus_folder: Path, clinie: RunClinie) -> tuple[list[str], list[Any]]:
+    """Return the texts of the test split and the concepts that `clinie predict` finds in them."""
     folder = corpus_folder / "test"
     shown = clinie("predict", folder, "--model", "tiny-model@champion", "--home", home, "--json")
     found = {d["document"]: d["concepts"] for d in json.loads(shown.stdout)["documents"]}
@@ -75,18 +75,18 @@ def expected(home: Path, corpus_folder: Path, clinie: RunClinie) -> tuple[list[s
     return [d.text for d in documents], [found[d.id] for d in documents]
 
 
-def test_the_service_finds_what_predict_finds(service: str, home: Path, corpus_folder: Path, clinie: RunClinie) -> None:
-    texts, concepts = expected(home, corpus_folder, clinie)
-    status, found = answer(f"{service}/predict", {"texts": texts})
+def test_the_service_and_predict_agree(service: str, home: Path, corpus_folder: Path, clinie: RunClinie) -> None:
+    texts, concepts = predict_test_split(home, corpus_folder, clinie)
+    status, found = request_json(f"{service}/predict", {"texts": texts})
     assert status == 200
     assert [d["concepts"] for d in found["documents"]] == concepts
     assert sum(map(len, concepts)) > 0
-    assert answer(f"{service}/healthz") == (200, {"status": "ok", "model": "tiny-model@champion"})
-    assert "/predict" in answer(f"{service}/openapi.json")[1]["paths"]
+    assert request_json(f"{service}/healthz") == (200, {"status": "ok", "model": "tiny-model@champion"})
+    assert "/predict" in request_json(f"{service}/openapi.json")[1]["paths"]
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "status", "says"),
+    ("body", "kind", "status", "message"),
     [
         ({"text": "Mr Canary Smith"}, "application/json", 422, "Field required"),
         ({"texts": []}, "application/json", 422, "at least 1 item"),
@@ -97,17 +97,17 @@ def test_the_service_finds_what_predict_finds(service: str, home: Path, corpus_f
         (b"Mr Canary Smith", "text/plain", 415, "send application/json"),
     ],
 )
-def test_a_wrong_request_is_told_what_is_wrong_and_no_text(
-    service: str, body: Any, kind: str, status: int, says: str
+def test_an_invalid_request_gets_an_error_without_text(
+    service: str, body: Any, kind: str, status: int, message: str
 ) -> None:
-    code, found = answer(f"{service}/predict", body, kind=kind)
+    code, found = request_json(f"{service}/predict", body, kind=kind)
     assert code == status
-    assert says in json.dumps(found)
+    assert message in json.dumps(found)
     assert "Canary" not in json.dumps(found)
 
 
 @pytest.mark.usefixtures("promoted")
-def test_mlflows_own_server_serves_it_too(
+def test_mlflow_models_serve_agrees_with_predict(
     home: Path,
     corpus_folder: Path,
     tmp_path: Path,
@@ -115,28 +115,26 @@ def test_mlflows_own_server_serves_it_too(
     free_port: Callable[[], int],
     wait_until: WaitUntil,
 ) -> None:
-    texts, concepts = expected(home, corpus_folder, clinie)
+    texts, concepts = predict_test_split(home, corpus_folder, clinie)
     url = f"http://127.0.0.1:{(port := free_port())}"
     program = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/tiny-model@champion"]
     program += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    uri = Home.open(home).tracking_uri  # both, since other tests of this process leave theirs in the environment
+    uri = Home.open(home).tracking_uri  # set both variables: other tests in this process may have set them
     env = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}
     log = tmp_path / "server.log"
     with log.open("wb") as out, subprocess.Popen(program, stdout=out, stderr=out, env=env, cwd=home) as process:
-        wait_until(lambda: answers(f"{url}/ping", process, log))
-        status, found = answer(f"{url}/invocations", {"inputs": texts})
+        wait_until(lambda: is_ready(f"{url}/ping", process, log))
+        status, found = request_json(f"{url}/invocations", {"inputs": texts})
         assert status == 200
         assert [json.loads(row)["concepts"] for row in found["predictions"]] == concepts
-        assert answer(f"{url}/invocations", {"inputs": [1]})[0] == 400
+        assert request_json(f"{url}/invocations", {"inputs": [1]})[0] == 400
         end_with_children(process)
 
 
 @pytest.mark.usefixtures("promoted")
-def test_predict_writes_the_formats_that_people_keep(
-    home: Path, corpus_folder: Path, tmp_path: Path, clinie: RunClinie
-) -> None:
-    texts, concepts = expected(home, corpus_folder, clinie)
+def test_predict_writes_several_formats(home: Path, corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    texts, concepts = predict_test_split(home, corpus_folder, clinie)
     for to in ("brat", "jsonl", "bioc_xml", "bioc_json"):
         done = clinie(
             *("predict", corpus_folder / "test", "--model", "tiny-model@champion", "--home", home),
@@ -150,7 +148,7 @@ def test_predict_writes_the_formats_that_people_keep(
 
 
 @pytest.mark.usefixtures("promoted")
-def test_predict_says_what_it_cannot_read(home: Path, tmp_path: Path, clinie: RunClinie) -> None:
+def test_predict_reports_duplicate_names_and_empty_folders(home: Path, tmp_path: Path, clinie: RunClinie) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     for folder in ("a", "b"):

@@ -1,4 +1,4 @@
-"""The cluster files are what Ray accepts, and keep what they promise: a token, loopback, the tested versions."""
+"""The cluster files are valid for Ray and set a token, loopback addresses and pinned versions."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def read(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_rays_own_validator_accepts_it(name: str) -> None:
+def test_ray_accepts_the_file(name: str) -> None:
     validate_config(prepare_config(copy.deepcopy(read(name))))
 
 
-def test_the_validator_would_refuse_a_wrong_one() -> None:
+def test_ray_rejects_an_invalid_file() -> None:
     wrong = read("cluster.yaml") | {"hed_node_type": "head"}
     with pytest.raises(jsonschema.ValidationError):
         validate_config(prepare_config(wrong))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_ray_starts_with_a_token_and_nothing_listens_beyond_loopback(name: str) -> None:
+def test_ray_requires_a_token_and_servers_listen_on_loopback(name: str) -> None:
     content = read(name)
     starts = [c for key in ("head_start_ray_commands", "worker_start_ray_commands") for c in content[key]]
     rays = [command for command in starts if "ray start" in command]
@@ -47,12 +47,12 @@ def test_ray_starts_with_a_token_and_nothing_listens_beyond_loopback(name: str) 
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_node_has_the_tested_versions(name: str) -> None:
+def test_every_node_installs_the_pinned_versions(name: str) -> None:
     setup = read(name)["setup_commands"]
     assert any("pip install" in command and "-c ~/constraints.txt -e ~/clinie" in command for command in setup)
 
 
-def test_workers_are_spot_machines_with_gpus_that_come_and_go() -> None:
+def test_gpu_workers_are_spot_machines_and_scale_to_zero() -> None:
     content = read("cluster.yaml")
     gpu = content["available_node_types"]["gpu"]
     assert gpu["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}

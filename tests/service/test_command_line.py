@@ -1,4 +1,4 @@
-"""The command line: help that starts fast, plans, corpora, and exit code 2 with one clear line."""
+"""The command line: fast help, plans, corpus commands, and errors with exit code 2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 WriteSpace = Callable[[Mapping[str, Any]], Path]
 
-WITHOUT_TORCH = """
+LIST_HEAVY_IMPORTS = """
 import sys
 from search.cli.main import main
 sys.argv = ["clinie", *sys.argv[1:]]
@@ -29,10 +29,10 @@ finally:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["spaces"], ["plan", "wrong.yaml"]])
-def test_help_and_a_wrong_space_answer_without_torch(arguments: list[str], tmp_path: Path) -> None:
+def test_help_and_an_invalid_space_import_no_heavy_package(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text("version: 1\nstudy: x\ncorpus: {path: .}\nspace: {batch_size: 0}\n")
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *arguments],
+        [sys.executable, "-c", LIST_HEAVY_IMPORTS, *arguments],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -92,7 +92,7 @@ def test_synth_check_and_stats_agree(tmp_path: Path, clinie: RunClinie) -> None:
     assert "concepts: Drug" in clinie("data", "stats", folder).stdout
 
 
-def test_a_faulty_corpus_is_named_line_by_line(tmp_path: Path, clinie: RunClinie) -> None:
+def test_corpus_errors_name_file_and_line(tmp_path: Path, clinie: RunClinie) -> None:
     for split in ("train", "dev"):
         (tmp_path / split).mkdir()
         (tmp_path / split / "a.txt").write_text("no fever\n")
@@ -106,7 +106,7 @@ def test_a_faulty_corpus_is_named_line_by_line(tmp_path: Path, clinie: RunClinie
     assert "Traceback" not in done.stderr
 
 
-def test_a_type_that_training_never_sees_is_a_warning(tmp_path: Path, clinie: RunClinie) -> None:
+def test_a_type_missing_from_train_is_a_warning(tmp_path: Path, clinie: RunClinie) -> None:
     for split, type_ in (("train", "Problem"), ("dev", "Drug")):
         (tmp_path / split).mkdir()
         (tmp_path / split / f"{split}.txt").write_text("no fever\n")
@@ -116,7 +116,7 @@ def test_a_type_that_training_never_sees_is_a_warning(tmp_path: Path, clinie: Ru
     assert "type Drug occurs 1 times here and never in train" in done.stdout
 
 
-def test_wrong_input_leaves_nothing_behind(
+def test_invalid_input_creates_no_home_folder(
     space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path, clinie: RunClinie
 ) -> None:
     space, home = write_space(space_content), tmp_path / "home"
@@ -139,7 +139,7 @@ def test_wrong_input_leaves_nothing_behind(
         assert not home.exists()
 
 
-def test_a_home_that_cannot_be_written_and_one_that_is_not_there(
+def test_unwritable_and_missing_home_folders_are_errors(
     space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path, clinie: RunClinie
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -152,7 +152,7 @@ def test_a_home_that_cannot_be_written_and_one_that_is_not_there(
     assert "--home: no folder" in missing.stderr
 
 
-def test_a_wheel_holds_two_packages_and_the_spaces(tmp_path: Path) -> None:
+def test_the_wheel_contains_both_packages_with_their_data_files(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(root)],
@@ -166,6 +166,6 @@ def test_a_wheel_holds_two_packages_and_the_spaces(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"clinie_core", "search"}
     assert {"search/spaces/quickstart.yaml", "search/py.typed", "clinie_core/py.typed"} <= set(names)
-    held = {".py", ".yaml", ".html"}
-    files = {p for d in ("clinie_core", "search") for p in (root / d).rglob("*") if p.suffix in held}
+    suffixes = {".py", ".yaml", ".html"}
+    files = {p for d in ("clinie_core", "search") for p in (root / d).rglob("*") if p.suffix in suffixes}
     assert {str(p.relative_to(root)) for p in files} <= set(names)

@@ -1,4 +1,4 @@
-"""A manifest is what KubeRay and Kubernetes accept, and holds nothing secret."""
+"""Manifests are valid for KubeRay and Kubernetes, and contain no secrets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KUBERNETES = "1.31"
 SCHEMA = json.loads((Path(search.__file__).parent / "cluster" / "rayjob.schema.json").read_text(encoding="utf-8"))
 
 
-def test_kuberay_and_kubernetes_accept_a_manifest(
+def test_a_manifest_is_valid_and_contains_no_secret(
     space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path, clinie: RunClinie
 ) -> None:
     space = write_space(space_content | {"study": "My_Study.1", "resources": {"gpus_per_worker": 0.5}})
@@ -44,7 +44,7 @@ def test_kuberay_and_kubernetes_accept_a_manifest(
     assert job["spec"]["entrypoint"].startswith("python -m search.cli search /etc/clinie/space.yaml --home /mnt/clinie")
 
 
-def test_the_schema_refuses_a_key_that_kuberay_does_not_know(
+def test_the_schema_rejects_an_unknown_key(
     space_content: dict[str, Any], write_space: WriteSpace, clinie: RunClinie
 ) -> None:
     _, job = yaml.safe_load_all(clinie("manifest", write_space(space_content)).stdout)
