@@ -71,12 +71,12 @@ class Study:
 
     @property
     def is_maximized(self) -> bool:
-        """Whether a higher value of :attr:`metric` is better."""
+        """True if a higher value of :attr:`metric` is better."""
         return self._ledger.maximized
 
     @property
     def is_running(self) -> bool:
-        """Whether a search of the study is running, in this home folder or on another machine."""
+        """True if a search of the study is running, in this home folder or on another machine."""
         return is_running(self.home, self.name, self._storage)
 
     @property

@@ -200,7 +200,7 @@ def repeat(
 
 
 def _show_outcome(study: Study, *, as_json: bool) -> None:
-    """Print the trials of a search that has ended, and what to do next.
+    """Print the trials of a search that has ended, and suggested next commands.
 
     Raises:
         typer.Exit: With 1 if a signal stopped the search.

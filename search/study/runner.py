@@ -151,6 +151,9 @@ class StudyRunner:
             progress: Progress display; None for no display.
             allow_text: Let failure reasons quote error messages.
 
+        Returns:
+            The outcome, with all trials of the study.
+
         Raises:
             InputError: If a study of that name exists (without ``resume``), or is running.
             StudyFailed: If every trial failed, or the workers cannot start.
