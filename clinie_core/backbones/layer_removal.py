@@ -14,7 +14,7 @@ from torch import nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["layer_stack", "remove_layers", "select_layers"]
+__all__ = ["find_layers", "remove_layers", "select_layers"]
 
 
 def select_layers(layers: int, depth: float, scheme: Literal["top", "alternate"]) -> list[int]:
@@ -31,7 +31,7 @@ def select_layers(layers: int, depth: float, scheme: Literal["top", "alternate"]
     return [i * layers // count for i in range(count)]
 
 
-def layer_stack(backbone: nn.Module) -> tuple[str, nn.ModuleList]:
+def find_layers(backbone: nn.Module) -> tuple[str, nn.ModuleList]:
     """A backbone's repeated layers, with their path: the first list of as many modules as its configuration says.
 
     Raises:
@@ -49,7 +49,7 @@ def remove_layers(backbone: PreTrainedModel, depth: float, scheme: Literal["top"
     """Drop layers in place; the configuration and the layers' own numbers follow."""
     if depth == 1:
         return
-    name, stack = layer_stack(backbone)
+    name, stack = find_layers(backbone)
     kept = select_layers(len(stack), depth, scheme)
     parent = backbone.get_submodule(name.rpartition(".")[0])
     setattr(parent, name.rpartition(".")[2], nn.ModuleList([stack[i] for i in kept]))

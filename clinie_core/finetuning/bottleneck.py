@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from clinie_core.finetuning.method import FineTuning
-from clinie_core.finetuning.peft_method import layer_number, target_modules
+from clinie_core.finetuning.peft_method import find_target_modules, parse_layer_number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,16 +45,16 @@ class Bottleneck(FineTuning):
 
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
         """Freeze the backbone and follow the last linear module of each block by an adapter."""
-        from clinie_core.finetuning.bottleneck_module import Adapted
+        from clinie_core.finetuning.bottleneck_module import BottleneckAdapter
 
         backbone.requires_grad_(False)
         last: dict[tuple[int, str], str] = {}
         for kind in ("mlp",) if self.placement == "mlp" else ("mlp", "attention"):
-            for name in target_modules(backbone, kind):  # type: ignore[arg-type]  # both are kinds of targets
-                last[layer_number(name), kind] = name
+            for name in find_target_modules(backbone, kind):  # type: ignore[arg-type]  # both are kinds of targets
+                last[parse_layer_number(name), kind] = name
         for name in last.values():
             parent, _, child = name.rpartition(".")
-            setattr(backbone.get_submodule(parent), child, Adapted(backbone.get_submodule(name), self.width))
+            setattr(backbone.get_submodule(parent), child, BottleneckAdapter(backbone.get_submodule(name), self.width))
         adapted: nn.Module = backbone
         return adapted
 

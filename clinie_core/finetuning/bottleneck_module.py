@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["Adapted"]
+__all__ = ["BottleneckAdapter"]
 
 
-class Adapted(nn.Module):
+class BottleneckAdapter(nn.Module):
     """A linear module followed by a bottleneck with a residual.
 
     Args:

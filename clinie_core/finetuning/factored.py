@@ -33,11 +33,11 @@ class Vera(AdapterMethod):
 
     rank: int = Field(default=256, ge=1)
 
-    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+    def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
         """A ``VeraConfig``."""
         from peft import VeraConfig
 
-        return VeraConfig(r=self.rank, target_modules=self.modules(backbone))
+        return VeraConfig(r=self.rank, target_modules=self.find_modules(backbone))
 
 
 class LoHa(AdapterMethod):
@@ -55,11 +55,11 @@ class LoHa(AdapterMethod):
 
     rank: int = Field(default=8, ge=1)
 
-    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+    def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
         """A ``LoHaConfig``."""
         from peft import LoHaConfig
 
-        return LoHaConfig(r=self.rank, alpha=2 * self.rank, target_modules=self.modules(backbone))
+        return LoHaConfig(r=self.rank, alpha=2 * self.rank, target_modules=self.find_modules(backbone))
 
 
 class LoKr(AdapterMethod):
@@ -77,11 +77,11 @@ class LoKr(AdapterMethod):
 
     rank: int = Field(default=8, ge=1)
 
-    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+    def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
         """A ``LoKrConfig``."""
         from peft import LoKrConfig
 
-        return LoKrConfig(r=self.rank, alpha=2 * self.rank, target_modules=self.modules(backbone))
+        return LoKrConfig(r=self.rank, alpha=2 * self.rank, target_modules=self.find_modules(backbone))
 
 
 class Oft(AdapterMethod):
@@ -99,14 +99,14 @@ class Oft(AdapterMethod):
 
     block_size: int = Field(default=16, ge=2)
 
-    def refusal(self, facts: BackboneFacts) -> str | None:
+    def find_conflict(self, facts: BackboneFacts) -> str | None:
         """Blocks must fill the width."""
         widths = [facts.hidden_size, *([facts.intermediate_size] if facts.intermediate_size else [])]
         uneven = [width for width in widths if width % self.block_size]
         return f"block_size {self.block_size} does not divide its width {uneven[0]}" if uneven else None
 
-    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+    def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
         """An ``OFTConfig``."""
         from peft import OFTConfig
 
-        return OFTConfig(oft_block_size=self.block_size, r=0, target_modules=self.modules(backbone))
+        return OFTConfig(oft_block_size=self.block_size, r=0, target_modules=self.find_modules(backbone))

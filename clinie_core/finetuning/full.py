@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from clinie_core.finetuning.method import FineTuning
-from clinie_core.finetuning.peft_method import layer_number
+from clinie_core.finetuning.peft_method import parse_layer_number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,10 +33,10 @@ class Full(FineTuning):
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
         """Unfreeze everything at or above ``frozen_layers``."""
         for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(self.frozen_layers == 0 or layer_number(name) >= self.frozen_layers)
+            parameter.requires_grad_(self.frozen_layers == 0 or parse_layer_number(name) >= self.frozen_layers)
         trained: nn.Module = backbone
         return trained
 
-    def rate_scale(self, name: str, layers: int) -> float:
+    def get_lr_factor(self, name: str, layers: int) -> float:
         """``layerwise_lr_decay`` to the power of the distance from the top layer."""
-        return self.layerwise_lr_decay ** max(0, layers - 1 - layer_number(name))
+        return self.layerwise_lr_decay ** max(0, layers - 1 - parse_layer_number(name))

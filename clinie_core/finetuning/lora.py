@@ -41,27 +41,27 @@ class Lora(AdapterMethod):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     mlp_rank_factor: float = Field(default=1.0, gt=0, le=8)
 
-    def refusal(self, facts: BackboneFacts) -> str | None:
+    def find_conflict(self, facts: BackboneFacts) -> str | None:
         """A rank as wide as the model is no longer low."""
         highest = max(self.rank, round(self.rank * self.mlp_rank_factor))
         if highest >= facts.hidden_size:
             return f"rank {highest} is not below the backbone's hidden size {facts.hidden_size}"
         return None
 
-    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+    def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
         """A ``LoraConfig`` with a rank of its own for the MLP's modules."""
         from peft import LoraConfig
 
         ranks, alphas = {}, {}
         if self.mlp_rank_factor != 1 and self.targets == "all_linear":
             rank = max(1, round(self.rank * self.mlp_rank_factor))
-            ranks = dict.fromkeys(self.modules(backbone, "mlp"), rank)
+            ranks = dict.fromkeys(self.find_modules(backbone, "mlp"), rank)
             alphas = dict.fromkeys(ranks, max(1, round(self.alpha_over_rank * rank)))
         return LoraConfig(
             r=self.rank,
             lora_alpha=max(1, round(self.alpha_over_rank * self.rank)),
             lora_dropout=self.lora_dropout,
-            target_modules=self.modules(backbone),
+            target_modules=self.find_modules(backbone),
             rank_pattern=ranks,
             alpha_pattern=alphas,
             **self.peft_options,
@@ -107,7 +107,7 @@ class AdaLora(AdapterMethod):
         "targets": {"choose": ["attention", "all_linear"]},
         "learning_rate": {"log": [5.0e-4, 1.0e-2]},
     }
-    shards: ClassVar[bool] = False  # its penalty and its ranking of updates look at whole factors
+    supports_sharding: ClassVar[bool] = False  # its penalty and its ranking of updates look at whole factors
 
     rank: int = Field(default=8, ge=1)
     start_factor: float = Field(default=1.5, ge=1)
@@ -119,33 +119,33 @@ class AdaLora(AdapterMethod):
         """The rank of every update at the start."""
         return max(self.rank, round(self.rank * self.start_factor))
 
-    def refusal(self, facts: BackboneFacts) -> str | None:
+    def find_conflict(self, facts: BackboneFacts) -> str | None:
         """A rank as wide as the model is no longer low."""
         if self.start_rank >= facts.hidden_size:
             return f"rank {self.start_rank} is not below the backbone's hidden size {facts.hidden_size}"
         return None
 
-    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """An ``AdaLoraConfig``; :meth:`begin` corrects its number of steps."""
+    def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+        """An ``AdaLoraConfig``; :meth:`start_training` corrects its number of steps."""
         from peft import AdaLoraConfig
 
         return AdaLoraConfig(
             target_r=self.rank,
             init_r=self.start_rank,
             lora_alpha=max(1, round(self.alpha_over_rank * self.start_rank)),
-            target_modules=self.modules(backbone),
+            target_modules=self.find_modules(backbone),
             total_step=1_000_000,
             deltaT=10,
         )
 
-    def begin(self, backbone: nn.Module, steps: int) -> None:
+    def start_training(self, backbone: nn.Module, steps: int) -> None:
         """The budget falls from the first tenth of all steps to the seventh."""
         allocator: Any = backbone.base_model.rankallocator  # type: ignore[union-attr]
         config = allocator.peft_config
         config.tinit, config.tfinal = steps // 10, max(1, (3 * steps) // 10)
         allocator.set_total_step(max(steps, config.tinit + config.tfinal + 2))
 
-    def penalty(self, backbone: nn.Module) -> Tensor | None:
+    def compute_penalty(self, backbone: nn.Module) -> Tensor | None:
         """``orthogonality`` times the mean distance of the factors' Gram matrices from the identity."""
         import torch
 

@@ -38,9 +38,9 @@ class FineTuning(FrozenModel, ABC):
     """Which kinds of backbone can carry the method."""
     needs_cuda: ClassVar[bool] = False
     """Whether the method works on NVIDIA GPUs alone."""
-    recomputes: ClassVar[bool] = True
+    supports_recomputation: ClassVar[bool] = True
     """Whether the backbone's activations may be computed again in the backward pass."""
-    shards: ClassVar[bool] = True
+    supports_sharding: ClassVar[bool] = True
     """Whether several processes may share its weights out between them."""
 
     learning_rate: float = Field(gt=0, le=1)
@@ -61,7 +61,7 @@ class FineTuning(FrozenModel, ABC):
         """Those of them that stand before the input's own, and so shift its places."""
         return 0
 
-    def refusal(self, facts: BackboneFacts) -> str | None:
+    def find_conflict(self, facts: BackboneFacts) -> str | None:
         """Why a backbone cannot carry these parameters; None if it can."""
         return None
 
@@ -78,11 +78,11 @@ class FineTuning(FrozenModel, ABC):
         plain: PreTrainedModel = backbone  # a method that moves weights wraps nothing
         return plain
 
-    def begin(self, backbone: nn.Module, steps: int) -> None:
+    def start_training(self, backbone: nn.Module, steps: int) -> None:
         """Learn how many optimizer steps the trial has, before the first."""
         return
 
-    def penalty(self, backbone: nn.Module) -> Tensor | None:
+    def compute_penalty(self, backbone: nn.Module) -> Tensor | None:
         """What the method adds to the mean loss of a step, a scalar; None for nothing."""
         return None
 
@@ -90,6 +90,6 @@ class FineTuning(FrozenModel, ABC):
         """Act on the weights after an optimizer step, numbered from 1, while their gradients are there."""
         return
 
-    def rate_scale(self, name: str, layers: int) -> float:
+    def get_lr_factor(self, name: str, layers: int) -> float:
         """The learning rate of the parameter ``name`` over ``learning_rate``, in a stack of ``layers``."""
         return 1.0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-__all__ = ["AdapterMethod", "PeftMethod", "Targets", "layer_number", "target_modules"]
+__all__ = ["AdapterMethod", "PeftMethod", "Targets", "find_target_modules", "parse_layer_number"]
 
 Targets = Literal["attention", "mlp", "all_linear"]
 
@@ -30,14 +30,14 @@ class PeftMethod(FineTuning):
         return True
 
     @abstractmethod
-    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+    def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
         """PEFT's configuration for a backbone."""
 
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
         """Wrap the backbone by PEFT."""
         from peft import get_peft_model
 
-        config = self.peft_config(backbone)
+        config = self.build_peft_config(backbone)
         # PEFT's wrapper for a task knows where soft prompts go; ours are hidden states or next tokens.
         config.task_type = "FEATURE_EXTRACTION" if backbone.get_output_embeddings() is None else "CAUSAL_LM"
         # PEFT finds out itself that GPT-2 keeps its weights transposed, and warns of it.
@@ -74,18 +74,18 @@ class AdapterMethod(PeftMethod):
             raise ValueError("layers_from must be below layers_to")
         return self
 
-    def modules(self, backbone: PreTrainedModel, targets: Targets | None = None) -> list[str]:
+    def find_modules(self, backbone: PreTrainedModel, targets: Targets | None = None) -> list[str]:
         """Full names of the modules that the method attaches to."""
-        names = target_modules(backbone, targets or self.targets)
+        names = find_target_modules(backbone, targets or self.targets)
         depth = int(backbone.config.num_hidden_layers)
         first, last = (
             int(self.layers_from * depth),
             max(int(self.layers_from * depth) + 1, round(self.layers_to * depth)),
         )
-        return [name for name in names if first <= layer_number(name) < last]
+        return [name for name in names if first <= parse_layer_number(name) < last]
 
 
-def target_modules(backbone: PreTrainedModel, targets: Targets) -> list[str]:
+def find_target_modules(backbone: PreTrainedModel, targets: Targets) -> list[str]:
     """Names of the linear modules in the backbone's layers that a method attaches to.
 
     The names are found in the backbone itself, so any architecture works: a module with
@@ -113,10 +113,10 @@ def _linear_modules(backbone: PreTrainedModel) -> Iterator[tuple[str, bool]]:
 
     for name, module in backbone.named_modules():
         # Only the repeated layers, which have a number in their path: no pooler, no embedding projection.
-        if isinstance(module, (nn.Linear, Conv1D)) and layer_number(name) >= 0:
+        if isinstance(module, (nn.Linear, Conv1D)) and parse_layer_number(name) >= 0:
             yield name, "attn" in name or "attention" in name
 
 
-def layer_number(name: str) -> int:
+def parse_layer_number(name: str) -> int:
     """The layer in a module's or parameter's path; -1 for what belongs to none, such as the embeddings."""
     return next((int(part) for part in name.split(".") if part.isdigit()), -1)

@@ -55,7 +55,7 @@ class PromptTuning(PeftMethod):
         """All of them."""
         return self.prompt_tokens
 
-    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+    def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
         """A ``PromptTuningConfig``."""
         from peft import PromptTuningConfig
 
@@ -68,7 +68,7 @@ class PromptTuning(PeftMethod):
             backbone.requires_grad_(True)
         return wrapped
 
-    def rate_scale(self, name: str, layers: int) -> float:
+    def get_lr_factor(self, name: str, layers: int) -> float:
         """The backbone's own weights move more slowly than the prompt."""
         return 1.0 if "prompt_encoder" in name else self.backbone_rate_factor
 
@@ -88,7 +88,7 @@ class PTuning(PromptTuning):
 
     encoder_hidden: int = Field(default=128, ge=1)
 
-    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+    def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
         """A ``PromptEncoderConfig``."""
         from peft import PromptEncoderConfig
 
@@ -111,7 +111,7 @@ class PrefixTuning(PeftMethod):
         "learning_rate": {"log": [1.0e-3, 3.0e-2]},
     }
     architectures: ClassVar[frozenset[Any]] = frozenset({"decoder"})
-    recomputes: ClassVar[bool] = False  # the prefix is a cache of keys and values, which a second forward would lack
+    supports_recomputation: ClassVar[bool] = False  # the second forward would lack the prefix, a key-value cache
 
     prompt_tokens: int = Field(default=10, ge=1)
 
@@ -120,7 +120,7 @@ class PrefixTuning(PeftMethod):
         """The prefix's."""
         return self.prompt_tokens
 
-    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+    def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
         """A ``PrefixTuningConfig``."""
         from peft import PrefixTuningConfig
 

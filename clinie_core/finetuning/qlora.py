@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from clinie_core.backbones.facts import BackboneFacts
 from clinie_core.errors import fail
 from clinie_core.finetuning.lora import Lora
-from clinie_core.finetuning.peft_method import target_modules
+from clinie_core.finetuning.peft_method import find_target_modules
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,14 +24,14 @@ class QLora(Lora):
     """
 
     needs_cuda: ClassVar[bool] = True
-    shards: ClassVar[bool] = False  # a part of a weight is no longer what four bits are made of
+    supports_sharding: ClassVar[bool] = False  # a part of a weight is no longer what four bits are made of
     architectures: ClassVar[frozenset[Any]] = frozenset({"encoder", "decoder"})
 
-    def refusal(self, facts: BackboneFacts) -> str | None:
+    def find_conflict(self, facts: BackboneFacts) -> str | None:
         """Not without bitsandbytes."""
         if importlib.util.find_spec("bitsandbytes") is None:
             return "qlora needs bitsandbytes, which is not installed (pip install bitsandbytes)"
-        return super().refusal(facts)
+        return super().find_conflict(facts)
 
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
         """Put four-bit modules in the place of linear ones, then attach LoRA."""
@@ -42,7 +42,7 @@ class QLora(Lora):
             fail("space.finetuning.qlora", "there is no NVIDIA GPU here", allowed="lora, which trains the same weights")
         import bitsandbytes as bnb
 
-        for name in target_modules(backbone, "all_linear"):
+        for name in find_target_modules(backbone, "all_linear"):
             old = backbone.get_submodule(name)
             if not isinstance(old, nn.Linear):  # GPT-2 keeps its weights in a module of another kind
                 continue

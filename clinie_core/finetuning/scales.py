@@ -26,12 +26,12 @@ class Ia3(AdapterMethod):
         "learning_rate": {"log": [2.0e-3, 3.0e-2]},
     }
 
-    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+    def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
         """An ``IA3Config``."""
         from peft import IA3Config
 
-        names = self.modules(backbone)
-        feedforward = [] if self.targets == "attention" else self.modules(backbone, "mlp")
+        names = self.find_modules(backbone)
+        feedforward = [] if self.targets == "attention" else self.find_modules(backbone, "mlp")
         return IA3Config(target_modules=names, feedforward_modules=feedforward)
 
 
@@ -40,7 +40,7 @@ class NormTuning(PeftMethod):
 
     ranges: ClassVar[dict[str, Any]] = {"learning_rate": {"log": [5.0e-4, 2.0e-2]}}
 
-    def peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
+    def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
         """An ``LNTuningConfig`` over every module whose class is some kind of norm."""
         import warnings
 

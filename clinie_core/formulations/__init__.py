@@ -39,4 +39,4 @@ def build_components(config: TrialConfig) -> dict[str, Formulation[object]]:
     if config.relation_formulation is not None:
         return {"concepts": build(config.formulation), "relations": build(config.relation_formulation)}
     formulation = build(config.formulation)
-    return dict.fromkeys(formulation.components(config.task), formulation)
+    return dict.fromkeys(formulation.split_task(config.task), formulation)

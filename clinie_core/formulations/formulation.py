@@ -92,17 +92,17 @@ class Formulation(FrozenModel, ABC, Generic[State]):
     """Which kinds of backbone carry it."""
     tasks: ClassVar[frozenset[Task]] = frozenset({"concepts"})
     """What it extracts; one with ``joint`` does so alone, in one pass."""
-    by_words: ClassVar[bool] = False
+    type_conditioned: ClassVar[bool] = False
     """Whether types stand in words in the input and the head knows none: one model then serves several
     corpora, and types that training never saw."""
     generates: ClassVar[bool] = False
     """Whether the backbone keeps its language-model head and writes the answer."""
 
-    def refusal(self, task: Task) -> str | None:
+    def find_conflict(self, task: Task) -> str | None:
         """Why these parameters cannot carry a task of :attr:`tasks`; None if they can."""
         return None
 
-    def components(self, task: Task) -> tuple[Task, ...]:
+    def split_task(self, task: Task) -> tuple[Task, ...]:
         """The parts of a task that are asked for one after the other, each on what the one before it found."""
         return (task,)
 
@@ -131,6 +131,8 @@ class Formulation(FrozenModel, ABC, Generic[State]):
         """Count faults of generated answers: ``answers``, ``malformed``, ``mentions`` and ``hallucinated``."""
         return Counter()
 
-    def diagnostics(self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[State]]) -> dict[str, float]:
+    def compute_diagnostics(
+        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[State]]
+    ) -> dict[str, float]:
         """Further metrics of a split, by name, from its gold documents and their encoding without targets."""
         return {}

@@ -66,7 +66,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
     }
     architectures: ClassVar[frozenset[Any]] = frozenset({"decoder"})
     tasks: ClassVar[frozenset[Task]] = frozenset({"concepts", "relations", "joint"})
-    by_words: ClassVar[bool] = True
+    type_conditioned: ClassVar[bool] = True
     generates: ClassVar[bool] = True
 
     template: Literal["json", "lines", "tags", "bio"] = "lines"
@@ -74,15 +74,15 @@ class Generation(Formulation[tuple[Chunk, ...]]):
     constrained: bool = False
     questions: Literal["together", "apart"] = "together"
 
-    def refusal(self, task: Task) -> str | None:
+    def find_conflict(self, task: Task) -> str | None:
         """Some templates write concepts alone."""
-        asked = set(self.components(task))
+        asked = set(self.split_task(task))
         if asked <= self._template.tasks:
             return None
         able = [name for name in TEMPLATES if asked <= TEMPLATES.load(name).tasks]
         return f"template {self.template} cannot write task {task}; allowed: {', '.join(able)}"
 
-    def components(self, task: Task) -> tuple[Task, ...]:
+    def split_task(self, task: Task) -> tuple[Task, ...]:
         """Concepts and relations apart where each has its own instruction."""
         return ("concepts", "relations") if task == "joint" and self.questions == "apart" else (task,)
 
@@ -147,7 +147,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         if self.instruction == "types":
             asked += f" Concepts: {', '.join(words.types)}." if context.task != "relations" else ""
             asked += f" Relations: {', '.join(words.relations)}." if context.task != "concepts" else ""
-            asked += f" {self._template.instruction(context.task)}"
+            asked += f" {self._template.describe_format(context.task)}"
         parts = [asked, f"Text: {source.text}"]
         if context.task == "relations":
             parts.append("\n".join(["Concepts:", *(f"{i}. {mention}" for i, mention in enumerate(given, start=1))]))
@@ -169,7 +169,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         if not targets:
             constraint = _constraint(self.template, source, tokenizer) if self.constrained else None
             return Example(tuple(prompt), (), constraint=constraint)
-        written = self._template.write(_answer(document, chunk, words), source)
+        written = self._template.render(_answer(document, chunk, words), source)
         answer = [*encode_text(tokenizer, written), int(tokenizer.eos_token_id)]
         positions = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
         return Example((*prompt, *answer[:-1]), tuple(positions), tuple(answer))
@@ -211,7 +211,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
 
     def _answered(self, output: HeadOutput, chunk: Chunk, context: InputContext) -> Answer:
         text = context.tokenizer.decode(output, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return self._template.read(text, chunk.source)
+        return self._template.parse(text, chunk.source)
 
     def count_answer_faults(self, prediction: Prediction[tuple[Chunk, ...]]) -> Counter[str]:
         """How many answers were malformed, and how many mentions are not in the text."""
@@ -311,7 +311,8 @@ def _placed(type_: str, stretch: tuple[int, int] | None, chunk: Chunk, number: i
 def _constraint(template: str, source: Source, tokenizer: PreTrainedTokenizerFast) -> DecodingConstraint:
     from clinie_core.templates.constrained_decoding import Grammar
 
-    return Grammar(_vocabulary(tokenizer), partial(TEMPLATES.load(template)().edges, source=source), END).constraint()
+    edges = partial(TEMPLATES.load(template)().iter_edges, source=source)
+    return Grammar(_vocabulary(tokenizer), edges, END).constraint()
 
 
 @lru_cache(maxsize=2)

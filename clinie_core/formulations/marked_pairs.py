@@ -172,7 +172,7 @@ class MarkedPairs(Formulation[tuple[Candidate, ...]]):
                 relations.append(Relation(f"R{len(relations) + 1}", best, *candidate.keys))
         return replace(prediction.document, relations=tuple(relations), entity_relations=tuple(entity_relations))
 
-    def diagnostics(
+    def compute_diagnostics(
         self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[tuple[Candidate, ...]]]
     ) -> dict[str, float]:
         """``candidate_recall``: the share of the relations that the candidate rule leaves within reach."""

@@ -70,7 +70,7 @@ class RelationQuestion(Formulation[QuestionedDocument]):
     }
     tasks: ClassVar[frozenset[Task]] = frozenset({"relations"})
 
-    by_words: ClassVar[bool] = True
+    type_conditioned: ClassVar[bool] = True
 
     wording: Literal["name", "question"] = "question"
     negative_ratio: float = Field(default=3.0, gt=0)
@@ -164,7 +164,7 @@ class RelationQuestion(Formulation[QuestionedDocument]):
         relations = tuple(Relation(f"R{i}", *ends) for i, ends in enumerate(sorted(found), start=1))
         return replace(document, relations=relations)
 
-    def diagnostics(
+    def compute_diagnostics(
         self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[QuestionedDocument]]
     ) -> dict[str, float]:
         """``candidate_recall``: the share of the relations whose tail is in the window that is asked about the head."""

@@ -72,7 +72,7 @@ class SpanQuestion(Formulation[QuestionedDocument]):
         "dropout": {"uniform": [0.1, 0.3]},
     }
 
-    by_words: ClassVar[bool] = True
+    type_conditioned: ClassVar[bool] = True
 
     wording: Literal["name", "question", "instruction"] = "question"
     negative_ratio: float = Field(default=2.0, gt=0)

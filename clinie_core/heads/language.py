@@ -37,10 +37,10 @@ class LanguageHead(TaskHead):
         self.get_buffer("answer_tokens").fill_(tokens)
         self.get_buffer("last_token").fill_(eos_id)
 
-    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def compute_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Not supported: :class:`clinie_core.modeling.model.LanguageModel` computes the loss."""
         raise NotImplementedError
 
-    def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.int64]]:
-        """Not of this head, as :meth:`loss`."""
+    def predict(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.int64]]:
+        """Not of this head, as :meth:`compute_loss`."""
         raise NotImplementedError

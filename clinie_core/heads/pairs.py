@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clinie_core.encoding.batch import Batch
-from clinie_core.heads.head import TaskHead, feed_forward
+from clinie_core.heads.head import TaskHead, build_feed_forward
 
 __all__ = ["PairHead"]
 
@@ -44,23 +44,24 @@ class PairHead(TaskHead):
         super().__init__()
         self._read = READ[representation]
         width = hidden_size * len(self._read)
-        self.classifier = feed_forward(width, labels, dropout, layers)
+        self.classifier = build_feed_forward(width, labels, dropout, layers)
         weights = torch.ones(labels)
         weights[0] = none_weight
         self.register_buffer("weights", weights, persistent=False)
 
-    def scores(self, hidden: Tensor) -> Tensor:
+    def compute_scores(self, hidden: Tensor) -> Tensor:
         """Hidden states ``[batch, 3, hidden]`` to scores ``[batch, labels]``."""
         out: Tensor = self.classifier(hidden[:, list(self._read)].flatten(1))
         return out.float()
 
-    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """See :meth:`TaskHead.loss`."""
+    def compute_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """See :meth:`TaskHead.compute_loss`."""
         assert batch.targets is not None
         weights = self.weights
         assert isinstance(weights, Tensor)
-        return nn.functional.cross_entropy(self.scores(hidden), batch.targets[:, 0], weight=weights, reduction="sum")
+        scores = self.compute_scores(hidden)
+        return nn.functional.cross_entropy(scores, batch.targets[:, 0], weight=weights, reduction="sum")
 
-    def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
+    def predict(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
         """Scores ``[labels]`` of each row."""
-        return list(self.scores(hidden).cpu().numpy())
+        return list(self.compute_scores(hidden).cpu().numpy())

@@ -27,16 +27,16 @@ class SpanHead(TaskHead):
     """
 
     @abstractmethod
-    def scores(self, hidden: Tensor) -> Tensor:
+    def compute_scores(self, hidden: Tensor) -> Tensor:
         """Hidden states ``[batch, positions, hidden]`` to scores ``[batch, labels, positions, positions]``."""
 
-    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """See :meth:`TaskHead.loss`; summed over rows and labels."""
-        return _softmax_loss(self.scores(hidden), batch)
+    def compute_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """See :meth:`TaskHead.compute_loss`; summed over rows and labels."""
+        return _softmax_loss(self.compute_scores(hidden), batch)
 
-    def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float64]]:
+    def predict(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float64]]:
         """Of each row the spans found, ``[spans, 4]``: label, first and last position, score."""
-        scores = self.scores(hidden)
+        scores = self.compute_scores(hidden)
         return _positive(torch.where(_possible(batch), scores, torch.full_like(scores, IMPOSSIBLE)), batch)
 
 
@@ -57,8 +57,8 @@ class GlobalPointerHead(SpanHead):
         self.bias = nn.Linear(2 * width, 2 * labels)
         self._width = width
 
-    def scores(self, hidden: Tensor) -> Tensor:
-        """See :meth:`SpanHead.scores`."""
+    def compute_scores(self, hidden: Tensor) -> Tensor:
+        """See :meth:`SpanHead.compute_scores`."""
         projected = self.project(self.dropout(hidden)).float()  # [batch, positions, 2 width]
         query, key = (_rotated(part) for part in projected.chunk(2, dim=-1))
         common = query @ key.transpose(1, 2) / self._width**0.5  # [batch, first, last]
@@ -84,8 +84,8 @@ class BiaffineHead(SpanHead):
         )
         self.form = nn.Parameter(torch.randn(labels, width + 1, width + 1) * width**-0.5)
 
-    def scores(self, hidden: Tensor) -> Tensor:
-        """See :meth:`SpanHead.scores`."""
+    def compute_scores(self, hidden: Tensor) -> Tensor:
+        """See :meth:`SpanHead.compute_scores`."""
         one = hidden.new_ones(*hidden.shape[:2], 1)
         first, last = (torch.cat([part(hidden), one], dim=-1).float() for part in (self.first, self.last))
         scores: Tensor = torch.einsum("bid,lde,bje->blij", first, self.form.float(), last)
@@ -118,12 +118,12 @@ class QuestionHead(SpanHead):
         query, key = (_rotated(part) for part in self.project(hidden).float().chunk(2, dim=-1))
         return start, end, (query @ key.transpose(1, 2) / self._width**0.5).unsqueeze(1)
 
-    def scores(self, hidden: Tensor) -> Tensor:
+    def compute_scores(self, hidden: Tensor) -> Tensor:
         """The least of start, end and match: a span needs all three."""
         start, end, match = self._parts(hidden)
         return torch.minimum(match, torch.minimum(start[:, None, :, None], end[:, None, None, :]))
 
-    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def compute_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """The losses of starts, ends and matches, summed."""
         start, end, match = self._parts(hidden)
         mask = batch.position_mask()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clinie_core.data.bio_tagging import build_transition_scores
 from clinie_core.encoding.batch import IGNORE_INDEX, Batch
 from clinie_core.encoding.outputs import TransitionScores
-from clinie_core.heads.head import TaskHead, feed_forward
+from clinie_core.heads.head import TaskHead, build_feed_forward
 
 __all__ = ["CrfHead", "LinearHead"]
 
@@ -29,23 +29,26 @@ class LinearHead(TaskHead):
 
     def __init__(self, hidden_size: int, labels: Sequence[str], dropout: float, layers: int = 0) -> None:
         super().__init__()
-        self.classifier = feed_forward(hidden_size, len(labels), dropout, layers)
+        self.classifier = build_feed_forward(hidden_size, len(labels), dropout, layers)
 
-    def scores(self, hidden: Tensor) -> Tensor:
+    def compute_scores(self, hidden: Tensor) -> Tensor:
         """Hidden states ``[batch, positions, hidden]`` to scores ``[batch, positions, labels]``."""
         out: Tensor = self.classifier(hidden)
         return out.float()
 
-    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """See :meth:`TaskHead.loss`."""
+    def compute_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """See :meth:`TaskHead.compute_loss`."""
         assert batch.targets is not None
         return nn.functional.cross_entropy(
-            self.scores(hidden).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+            self.compute_scores(hidden).flatten(0, 1),
+            batch.targets.flatten(),
+            ignore_index=IGNORE_INDEX,
+            reduction="sum",
         )
 
-    def outputs(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
+    def predict(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
         """Scores ``[positions, labels]`` of each row."""
-        scores = self.scores(hidden).cpu().numpy()
+        scores = self.compute_scores(hidden).cpu().numpy()
         return [row[:length] for row, length in zip(scores, batch.lengths, strict=True)]
 
 
@@ -67,12 +70,12 @@ class CrfHead(LinearHead):
         # A window may own the second half of a concept, so its first label may be I-.
         self.register_buffer("legal", torch.from_numpy(between), persistent=False)
 
-    def loss(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """See :meth:`TaskHead.loss`."""
+    def compute_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """See :meth:`TaskHead.compute_loss`."""
         assert batch.targets is not None
         targets = batch.targets
         with torch.autocast(hidden.device.type, enabled=False):
-            scores = self.scores(hidden.float())  # [batch, positions, labels]
+            scores = self.compute_scores(hidden.float())  # [batch, positions, labels]
             mask = targets != IGNORE_INDEX  # [batch, positions], True first, padding after
             return (self._partition(scores, mask) - self._path_score(scores, targets, mask)).sum()
 
@@ -99,8 +102,8 @@ class CrfHead(LinearHead):
             alpha = torch.where(mask[:, i].unsqueeze(1), step, alpha)
         return torch.logsumexp(alpha + self.end, dim=1) * mask[:, 0]
 
-    def transition_scores(self) -> TransitionScores:
-        """See :meth:`TaskHead.transition_scores`."""
+    def get_transition_scores(self) -> TransitionScores:
+        """See :meth:`TaskHead.get_transition_scores`."""
         # Copies: a sharded model frees the memory of its parameters, which nothing else may hold.
         start, transitions, end = (
             p.detach().clone().float().cpu().numpy() for p in (self.start, self.transitions, self.end)

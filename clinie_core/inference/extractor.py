@@ -159,7 +159,7 @@ class Extractor:
         """
         return self._predictor().annotate(documents)
 
-    def scores(self, documents: Sequence[Document], schema: Schema | None = None) -> TaskScores:
+    def score(self, documents: Sequence[Document], schema: Schema | None = None) -> TaskScores:
         """Score predictions on annotated documents, which are looked at as the model's corpus was.
 
         Args:
@@ -173,7 +173,7 @@ class Extractor:
         found = predictor.annotate(gold)
         given = None
         for component in further:
-            given = list(zip(gold, predictor.annotate_by(component, gold), strict=True))
+            given = list(zip(gold, predictor.annotate_component(component, gold), strict=True))
         return score_task(config.task, list(zip(gold, found, strict=True)), given)
 
     def _predictor(self, schema: Schema | None = None) -> Predictor:

@@ -70,10 +70,10 @@ class Predictor:
         """
         found = list(documents)
         for number, component in enumerate(self._components):
-            found = self.annotate_by(component, found, encoded if number == 0 else None)
+            found = self.annotate_component(component, found, encoded if number == 0 else None)
         return found
 
-    def annotate_by(
+    def annotate_component(
         self, component: str, documents: Sequence[Document], encoded: Sequence[EncodedDocument[object]] | None = None
     ) -> list[Document]:
         """Let one component predict; what it does not predict but needs is kept."""
@@ -84,7 +84,7 @@ class Predictor:
             encoded = formulation.encode(bare, context, targets=False)
         with unshard_heads(self._model):
             outputs = self._outputs(component, encoded)
-            transition_scores, remaining = self._model.head(component).transition_scores(), iter(outputs)
+            transition_scores, remaining = self._model.head(component).get_transition_scores(), iter(outputs)
             found = []
             for document, item in zip(bare, encoded, strict=True):
                 own = [next(remaining) for _ in item.examples]
@@ -117,7 +117,7 @@ class Predictor:
                     component=component,
                     left=left,
                 )
-                outputs.update(zip(rows, model.outputs(batch), strict=True))
+                outputs.update(zip(rows, model.predict(batch), strict=True))
         return [outputs[i] for i in range(len(examples))]
 
 

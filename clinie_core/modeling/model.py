@@ -76,11 +76,11 @@ class ExtractionModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss summed over the batch's targets, a scalar."""
-        return self.head(batch.component).loss(self._compute_hidden_states(batch), batch)
+        return self.head(batch.component).compute_loss(self._compute_hidden_states(batch), batch)
 
-    def outputs(self, batch: Batch) -> Sequence[HeadOutput]:
+    def predict(self, batch: Batch) -> Sequence[HeadOutput]:
         """Return the head's output for each row of the batch; the component's formulation decodes it."""
-        return self.head(batch.component).outputs(self._compute_hidden_states(batch), batch)
+        return self.head(batch.component).predict(self._compute_hidden_states(batch), batch)
 
 
 class LanguageModel(ExtractionModel):
@@ -104,7 +104,7 @@ class LanguageModel(ExtractionModel):
             out.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
         )
 
-    def outputs(self, batch: Batch) -> list[NDArray[np.int64]]:
+    def predict(self, batch: Batch) -> list[NDArray[np.int64]]:
         """Generate the tokens of each row's answer by greedy decoding; input rows are padded on the left."""
         from transformers import GenerationConfig, LogitsProcessorList
 
@@ -186,7 +186,7 @@ def build_model(
             backbone = _copy_backbone(pretrained, share_weights=method.freezes_backbone)
         remove_layers(backbone, config.layers_kept, config.depth_scheme)
         if config.gradient_checkpointing:
-            if not (method.recomputes and backbone.supports_gradient_checkpointing):
+            if not (method.supports_recomputation and backbone.supports_gradient_checkpointing):
                 found = f"{config.finetuning.name} on {config.backbone.name} does not support gradient checkpointing"
                 fail("gradient_checkpointing", found, allowed="false")
             # transformers 5.23 renamed the method and warns about the old name

@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from clinie_core.backbones.layer_removal import layer_stack
+from clinie_core.backbones.layer_removal import find_layers
 from clinie_core.modeling.distributed import DistributedContext
 
 __all__ = [
@@ -65,7 +65,7 @@ def shard(model: nn.Module, backbone: nn.Module, mesh: DeviceMesh) -> nn.Module:
     Returns:
         The model.
     """
-    for layer in layer_stack(backbone)[1]:
+    for layer in find_layers(backbone)[1]:
         fully_shard(layer, mesh=mesh)
     # Embeddings and heads stay gathered between the forward and the backward pass, which needs the heads first.
     fully_shard(model, mesh=mesh, reshard_after_forward=False)

@@ -18,21 +18,21 @@ class BioLines(Template):
 
     tasks: ClassVar[frozenset[Task]] = frozenset({"concepts"})
 
-    def instruction(self, task: Task) -> str:
-        """See :meth:`Template.instruction`."""
+    def describe_format(self, task: Task) -> str:
+        """See :meth:`Template.describe_format`."""
         return "Write each word on a line of its own, a blank, and its label: O, or B- and I- with the type."
 
-    def write(self, answer: Answer, source: Source) -> str:
-        """See :meth:`Template.write`."""
+    def render(self, answer: Answer, source: Source) -> str:
+        """See :meth:`Template.render`."""
         labels = build_bio_labels(source.types)
         units = [Span(*unit) for unit in source.units]
-        stretches = [(m.type, m.stretch) for m in answer.mentions if m.stretch]
+        stretches = [(m.type, m.span) for m in answer.mentions if m.span]
         concepts = [Concept(f"T{i}", type_, (Span(*at),)) for i, (type_, at) in enumerate(stretches, start=1)]
         tags, _ = tag_units(units, concepts, labels)
         return "\n".join(f"{source.text[u.start : u.end]} {labels[t]}" for u, t in zip(units, tags, strict=True))
 
-    def read(self, text: str, source: Source) -> Answer:
-        """See :meth:`Template.read`; words are found again in their order, and those that are not there left out."""
+    def parse(self, text: str, source: Source) -> Answer:
+        """See :meth:`Template.parse`; words are found again in their order, and those that are not there left out."""
         labels = build_bio_labels(source.types)
         number = {label: i for i, label in enumerate(labels)}
         units, tags, at, malformed = [], [], 0, False
@@ -49,8 +49,8 @@ class BioLines(Template):
         mentions = tuple(Mention(c.type, source.text[c.start : c.end], c.extent) for c in found)
         return Answer(mentions, (), malformed or len(units) != len(source.units))
 
-    def edges(self, node: Node, source: Source) -> Iterable[Edge]:
-        """See :meth:`Template.edges`; a node is the number of the next word and the type that is open."""
+    def iter_edges(self, node: Node, source: Source) -> Iterable[Edge]:
+        """See :meth:`Template.iter_edges`; a node is the number of the next word and the type that is open."""
         at, open_ = node if isinstance(node, tuple) else (0, None)
         if at == len(source.units):
             yield "", END

@@ -1,6 +1,6 @@
 """Constrained decoding: at each step only those tokens that keep the answer within its template's grammar.
 
-A grammar is a graph of text edges (:meth:`Template.edges`), followed byte by byte, since byte-level
+A grammar is a graph of text edges (:meth:`Template.iter_edges`), followed byte by byte, since byte-level
 tokens cut characters apart. Which tokens may come next is found by walking a trie of the vocabulary
 along the graph; states that come again are remembered.
 """
@@ -22,7 +22,7 @@ from clinie_core.templates.template import Edge, Node
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["ConstraintProcessor", "Grammar", "GrammarConstraint", "Vocabulary", "token_bytes"]
+__all__ = ["ConstraintProcessor", "Grammar", "GrammarConstraint", "Vocabulary", "list_token_bytes"]
 
 Edges = Callable[[Node], Iterable[Edge]]
 State = frozenset[tuple[bytes, Node]]
@@ -47,9 +47,9 @@ class Vocabulary:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.root = TrieNode()
-        self.written = token_bytes(tokenizer)
+        self.token_bytes = list_token_bytes(tokenizer)
         special = set(tokenizer.all_special_ids)
-        for number, written in enumerate(self.written):
+        for number, written in enumerate(self.token_bytes):
             if number in special or not written:
                 continue
             node = self.root
@@ -58,7 +58,7 @@ class Vocabulary:
             node.tokens.append(number)
 
 
-def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
+def list_token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
     """What each token writes within a text, as bytes.
 
     Byte-level tokenizers name bytes by characters of their own; SentencePiece ones write a blank as U+2581
@@ -102,7 +102,7 @@ class Grammar:
         self.vocabulary = vocabulary
         self._edges = edges
         self._end = end
-        self._allowed: dict[State, tuple[list[int], bool]] = {}
+        self._next_tokens: dict[State, tuple[list[int], bool]] = {}
         self._steps: dict[tuple[State, int], State] = {}
         self.start = self._expanded([(b"", None)])
 
@@ -140,9 +140,9 @@ class Grammar:
             state = self.step(state, byte)
         return state
 
-    def allowed(self, state: State) -> tuple[list[int], bool]:
+    def next_tokens(self, state: State) -> tuple[list[int], bool]:
         """Tokens that may come next, and whether the answer may end."""
-        if state not in self._allowed:
+        if state not in self._next_tokens:
             tokens: list[int] = []
             waiting = [(state, self.vocabulary.root)]
             while waiting:
@@ -150,8 +150,8 @@ class Grammar:
                 tokens += trie.tokens
                 firsts = {rest[0] for rest, _ in at if rest}
                 waiting += [(self.step(at, byte), trie.children[byte]) for byte in firsts if byte in trie.children]
-            self._allowed[state] = (tokens, (b"", self._end) in state)
-        return self._allowed[state]
+            self._next_tokens[state] = (tokens, (b"", self._end) in state)
+        return self._next_tokens[state]
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,11 @@ class GrammarConstraint:
 
     def next_tokens(self) -> tuple[Sequence[int], bool]:
         """Return the ids of the tokens that may follow, and whether the answer may end here."""
-        return self.grammar.allowed(self.state)
+        return self.grammar.next_tokens(self.state)
 
     def advance(self, token: int) -> GrammarConstraint:
         """Return the constraint after one more token."""
-        written = self.grammar.vocabulary.written[token]
+        written = self.grammar.vocabulary.token_bytes[token]
         return GrammarConstraint(self.grammar, self.grammar.advance(self.state, written))
 
 

@@ -24,7 +24,7 @@ def ground(mentions: Iterable[Mention], source: Source) -> list[tuple[int, int] 
     used: set[tuple[str, tuple[int, int]]] = set()
     cursor = 0
     for mention in mentions:
-        stretch = mention.stretch or _find(mention, source.text, cursor, used)
+        stretch = mention.span or _find(mention, source.text, cursor, used)
         if stretch is not None:
             used.add((mention.type, stretch))
             cursor = stretch[0]

@@ -15,9 +15,9 @@ from clinie_core.templates.template import (
     Node,
     Source,
     Template,
-    copy_edges,
-    copy_starts,
-    relation_edges,
+    iter_copy_edges,
+    iter_copy_starts,
+    iter_relation_edges,
 )
 
 __all__ = ["JsonList"]
@@ -26,8 +26,8 @@ __all__ = ["JsonList"]
 class JsonList(Template):
     """``[{"type": "drug", "text": "aspirin"}]``; numbers of mentions are their places in the list, from 1."""
 
-    def instruction(self, task: Task) -> str:
-        """See :meth:`Template.instruction`."""
+    def describe_format(self, task: Task) -> str:
+        """See :meth:`Template.describe_format`."""
         mentions = '[{"type": ..., "text": ...}, ...] in the order of the text'
         links = '[{"relation": ..., "head": number, "tail": number}, ...]'
         said = {
@@ -37,8 +37,8 @@ class JsonList(Template):
         }[task]
         return f"Write JSON: {said}."
 
-    def write(self, answer: Answer, source: Source) -> str:
-        """See :meth:`Template.write`."""
+    def render(self, answer: Answer, source: Source) -> str:
+        """See :meth:`Template.render`."""
         mentions = [{"type": m.type, "text": m.text} for m in answer.mentions]
         relations = [{"relation": type_, "head": head, "tail": tail} for type_, head, tail in answer.relations]
         content: Any = {
@@ -48,8 +48,8 @@ class JsonList(Template):
         }[source.task]
         return json.dumps(content, ensure_ascii=False)
 
-    def read(self, text: str, source: Source) -> Answer:
-        """See :meth:`Template.read`; of a list that breaks off, the whole items count."""
+    def parse(self, text: str, source: Source) -> Answer:
+        """See :meth:`Template.parse`; of a list that breaks off, the whole items count."""
         parts = {"concepts": text, "relations": text}
         if source.task == "joint":
             head, middle, tail = text.partition('"relations"')
@@ -67,11 +67,11 @@ class JsonList(Template):
             whole = json.loads(text)
         except (ValueError, RecursionError):
             return Answer(answer.mentions, answer.relations, malformed=True)
-        again = json.loads(self.write(answer, source))
+        again = json.loads(self.render(answer, source))
         return Answer(answer.mentions, answer.relations, malformed=whole != again)
 
-    def edges(self, node: Node, source: Source) -> Iterable[Edge]:
-        """See :meth:`Template.edges`."""
+    def iter_edges(self, node: Node, source: Source) -> Iterable[Edge]:
+        """See :meth:`Template.iter_edges`."""
         joint = source.task == "joint"
         if node is None:
             opening = '{"concepts": ' if joint else ""
@@ -88,9 +88,9 @@ class JsonList(Template):
             count, at = node[0][1], node[1]
             then: list[Edge] = [('"}, ', ("item", count)), ('"}]', self._after_mentions(count, source))]
             if at is None:
-                yield from copy_starts(source, node[0], escape=True)
+                yield from iter_copy_starts(source, node[0], escape=True)
             else:
-                yield from copy_edges(source, at, then, node[0], escape=True)
+                yield from iter_copy_edges(source, at, then, node[0], escape=True)
         elif isinstance(node, tuple) and node[0] == "between":
             yield ', "relations": ', ("links", node[1])
         elif isinstance(node, tuple) and node[0] == "links":
@@ -111,7 +111,7 @@ class JsonList(Template):
             yield "]" + ("}" if source.task == "joint" else ""), END
             yield ', {"relation": "', base
         else:
-            yield from relation_edges(node, '", "head": ', ', "tail": ', "}", source, base[1])
+            yield from iter_relation_edges(node, '", "head": ', ', "tail": ', "}", source, base[1])
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

@@ -14,9 +14,9 @@ from clinie_core.templates.template import (
     Node,
     Source,
     Template,
-    copy_edges,
-    copy_starts,
-    relation_edges,
+    iter_copy_edges,
+    iter_copy_starts,
+    iter_relation_edges,
 )
 
 __all__ = ["Lines"]
@@ -29,8 +29,8 @@ NONE = "none"
 class Lines(Template):
     """``drug: aspirin``; in ``joint`` numbered, for relations to refer to: ``1. drug: aspirin``, ``treats: 1 -> 2``."""
 
-    def instruction(self, task: Task) -> str:
-        """See :meth:`Template.instruction`."""
+    def describe_format(self, task: Task) -> str:
+        """See :meth:`Template.describe_format`."""
         mentions = "one `type: mention` a line in the order of the text"
         links = "one `relation: number -> number` a line"
         said = {
@@ -40,8 +40,8 @@ class Lines(Template):
         }[task]
         return f"Write {said}; `{NONE}` if there is nothing."
 
-    def write(self, answer: Answer, source: Source) -> str:
-        """See :meth:`Template.write`."""
+    def render(self, answer: Answer, source: Source) -> str:
+        """See :meth:`Template.render`."""
         lines = [
             f"{f'{number}. ' if source.task == 'joint' else ''}{m.type}: {m.text}"
             for number, m in enumerate(answer.mentions, start=1)
@@ -49,8 +49,8 @@ class Lines(Template):
         lines += [f"{type_}: {head} -> {tail}" for type_, head, tail in answer.relations]
         return "\n".join(lines) or NONE
 
-    def read(self, text: str, source: Source) -> Answer:
-        """See :meth:`Template.read`."""
+    def parse(self, text: str, source: Source) -> Answer:
+        """See :meth:`Template.parse`."""
         mentions, relations, malformed = [], [], False
         for line in text.strip().splitlines():
             link = RELATION.fullmatch(line.strip())
@@ -64,8 +64,8 @@ class Lines(Template):
                 malformed = True
         return Answer(tuple(mentions), tuple(relations), malformed)
 
-    def edges(self, node: Node, source: Source) -> Iterable[Edge]:
-        """See :meth:`Template.edges`; a node of the copy knows how many mentions there are with it."""
+    def iter_edges(self, node: Node, source: Source) -> Iterable[Edge]:
+        """See :meth:`Template.iter_edges`; a node of the copy knows how many mentions there are with it."""
         if node is None:
             yield NONE, END
             yield from self._lines(0, source)
@@ -74,14 +74,14 @@ class Lines(Template):
         elif isinstance(node, tuple) and isinstance(node[0], tuple) and node[0][0] == "copy":
             count, at = node[0][1], node[1]
             then = [("", END), ("\n", ("line", count))]
-            yield from copy_starts(source, node[0]) if at is None else copy_edges(source, at, then, node[0])
+            yield from iter_copy_starts(source, node[0]) if at is None else iter_copy_edges(source, at, then, node[0])
         elif isinstance(node, tuple):
             base = node[0] if isinstance(node[0], tuple) else node
             if node[1:] == ("after",):
                 yield "", END
                 yield "\n", base
             else:
-                yield from relation_edges(node, ": ", " -> ", "", source, base[1])
+                yield from iter_relation_edges(node, ": ", " -> ", "", source, base[1])
 
     def _lines(self, count: int, source: Source) -> Iterator[Edge]:
         """A mention's line, or the first line of relations, after ``count`` mentions."""

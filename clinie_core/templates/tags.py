@@ -17,27 +17,27 @@ class Tags(Template):
 
     tasks: ClassVar[frozenset[Task]] = frozenset({"concepts"})
 
-    def instruction(self, task: Task) -> str:
-        """See :meth:`Template.instruction`."""
+    def describe_format(self, task: Task) -> str:
+        """See :meth:`Template.describe_format`."""
         return "Repeat the text with <type> and </type> around each mention."
 
-    def write(self, answer: Answer, source: Source) -> str:
-        """See :meth:`Template.write`."""
+    def render(self, answer: Answer, source: Source) -> str:
+        """See :meth:`Template.render`."""
         out: list[str] = []
         open_: list[Mention] = []
         at = 0
 
         def close(until: int) -> None:
             nonlocal at
-            while open_ and open_[-1].stretch and open_[-1].stretch[1] <= until:
-                end = open_[-1].stretch[1]
+            while open_ and open_[-1].span and open_[-1].span[1] <= until:
+                end = open_[-1].span[1]
                 out.extend((source.text[at:end], f"</{open_.pop().type}>"))
                 at = end
 
-        placed = [(m.stretch, m) for m in answer.mentions if m.stretch]
+        placed = [(m.span, m) for m in answer.mentions if m.span]
         for (start, end), mention in sorted(placed, key=lambda item: (item[0][0], -item[0][1])):
             close(start)
-            if open_ and open_[-1].stretch and end > open_[-1].stretch[1]:
+            if open_ and open_[-1].span and end > open_[-1].span[1]:
                 continue  # crosses the one around it
             out.extend((source.text[at:start], f"<{mention.type}>"))
             at = start
@@ -45,8 +45,8 @@ class Tags(Template):
         close(len(source.text))
         return "".join((*out, source.text[at:]))
 
-    def read(self, text: str, source: Source) -> Answer:
-        """See :meth:`Template.read`; stretches are known where the text was repeated without a change."""
+    def parse(self, text: str, source: Source) -> Answer:
+        """See :meth:`Template.parse`; stretches are known where the text was repeated without a change."""
         tag = re.compile("<(/?)(" + "|".join(map(re.escape, source.types)) + ")>")
         plain: list[str] = []
         length, at, malformed = 0, 0, False
@@ -72,8 +72,8 @@ class Tags(Template):
         ]
         return Answer(tuple(mentions), (), malformed or bool(open_) or not exact)
 
-    def edges(self, node: Node, source: Source) -> Iterable[Edge]:
-        """See :meth:`Template.edges`; one mention is open at a time."""
+    def iter_edges(self, node: Node, source: Source) -> Iterable[Edge]:
+        """See :meth:`Template.iter_edges`; one mention is open at a time."""
         at, inside, begun = node if isinstance(node, tuple) else (0, None, -1)
         if inside is None:
             if at == len(source.text):

@@ -24,9 +24,9 @@ __all__ = [
     "Node",
     "Source",
     "Template",
-    "copy_edges",
-    "copy_starts",
-    "relation_edges",
+    "iter_copy_edges",
+    "iter_copy_starts",
+    "iter_relation_edges",
 ]
 
 UNIT = re.compile(r"\w+|[^\w\s]")
@@ -79,7 +79,7 @@ class Mention:
 
     type: str
     text: str = field(repr=False)
-    stretch: tuple[int, int] | None = None
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,23 +105,25 @@ class Template(ABC):
     """What it can write."""
 
     @abstractmethod
-    def instruction(self, task: Task) -> str:
+    def describe_format(self, task: Task) -> str:
         """How to answer, in words."""
 
     @abstractmethod
-    def write(self, answer: Answer, source: Source) -> str:
+    def render(self, answer: Answer, source: Source) -> str:
         """An answer as text; mentions have stretches then."""
 
     @abstractmethod
-    def read(self, text: str, source: Source) -> Answer:
+    def parse(self, text: str, source: Source) -> Answer:
         """What a text says; never raises, whatever a model wrote."""
 
     @abstractmethod
-    def edges(self, node: Node, source: Source) -> Iterable[Edge]:
+    def iter_edges(self, node: Node, source: Source) -> Iterable[Edge]:
         """What may be written at a node of the answer's grammar; the first node is None, the last :data:`END`."""
 
 
-def copy_edges(source: Source, at: int, then: Iterable[Edge], node: Node, *, escape: bool = False) -> Iterator[Edge]:
+def iter_copy_edges(
+    source: Source, at: int, then: Iterable[Edge], node: Node, *, escape: bool = False
+) -> Iterator[Edge]:
     """Edges of a mention that is being copied: one character more, or, after a unit, what follows it.
 
     Args:
@@ -137,8 +139,8 @@ def copy_edges(source: Source, at: int, then: Iterable[Edge], node: Node, *, esc
         yield _written(source.text[at], escape=escape), (node, at + 1)
 
 
-def copy_starts(source: Source, node: Node, *, escape: bool = False) -> Iterator[Edge]:
-    """Edges that begin to copy a mention; see :func:`copy_edges`."""
+def iter_copy_starts(source: Source, node: Node, *, escape: bool = False) -> Iterator[Edge]:
+    """Edges that begin to copy a mention; see :func:`iter_copy_edges`."""
     for start, _ in source.units:
         yield _written(source.text[start], escape=escape), (node, start + 1)
 
@@ -147,7 +149,9 @@ def _written(character: str, *, escape: bool) -> str:
     return json.dumps(character, ensure_ascii=False)[1:-1] if escape else character
 
 
-def relation_edges(node: Node, first: str, between: str, last: str, source: Source, numbers: int) -> Iterator[Edge]:
+def iter_relation_edges(
+    node: Node, first: str, between: str, last: str, source: Source, numbers: int
+) -> Iterator[Edge]:
     """Edges of one relation, from node to ``(node, "after")``: type, head and tail by their numbers.
 
     Args:

@@ -49,7 +49,7 @@ def build_optimizer(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             in_head = name.startswith("heads.")
-            rate = method.learning_rate * (method.head_rate_factor if in_head else method.rate_scale(name, layers))
+            rate = method.learning_rate * (method.head_rate_factor if in_head else method.get_lr_factor(name, layers))
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     if not groups:

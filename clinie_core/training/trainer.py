@@ -108,7 +108,7 @@ class Trainer:
         in_step = distributed if sharded else None
         self._predictor = Predictor(self._model, self._components, context, self._autocast, in_step)
         steps = sum(-(-len(rows) // config.batch_size) for rows in self._examples.values()) * config.epochs
-        self._method.begin(self._model.backbone, steps)
+        self._method.start_training(self._model.backbone, steps)
         self._optimizer, self._scheduler = build_optimizer(config, self._method, self._model, steps)
         self._average = MovingAverage(self._model, config.ema_decay) if config.ema_decay else None
         self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average)
@@ -142,7 +142,7 @@ class Trainer:
         The processes of a machine load the backbone one at a time, since several copies may not fit into memory.
         """
         config = self.config
-        if not self._method.shards:
+        if not self._method.supports_sharding:
             fail("sharded", f"the weights of {config.finetuning.name} cannot be sharded", allowed="false")
         mesh = make_mesh(self._distributed)
         with self._distributed.take_turns():
@@ -216,7 +216,7 @@ class Trainer:
                     loss = loss * 0.0
                 # Gradients are averaged over processes; this factor turns that into the mean over the whole batch.
                 scaled = loss * (distributed.size / terms)
-                penalty = self._method.penalty(self._model.backbone) if last else None
+                penalty = self._method.compute_penalty(self._model.backbone) if last else None
                 (scaled if penalty is None else scaled + penalty).backward()  # type: ignore[no-untyped-call]
             summed += loss.detach()
         nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRADIENT_NORM)
@@ -248,7 +248,9 @@ class Trainer:
         pairs = self._gather_pairs(gold, predicted)
         given = None
         for component in further:  # relations between gold concepts show the share of errors due to concepts
-            predicted = self._predictor.annotate_by(component, gold, self._dev_encoded[component][self._own_share])
+            predicted = self._predictor.annotate_component(
+                component, gold, self._dev_encoded[component][self._own_share]
+            )
             given = self._gather_pairs(gold, predicted)
         scores = score_task(self.config.task, pairs, given)
         metrics = scores.metrics()
@@ -261,7 +263,7 @@ class Trainer:
             own = score_task(self.config.task, [pair for pair in pairs if get_corpus_name(pair[0]) == name])
             metrics[f"{name}.strict_f1"] = own.metrics()["strict_f1"]
         for name, formulation in self._components.items():
-            metrics |= formulation.diagnostics(self._dev, self._dev_encoded[name])
+            metrics |= formulation.compute_diagnostics(self._dev, self._dev_encoded[name])
         return metrics | self._gather_fault_rates()
 
     def _gather_fault_rates(self) -> dict[str, float]:

@@ -68,8 +68,8 @@ def evaluate_zero_shot(
         InputError: If a formulation's labels are bound to the training corpus.
     """
     for component, formulation in build_components(config).items():
-        if not formulation.by_words:
-            names = ", ".join(name for name in FORMULATIONS if FORMULATIONS.load(name).by_words)
+        if not formulation.type_conditioned:
+            names = ", ".join(name for name in FORMULATIONS if FORMULATIONS.load(name).type_conditioned)
             fail(
                 "formulation",
                 f"the labels for {component} are bound to one corpus",
@@ -117,6 +117,6 @@ def evaluate_few_shot(
 def _evaluate(folder: Path, corpus: Corpus, holdout: str, shots: int, seed: int, split: str) -> TransferResult:
     extractor = Extractor.load(folder)
     schema = Schema.from_documents(corpus["train"], extractor.checkpoint.config.view.descriptions)
-    scores = extractor.scores(corpus[split], schema)
+    scores = extractor.score(corpus[split], schema)
     low, high = bootstrap_interval(scores.overall.documents("strict"))
     return TransferResult(holdout, shots, seed, split, scores.metrics(), low, high)

@@ -114,7 +114,7 @@ def evaluate(
 
     loaded = load_corpus(discover_splits(corpus, format_), (split,))
     extractor = _load_extractor(model, home, tracking_uri)
-    scores = extractor.scores(loaded[split])
+    scores = extractor.score(loaded[split])
     if as_json:
         low, high = bootstrap_interval(scores.overall.documents("strict"))
         print_json({"model": model, "split": split, **scores.metrics(), "strict_f1_interval": [low, high]})

@@ -191,8 +191,8 @@ def _check_backbone(file: SpaceFile, dimensions: Dimensions, facts: BackboneFact
     for method in _sound_branches("finetuning", dimensions.legal_branches("finetuning", facts), faults):
         row, where = FINETUNING.load(method), f"space.finetuning.{method}"
         variants = [row.model_validate(values) for values in _extremes(dimensions.parts["finetuning"][method])]
-        for refusal in sorted(filter(None, {variant.refusal(facts) for variant in variants})):
-            faults.add(where, f"incompatible with backbone {facts.name!r}: {refusal}")
+        for conflict in sorted(filter(None, {variant.find_conflict(facts) for variant in variants})):
+            faults.add(where, f"incompatible with backbone {facts.name!r}: {conflict}")
         if faults.covers("space.window_tokens"):
             continue
         longest = max(dimensions.scalars.get("window_tokens", Fixed(WINDOW_TOKENS)).corners)  # type: ignore[type-var]
@@ -210,7 +210,10 @@ def _check_resources(file: SpaceFile, dimensions: Dimensions, faults: Faults) ->
         faults.add("space.sharded", found, remedy="set resources.workers_per_trial to 2 or more, or remove the key")
     for method in dimensions.parts.get("finetuning", ()):
         row, where = FINETUNING.load(method), f"space.finetuning.{method}"
-        for key, is_supported in (("gradient_checkpointing", row.recomputes), ("sharded", row.shards)):
+        for key, is_supported in (
+            ("gradient_checkpointing", row.supports_recomputation),
+            ("sharded", row.supports_sharding),
+        ):
             if not is_supported and dimensions.can_enable(key):
                 faults.add(where, f"not compatible with {key}", remedy="remove one of them")
         if row.needs_cuda and not file.resources.gpus_per_worker:
@@ -246,8 +249,8 @@ def _check_corpora(file: SpaceFile, part: str, dimensions: Dimensions, faults: F
     if part == "finetuning" or len(file.corpus) < 2:
         return
     for branch in dimensions.parts[part]:
-        if not PARTS[part].load(branch).by_words:
-            able = [name for name in PARTS[part] if PARTS[part].load(name).by_words]
+        if not PARTS[part].load(branch).type_conditioned:
+            able = [name for name in PARTS[part] if PARTS[part].load(name).type_conditioned]
             found = f"{branch} does not support several corpora, because its labels are the types of one corpus"
             faults.add(f"space.{part}.{branch}", found, allowed="one of " + ", ".join(able))
 
@@ -257,9 +260,9 @@ def _check_task(dimensions: Dimensions, faults: Faults) -> None:
     branches = dimensions.parts.get("formulation", {})
     for branch in () if faults.covers("task") else _sound_branches("formulation", branches, faults):
         for values in _extremes(branches[branch]):
-            refusal = PARTS["formulation"].load(branch).model_validate(values).refusal(dimensions.task)
-            if refusal:
-                faults.add(f"space.formulation.{branch}", refusal)
+            conflict = PARTS["formulation"].load(branch).model_validate(values).find_conflict(dimensions.task)
+            if conflict:
+                faults.add(f"space.formulation.{branch}", conflict)
 
 
 def _check_algorithm(space: SearchSpace, faults: Faults) -> None:

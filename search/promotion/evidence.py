@@ -25,7 +25,7 @@ def measure(extractor: Extractor, folder: Path, documents: Sequence[Document]) -
     distributed = DistributedContext.current()
     distributed.reset_peak_memory()
     started = time.perf_counter()
-    scores = extractor.scores(documents)
+    scores = extractor.score(documents)
     seconds = time.perf_counter() - started
     types = {
         name: TypeScore(counts.f1, int(counts.tp + counts.fn))

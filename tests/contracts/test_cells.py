@@ -84,7 +84,7 @@ def predict(extractor: Extractor, file: Path | None = None) -> tuple[list[Any], 
     """
     model = extractor._model
     rows: list[HeadOutput] = []
-    compute = model.outputs
+    compute = model.predict
 
     def record(batch: Batch) -> Sequence[HeadOutput]:
         outputs = compute(batch)
@@ -92,7 +92,7 @@ def predict(extractor: Extractor, file: Path | None = None) -> tuple[list[Any], 
         return outputs
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "outputs", record)
+        patch.setattr(model, "predict", record)
         documents = extractor.annotate(small_corpus()["dev"])
     annotations = [
         [[(c.type, c.start, c.end) for c in d.concepts], [(r.type, r.head, r.tail) for r in d.relations]]

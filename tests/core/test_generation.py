@@ -66,7 +66,7 @@ def test_a_padded_batch_writes_what_each_row_writes_alone(kind: str, name: str) 
             component="concepts",
             left=True,
         )
-        together = [row.tolist() for row in model.outputs(batch)]
+        together = [row.tolist() for row in model.predict(batch)]
         alone = [next_tokens(model, prompt) for prompt in prompts]
     assert together == alone
 
@@ -129,10 +129,10 @@ def test_both_tasks_are_learned_from_an_instruction_each(
     reports: list[EpochReport] = []
     train(config, few, folder=tmp_path, on_epoch=lambda report: reports.append(report) or True)  # type: ignore[func-returns-value]
     assert {"concept_strict_f1", "relation_strict_f1", "gold_relation_strict_f1"} <= reports[-1].metrics.keys()
-    again = Extractor.load(tmp_path / "best").scores(few["dev"]).metrics()
+    again = Extractor.load(tmp_path / "best").score(few["dev"]).metrics()
     assert again["strict_f1"] == reports[-1].metrics["strict_f1"]
 
 
 def test_a_template_that_writes_no_relations_cannot_be_asked_for_them(make_config: Callable[..., TrialConfig]) -> None:
     tags = FORMULATIONS.load("generation").model_validate({"template": "tags", "questions": "apart"})
-    assert "template tags cannot write task joint; allowed: json, lines" in str(tags.refusal("joint"))
+    assert "template tags cannot write task joint; allowed: json, lines" in str(tags.find_conflict("joint"))

@@ -45,11 +45,11 @@ def test_crf_loss_is_the_share_of_the_gold_path_among_all_paths() -> None:
     targets = torch.tensor([[1, 2, 0, 1], [0, 1, IGNORE_INDEX, IGNORE_INDEX]])
     expected = torch.zeros(())
     for row, length in ((0, 4), (1, 2)):
-        scores = head.scores(hidden)[row]
+        scores = head.compute_scores(hidden)[row]
         paths = torch.stack([path_score(head, scores, path) for path in all_paths(length)])
         gold = path_score(head, scores, tuple(targets[row, :length].tolist()))
         expected = expected + torch.logsumexp(paths, 0) - gold
-    assert torch.allclose(head.loss(hidden, labelled(targets)), expected, atol=1e-4)
+    assert torch.allclose(head.compute_loss(hidden, labelled(targets)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("head_class", [LinearHead, CrfHead])
@@ -59,7 +59,9 @@ def test_padding_changes_no_loss(head_class: type[LinearHead]) -> None:
     hidden, targets = torch.randn(1, 3, 6), torch.tensor([[1, 2, 0]])
     padded = torch.cat([hidden, torch.randn(1, 2, 6)], dim=1)
     more = torch.cat([targets, torch.full((1, 2), IGNORE_INDEX)], dim=1)
-    assert torch.allclose(head.loss(hidden, labelled(targets)), head.loss(padded, labelled(more)), atol=1e-5)
+    assert torch.allclose(
+        head.compute_loss(hidden, labelled(targets)), head.compute_loss(padded, labelled(more)), atol=1e-5
+    )
 
 
 @given(st.lists(st.tuples(*[st.integers(-9, 9)] * 3), min_size=1, max_size=5))

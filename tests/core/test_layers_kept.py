@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinie_core.backbones.layer_removal import layer_stack, remove_layers, select_layers
+from clinie_core.backbones.layer_removal import find_layers, remove_layers, select_layers
 from clinie_core.backbones.weights import load_model
 from clinie_core.config import BackboneSource, TrialConfig
 from clinie_core.data.document import Corpus
@@ -35,7 +35,7 @@ def test_encoders_of_the_hub_can_be_cut(kind: str) -> None:
     backbone = load_model(BackboneSource(name=kind, scratch=encoder(kind)))
     ids = torch.tensor([[5, 6, 7, 8]])
     remove_layers(backbone, 0.5, "alternate")
-    assert len(layer_stack(backbone)[1]) == 2
+    assert len(find_layers(backbone)[1]) == 2
     hidden = backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
     assert hidden.shape == (1, 4, 32)
 
@@ -72,6 +72,6 @@ def test_a_cut_model_is_trained_saved_and_loaded(
 ) -> None:
     train(make_config(layers_kept=0.5, depth_scheme="alternate", epochs=1), corpus, folder=tmp_path)
     extractor = Extractor.load(tmp_path / "best")
-    assert len(layer_stack(extractor._model.backbone)[1]) == 1
+    assert len(find_layers(extractor._model.backbone)[1]) == 1
     extractor.save(tmp_path / "whole")
     assert Extractor.load(tmp_path / "whole").annotate(corpus["dev"]) == extractor.annotate(corpus["dev"])

@@ -77,7 +77,7 @@ def test_candidates_are_legal_and_near() -> None:
         formulation = MarkedPairs(max_distance=distance)
         encoded = formulation.encode([NOTE], context(NOTE), targets=False)
         found[distance] = {c.keys for c in encoded[0].state}
-        recall = formulation.diagnostics([NOTE], encoded)["candidate_recall"]
+        recall = formulation.compute_diagnostics([NOTE], encoded)["candidate_recall"]
         assert recall == (0.5 if distance == 0 else 1.0)
     assert found[0] == {("T3", "T4")}
     assert found[1] == {("T1", "T2"), ("T3", "T2"), ("T3", "T4")}
@@ -137,7 +137,7 @@ def test_joint_scores_parts_apart_and_a_view_keeps_some_types(
     assert {"concept_strict_f1", "relation_strict_f1", "gold_relation_strict_f1", "candidate_recall"} <= set(metrics)
     extractor = Extractor.load(tmp_path / "best")
     assert extractor.checkpoint.schema.relation_types == tuple(types[:1])
-    assert extractor.scores(corpus["dev"]).metrics()["strict_f1"] == metrics["strict_f1"]
+    assert extractor.score(corpus["dev"]).metrics()["strict_f1"] == metrics["strict_f1"]
     gold = apply_view(corpus, view)["dev"]
     assert score_task("joint", [(d, d) for d in gold]).metrics()["strict_f1"] == 1.0
 

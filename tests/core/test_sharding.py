@@ -53,7 +53,7 @@ def make_cases() -> dict[str, tuple[TrialConfig, int, int]]:
     found = {}
     for method in FINETUNING:
         row = FINETUNING.load(method)
-        if row.shards:
+        if row.supports_sharding:
             found[method] = (make_tiny_config("encoder" if "encoder" in row.architectures else "decoder", method), 3, 2)
     marked = ComponentChoice(name="marked_pairs", parameters={"pair_tokens": 64, "dropout": 0.0})
     pointer = ComponentChoice(name="span_pointer", parameters={"dropout": 0.0})

@@ -45,7 +45,7 @@ def answers(draw: st.DrawFn, task: Task) -> tuple[Answer, Source]:
 def test_what_is_written_is_read_again_and_found_in_the_text(name: str, task: Task, data: st.DataObject) -> None:
     template = TEMPLATES.load(name)()
     answer, source = data.draw(answers(task))
-    again = template.read(template.write(answer, source), source)
+    again = template.parse(template.render(answer, source), source)
     if name == "tags" and any(f"<{t}>" in source.text for t in TYPES):
         return  # a text that has the tags itself cannot be told from one that was given them
     assert not again.malformed
@@ -63,7 +63,7 @@ def test_what_is_written_is_read_again_and_found_in_the_text(name: str, task: Ta
 )
 def test_reading_never_fails_whatever_was_written(name: str, task: Task, text: str) -> None:
     source = Source("no fever on 5mg", task, TYPES, RELATIONS, concepts=1)
-    answer = TEMPLATES.load(name)().read(text, source)
+    answer = TEMPLATES.load(name)().parse(text, source)
     assert all(m.type in TYPES for m in answer.mentions)
     assert all(type_ in RELATIONS for type_, _, _ in answer.relations)
     ground(answer.mentions, source)
@@ -74,7 +74,7 @@ BYTES = Vocabulary(load_tokenizer(BackboneSource(name="tiny", scratch={"model_ty
 
 def grammar_of(name: str, source: Source) -> Grammar:
     template = TEMPLATES.load(name)()
-    return Grammar(BYTES, lambda node: template.edges(node, source), END)
+    return Grammar(BYTES, lambda node: template.iter_edges(node, source), END)
 
 
 @pytest.mark.parametrize(("name", "task"), ROWS)
@@ -83,8 +83,8 @@ def grammar_of(name: str, source: Source) -> Grammar:
 def test_every_answer_is_within_its_grammar(name: str, task: Task, data: st.DataObject) -> None:
     answer, source = data.draw(answers(task))
     grammar = grammar_of(name, source)
-    state = grammar.advance(grammar.start, TEMPLATES.load(name)().write(answer, source).encode())
-    assert grammar.allowed(state)[1]
+    state = grammar.advance(grammar.start, TEMPLATES.load(name)().render(answer, source).encode())
+    assert grammar.next_tokens(state)[1]
 
 
 @pytest.mark.parametrize(("name", "task"), ROWS)
@@ -97,19 +97,19 @@ def test_whatever_the_grammar_allows_is_well_formed_and_in_the_text(
     grammar = grammar_of(name, source)
     state, written = grammar.start, b""
     for _ in range(400):
-        tokens, may_end = grammar.allowed(state)
+        tokens, may_end = grammar.next_tokens(state)
         assert tokens or may_end
         if may_end and (not tokens or data.draw(st.booleans())):
             break
-        token = BYTES.written[data.draw(st.sampled_from(sorted(tokens)))]
+        token = BYTES.token_bytes[data.draw(st.sampled_from(sorted(tokens)))]
         state, written = grammar.advance(state, token), written + token
     else:
         return  # an answer without end says nothing
-    answer = TEMPLATES.load(name)().read(written.decode(), source)
+    answer = TEMPLATES.load(name)().parse(written.decode(), source)
     if name == "tags" and any(f"<{t}>" in text for t in TYPES):
         return
     assert not answer.malformed
-    assert None not in ground({(m.type, m.text, m.stretch): m for m in answer.mentions}.values(), source)
+    assert None not in ground({(m.type, m.text, m.span): m for m in answer.mentions}.values(), source)
 
 
 def test_mentions_are_found_in_the_order_of_the_text() -> None:

@@ -28,8 +28,8 @@ def test_every_configuration_of_a_shipped_space_is_valid(name: str) -> None:
         config = space.suggest(RandomChooser(seed))
         kind = facts[config.backbone.name].architecture
         formulations = build_components(config)
-        assert load_finetuning(config).refusal(facts[config.backbone.name]) is None
+        assert load_finetuning(config).find_conflict(facts[config.backbone.name]) is None
         assert config.finetuning.name in list_finetuning_methods(kind)
         needs_another = list_formulations(config.task, kind)[config.formulation.name]
         assert len(formulations) == 1 + needs_another
-        assert all(formulation.refusal(config.task) is None for formulation in formulations.values())
+        assert all(formulation.find_conflict(config.task) is None for formulation in formulations.values())
