@@ -1,4 +1,4 @@
-"""MLflow's pages as a person sees them, in a real browser: study, trial, trials compared, registered model."""
+"""MLflow's pages in a real browser: study, trial, comparison of trials, registered model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ui(
     free_port: Callable[[], int],
     wait_until: Callable[[Callable[[], bool]], None],
 ) -> Iterator[str]:
-    """`clinie ui` on the home folder."""
+    """URL of `clinie ui` for the home folder."""
     import urllib.request
 
     port = free_port()
@@ -54,14 +54,14 @@ def ui(
 
 @pytest.fixture(scope="module")
 def open_page(ui: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
-    """Opens a page, waits until it shows what it should, keeps a picture, and returns its text."""
+    """Function that opens a page, waits for texts, saves a screenshot and returns the page's text."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
-    pictures = Path(os.environ.get("CLINIE_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    pictures.mkdir(parents=True, exist_ok=True)
+    screenshots = Path(os.environ.get("CLINIE_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    screenshots.mkdir(parents=True, exist_ok=True)
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1600,1200"):
@@ -69,7 +69,7 @@ def open_page(ui: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
     browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
 
     def open_(path: str, name: str, *awaited: str) -> str:
-        browser.get("about:blank")  # or the next address would only move within the page
+        browser.get("about:blank")  # otherwise the browser does not load the page again
         browser.get(ui + path)
 
         def text(_: object = None) -> str:
@@ -78,7 +78,7 @@ def open_page(ui: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
         try:
             WebDriverWait(browser, LONGEST_WAIT).until(lambda _: all(words in text() for words in awaited))
         finally:
-            browser.save_screenshot(str(pictures / f"{name}.png"))
+            browser.save_screenshot(str(screenshots / f"{name}.png"))
         return text()
 
     yield open_
@@ -104,7 +104,7 @@ def address(run: Any) -> str:
     return f"/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
-def test_the_study_says_what_was_searched_and_what_won(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
+def test_the_study_describes_its_search_and_best_trial(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
     (study,) = runs["study"]
     text = open_page(address(study), "study", "Search for the best configuration", "best_strict_f1")
     assert "Best so far: trial" in text
@@ -113,20 +113,20 @@ def test_the_study_says_what_was_searched_and_what_won(open_page: Callable[..., 
 
 def test_trials_are_grouped_under_their_study(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
     (study,) = runs["study"]
-    # Closed, the list shows the study alone; its children unfold from it.
+    # The collapsed list shows only the study.
     text = open_page(f"/experiments/{study.info.experiment_id}/runs", "runs", "small", "matching runs")
     assert f"{1 + len(runs['trial'])} matching runs" in text
     assert runs["trial"][0].info.run_name not in text
 
 
-def test_a_trial_says_its_configuration_state_and_scores(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
+def test_a_trial_shows_its_configuration_state_and_scores(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
     trial = runs["trial"][0]
     text = open_page(address(trial), "trial", trial.info.run_name, "strict_f1", "clinie.state")
     for expected in ("Parameters", "finetuning", "System metrics", "clinie.architecture", "checkpoint", "train"):
         assert expected in text
 
 
-def test_a_trials_curve_stands_against_its_epochs(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
+def test_a_trials_metrics_have_the_epoch_as_step(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
     open_page(f"{address(runs['trial'][0])}/model-metrics", "curves", "Step", "strict_f1")
 
 

@@ -21,13 +21,13 @@ def outcome_of(home: Path) -> dict[str, Any]:
     return outcome
 
 
-def test_the_report_answers_from_what_the_search_kept(home: Path, tmp_path: Path, clinie: RunClinie) -> None:
+def test_the_report_uses_the_results_of_the_search(home: Path, tmp_path: Path, clinie: RunClinie) -> None:
     done = clinie("report", "small", "--home", home, "-o", tmp_path / "out" / "report.html", "--json")
     assert done.returncode == 0, done.stderr
     sections = {s["key"]: s for s in json.loads(done.stdout)["sections"]}
     best = outcome_of(home)["best"]
     assert sections["winner"]["answer"].startswith(f"Trial {best['number']} won with dev strict_f1 ")
-    assert "On the same documents, " in sections["winner"]["answer"]  # counts by document were kept and compared
+    assert "On the same documents, " in sections["winner"]["answer"]  # counts per document were stored and compared
     assert {row["method"] for row in sections["methods"]["rows"]} == {"full", "lora", "ia3"}
     assert len(sections["trials"]["rows"]) == 4
     page = (tmp_path / "out" / "report.html").read_text()
@@ -37,7 +37,7 @@ def test_the_report_answers_from_what_the_search_kept(home: Path, tmp_path: Path
     assert [f.path for f in client.list_artifacts(parent.info.run_id, "report")] == ["report/report.html"]
 
 
-def test_the_terminal_shows_the_same(home: Path, clinie: RunClinie) -> None:
+def test_the_terminal_shows_the_same_sections(home: Path, clinie: RunClinie) -> None:
     shown = clinie("report", "small", "--home", home, COLUMNS="80")
     assert "What won, and by how much?" in shown.stdout
     assert "Full fine-tuning or which PEFT method?" in shown.stdout
@@ -47,7 +47,7 @@ def test_the_terminal_shows_the_same(home: Path, clinie: RunClinie) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_repeated_scores_the_same_and_the_studies_compare(home: Path, clinie: RunClinie) -> None:
+def test_a_repeated_trial_has_the_same_score_and_can_be_compared(home: Path, clinie: RunClinie) -> None:
     trial = next(t for t in outcome_of(home)["trials"] if t["state"] == "complete")
     number = str(trial["number"])
     done = clinie("repeat", "small", number, "--home", home, "--json")
@@ -59,7 +59,7 @@ def test_a_trial_repeated_scores_the_same_and_the_studies_compare(home: Path, cl
     assert compared["winners"]["low"] <= compared["winners"]["difference"] <= compared["winners"]["high"]
 
 
-def test_a_trial_that_is_not_there_is_one_line(home: Path, clinie: RunClinie) -> None:
+def test_an_unknown_trial_results_in_a_one_line_error(home: Path, clinie: RunClinie) -> None:
     done = clinie("repeat", "small", "99", "--home", home)
     assert done.returncode == 2
     assert "study 'small' has no trial 99" in done.stderr
