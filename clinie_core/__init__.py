@@ -1,8 +1,7 @@
-"""Clinical information extraction: corpora, models, training and prediction for one configuration.
+"""Clinical information extraction: corpora, models, training and prediction of one configuration.
 
-This package trains, saves, loads and serves a model. It does not know that a search exists: it
-imports neither Ray nor Optuna nor MLflow, so it runs in a notebook, on a bare GPU machine and
-behind a served model alike.
+The package trains, saves, loads and serves a model. It does not depend on the search: it imports neither
+Ray nor Optuna nor MLflow, so it runs in a notebook, on a GPU machine and in a model server.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ if TYPE_CHECKING:
 
 try:
     __version__ = version("clinie")
-except PackageNotFoundError:  # a served model carries these sources without the installed package
+except PackageNotFoundError:  # a served model contains these sources without the installed package
     __version__ = "unpackaged"
 
 __all__ = ["__version__", "load"]
 
 
 def load(folder: str | Path) -> Extractor:
-    """Load a trained model: ``load(folder)("text")`` is a document with what was found.
+    """Load a trained model; ``load(folder)("text")`` returns a document with the predicted annotations.
 
     Args:
-        folder: A checkpoint or a whole model, such as ``artifacts/extractor`` of a registered one.
+        folder: A checkpoint or an exported model, such as ``artifacts/extractor`` of a registered model.
 
     Raises:
-        InputError: If there is none, or its backbone is missing or another one.
+        InputError: If the folder contains no model, or its backbone is missing or a different one.
     """
-    from clinie_core.inference.extractor import Extractor  # torch comes with it, which importing the package should not
+    from clinie_core.inference.extractor import Extractor  # deferred: it imports torch
 
     return Extractor.load(Path(folder))

@@ -1,7 +1,7 @@
-"""The errors that a user can mend, each one line: where, what was found, what is allowed, what to do.
+"""Errors that a user can fix; each is one line: where, what was found, what is allowed, what to do.
 
-A message never quotes the text of a document: notes are patient data. Documents are named by their
-file or id, places in them by offset or line.
+A message never quotes the text of a document, because notes are patient data. It names a document by its
+file or id, and a position in it by offset or line.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ MAX_PART = 400
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with an input.
+    """One fault of an input.
 
     Args:
         where: File and line (``notes/a.ann:3``) or key path (``space.finetuning.lora.rank``).
-        found: What stands there, without document text.
-        allowed: What may stand there; empty where ``found`` says it all.
-        remedy: What the user can do; empty where it is plain.
+        found: The value or state found there, without document text.
+        allowed: The allowed values; empty if ``found`` implies them.
+        remedy: What the user can do; empty if it is obvious.
     """
 
     where: str
@@ -43,13 +43,13 @@ class Problem:
 
 
 def _shorten(part: str) -> str:
-    """One line of bounded length: a broken file's ids and keys can be anything."""
+    """Return a single line of bounded length, since the ids and keys of a broken file can be arbitrary."""
     line = " ".join(part.split())
     return line if len(line) <= MAX_PART else f"{line[:MAX_PART]}..."
 
 
 class InputError(Exception):
-    """The input is wrong and the user can mend it; carries every problem that was found.
+    """An invalid input that the user can fix, with all problems found.
 
     Args:
         problems: One problem, or all problems of one input.
@@ -68,7 +68,7 @@ class InputError(Exception):
 
 
 class ErrorList:
-    """Collects problems, so that a user sees all of an input's faults at once."""
+    """Collects problems, so that a user sees all faults of an input at once."""
 
     def __init__(self) -> None:
         self._problems: list[Problem] = []
@@ -81,11 +81,11 @@ class ErrorList:
         self._problems.append(Problem(where, found, allowed=allowed, remedy=remedy))
 
     def extend(self, problems: Iterable[Problem]) -> None:
-        """Add the problems of a part, for example of one file of a corpus."""
+        """Add several problems, for example those of one file of a corpus."""
         self._problems.extend(problems)
 
     def raise_if_any(self) -> None:
-        """Raise what was collected.
+        """Raise all collected problems as one error.
 
         Raises:
             InputError: If at least one problem was added.
@@ -100,43 +100,46 @@ def fail(where: str, found: str, *, allowed: str = "", remedy: str = "") -> NoRe
 
 
 class OutOfMemory(RuntimeError):
-    """A training did not fit into memory.
+    """A training run that does not fit into memory.
 
     Args:
-        micro_batch: Windows that a process computed at once.
-        peak_memory_mb: The most that it held, in MiB.
+        micro_batch: Number of windows per forward pass of a process.
+        peak_memory_mb: Peak memory of the process, in MiB.
     """
 
     def __init__(self, micro_batch: int, peak_memory_mb: float) -> None:
         self.micro_batch = micro_batch
         self.peak_memory_mb = peak_memory_mb
         super().__init__(
-            f"out of memory with {micro_batch} windows at once, after {peak_memory_mb:.0f} MiB; a smaller micro_batch"
-            " or gradient_checkpointing would need less"
+            f"out of memory with {micro_batch} windows at once, after {peak_memory_mb:.0f} MiB;"
+            " reduce micro_batch or enable gradient_checkpointing"
         )
 
 
 class DiskFull(RuntimeError):
-    """A disk is full; the message says which place could not be written."""
+    """A full disk; the message names the path that cannot be written."""
 
 
 @contextmanager
 def map_disk_full(place: Path) -> Iterator[None]:
-    """Within this context an error of a full disk, whoever raises it, becomes :class:`DiskFull`.
+    """Convert errors that a full disk causes within this context to :class:`DiskFull`.
 
     Args:
-        place: The file or folder that is written.
+        place: The file or folder being written.
+
+    Raises:
+        DiskFull: If an exception or one of its causes reports a full disk or an exceeded quota.
     """
     try:
         yield
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None and not _is_disk_full_error(cause):
-            cause = cause.__context__  # torch says what went wrong only there
+            cause = cause.__context__  # torch reports the OS error only there
         if cause is None:
             raise
         found = f"{place} cannot be written: {os.strerror(errno.ENOSPC)}"
-        raise DiskFull(f"{found}; free some space and go on") from None
+        raise DiskFull(f"{found}; free some space and resume") from None
 
 
 def _is_disk_full_error(error: BaseException) -> bool:

@@ -1,7 +1,7 @@
-"""Tables: a name to a class that is loaded when it is first asked for.
+"""Registries that map a name to a class, which is imported when it is first requested.
 
-A table is a plain dict of ``"name": "module:Class"``. Nothing is imported to list the names, so the
-command line starts fast, and no import has the side effect of registering something.
+A registry is built from a dict of ``"name": "module:Class"``. Listing the names imports nothing, so the
+command line starts fast, and no import has the side effect of registering a class.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Item = TypeVar("Item")
 
 
 class Registry(Collection[str], Generic[Item]):
-    """Looks names up and loads what they stand for.
+    """A collection of names that loads the class of a name on request.
 
     Args:
-        noun: What a row is, for messages ("fine-tuning method").
-        rows: Name to ``"module:Class"``.
+        noun: What an entry is, for messages ("fine-tuning method").
+        rows: Maps each name to ``"module:Class"``.
     """
 
     def __init__(self, noun: str, rows: Mapping[str, str]) -> None:
@@ -40,14 +40,14 @@ class Registry(Collection[str], Generic[Item]):
         return name in self._rows
 
     def load(self, name: str, where: str = "") -> Item:
-        """Import and return the class that a name stands for.
+        """Import and return the class registered under a name.
 
         Args:
-            name: A row's name.
-            where: File or key path that asked, for the message.
+            name: A registered name.
+            where: File or key path that contains the name, for the message.
 
         Raises:
-            InputError: If the table has no such row.
+            InputError: If the name is not registered.
         """
         if name not in self._rows:
             close = difflib.get_close_matches(name, self._rows, n=1)

@@ -1,1 +1,1 @@
-"""Annotated documents: the document model, corpora and their formats, the schema of types, BIO tags."""
+"""Annotated documents: the document model, corpora and their formats, the schema of types, and BIO tags."""

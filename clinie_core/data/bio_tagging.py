@@ -1,4 +1,4 @@
-"""The BIO scheme: concepts to one label per unit, and the best legal label sequence back.
+"""The BIO scheme: encoding of concepts as one label per unit, and decoding of label sequences.
 
 Source: Ramshaw and Marcus 1995 (IOB2 variant: each concept starts with B).
 """
@@ -25,16 +25,16 @@ __all__ = [
 ]
 
 FORBIDDEN_SCORE = -1.0e4
-"""Score of an illegal transition: low enough never to win, finite so that gradients stay finite."""
+"""Score of an illegal transition: low enough never to be selected, finite so that gradients stay finite."""
 
 
 def build_bio_labels(types: Sequence[str]) -> tuple[str, ...]:
-    """``O``, then ``B-`` and ``I-`` of each type in the order given."""
+    """Return the labels ``O``, then ``B-TYPE`` and ``I-TYPE`` for each type in the order given."""
     return ("O", *(f"{prefix}-{type_}" for type_ in types for prefix in "BI"))
 
 
 def build_transition_scores(labels: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scores that forbid ``I-X`` after anything but ``B-X`` or ``I-X``.
+    """Build scores that forbid ``I-X`` except after ``B-X`` or ``I-X``.
 
     Returns:
         Start scores ``[labels]`` and transition scores ``[from, to]``: 0 or :data:`FORBIDDEN_SCORE`.
@@ -49,14 +49,19 @@ def build_transition_scores(labels: Sequence[str]) -> tuple[NDArray[np.float32],
 def tag_units(
     units: Sequence[Span], concepts: Sequence[Concept], labels: Sequence[str]
 ) -> tuple[tuple[int, ...], tuple[Concept, ...]]:
-    """Give each unit a label number.
+    """Assign a label index to each unit.
 
-    A concept covers each unit that it overlaps, and a discontinuous one its whole stretch. Of
-    concepts that share a unit the longest is kept. Types without a label are left out.
+    A concept covers each unit that it overlaps, and a discontinuous one its whole extent. Of concepts that
+    share a unit the longest is kept. Types without a label are omitted.
+
+    Args:
+        units: Sorted, disjoint units.
+        concepts: Concepts of the same text.
+        labels: Result of :func:`build_bio_labels`.
 
     Returns:
-        The labels, and the concepts that could not be represented exactly: those that lost a shared
-        unit, do not begin and end with a unit, or are discontinuous.
+        The label indices ``[units]``, and the concepts that are not represented exactly: they share a unit
+        with a longer concept, do not begin and end with a unit, or are discontinuous.
     """
     number = {label: i for i, label in enumerate(labels)}
     tags = [0] * len(units)
@@ -79,7 +84,16 @@ def tag_units(
 
 
 def decode_concepts(units: Sequence[Span], tags: Sequence[int], labels: Sequence[str]) -> tuple[Concept, ...]:
-    """Read concepts from one legal label sequence; ids are ``T1``, ``T2``, ... in order of the text."""
+    """Decode the concepts of a legal label sequence.
+
+    Args:
+        units: The spans of the units.
+        tags: The label index of each unit.
+        labels: The labels.
+
+    Returns:
+        Concepts in the order of the text, with the ids ``T1``, ``T2``, and so on.
+    """
     concepts: list[Concept] = []
     for unit, tag in zip(units, tags, strict=True):
         label = labels[tag]
@@ -97,13 +111,16 @@ def viterbi_decode(
     transitions: NDArray[np.float32],
     end: NDArray[np.float32] | None = None,
 ) -> list[int]:
-    """The label sequence with the highest sum of scores.
+    """Find the label sequence with the highest sum of scores.
 
     Args:
         emissions: Scores ``[units, labels]``.
         start: Scores of the first label ``[labels]``.
         transitions: Scores ``[from, to]``.
-        end: Scores of the last label ``[labels]``, none if left out.
+        end: Scores of the last label ``[labels]``; optional.
+
+    Returns:
+        The label index of each unit.
 
     Source: Viterbi 1967, IEEE Transactions on Information Theory 13(2).
     """

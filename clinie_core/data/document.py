@@ -1,8 +1,8 @@
-"""Documents and what is annotated in them.
+"""Documents and their annotations.
 
-Offsets count Unicode code points of the document's text as it was read, half-open. The values are
-frozen and their ``repr`` hides the text, so that a traceback or a log line cannot print a note.
-They are also what a line of clinie's own JSONL format holds, hence the strict pydantic settings.
+Offsets count Unicode code points of the document's text as read, half-open. The classes are frozen, and
+their ``repr`` hides the text, so that a traceback or a log line cannot print a note. They also define the
+lines of clinie's JSONL format, hence the strict pydantic settings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class _ForbidExtraKeys:
-    """A value that pydantic reads without unknown keys."""
+    """Base of dataclasses for which pydantic rejects unknown keys."""
 
     __slots__ = ()
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -42,7 +42,7 @@ class _ForbidExtraKeys:
 
 @dataclass(frozen=True, order=True, slots=True)
 class Span(_ForbidExtraKeys):
-    """A stretch of text, ``start`` to ``end`` (half-open), in code points.
+    """A range of text from ``start`` to ``end`` (exclusive), in code points.
 
     Raises:
         ValueError: Unless ``0 <= start < end``.
@@ -74,7 +74,7 @@ def find_overlapping_spans(spans: Sequence[Span], start: int, end: int) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class Concept(_ForbidExtraKeys):
-    """A typed mention: one span, or several where it is discontinuous."""
+    """A typed mention with one span, or several if it is discontinuous."""
 
     id: str
     type: str
@@ -92,7 +92,7 @@ class Concept(_ForbidExtraKeys):
 
     @property
     def extent(self) -> tuple[int, int]:
-        """First start and last end."""
+        """Smallest start and largest end of the spans."""
         spans = self.spans
         if len(spans) == 1:
             return spans[0].start, spans[0].end
@@ -101,7 +101,7 @@ class Concept(_ForbidExtraKeys):
 
 @dataclass(frozen=True, slots=True)
 class Relation(_ForbidExtraKeys):
-    """A typed, directed link from one concept (``head``) to another (``tail``), by their ids."""
+    """A typed, directed relation from one concept (``head``) to another (``tail``), given by their ids."""
 
     id: str
     type: str
@@ -111,7 +111,7 @@ class Relation(_ForbidExtraKeys):
 
 @dataclass(frozen=True, slots=True)
 class Attribute(_ForbidExtraKeys):
-    """A property of a concept or relation (``target``, an id); ``value`` is None for a flag."""
+    """A property of a concept or relation (``target``, its id); ``value`` is None for a flag."""
 
     id: str
     type: str
@@ -121,7 +121,7 @@ class Attribute(_ForbidExtraKeys):
 
 @dataclass(frozen=True, slots=True)
 class Normalization(_ForbidExtraKeys):
-    """A concept's (``target``, an id) entry in a terminology: ``MeSH`` and ``D008094``."""
+    """The terminology entry of a concept (``target``, its id), such as ``MeSH`` and ``D008094``."""
 
     id: str
     target: str
@@ -132,7 +132,7 @@ class Normalization(_ForbidExtraKeys):
 
 @dataclass(frozen=True, slots=True)
 class Equivalence(_ForbidExtraKeys):
-    """Concepts, by their ids, that are one under a relation without direction."""
+    """A set of concepts, given by their ids, that a symmetric relation links."""
 
     type: str
     members: tuple[str, ...]
@@ -140,7 +140,7 @@ class Equivalence(_ForbidExtraKeys):
 
 @dataclass(frozen=True, slots=True)
 class Note(_ForbidExtraKeys):
-    """What an annotator wrote about a concept, relation or attribute (``target``, an id)."""
+    """An annotator's comment on a concept, relation or attribute (``target``, its id)."""
 
     id: str
     type: str
@@ -150,7 +150,7 @@ class Note(_ForbidExtraKeys):
 
 @dataclass(frozen=True, slots=True)
 class EntityRelation(_ForbidExtraKeys):
-    """A typed, directed link between two terminology entries, stated by the document as a whole."""
+    """A typed, directed document-level relation between two terminology entries."""
 
     id: str
     type: str
@@ -163,7 +163,7 @@ Annotation = Concept | Relation | Attribute | Normalization | Note | EntityRelat
 
 @dataclass(frozen=True, slots=True)
 class Section(_ForbidExtraKeys):
-    """A named stretch of the text, such as a title."""
+    """A named section of the text, such as a title."""
 
     type: str
     span: Span
@@ -171,7 +171,7 @@ class Section(_ForbidExtraKeys):
 
 @dataclass(frozen=True, slots=True)
 class Document(_ForbidExtraKeys):
-    """A text with what is annotated in it; ``metadata`` is what else its file says of it."""
+    """A text with its annotations; ``metadata`` contains further fields of its file."""
 
     id: str
     text: str = field(repr=False)
@@ -187,7 +187,7 @@ class Document(_ForbidExtraKeys):
 
     @property
     def annotations(self) -> Iterator[Annotation]:
-        """Everything in the document that has an id."""
+        """All annotations of the document that have an id."""
         kinds: tuple[tuple[Annotation, ...], ...] = (
             self.concepts,
             self.relations,
@@ -200,13 +200,13 @@ class Document(_ForbidExtraKeys):
             yield from kind
 
     def mention(self, concept: Concept) -> str:
-        """The concept's text, a blank between its spans."""
+        """Return the concept's text, with its spans joined by blanks."""
         return " ".join(self.text[s.start : s.end] for s in concept.spans)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents by split; the names of the splits are ``train``, ``dev`` and ``test``."""
+    """Documents by split: ``train``, ``dev`` and ``test``."""
 
     splits: Mapping[str, tuple[Document, ...]] = field(repr=False)
 
@@ -214,20 +214,20 @@ class Corpus:
         return self.splits.get(split, ())
 
     def concept_types(self, split: str | None = None) -> tuple[str, ...]:
-        """The types that occur, sorted, so that label numbers never depend on the order of files."""
+        """Return the occurring types, sorted so that label indices do not depend on the order of files."""
         return tuple(sorted(self.count_types(split)))
 
     def count_types(self, split: str | None = None) -> Counter[str]:
-        """How many concepts there are of each type, in one split or in all."""
+        """Count the concepts of each type, in one split or in all."""
         names = self.splits if split is None else (split,)
         return Counter(c.type for name in names for doc in self[name] for c in doc.concepts)
 
     def merge_types(self, types: Mapping[str, Iterable[str]]) -> Corpus:
-        """Rename concept types; types that no entry names are kept.
+        """Rename concept types and keep all types that are not listed.
 
         Args:
-            types: New type to the types that become it, ``{"Disease": ["Modifier", ...]}``; the
-                single entry ``"*"`` stands for every type.
+            types: Maps each new type to the types that it replaces, ``{"Disease": ["Modifier", ...]}``;
+                ``"*"`` matches every other type.
         """
         renamed = {old: new for new, olds in types.items() for old in olds}
         if all(renamed.get(t, renamed.get("*", t)) == t for t in self.count_types()):
@@ -242,11 +242,11 @@ class Corpus:
         return self._map_documents(rename)
 
     def restrict_types(self, concept_types: Collection[str], relation_types: Collection[str]) -> Corpus:
-        """Keep some types alone, and what refers to concepts only where those are kept.
+        """Keep only some types, and only the annotations whose targets are kept.
 
         Args:
             concept_types: Concept types to keep; all if empty.
-            relation_types: Types of relations, between concepts or entries, to keep; all if empty.
+            relation_types: Types of relations between concepts or entries to keep; all if empty.
         """
 
         def restrict(document: Document) -> Document:
@@ -278,7 +278,7 @@ class Corpus:
         return {name: _compute_digest(documents) for name, documents in self.splits.items()}
 
     def digest(self, split: str | None = None) -> str:
-        """A sha256 over text and annotations: equal corpora have equal digests, and no text shows."""
+        """Return a SHA-256 of texts and annotations, of one split or of all; it does not reveal text."""
         if split is not None:
             return self._split_digests[split]
         return hashlib.sha256(json.dumps(self._split_digests, sort_keys=True).encode()).hexdigest()

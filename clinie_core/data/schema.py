@@ -1,7 +1,7 @@
-"""What there is to extract: the types that training saw, and how they may be linked.
+"""The schema of an extraction task: the types of the training split and the type pairs that relations link.
 
-A schema is learned from the training split alone and travels with every checkpoint, so that label
-numbers and legal pairs never depend on what is predicted.
+A schema is derived from the training split only and stored with every checkpoint, so that label indices
+and legal pairs do not depend on the predicted documents.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from clinie_core.data.document import Document
 __all__ = ["CORPUS_KEY", "Link", "Schema", "get_corpus_name"]
 
 CORPUS_KEY = "corpus"
-"""The key of a document's metadata that names its corpus where there are several."""
+"""Metadata key of a document's corpus, if documents come from several corpora."""
 
 Link = tuple[str, str, str]
-"""A relation's type with the types of its head and its tail."""
+"""A relation's type, and the types of its head and tail."""
 
 
 def get_corpus_name(document: Document) -> str | None:
-    """The name of a document's corpus, where there are several."""
+    """Return the name of a document's corpus, or None if there is a single corpus."""
     return document.metadata.get(CORPUS_KEY)
 
 
@@ -33,12 +33,12 @@ class Schema(FrozenModel):
     """The types of a corpus.
 
     Args:
-        concept_types: Sorted.
-        links: The relations between concepts that occur, as (type, head type, tail type), sorted.
-        entity_links: The same for relations between terminology entries, by the types of their mentions.
-        descriptions: A type in words, where the type's own name does not say it.
-        corpora: Where documents come from several corpora, the schema of each by its name: a document of
-            one says nothing of the types of another.
+        concept_types: Concept types, sorted.
+        links: Relations between concepts that occur, as (type, head type, tail type), sorted.
+        entity_links: The same for relations between terminology entries, with the types of their mentions.
+        descriptions: Descriptions of types whose names are not self-explanatory.
+        corpora: For several corpora the schema of each by its name, since a document of one corpus is not
+            annotated with the types of another.
     """
 
     concept_types: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class Schema(FrozenModel):
 
     @classmethod
     def from_documents(cls, documents: Iterable[Document], descriptions: Mapping[str, str] | None = None) -> Schema:
-        """The types and links that occur in documents, and apart in those of each corpus."""
+        """Collect the types and links of documents, overall and for each corpus."""
         documents = tuple(documents)
         names = sorted({name for d in documents if (name := get_corpus_name(d)) is not None})
         whole = cls._from_single_corpus(documents, descriptions)
@@ -60,7 +60,7 @@ class Schema(FrozenModel):
         return whole.model_copy(update={"corpora": parts})
 
     def for_document(self, document: Document) -> Schema:
-        """The schema of the document's own corpus; the whole one where its corpus is not known."""
+        """Return the schema of the document's corpus, or the overall schema if the corpus is unknown."""
         return self.corpora.get(get_corpus_name(document) or "", self)
 
     @classmethod
@@ -87,11 +87,11 @@ class Schema(FrozenModel):
 
     @cached_property
     def relation_types(self) -> tuple[str, ...]:
-        """Every relation type, between concepts or entries, sorted."""
+        """All relation types between concepts or entries, sorted."""
         return tuple(sorted({type_ for type_, _, _ in (*self.links, *self.entity_links)}))
 
     def describe_type(self, type_: str) -> str:
-        """A type as words of a question or an instruction: its description, else its name taken apart.
+        """Return a type as words for a question or instruction: its description, else its name split into words.
 
         ``SpecificDisease`` becomes "specific disease", ``Sign_symptom`` "sign symptom".
         """

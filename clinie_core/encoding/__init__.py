@@ -1,1 +1,1 @@
-"""From text to model input: token windows, examples, and padded batches."""
+"""Conversion of text to model input: token windows, examples and padded batches."""

@@ -1,4 +1,4 @@
-"""Examples as tensors: padded, and on the device that computes."""
+"""Batches of examples as padded tensors on a device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clinie_core.encoding.examples import DecodingConstraint, Example
 __all__ = ["IGNORE_INDEX", "Batch", "collate"]
 
 IGNORE_INDEX = -100
-"""The target of a padded position."""
+"""Target of padded positions, which the loss ignores."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Batch:
     """Padded examples on one device.
 
     Args:
-        component: Which of the model's heads reads it.
+        component: Name of the model's head that processes the batch.
         input_ids: ``[batch, tokens]``.
         attention_mask: ``[batch, tokens]``, 1 for tokens and 0 for padding.
-        segments: ``[batch, tokens]``, 1 from the second segment on; None where no row has two.
+        segments: ``[batch, tokens]``, 1 from the second segment on; None if no row has two segments.
         positions: ``[batch, positions]``, padded with 0.
-        lengths: How many positions each row has.
-        targets: ``[batch, positions]`` or ``[batch, 1]``, padded with ``IGNORE_INDEX``; None when predicting.
+        lengths: Number of positions of each row.
+        targets: ``[batch, positions]`` or ``[batch, 1]``, padded with ``IGNORE_INDEX``; None for prediction.
         spans: ``[spans, 4]``: row, label, first and last position of each gold span.
         constraints: Restriction of each row's generated answer; empty for free generation.
     """
@@ -43,7 +43,7 @@ class Batch:
     constraints: tuple[DecodingConstraint, ...] = ()
 
     def position_mask(self) -> Tensor:
-        """True at real positions, ``[batch, positions]``."""
+        """Return a mask that is True at positions without padding, ``[batch, positions]``."""
         lengths = torch.tensor(self.lengths, device=self.positions.device)
         return torch.arange(self.positions.shape[1], device=self.positions.device) < lengths.unsqueeze(1)
 
@@ -64,15 +64,15 @@ def collate(
     component: str = "",
     left: bool = False,
 ) -> Batch:
-    """Pad examples to the longest of them and bring them to a device.
+    """Pad examples to the longest one and move them to a device.
 
     Args:
-        examples: Rows.
-        pad_id: The tokenizer's padding token.
-        device: Where to.
-        targets: Whether the rows have gold targets.
-        component: Which of the model's heads reads them.
-        left: Pad before the tokens, for what is written after them.
+        examples: The rows of the batch.
+        pad_id: Id of the tokenizer's padding token.
+        device: The device of the tensors.
+        targets: Whether to include gold targets.
+        component: Name of the model's head that processes the batch.
+        left: Pad on the left, as text generation requires.
     """
     labelled = targets and any(e.targets for e in examples)
     tensors = [
@@ -87,7 +87,7 @@ def collate(
         _pad([_build_segment_ids(e) for e in examples], 0) if any(e.second_segment for e in examples) else None,
         _pad([e.targets for e in examples], IGNORE_INDEX) if labelled else None,
     ]
-    if device.type == "cuda":  # pinned memory lets the copy run beside the computation
+    if device.type == "cuda":  # pinned memory lets the copy overlap with computation
         tensors = [t.pin_memory().to(device, non_blocking=True) for t in tensors]
         optional = [None if t is None else t.pin_memory().to(device, non_blocking=True) for t in optional]
     ids, mask, positions, spans = tensors

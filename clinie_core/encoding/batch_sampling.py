@@ -1,7 +1,7 @@
-"""Which examples go into which batch: sorted by length, shuffled again each epoch.
+"""Assignment of examples to batches: grouped by length, reshuffled each epoch.
 
-Batches of like length waste few computations on padding. The order depends on seed and epoch only,
-so a resumed trial goes on with the batches that it would have had.
+Batches of similar lengths need little padding. The order depends on seed and epoch only, so a resumed
+trial trains on the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ BATCHES_PER_POOL = 50
 
 
 def draw_epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """Indexes of each training batch of one epoch.
+    """Draw the training batches of one epoch.
 
-    Examples are shuffled, sorted by length within pools of 50 batches, cut into batches, and the
-    batches shuffled: like lengths meet, and still no two epochs are alike.
+    Examples are shuffled, sorted by length within pools of 50 batches, and divided into batches; then the
+    batches are shuffled. Batches thus have similar lengths and differ between epochs.
 
     Args:
         lengths: Length of each example in tokens.
-        batch_size: Examples a batch; the last may be smaller.
+        batch_size: Number of examples per batch; the last batch may be smaller.
         seed: The trial's seed.
-        epoch: Number of the epoch, from 1.
+        epoch: 1-based number of the epoch.
+
+    Returns:
+        The example indices of each batch.
     """
     draw = random.Random(f"{seed}/{epoch}")
     order = list(range(len(lengths)))
@@ -40,16 +43,20 @@ def draw_epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, ep
 
 
 def sample_mixture(groups: Sequence[str], exponent: float, *, seed: int, epoch: int) -> list[int]:
-    """Draw an epoch's examples from several groups: as many in all, but each group by its own share.
+    """Draw the examples of one epoch from several groups by temperature-scaled mixing.
 
-    A group of n examples has a share that grows with n to the power of ``exponent``. What a group has to
-    give beyond its size is drawn again; what it need not give is left out for this epoch.
+    The total number of examples stays the same. The share of a group of n examples is proportional to n to
+    the power of ``exponent``. A group with a larger share than size repeats examples; a group with a smaller
+    share omits some in this epoch.
 
     Args:
         groups: The group of each example.
-        exponent: 1 leaves all as it is, 0 gives every group the same.
+        exponent: 1 keeps the proportions, 0 gives every group the same share.
         seed: The trial's seed.
-        epoch: Number of the epoch, from 1.
+        epoch: 1-based number of the epoch.
+
+    Returns:
+        Indices of the drawn examples.
 
     Source: Raffel et al. 2020 (JMLR 21), examples-proportional and temperature-scaled mixing.
     """
@@ -70,7 +77,15 @@ def sample_mixture(groups: Sequence[str], exponent: float, *, seed: int, epoch: 
 
 
 def batch_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Indexes of batches for prediction, longest first, each of at most ``batch_tokens`` padded tokens."""
+    """Divide examples into prediction batches, longest examples first.
+
+    Args:
+        lengths: Length of each example in tokens.
+        batch_tokens: Largest number of padded tokens in a batch of more than one example.
+
+    Returns:
+        The example indices of each batch.
+    """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= batch_tokens:

@@ -1,4 +1,4 @@
-"""Where sentences end, by punctuation and line breaks alone; good enough to count how far two concepts stand apart."""
+"""Rule-based sentence splitting by punctuation and line breaks, to count the sentences between two concepts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ BOUNDARY = re.compile(r"[.!?][\"')\]]?\s+(?=[A-Z0-9\"'(\[])|\s*\n\s*")
 
 
 def find_sentence_starts(text: str) -> list[int]:
-    """Offsets at which sentences begin, the first at 0."""
+    """Return the offsets of the first character of each sentence; the first offset is 0."""
     return [0, *(match.end() for match in BOUNDARY.finditer(text) if match.end() < len(text))]
 
 
 def find_sentence(starts: Sequence[int], offset: int) -> int:
-    """Number of the sentence that an offset lies in, from 0."""
+    """Return the 0-based index of the sentence that contains an offset.
+
+    Args:
+        starts: Result of :func:`find_sentence_starts`.
+        offset: A code point offset.
+    """
     return bisect_right(starts, offset) - 1

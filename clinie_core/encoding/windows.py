@@ -1,12 +1,12 @@
-"""Text to token windows and back: the one place that knows tokens and offsets.
+"""Conversion of text to overlapping token windows, with the character offsets of each labelled unit.
 
-A document is tokenized once. Its *units* are what gets labelled: whole words (as the tokenizer's
-pre-tokenizer splits them) or single tokens. A long document becomes several windows that overlap;
-each unit is *owned* by the one window in which it stands farthest from an edge, is trained and
-predicted there alone, and serves its neighbours as context. So a document's units carry one label
-sequence, and a concept may cross from one window into the next.
+A document is tokenized once. Its *units* are the labelled elements: whole words (as the tokenizer's
+pre-tokenizer splits them) or single tokens. A long document is divided into overlapping windows. Each unit
+is *owned* by the window in which it is farthest from an edge. It is trained and predicted only there and is
+context in other windows. A document's units therefore have one label sequence, and a concept can span two
+windows.
 
-Offsets are code points of the document's own text, whatever the tokenizer normalizes.
+Offsets are code points of the document's original text, independent of the tokenizer's normalization.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ BATCH_TEXTS = 256
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a model wants before and after the tokens of a text.
+    """Tokens that a model expects before and after the tokens of a text.
 
     Args:
-        before: Special tokens, and those of a prompt or question.
-        after: Special tokens.
-        second_segment: Number of the first token of the second segment; 0 where there is one only.
+        prefix: Special tokens, and the tokens of a prompt or question.
+        suffix: Special tokens.
+        second_segment: Index of the first token of the second segment; 0 for one segment.
     """
 
     prefix: tuple[int, ...]
@@ -44,7 +44,7 @@ class Frame:
 
     @classmethod
     def for_text(cls, tokenizer: PreTrainedTokenizerFast, prompt: str = "") -> Frame:
-        """The frame of one text, or of one that follows a prompt as the second segment of a pair."""
+        """Build the frame of a single text, or of a text that follows a prompt as the second of a pair."""
         if prompt:
             return cls.for_pair(tokenizer, encode_text(tokenizer, prompt))
         before, after = _split_around(encode_text(tokenizer, "x"), tokenizer("x", verbose=False)["input_ids"])
@@ -52,8 +52,13 @@ class Frame:
 
     @classmethod
     def for_pair(cls, tokenizer: PreTrainedTokenizerFast, first: Sequence[int]) -> Frame:
-        """The frame of the second text of a pair, whose first is given by its tokens."""
-        # The places of both are found with a stand-in, whatever special tokens stand between them.
+        """Build the frame of the second text of a pair.
+
+        Args:
+            tokenizer: The model's tokenizer.
+            first: Token ids of the first text, without special tokens.
+        """
+        # A placeholder text reveals the special tokens around and between the two texts.
         bare = encode_text(tokenizer, "x")
         before, rest = _split_around(bare, tokenizer("x", "x", verbose=False)["input_ids"])
         between, after = _split_around(bare, rest)
@@ -62,23 +67,23 @@ class Frame:
 
     @property
     def size(self) -> int:
-        """Its tokens."""
+        """Number of tokens."""
         return len(self.prefix) + len(self.suffix)
 
     def wrap(self, body: Sequence[int]) -> tuple[int, ...]:
-        """The model's input for the tokens of a text."""
+        """Return the model input for the tokens of a text."""
         return (*self.prefix, *body, *self.suffix)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of a document as model input.
+    """A section of a document as model input.
 
     Args:
-        body: Token numbers without special tokens.
-        positions: For each unit the index into ``body`` of its first token.
-        first_unit: The document's number of the first unit.
-        owned: The document's numbers of the first owned unit, and one past the last.
+        token_ids: Token ids without special tokens.
+        positions: For each unit the index into ``token_ids`` of its first token.
+        first_unit: Index of the first unit in the document.
+        owned_units: Indices in the document of the first owned unit, and one past the last.
     """
 
     token_ids: tuple[int, ...]
@@ -88,21 +93,21 @@ class Window:
 
     @property
     def owned_positions(self) -> tuple[int, ...]:
-        """For each owned unit the index into ``body`` of its first token."""
+        """For each owned unit the index into ``token_ids`` of its first token."""
         begin, stop = self.owned_units
         return self.positions[begin - self.first_unit : stop - self.first_unit]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedDocument:
-    """A document's units, by their spans, and the windows that own them."""
+    """The spans of a document's units, and its windows."""
 
     units: tuple[Span, ...]
     windows: tuple[Window, ...]
 
 
 def _trim_whitespace(text: str, start: int, end: int) -> Span | None:
-    """Cut white space off both ends; None where nothing is left."""
+    """Remove white space from both ends; return None if nothing remains."""
     while start < end and text[start].isspace():
         start += 1
     while end > start and text[end - 1].isspace():
@@ -113,7 +118,7 @@ def _trim_whitespace(text: str, start: int, end: int) -> Span | None:
 def _group_tokens(
     text: str, offsets: Sequence[tuple[int, int]], words: Sequence[int | None], unit: Unit
 ) -> tuple[list[Span], list[int]]:
-    """Return the units' spans and for each the number of its first token."""
+    """Return the span of each unit and the index of its first token."""
     spans: list[Span] = []
     first: list[int] = []
     previous: int | None = None
@@ -122,7 +127,7 @@ def _group_tokens(
         if span is None:
             continue
         same_word = unit == "word" and words[token] is not None and words[token] == previous
-        # Byte-level tokenizers give several tokens the span of one character: they are one unit.
+        # Byte-level tokenizers assign the span of one character to several tokens: these form one unit.
         if spans and (same_word or span.start < spans[-1].end):
             spans[-1] = Span(spans[-1].start, max(spans[-1].end, span.end))
         else:
@@ -133,7 +138,7 @@ def _group_tokens(
 
 
 def _divide_units(first: Sequence[int], tokens: int, size: int, overlap: int) -> list[tuple[int, int]]:
-    """Split units into stretches of at most ``size`` tokens (one unit at least) of balanced length."""
+    """Divide units into overlapping ranges of balanced length, at most ``size`` tokens or a single unit."""
     ends = [*first[1:], tokens]
     overlap = min(overlap, size // 2)
     count = max(1, -(-(tokens - overlap) // max(1, size - overlap)))
@@ -156,18 +161,18 @@ def _divide_units(first: Sequence[int], tokens: int, size: int, overlap: int) ->
 def tokenize_documents(
     texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, *, size: int, overlap: int, unit: Unit = "word"
 ) -> Iterator[TokenizedDocument]:
-    """Tokenize texts into units and windows, many texts a call, which a fast tokenizer spreads over all cores.
+    """Tokenize texts into units and windows, in batches that a fast tokenizer processes on all cores.
 
     Args:
         texts: The documents' texts.
-        tokenizer: A fast tokenizer, which alone knows offsets.
-        size: Tokens of the longest window, without those of its frame.
-        overlap: Tokens that neighbouring windows share, at most half a window.
-        unit: What is labelled.
+        tokenizer: A fast tokenizer, since slow ones do not provide offsets.
+        size: Largest number of tokens in a window, without its frame.
+        overlap: Number of tokens that adjacent windows share, at most half a window.
+        unit: The labelled element.
 
     Yields:
         For each text its units in order, and windows that own each unit exactly once. A unit longer
-        than a window keeps its first tokens there.
+        than a window is truncated to its first tokens.
     """
     for batch, encoding in _encode_batches(texts, tokenizer):
         for number, text in enumerate(batch):
@@ -177,7 +182,7 @@ def tokenize_documents(
 
 
 def _encode_batches(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[list[str], Any]]:
-    """Batches of texts with their encoding, the next one under way in a thread while one is being used."""
+    """Yield batches of texts with their encoding, while a thread encodes the next batch."""
 
     def encode(batch: list[str]) -> tuple[list[str], Any]:
         return batch, tokenizer(batch, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -206,13 +211,13 @@ def _build_windows(ids: Sequence[int], first: Sequence[int], size: int, overlap:
 
 
 def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """The tokens of a text, without special ones."""
+    """Return the token ids of a text, without special tokens."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 
 def _split_around(part: Sequence[int], whole: Sequence[int]) -> tuple[list[int], list[int]]:
-    """What stands before and after the first place of a part in a whole; nothing where it has none."""
+    """Return the elements before and after the first occurrence of a part; empty lists if there is none."""
     for before in range(len(whole) - len(part) + 1):
         if list(whole[before : before + len(part)]) == list(part):
             return list(whole[:before]), list(whole[before + len(part) :])

@@ -1,4 +1,4 @@
-"""Scores of what was predicted against what was annotated, and how far they can be trusted."""
+"""Scores of predicted against annotated information, with confidence intervals and significance tests."""
 
 from __future__ import annotations
 

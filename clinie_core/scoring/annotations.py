@@ -1,8 +1,8 @@
 """Scores of concepts, relations, attributes and document-level relations.
 
-Under every mode a discontinuous concept counts as the stretch from its first start to its last end,
-as in 2018 n2c2 track 2. Neither the order of documents nor that of annotations matters, and an
-annotation that is given twice counts once. See :mod:`clinie_core.scoring.read_items` for the modes.
+In every mode a discontinuous concept counts as the range from its first start to its last end, as in
+2018 n2c2 track 2. The order of documents and annotations does not matter, and duplicate annotations count
+once. See :mod:`clinie_core.scoring.items` for the modes.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def score_concepts(
 def score_relations(pairs: Iterable[tuple[Document, Document]], modes: Sequence[str] = DEFAULT_MODES) -> Scores:
     """Score the relations of documents: type, direction, and both ends with their types.
 
-    With gold concepts, let the predicted document hold them; end to end, let it hold the predicted
-    ones: a relation whose end was not found cannot be right then.
+    For relation extraction from gold concepts, the predicted document contains the gold concepts. For
+    end-to-end extraction it contains the predicted concepts, so a relation with a missed end is wrong.
 
     Args:
         pairs: For each document its gold and its predicted version.
@@ -56,9 +56,9 @@ def score_attributes(pairs: Iterable[tuple[Document, Document]], modes: Sequence
 
 
 def score_entity_relations(pairs: Iterable[tuple[Document, Document]]) -> Scores:
-    """Score relations between terminology entries that a document states as a whole, as BioCreative V CDR does.
+    """Score document-level relations between terminology entries, as BioCreative V CDR does.
 
-    They have no place in the text, so that strict and lenient are the same.
+    These relations have no position in the text, so strict and lenient scores are equal.
 
     Args:
         pairs: For each document its gold and its predicted version.

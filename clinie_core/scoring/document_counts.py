@@ -1,7 +1,7 @@
-"""Counts of each document behind one metric, kept with a checkpoint so that trials can be compared later.
+"""Counts by document of one metric, stored with a checkpoint so that trials can be compared later.
 
-Two systems that predicted the same documents are compared document by document; the numbers alone say
-nothing of the documents, which stand in their split's order without name or text.
+Two systems that predicted the same documents are compared document by document. The file contains only
+numbers in the order of the split, and neither names nor texts of documents.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ FILE = "document_counts.json"
 
 @dataclass(frozen=True)
 class DocumentCounts:
-    """Counts of one system.
+    """Counts by document of one system.
 
     Args:
-        metric: What they add up to, such as ``strict_f1``.
+        metric: The metric that the counts result in, such as ``strict_f1``.
         documents: Digest of the documents; only counts of the same documents can be compared.
         counts: True positives, false positives, false negatives, ``[documents, 3]``.
-        corpora: The corpus of each document, where there are several; else nothing.
+        corpora: The corpus of each document; empty for a single corpus.
     """
 
     metric: str
@@ -40,12 +40,12 @@ class DocumentCounts:
     corpora: tuple[str, ...] = ()
 
     def for_corpus(self, name: str) -> NDArray[np.float64]:
-        """The counts of one corpus's documents, ``[documents, 3]``."""
+        """Return the counts of one corpus's documents, ``[documents, 3]``."""
         own: NDArray[np.float64] = self.counts[np.array([corpus == name for corpus in self.corpora], dtype=bool)]
         return own
 
     def write(self, folder: Path) -> None:
-        """Write them into a checkpoint's folder."""
+        """Write the counts into a checkpoint's folder."""
         content = {
             "metric": self.metric,
             "documents": self.documents_digest,
@@ -56,14 +56,14 @@ class DocumentCounts:
 
     @classmethod
     def read(cls, folder: Path) -> DocumentCounts:
-        """Read them from a checkpoint's folder.
+        """Read the counts from a checkpoint's folder.
 
         Raises:
-            InputError: If it has none.
+            InputError: If the folder has no counts.
         """
         file = folder / FILE
         if not file.is_file():
-            fail(str(folder), f"no {FILE} here", allowed="a checkpoint that a search has kept")
+            fail(str(folder), f"the folder has no {FILE}", allowed="a checkpoint that a search stored")
         content = json.loads(file.read_text(encoding="ascii"))
         counts = np.array(content["counts"], dtype=np.float64).reshape(-1, 3)
         return cls(content["metric"], content["documents"], counts, tuple(content["corpora"]))

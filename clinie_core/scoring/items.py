@@ -1,17 +1,17 @@
-"""How two lists of annotations are counted against each other, whatever kind of annotation it is.
+"""Counting modes that compare gold with predicted annotations of any kind.
 
-Every kind becomes an :data:`Item`: a type, labels that must be equal, and stretches of text that
-must be equal or overlap. The ways of counting ("modes") are
+Each annotation is converted to an :data:`Item`: a type, labels that must be equal, and text ranges that
+must be equal or overlap. The modes are
 
-* ``strict``: type, labels and stretches are equal;
-* ``lenient``: as the scorer of 2018 n2c2 track 2 counts (Henry et al. 2020, JAMIA 27(1)): equal type
-  and labels and an overlap of at least one character in every stretch; further predictions on an
-  annotation that is already found are dropped, and one prediction finds one annotation at most;
-* ``overlap``: the same condition, counted by the largest set of pairs in which nothing occurs twice,
-  so that gold and prediction can change places;
-* ``partial`` and ``type``: as SemEval-2013 task 9.1 (Segura-Bedmar et al. 2013) and nervaluate count
-  concepts: boundaries alone, half a point for an overlap; type alone, given an overlap. Both look
-  across types.
+* ``strict``: type, labels and ranges are equal;
+* ``lenient``: the scorer of 2018 n2c2 track 2 (Henry et al. 2020, JAMIA 27(1)): equal type and labels and
+  an overlap of at least one character in every range. Each prediction matches at most one annotation, and
+  further predictions that overlap a matched annotation are ignored;
+* ``overlap``: the same condition, counted by a maximum one-to-one matching, which is symmetric in gold and
+  prediction;
+* ``partial`` and ``type``: SemEval-2013 task 9.1 (Segura-Bedmar et al. 2013), as nervaluate counts them.
+  ``partial`` compares boundaries only, with half a point for an overlap; ``type`` compares types of
+  overlapping concepts. Both ignore types when they match concepts.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from clinie_core.scoring.scores import ALL_TYPES, Triple
 __all__ = ["MODES", "ByType", "Item", "ItemCounter", "ItemSets"]
 
 Item = tuple[tuple[int, ...], str, tuple[str, ...]]
-"""Start and end of each stretch that must match; the type it is counted under; what else must be equal
-(the types of a relation's ends, an attribute's value). A plain tuple: there are many of them."""
+"""Start and end of each range that must match; the type that is counted; labels that must be equal
+(the types of a relation's ends, an attribute's value). A plain tuple for speed."""
 ByType = dict[str, Triple]
 
 
 class ItemSets:
-    """One document's gold and predicted items, with what several modes ask of them.
+    """Gold and predicted items of one document, with cached sets that several modes share.
 
     Args:
-        gold: What was annotated.
-        predicted: What was predicted.
+        gold: Annotated items.
+        predicted: Predicted items.
     """
 
     def __init__(self, gold: Iterable[Item], predicted: Iterable[Item]) -> None:
@@ -45,22 +45,22 @@ class ItemSets:
 
     @cached_property
     def exact(self) -> frozenset[Item]:
-        """What is the same on both sides."""
+        """Items that are both annotated and predicted."""
         return self.gold & self.predicted
 
     @cached_property
     def unmatched(self) -> frozenset[Item]:
-        """Predictions that are not."""
+        """Predicted items without an identical gold item."""
         return self.predicted - self.exact
 
     @cached_property
     def exact_types(self) -> Counter[str]:
-        """How many of each type are the same on both sides."""
+        """Number of exact matches of each type."""
         return _count_types(self.exact)
 
     @cached_property
     def gold_types(self) -> Counter[str]:
-        """How many of each type were annotated."""
+        """Number of gold items of each type."""
         return _count_types(self.gold)
 
 
@@ -68,7 +68,7 @@ ItemCounter = Callable[[ItemSets], ByType]
 
 
 class _OverlapIndex:
-    """Items in order of their places, to find those that overlap another without looking at all."""
+    """Items sorted by position, to find overlapping items by binary search."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self.items = sorted(items)
@@ -77,7 +77,7 @@ class _OverlapIndex:
         self._longest = max((end - start for start, end in first), default=1)
 
     def overlapping(self, item: Item) -> list[Item]:
-        """The items that share a character with another in every stretch, in order."""
+        """Return the items that overlap the given one in every range, in order."""
         stretches = item[0]
         if not stretches:
             return self.items
@@ -102,7 +102,7 @@ def _count_strict(sides: ItemSets) -> ByType:
 
 
 def _group_by_labels(items: Iterable[Item]) -> defaultdict[tuple[str, tuple[str, ...]], list[Item]]:
-    """Items that may match: those of equal type and labels."""
+    """Group items by type and labels, since only items of one group can match."""
     groups: defaultdict[tuple[str, tuple[str, ...]], list[Item]] = defaultdict(list)
     for item in items:
         groups[item[1:]].append(item)
@@ -110,7 +110,7 @@ def _group_by_labels(items: Iterable[Item]) -> defaultdict[tuple[str, tuple[str,
 
 
 def _count_lenient(sides: ItemSets) -> ByType:
-    # Exact predictions take their own annotation first; a lenient score is then never below a strict one.
+    # Exact predictions match first, so that a lenient score is never below the strict one.
     gold, exact, others = sides.gold, sides.exact, sides.unmatched
     tp, fp, found = Counter(sides.exact_types), Counter[str](), set[Item]()
     types = {type_ for _, type_, _ in others}
@@ -135,7 +135,7 @@ def _count_overlap(sides: ItemSets) -> ByType:
 
 
 def _match_maximum(gold: _OverlapIndex, predicted: list[Item]) -> int:
-    """The size of the largest set of overlapping pairs in which nothing occurs twice."""
+    """Return the size of a maximum one-to-one matching of overlapping items."""
     import numpy as np
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
@@ -150,7 +150,7 @@ def _match_maximum(gold: _OverlapIndex, predicted: list[Item]) -> int:
 
 
 def _count_semeval(sides: ItemSets, *, by_type: bool) -> ByType:
-    """Each prediction in order takes the best annotation that is free, or else the first it overlaps."""
+    """Match each prediction in order with the best unmatched annotation, else the first that it overlaps."""
     gold, predicted = sides.gold, sides.predicted
     places, taken, points = _OverlapIndex(gold), set[Item](), 0.0
     for item in sorted(predicted):

@@ -1,4 +1,4 @@
-"""Counts and the rates that follow from them, by type, over all types, and by document."""
+"""Counts and the rates derived from them, by type, over all types, and by document."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["ALL_TYPES", "Counts", "Scores", "Triple"]
 Triple = tuple[float, float, float]
 
 ALL_TYPES = ""
-"""The type under which a mode that looks across types keeps its counts."""
+"""Type name of the counts in modes that ignore types."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """True positives, false positives and false negatives, and the rates that follow from them.
+    """True positives, false positives and false negatives, with the rates derived from them.
 
-    Partial scores count a half where a boundary is wrong.
+    In mode ``partial`` a prediction with a wrong boundary counts a half.
     """
 
     tp: float = 0
@@ -35,17 +35,17 @@ class Counts:
 
     @property
     def precision(self) -> float:
-        """Tp / (tp + fp), in [0, 1]; 0 if nothing was predicted."""
+        """``tp / (tp + fp)``, in [0, 1]; 0 if nothing is predicted."""
         return self.tp / (self.tp + self.fp) if self.tp + self.fp else 0.0
 
     @property
     def recall(self) -> float:
-        """Tp / (tp + fn), in [0, 1]; 0 if there was nothing to find."""
+        """``tp / (tp + fn)``, in [0, 1]; 0 if nothing is annotated."""
         return self.tp / (self.tp + self.fn) if self.tp + self.fn else 0.0
 
     @property
     def f1(self) -> float:
-        """2 tp / (2 tp + fp + fn), in [0, 1]; 0 if all three are 0."""
+        """``2 tp / (2 tp + fp + fn)``, in [0, 1]; 0 if all three are 0."""
         total = 2 * self.tp + self.fp + self.fn
         return 2 * self.tp / total if total else 0.0
 
@@ -54,8 +54,8 @@ class Scores:
     """Counts of every document, by mode and type.
 
     Args:
-        modes: The ways of counting.
-        documents: For each document and mode its counts by type: true and false positives, false negatives.
+        modes: Names of the counting modes.
+        documents: For each document the counts by mode and type: true positives, false positives, false negatives.
     """
 
     def __init__(self, modes: Sequence[str], documents: Iterable[Mapping[str, Mapping[str, Triple]]]) -> None:
@@ -71,7 +71,7 @@ class Scores:
 
     @classmethod
     def combine(cls, first: Scores, second: Scores) -> Scores:
-        """Scores of two kinds of annotation of the same documents, counted together; equal type names add up."""
+        """Add the scores of two kinds of annotation of the same documents; counts of equal type names are summed."""
         joined = cls(first.modes, ())
         joined.types = tuple(sorted({*first.types, *second.types}))
         column = {type_: i for i, type_ in enumerate(joined.types)}
@@ -83,32 +83,36 @@ class Scores:
         return joined
 
     def by_type(self, mode: str) -> dict[str, Counts]:
-        """Counts of each type over all documents."""
+        """Return the counts of each type over all documents."""
         sums = self._table[mode].sum(axis=0)  # [types, 3]
         return {type_: _to_counts(row) for type_, row in zip(self.types, sums, strict=True)}
 
     def micro(self, mode: str) -> Counts:
-        """The counts of all types together."""
+        """Return the counts summed over all types and documents."""
         return _to_counts(self._table[mode].sum(axis=(0, 1)))
 
     def macro_f1(self, mode: str) -> float:
-        """The mean of the types' F1; 0 without types."""
+        """Return the mean F1 of the types; 0 without types."""
         rates = [counts.f1 for counts in self.by_type(mode).values()]
         return sum(rates) / len(rates) if rates else 0.0
 
     def document_macro(self, mode: str) -> dict[str, float]:
-        """What the scorer of 2018 n2c2 track 2 calls macro: the means of the documents' rates."""
+        """Return the mean rates of the documents, which the scorer of 2018 n2c2 track 2 calls macro."""
         rows = [_to_counts(row) for row in self.documents(mode)]
         names = ("precision", "recall", "f1")
         return {name: sum(float(getattr(r, name)) for r in rows) / len(rows) if rows else 0.0 for name in names}
 
     def documents(self, mode: str) -> NDArray[np.float64]:
-        """Counts of each document over all types, ``[documents, 3]``: true and false positives, false negatives."""
+        """Return the counts of each document over all types.
+
+        Returns:
+            True positives, false positives and false negatives, ``[documents, 3]``.
+        """
         total: NDArray[np.float64] = self._table[mode].sum(axis=1)
         return total
 
     def metrics(self) -> dict[str, float]:
-        """The micro rates as flat metrics, ``strict_f1`` and so on, each in [0, 1]."""
+        """Return the micro-averaged rates as flat metrics such as ``strict_f1``, each in [0, 1]."""
         return {
             f"{mode}_{rate}": float(getattr(counts, rate))
             for mode, counts in ((mode, self.micro(mode)) for mode in self.modes)

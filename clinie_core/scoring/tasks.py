@@ -1,4 +1,4 @@
-"""The scores of a task: which annotations count, and the metrics that a trial reports."""
+"""Scores of a task: the annotations that count, and the metrics that a trial reports."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ class TaskScores:
     """Scores of a task.
 
     Args:
-        overall: Of the task's own kind; in ``joint`` concepts and relations counted together.
-        parts: In ``joint``: ``concept``, ``relation`` (between predicted concepts), and ``gold_relation``
-            (between the annotated ones), if it was asked for.
+        overall: Scores of the task's annotations; for ``joint`` of concepts and relations together.
+        parts: For ``joint``: ``concept``, ``relation`` (between predicted concepts), and optionally
+            ``gold_relation`` (between annotated concepts).
     """
 
     overall: Scores
     parts: dict[str, Scores]
 
     def counts(self, metric: str) -> NDArray[np.float64]:
-        """Counts by document of the scores that a metric such as ``relation_strict_f1`` is of, ``[documents, 3]``."""
+        """Return the counts by document behind a metric such as ``relation_strict_f1``, ``[documents, 3]``."""
         *part, mode, _ = metric.split("_")
         return (self.parts["_".join(part)] if part else self.overall).documents(mode)
 
     def metrics(self) -> dict[str, float]:
-        """Flat metrics: ``strict_f1`` and so on overall, ``relation_strict_f1`` and so on of the parts."""
+        """Return flat metrics, overall (``strict_f1``) and of the parts (``relation_strict_f1``)."""
         apart = {f"{part}_{k}": v for part, scores in self.parts.items() for k, v in scores.metrics().items()}
         return self.overall.metrics() | apart
 
 
 def score_task(task: Task, pairs: Pairs, gold_pairs: Pairs | None = None) -> TaskScores:
-    """Score documents.
+    """Score the predictions of a task.
 
     Args:
-        task: What was extracted.
+        task: The extraction task.
         pairs: For each document its gold and its predicted version.
-        gold_pairs: The same where relations were predicted between gold concepts.
+        gold_pairs: The same with relations predicted between gold concepts; only for ``joint``.
     """
     if task == "concepts":
         return TaskScores(score_concepts((gold.concepts, found.concepts) for gold, found in pairs), {})
@@ -65,7 +65,7 @@ def score_task(task: Task, pairs: Pairs, gold_pairs: Pairs | None = None) -> Tas
 
 
 def _score_all_relations(pairs: Pairs) -> Scores:
-    """Relations between concepts, and where there are any, those that a document states as a whole."""
+    """Score relations between concepts together with document-level relations, where either kind occurs."""
     stated = any(gold.entity_relations or found.entity_relations for gold, found in pairs)
     if not stated:
         return score_relations(pairs)
