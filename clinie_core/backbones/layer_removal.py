@@ -1,7 +1,7 @@
-"""How much of a backbone's depth is kept: layers can go before any training begins.
+"""Removal of a backbone's layers before training.
 
 Source: Sajjad et al. 2023, "On the effect of dropping layers of pre-trained transformer models"
-(Computer Speech and Language 77), whose top and alternate dropping these are.
+(Computer Speech and Language 77): top and alternate dropping.
 """
 
 from __future__ import annotations
@@ -17,25 +17,31 @@ if TYPE_CHECKING:
 __all__ = ["find_layers", "remove_layers", "select_layers"]
 
 
-def select_layers(layers: int, depth: float, scheme: Literal["top", "alternate"]) -> list[int]:
-    """Numbers of the layers that stay.
+def select_layers(layers: int, share: float, scheme: Literal["top", "alternate"]) -> list[int]:
+    """Select the layers to keep.
 
     Args:
-        layers: How many there are.
-        depth: Share to keep, in (0, 1]; rounded up to whole layers.
-        scheme: ``top`` keeps the lowest; ``alternate`` keeps the lowest one and others evenly spread.
+        layers: Number of layers of the backbone.
+        share: Share of them to keep, in (0, 1]; rounded up to whole layers.
+        scheme: ``top`` removes the highest layers; ``alternate`` keeps the lowest layer and others evenly spaced.
+
+    Returns:
+        Indexes of the layers to keep, in ascending order.
     """
-    count = max(1, math.ceil(depth * layers - 1e-9))
+    count = max(1, math.ceil(share * layers - 1e-9))
     if scheme == "top":
         return list(range(count))
     return [i * layers // count for i in range(count)]
 
 
 def find_layers(backbone: nn.Module) -> tuple[str, nn.ModuleList]:
-    """A backbone's repeated layers, with their path: the first list of as many modules as its configuration says.
+    """Find a backbone's stack of layers.
+
+    Returns:
+        The path and module of the first ``ModuleList`` whose length is the configured number of layers.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If the backbone has no such list.
     """
     config = getattr(backbone, "config", None)
     layers = int(getattr(config, "num_hidden_layers", 0) or 0)
@@ -45,18 +51,24 @@ def find_layers(backbone: nn.Module) -> tuple[str, nn.ModuleList]:
     raise ValueError(f"{type(backbone).__name__} has no list of {layers} layers")
 
 
-def remove_layers(backbone: PreTrainedModel, depth: float, scheme: Literal["top", "alternate"]) -> None:
-    """Drop layers in place; the configuration and the layers' own numbers follow."""
-    if depth == 1:
+def remove_layers(backbone: PreTrainedModel, share: float, scheme: Literal["top", "alternate"]) -> None:
+    """Remove layers of a backbone in place, and update its configuration and the layers' indexes.
+
+    Args:
+        backbone: The backbone.
+        share: Share of the layers to keep, in (0, 1].
+        scheme: See :func:`select_layers`.
+    """
+    if share == 1:
         return
     name, stack = find_layers(backbone)
-    kept = select_layers(len(stack), depth, scheme)
+    kept = select_layers(len(stack), share, scheme)
     parent = backbone.get_submodule(name.rpartition(".")[0])
     setattr(parent, name.rpartition(".")[2], nn.ModuleList([stack[i] for i in kept]))
     for number, layer in enumerate(stack[i] for i in kept):
         for module in layer.modules():
-            if hasattr(module, "layer_idx"):  # by which a decoder finds its part of the cache
-                setattr(module, "layer_idx", number)  # noqa: B010  # a module's attributes have no such type
+            if hasattr(module, "layer_idx"):  # the index of a decoder layer in the key-value cache
+                setattr(module, "layer_idx", number)  # noqa: B010  # mypy does not know the attribute
     config = backbone.config
     config.num_hidden_layers = len(kept)
     if getattr(config, "layer_types", None) is not None:

@@ -1,4 +1,4 @@
-"""Fine-tuning methods: which weights move, one file each."""
+"""Fine-tuning methods: the weights that are trained, one module for each family."""
 
 from __future__ import annotations
 

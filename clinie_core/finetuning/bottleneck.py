@@ -1,8 +1,8 @@
 """Bottleneck adapters: a small network after each block (Houlsby et al. 2019, arXiv 1902.00751).
 
-PEFT has no such method, so this one is ours: the linear module that ends a block's attention or MLP is
-followed by down-projection, GELU, up-projection and a residual. The up-projection starts at zero, so
-that training starts from the pretrained model.
+PEFT does not implement this method. The linear module that ends a block's attention or MLP is followed by a
+down-projection, GELU, an up-projection and a residual. The up-projection starts at zero, so training starts from
+the pretrained model.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["Bottleneck"]
 
 
 class Bottleneck(FineTuning):
-    """Train a small network after the MLP of each layer, or after the attention too.
+    """Small networks after the MLP of each layer, optionally after the attention too.
 
     Args:
         width: Width of the bottleneck.
-        placement: ``mlp`` as Pfeiffer et al. 2020 (arXiv 2005.00247), ``both`` as Houlsby et al.
+        placement: ``mlp`` as in Pfeiffer et al. 2020 (arXiv 2005.00247), ``both`` as in Houlsby et al.
     """
 
     ranges: ClassVar[dict[str, Any]] = {
@@ -40,17 +40,17 @@ class Bottleneck(FineTuning):
 
     @property
     def freezes_backbone(self) -> bool:
-        """The adapters stand beside the backbone's weights."""
+        """True: the adapters are separate from the backbone's weights."""
         return True
 
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
-        """Freeze the backbone and follow the last linear module of each block by an adapter."""
+        """Freeze the backbone and add an adapter after the last linear module of each block."""
         from clinie_core.finetuning.bottleneck_module import BottleneckAdapter
 
         backbone.requires_grad_(False)
         last: dict[tuple[int, str], str] = {}
         for kind in ("mlp",) if self.placement == "mlp" else ("mlp", "attention"):
-            for name in find_target_modules(backbone, kind):  # type: ignore[arg-type]  # both are kinds of targets
+            for name in find_target_modules(backbone, kind):  # type: ignore[arg-type]  # mypy infers str
                 last[parse_layer_number(name), kind] = name
         for name in last.values():
             parent, _, child = name.rpartition(".")
@@ -59,5 +59,5 @@ class Bottleneck(FineTuning):
         return adapted
 
     def merge(self, backbone: nn.Module) -> PreTrainedModel | None:
-        """A network after a block is no part of its weights."""
+        """Return None, because an adapter after a block cannot be merged into its weights."""
         return None

@@ -1,4 +1,4 @@
-"""The module of a bottleneck adapter; apart from its method, which imports no torch."""
+"""Module of a bottleneck adapter, separate from its method, whose module must not import torch."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ __all__ = ["BottleneckAdapter"]
 
 
 class BottleneckAdapter(nn.Module):
-    """A linear module followed by a bottleneck with a residual.
+    """Linear module followed by a bottleneck with a residual.
 
     Args:
-        base: The module, ``[..., in]`` to ``[..., out]``.
+        base: The linear module, ``[..., in]`` to ``[..., out]``.
         width: Width of the bottleneck.
     """
 
     def __init__(self, base: nn.Module, width: int) -> None:
         super().__init__()
         self.base = base
-        # transformers keeps Conv1D weights (GPT-2) transposed and names their width nf.
+        # Conv1D of transformers (GPT-2) stores transposed weights and names its output width nf.
         out = int(base.out_features if isinstance(base, nn.Linear) else base.nf)  # type: ignore[arg-type]
         self.down = nn.Linear(out, width)
         self.up = nn.Linear(width, out)
@@ -27,7 +27,7 @@ class BottleneckAdapter(nn.Module):
             nn.init.zeros_(zeroed)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``base(x) + up(gelu(down(base(x))))``."""
+        """Compute ``base(x) + up(gelu(down(base(x))))``, ``[..., out]``."""
         out: Tensor = self.base(inputs)
-        bent: Tensor = self.up(nn.functional.gelu(self.down(out)))
-        return out + bent
+        update: Tensor = self.up(nn.functional.gelu(self.down(out)))
+        return out + update

@@ -1,4 +1,4 @@
-"""Further factorizations of a weight's update, each carried out by PEFT."""
+"""Further factorizations of a weight's update, each implemented by PEFT."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGETS = {"choose": ["attention", "all_linear"]}
 
 
 class Vera(AdapterMethod):
-    """Train the scales of random projections that all layers share (Kopiczko et al. 2023, arXiv 2310.11454).
+    """Trained scales of random projections that all layers share (Kopiczko et al. 2023, arXiv 2310.11454).
 
     Args:
         rank: Rank of the shared projections.
@@ -34,14 +34,14 @@ class Vera(AdapterMethod):
     rank: int = Field(default=256, ge=1)
 
     def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """A ``VeraConfig``."""
+        """Build a ``VeraConfig``."""
         from peft import VeraConfig
 
         return VeraConfig(r=self.rank, target_modules=self.find_modules(backbone))
 
 
 class LoHa(AdapterMethod):
-    """Train an update that is a Hadamard product of two low-rank ones (Hyeon-Woo et al. 2021, arXiv 2108.06098).
+    """Updates that are Hadamard products of two low-rank matrices (Hyeon-Woo et al. 2021, arXiv 2108.06098).
 
     Args:
         rank: Rank of each factor.
@@ -56,14 +56,14 @@ class LoHa(AdapterMethod):
     rank: int = Field(default=8, ge=1)
 
     def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """A ``LoHaConfig``."""
+        """Build a ``LoHaConfig``."""
         from peft import LoHaConfig
 
         return LoHaConfig(r=self.rank, alpha=2 * self.rank, target_modules=self.find_modules(backbone))
 
 
 class LoKr(AdapterMethod):
-    """Train an update that is a Kronecker product (Edalati et al. 2022, arXiv 2212.10650; LyCORIS).
+    """Updates that are Kronecker products (Edalati et al. 2022, arXiv 2212.10650; LyCORIS).
 
     Args:
         rank: Rank of the second factor.
@@ -78,17 +78,17 @@ class LoKr(AdapterMethod):
     rank: int = Field(default=8, ge=1)
 
     def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """A ``LoKrConfig``."""
+        """Build a ``LoKrConfig``."""
         from peft import LoKrConfig
 
         return LoKrConfig(r=self.rank, alpha=2 * self.rank, target_modules=self.find_modules(backbone))
 
 
 class Oft(AdapterMethod):
-    """Train rotations of blocks of a weight's input (Qiu et al. 2023, arXiv 2306.07280).
+    """Rotations of blocks of a weight's input (Qiu et al. 2023, arXiv 2306.07280).
 
     Args:
-        block_size: Width of a block, which must divide the width of the backbone and of its MLP.
+        block_size: Width of a block; it must divide the widths of the backbone and of its MLP.
     """
 
     ranges: ClassVar[dict[str, Any]] = {
@@ -100,13 +100,13 @@ class Oft(AdapterMethod):
     block_size: int = Field(default=16, ge=2)
 
     def find_conflict(self, facts: BackboneFacts) -> str | None:
-        """Blocks must fill the width."""
+        """Check that the block size divides the widths; see :meth:`FineTuning.find_conflict`."""
         widths = [facts.hidden_size, *([facts.intermediate_size] if facts.intermediate_size else [])]
         uneven = [width for width in widths if width % self.block_size]
         return f"block_size {self.block_size} does not divide its width {uneven[0]}" if uneven else None
 
     def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """An ``OFTConfig``."""
+        """Build an ``OFTConfig``."""
         from peft import OFTConfig
 
         return OFTConfig(oft_block_size=self.block_size, r=0, target_modules=self.find_modules(backbone))

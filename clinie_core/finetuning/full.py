@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight moves, or those above a number of frozen layers."""
+"""Full fine-tuning: all weights are trained, or those above a number of frozen layers."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ class Full(FineTuning):
         return trained
 
     def get_lr_factor(self, name: str, layers: int) -> float:
-        """``layerwise_lr_decay`` to the power of the distance from the top layer."""
+        """Return ``layerwise_lr_decay`` to the power of the distance from the top layer."""
         return self.layerwise_lr_decay ** max(0, layers - 1 - parse_layer_number(name))

@@ -1,4 +1,4 @@
-"""The LoRA family: low-rank updates beside frozen linear modules (Hu et al. 2021, arXiv 2106.09685), by PEFT."""
+"""LoRA family: low-rank updates of frozen linear modules (Hu et al. 2021, arXiv 2106.09685), by PEFT."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["AdaLora", "Dora", "Lora", "Pissa", "RsLora"]
 
 
 class Lora(AdapterMethod):
-    """Train an update of rank ``rank`` for each target module.
+    """Low-rank update of each target module.
 
     Args:
         rank: Rank of the update.
-        alpha_over_rank: The update's scale; PEFT's ``lora_alpha`` is this times ``rank``.
+        alpha_over_rank: Scale of the update; PEFT's ``lora_alpha`` is this times ``rank``.
         lora_dropout: Dropout on the update's input.
-        mlp_rank_factor: Rank in the MLP over ``rank``; the attention keeps ``rank``.
+        mlp_rank_factor: Rank in the MLP divided by ``rank``; it has an effect if ``targets`` is ``all_linear``.
     """
 
     ranges: ClassVar[dict[str, Any]] = {
@@ -34,7 +34,7 @@ class Lora(AdapterMethod):
         "learning_rate": {"log": [2.0e-4, 3.0e-3]},
     }
     peft_options: ClassVar[dict[str, Any]] = {}
-    """What the variant sets in PEFT's configuration."""
+    """Options of PEFT's configuration that the variant sets."""
 
     rank: int = Field(default=16, ge=1)
     alpha_over_rank: float = Field(default=2.0, gt=0)
@@ -42,14 +42,14 @@ class Lora(AdapterMethod):
     mlp_rank_factor: float = Field(default=1.0, gt=0, le=8)
 
     def find_conflict(self, facts: BackboneFacts) -> str | None:
-        """A rank as wide as the model is no longer low."""
+        """Check that the rank is below the hidden size; see :meth:`FineTuning.find_conflict`."""
         highest = max(self.rank, round(self.rank * self.mlp_rank_factor))
         if highest >= facts.hidden_size:
             return f"rank {highest} is not below the backbone's hidden size {facts.hidden_size}"
         return None
 
     def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """A ``LoraConfig`` with a rank of its own for the MLP's modules."""
+        """Build a ``LoraConfig``; the MLP's modules may have a different rank."""
         from peft import LoraConfig
 
         ranks, alphas = {}, {}
@@ -69,14 +69,14 @@ class Lora(AdapterMethod):
 
 
 class RsLora(Lora):
-    """LoRA whose update is scaled by the root of the rank (Kalajdzievski 2023, arXiv 2312.03732)."""
+    """LoRA with updates scaled by the square root of the rank (Kalajdzievski 2023, arXiv 2312.03732)."""
 
     ranges: ClassVar[dict[str, Any]] = {**Lora.ranges, "learning_rate": {"log": [1.0e-4, 1.5e-3]}}
     peft_options: ClassVar[dict[str, Any]] = {"use_rslora": True}
 
 
 class Dora(Lora):
-    """LoRA of a weight's direction with a magnitude of its own (Liu et al. 2024, arXiv 2402.09353)."""
+    """LoRA of a weight's direction, with a separate trained magnitude (Liu et al. 2024, arXiv 2402.09353)."""
 
     peft_options: ClassVar[dict[str, Any]] = {"use_dora": True}
 
@@ -93,13 +93,13 @@ class Pissa(Lora):
 
 
 class AdaLora(AdapterMethod):
-    """Updates that share a budget of rank by importance (Zhang et al. 2023, arXiv 2303.10512).
+    """Low-rank updates that share a rank budget by importance (Zhang et al. 2023, arXiv 2303.10512).
 
     Args:
-        rank: Mean rank that is left at the end.
-        start_factor: Rank at the start over ``rank``.
-        alpha_over_rank: The update's scale over the rank at the start.
-        orthogonality: Weight of the penalty that keeps the factors orthogonal.
+        rank: Mean rank at the end of training.
+        start_factor: Rank at the start divided by ``rank``.
+        alpha_over_rank: Scale of the update divided by the rank at the start.
+        orthogonality: Weight of the penalty on factors that are not orthogonal.
     """
 
     ranges: ClassVar[dict[str, Any]] = {
@@ -107,7 +107,7 @@ class AdaLora(AdapterMethod):
         "targets": {"choose": ["attention", "all_linear"]},
         "learning_rate": {"log": [5.0e-4, 1.0e-2]},
     }
-    supports_sharding: ClassVar[bool] = False  # its penalty and its ranking of updates look at whole factors
+    supports_sharding: ClassVar[bool] = False  # the penalty and the ranking of updates need whole factors
 
     rank: int = Field(default=8, ge=1)
     start_factor: float = Field(default=1.5, ge=1)
@@ -116,17 +116,17 @@ class AdaLora(AdapterMethod):
 
     @property
     def start_rank(self) -> int:
-        """The rank of every update at the start."""
+        """Rank of every update at the start."""
         return max(self.rank, round(self.rank * self.start_factor))
 
     def find_conflict(self, facts: BackboneFacts) -> str | None:
-        """A rank as wide as the model is no longer low."""
+        """Check that the rank is below the hidden size; see :meth:`FineTuning.find_conflict`."""
         if self.start_rank >= facts.hidden_size:
             return f"rank {self.start_rank} is not below the backbone's hidden size {facts.hidden_size}"
         return None
 
     def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """An ``AdaLoraConfig``; :meth:`start_training` corrects its number of steps."""
+        """Build an ``AdaLoraConfig``; :meth:`start_training` sets its number of steps."""
         from peft import AdaLoraConfig
 
         return AdaLoraConfig(
@@ -139,14 +139,14 @@ class AdaLora(AdapterMethod):
         )
 
     def start_training(self, backbone: nn.Module, steps: int) -> None:
-        """The budget falls from the first tenth of all steps to the seventh."""
+        """Schedule the rank budget: it falls between the first tenth and the last three tenths of all steps."""
         allocator: Any = backbone.base_model.rankallocator  # type: ignore[union-attr]
         config = allocator.peft_config
         config.tinit, config.tfinal = steps // 10, max(1, (3 * steps) // 10)
         allocator.set_total_step(max(steps, config.tinit + config.tfinal + 2))
 
     def compute_penalty(self, backbone: nn.Module) -> Tensor | None:
-        """``orthogonality`` times the mean distance of the factors' Gram matrices from the identity."""
+        """Return ``orthogonality`` times the mean distance of the factors' Gram matrices from the identity."""
         import torch
 
         distances = []
@@ -157,5 +157,5 @@ class AdaLora(AdapterMethod):
         return self.orthogonality * torch.stack(distances).mean() if distances else None
 
     def after_step(self, backbone: nn.Module, step: int) -> None:
-        """Let PEFT weigh the importances, and take the least important ranks away when it is time."""
+        """Update the importance scores, and remove the least important ranks on schedule."""
         backbone.base_model.update_and_allocate(step)  # type: ignore[union-attr,operator]

@@ -1,7 +1,7 @@
-"""What every fine-tuning method does: take a backbone, give it back with the right weights movable.
+"""Base class of fine-tuning methods: select, freeze or extend the weights of a backbone.
 
-A method is its own parameters: a frozen value without torch at import. Every method has its own
-learning-rate range, since a shared rate makes good methods look broken.
+A method is a frozen value that holds its own parameters; its module does not import torch. Every method has its own
+learning-rate range, because one shared range would favour some methods.
 """
 
 from __future__ import annotations
@@ -24,72 +24,101 @@ __all__ = ["FineTuning"]
 
 
 class FineTuning(FrozenModel, ABC):
-    """Base of all fine-tuning methods; a subclass is one row of ``FINETUNING``.
+    """Base class of fine-tuning methods; every subclass is one row of ``FINETUNING``.
 
     Args:
         learning_rate: Peak learning rate of the backbone's trained weights.
-        head_rate_factor: The head's learning rate over ``learning_rate``; heads start from random
-            weights and often want more than a pretrained backbone.
+        head_rate_factor: Learning rate of the head divided by ``learning_rate``. A head starts from random weights
+            and often needs a higher rate than a pretrained backbone.
     """
 
     ranges: ClassVar[dict[str, Any]] = {}
-    """Shipped search ranges, as a space writes them, for a space that says ``{}``."""
+    """Default search ranges in the syntax of a space, for a space that says ``{}``."""
     architectures: ClassVar[frozenset[Architecture]] = frozenset({"encoder", "decoder"})
-    """Which kinds of backbone can carry the method."""
+    """Architectures of backbones that the method supports."""
     needs_cuda: ClassVar[bool] = False
-    """Whether the method works on NVIDIA GPUs alone."""
+    """Whether the method requires an NVIDIA GPU."""
     supports_recomputation: ClassVar[bool] = True
-    """Whether the backbone's activations may be computed again in the backward pass."""
+    """Whether activations may be recomputed in the backward pass (gradient checkpointing)."""
     supports_sharding: ClassVar[bool] = True
-    """Whether several processes may share its weights out between them."""
+    """Whether the weights may be sharded over several processes."""
 
     learning_rate: float = Field(gt=0, le=1)
     head_rate_factor: float = Field(default=1.0, gt=0)
 
     @property
     def freezes_backbone(self) -> bool:
-        """Whether the backbone's own weights are never written to, so that trials share one copy of them."""
+        """True if the backbone's own weights never change, so that trials can share one copy of them."""
         return False
 
     @property
     def virtual_tokens(self) -> int:
-        """Positions that the method takes from every input."""
+        """Number of positions that the method takes from every input."""
         return 0
 
     @property
     def prepended_tokens(self) -> int:
-        """Those of them that stand before the input's own, and so shift its places."""
+        """Number of virtual tokens before the input's own tokens; they shift its positions."""
         return 0
 
     def find_conflict(self, facts: BackboneFacts) -> str | None:
-        """Why a backbone cannot carry these parameters; None if it can."""
+        """Return the reason why a backbone does not support these parameters; None if it does.
+
+        Args:
+            facts: Facts about the backbone.
+        """
         return None
 
     @abstractmethod
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
-        """Freeze, unfreeze or wrap the backbone's weights; the result has the backbone's forward."""
+        """Freeze, unfreeze or wrap the backbone's weights.
 
-    def merge(self, backbone: nn.Module) -> PreTrainedModel | None:
-        """What :meth:`apply` made, as a plain backbone with everything in its own weights; may change its argument.
+        Args:
+            backbone: The backbone; it is changed in place.
 
         Returns:
-            None if the method adds something that is no part of a weight.
+            A module with the backbone's ``forward``.
         """
-        plain: PreTrainedModel = backbone  # a method that moves weights wraps nothing
+
+    def merge(self, backbone: nn.Module) -> PreTrainedModel | None:
+        """Merge the trained weights into a plain backbone.
+
+        Args:
+            backbone: A module that :meth:`apply` returned; it may be changed.
+
+        Returns:
+            The merged backbone; None if the method adds weights that cannot be merged.
+        """
+        plain: PreTrainedModel = backbone  # by default the backbone is not wrapped
         return plain
 
     def start_training(self, backbone: nn.Module, steps: int) -> None:
-        """Learn how many optimizer steps the trial has, before the first."""
+        """Prepare the method for training; called once, before the first optimizer step.
+
+        Args:
+            backbone: A module that :meth:`apply` returned.
+            steps: Number of optimizer steps of the trial.
+        """
         return
 
     def compute_penalty(self, backbone: nn.Module) -> Tensor | None:
-        """What the method adds to the mean loss of a step, a scalar; None for nothing."""
+        """Return the method's addition to the mean loss of a step, a scalar; None for no addition."""
         return None
 
     def after_step(self, backbone: nn.Module, step: int) -> None:
-        """Act on the weights after an optimizer step, numbered from 1, while their gradients are there."""
+        """Update the weights after an optimizer step, before the gradients are reset.
+
+        Args:
+            backbone: A module that :meth:`apply` returned.
+            step: 1-based index of the step.
+        """
         return
 
     def get_lr_factor(self, name: str, layers: int) -> float:
-        """The learning rate of the parameter ``name`` over ``learning_rate``, in a stack of ``layers``."""
+        """Return the learning rate of a backbone parameter divided by ``learning_rate``.
+
+        Args:
+            name: Name of the parameter.
+            layers: Number of layers of the backbone.
+        """
         return 1.0

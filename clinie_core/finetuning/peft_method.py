@@ -1,4 +1,4 @@
-"""Methods that Hugging Face PEFT carries out; a row is its parameters and one PEFT configuration."""
+"""Methods that Hugging Face PEFT implements: parameters and a PEFT configuration."""
 
 from __future__ import annotations
 
@@ -22,60 +22,65 @@ Targets = Literal["attention", "mlp", "all_linear"]
 
 
 class PeftMethod(FineTuning):
-    """Base of the methods that PEFT carries out; everything but what PEFT adds is frozen."""
+    """Base class of methods that PEFT implements; everything that PEFT does not add is frozen."""
 
     @property
     def freezes_backbone(self) -> bool:
-        """PEFT writes beside the backbone's weights, never into them."""
+        """True: PEFT adds weights and does not change the backbone's own."""
         return True
 
     @abstractmethod
     def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """PEFT's configuration for a backbone."""
+        """Build PEFT's configuration for a backbone."""
 
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
-        """Wrap the backbone by PEFT."""
+        """Wrap the backbone with PEFT."""
         from peft import get_peft_model
 
         config = self.build_peft_config(backbone)
-        # PEFT's wrapper for a task knows where soft prompts go; ours are hidden states or next tokens.
+        # The task type selects PEFT's wrapper; the outputs are hidden states or next tokens.
         config.task_type = "FEATURE_EXTRACTION" if backbone.get_output_embeddings() is None else "CAUSAL_LM"
-        # PEFT finds out itself that GPT-2 keeps its weights transposed, and warns of it.
+        # PEFT warns when it detects the transposed weights of GPT-2.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
         wrapped: nn.Module = get_peft_model(backbone, config)
         return wrapped
 
     def merge(self, backbone: nn.Module) -> PreTrainedModel | None:
-        """What PEFT can add to the weights that it stands beside; a soft prompt stands beside none."""
+        """Merge the added weights with PEFT; return None for soft prompts, which cannot be merged."""
         merge = getattr(getattr(backbone, "base_model", None), "merge_and_unload", None)
         plain: PreTrainedModel | None = merge() if merge is not None else None
         return plain
 
 
 class AdapterMethod(PeftMethod):
-    """Base of the methods that attach something to linear modules.
+    """Base class of methods that adapt linear modules.
 
     Args:
-        targets: Which linear modules.
-        layers_from: Share of the depth, from the bottom, below which layers have no adapter.
-        layers_to: Share of the depth above which they have none.
+        targets: Linear modules to adapt.
+        layers_from: Layers below this share of the layers, counted from the bottom, have no adapter.
+        layers_to: Layers above this share of the layers have no adapter.
     """
 
     target_choices: ClassVar[dict[str, Any]] = {"choose": ["attention", "all_linear"]}
-    """The shipped range of ``targets``."""
+    """Default search range of ``targets``."""
 
     targets: Targets = "all_linear"
     layers_from: float = Field(default=0.0, ge=0, lt=1)
     layers_to: float = Field(default=1.0, gt=0, le=1)
 
     @model_validator(mode="after")
-    def _some_layers(self) -> AdapterMethod:
+    def _check_layers(self) -> AdapterMethod:
         if self.layers_from >= self.layers_to:
             raise ValueError("layers_from must be below layers_to")
         return self
 
     def find_modules(self, backbone: PreTrainedModel, targets: Targets | None = None) -> list[str]:
-        """Full names of the modules that the method attaches to."""
+        """Return the full names of the modules to adapt.
+
+        Args:
+            backbone: The backbone.
+            targets: Linear modules to select in place of the method's own choice.
+        """
         names = find_target_modules(backbone, targets or self.targets)
         depth = int(backbone.config.num_hidden_layers)
         first, last = (
@@ -86,10 +91,14 @@ class AdapterMethod(PeftMethod):
 
 
 def find_target_modules(backbone: PreTrainedModel, targets: Targets) -> list[str]:
-    """Names of the linear modules in the backbone's layers that a method attaches to.
+    """Find the linear modules of a backbone's layers that a method adapts.
 
-    The names are found in the backbone itself, so any architecture works: a module with
-    "attn" or "attention" in its path belongs to the attention, any other to the MLP.
+    The names are read from the backbone itself, so any architecture is supported. A module with "attn" or "attention"
+    in its path belongs to the attention, any other to the MLP.
+
+    Args:
+        backbone: The backbone.
+        targets: Linear modules to select.
 
     Returns:
         Full names, in the backbone's order.
@@ -112,11 +121,14 @@ def _linear_modules(backbone: PreTrainedModel) -> Iterator[tuple[str, bool]]:
     from transformers.pytorch_utils import Conv1D
 
     for name, module in backbone.named_modules():
-        # Only the repeated layers, which have a number in their path: no pooler, no embedding projection.
+        # The paths of layers contain a number; poolers and embedding projections have none and are skipped.
         if isinstance(module, (nn.Linear, Conv1D)) and parse_layer_number(name) >= 0:
             yield name, "attn" in name or "attention" in name
 
 
 def parse_layer_number(name: str) -> int:
-    """The layer in a module's or parameter's path; -1 for what belongs to none, such as the embeddings."""
+    """Return the 0-based layer in the path of a module or parameter.
+
+    A path outside the layers, such as the embeddings, returns -1.
+    """
     return next((int(part) for part in name.split(".") if part.isdigit()), -1)

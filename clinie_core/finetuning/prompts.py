@@ -1,7 +1,7 @@
-"""Soft prompts: learned vectors before the text, with the backbone frozen or not.
+"""Soft prompts: trained vectors before the text, with a frozen or a trained backbone.
 
-The study behind clinie found that frozen soft prompts fail on a backbone of 345M parameters and
-succeed on billions, hence ``backbone`` as a parameter beside the prompt's own.
+The study behind clinie found that frozen soft prompts fail on a backbone of 345M parameters and succeed on
+billions. Therefore ``backbone`` is a parameter of these methods.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = ["PTuning", "PrefixTuning", "PromptTuning"]
 
 
 class PromptTuning(PeftMethod):
-    """Train vectors that stand before the input's embeddings (Lester et al. 2021, arXiv 2104.08691).
+    """Trained vectors before the input's embeddings (Lester et al. 2021, arXiv 2104.08691).
 
     Args:
-        prompt_tokens: How many vectors.
-        backbone: Whether the backbone's own weights stay frozen or move too.
-        backbone_rate_factor: The backbone's learning rate over ``learning_rate`` where it moves;
-            vectors without meaning at first want a far higher one.
+        prompt_tokens: Number of vectors.
+        backbone: Whether the backbone's own weights are frozen or trained too.
+        backbone_rate_factor: Learning rate of a trained backbone divided by ``learning_rate``. The vectors start
+            from random values and need a far higher rate.
     """
 
     ranges: ClassVar[dict[str, Any]] = {
@@ -42,39 +42,39 @@ class PromptTuning(PeftMethod):
 
     @property
     def freezes_backbone(self) -> bool:
-        """As its parameter says."""
+        """True if ``backbone`` is ``frozen``."""
         return self.backbone == "frozen"
 
     @property
     def virtual_tokens(self) -> int:
-        """The prompt's."""
+        """Number of vectors of the prompt."""
         return self.prompt_tokens
 
     @property
     def prepended_tokens(self) -> int:
-        """All of them."""
+        """Number of vectors of the prompt; all precede the input."""
         return self.prompt_tokens
 
     def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """A ``PromptTuningConfig``."""
+        """Build a ``PromptTuningConfig``."""
         from peft import PromptTuningConfig
 
         return PromptTuningConfig(num_virtual_tokens=self.prompt_tokens)
 
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
-        """Wrap by PEFT, and let the backbone move if it should."""
+        """Wrap the backbone with PEFT, and unfreeze it if ``backbone`` is ``unfrozen``."""
         wrapped = super().apply(backbone)
         if self.backbone == "unfrozen":
             backbone.requires_grad_(True)
         return wrapped
 
     def get_lr_factor(self, name: str, layers: int) -> float:
-        """The backbone's own weights move more slowly than the prompt."""
+        """Return 1 for the prompt and ``backbone_rate_factor`` for the backbone's own weights."""
         return 1.0 if "prompt_encoder" in name else self.backbone_rate_factor
 
 
 class PTuning(PromptTuning):
-    """Train the vectors through a small network (Liu et al. 2021, arXiv 2103.10385).
+    """Vectors that a small trained network computes (Liu et al. 2021, arXiv 2103.10385).
 
     Args:
         encoder_hidden: Width of that network.
@@ -89,7 +89,7 @@ class PTuning(PromptTuning):
     encoder_hidden: int = Field(default=128, ge=1)
 
     def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """A ``PromptEncoderConfig``."""
+        """Build a ``PromptEncoderConfig``."""
         from peft import PromptEncoderConfig
 
         return PromptEncoderConfig(
@@ -100,10 +100,10 @@ class PTuning(PromptTuning):
 
 
 class PrefixTuning(PeftMethod):
-    """Train keys and values that every layer of a decoder attends to (Li and Liang 2021, arXiv 2101.00190).
+    """Trained keys and values that every layer of a decoder attends to (Li and Liang 2021, arXiv 2101.00190).
 
     Args:
-        prompt_tokens: How many.
+        prompt_tokens: Number of keys and values in each layer.
     """
 
     ranges: ClassVar[dict[str, Any]] = {
@@ -117,11 +117,11 @@ class PrefixTuning(PeftMethod):
 
     @property
     def virtual_tokens(self) -> int:
-        """The prefix's."""
+        """Number of positions of the prefix."""
         return self.prompt_tokens
 
     def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """A ``PrefixTuningConfig``."""
+        """Build a ``PrefixTuningConfig``."""
         from peft import PrefixTuningConfig
 
         return PrefixTuningConfig(num_virtual_tokens=self.prompt_tokens)

@@ -1,4 +1,4 @@
-"""QLoRA: LoRA beside weights that are kept in four bits (Dettmers et al. 2023, arXiv 2305.14314)."""
+"""QLoRA: LoRA on weights quantized to four bits (Dettmers et al. 2023, arXiv 2305.14314)."""
 
 from __future__ import annotations
 
@@ -18,33 +18,41 @@ __all__ = ["QLora"]
 
 
 class QLora(Lora):
-    """LoRA on NF4 weights by bitsandbytes; needs an NVIDIA GPU.
+    """LoRA on NF4 weights by bitsandbytes; requires an NVIDIA GPU.
 
-    The linear modules of the layers become four-bit ones when the model first moves to the GPU.
+    The linear modules of the layers are quantized when the model first moves to the GPU.
     """
 
     needs_cuda: ClassVar[bool] = True
-    supports_sharding: ClassVar[bool] = False  # a part of a weight is no longer what four bits are made of
+    supports_sharding: ClassVar[bool] = False  # a quantized weight cannot be split
     architectures: ClassVar[frozenset[Any]] = frozenset({"encoder", "decoder"})
 
     def find_conflict(self, facts: BackboneFacts) -> str | None:
-        """Not without bitsandbytes."""
+        """Check that bitsandbytes is installed, and the conditions of LoRA."""
         if importlib.util.find_spec("bitsandbytes") is None:
             return "qlora needs bitsandbytes, which is not installed (pip install bitsandbytes)"
         return super().find_conflict(facts)
 
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
-        """Put four-bit modules in the place of linear ones, then attach LoRA."""
+        """Replace the linear modules of the layers by four-bit modules, then attach LoRA.
+
+        Raises:
+            InputError: If there is no NVIDIA GPU.
+        """
         import torch
         from torch import nn
 
         if not torch.cuda.is_available():
-            fail("space.finetuning.qlora", "there is no NVIDIA GPU here", allowed="lora, which trains the same weights")
+            fail(
+                "space.finetuning.qlora",
+                "no NVIDIA GPU is available",
+                remedy="use lora, which trains the same weights, or a machine with a GPU",
+            )
         import bitsandbytes as bnb
 
         for name in find_target_modules(backbone, "all_linear"):
             old = backbone.get_submodule(name)
-            if not isinstance(old, nn.Linear):  # GPT-2 keeps its weights in a module of another kind
+            if not isinstance(old, nn.Linear):  # GPT-2 stores its weights in Conv1D modules
                 continue
             bias = old.bias is not None
             new = bnb.nn.Linear4bit(old.in_features, old.out_features, bias, torch.bfloat16, quant_type="nf4")
@@ -56,5 +64,5 @@ class QLora(Lora):
         return super().apply(backbone)
 
     def merge(self, backbone: nn.Module) -> PreTrainedModel | None:
-        """Four bits hold no sums of weights and updates."""
+        """Return None, because an update cannot be merged into four-bit weights."""
         return None

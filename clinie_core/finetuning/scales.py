@@ -1,4 +1,4 @@
-"""Methods that move few numbers a layer: IA3's scales, the norms, the biases."""
+"""Methods that train few parameters of each layer: scales (IA3), norms, biases, or none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["BitFit", "HeadOnly", "Ia3", "NormTuning"]
 
 
 class Ia3(AdapterMethod):
-    """Train one scale per output of attention modules and per input of MLP modules.
+    """Trained scales of the outputs of attention modules and the inputs of MLP modules.
 
     Source: Liu et al. 2022, arXiv 2205.05638.
     """
@@ -27,7 +27,7 @@ class Ia3(AdapterMethod):
     }
 
     def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """An ``IA3Config``."""
+        """Build an ``IA3Config``."""
         from peft import IA3Config
 
         names = self.find_modules(backbone)
@@ -36,30 +36,30 @@ class Ia3(AdapterMethod):
 
 
 class NormTuning(PeftMethod):
-    """Train the normalization layers (Zhao et al. 2023, arXiv 2312.11420)."""
+    """Trained normalization layers (Zhao et al. 2023, arXiv 2312.11420)."""
 
     ranges: ClassVar[dict[str, Any]] = {"learning_rate": {"log": [5.0e-4, 2.0e-2]}}
 
     def build_peft_config(self, backbone: PreTrainedModel) -> PeftConfig:
-        """An ``LNTuningConfig`` over every module whose class is some kind of norm."""
+        """Build an ``LNTuningConfig`` for every module whose class name contains ``Norm``."""
         import warnings
 
         from peft import LNTuningConfig
 
-        # PEFT wraps a norm by copying it, and warns that it knows no layer of that kind.
+        # PEFT copies the norm and warns that its layer type is not supported.
         warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
         norms = [name for name, module in backbone.named_modules() if "Norm" in type(module).__name__]
         return LNTuningConfig(target_modules=norms)
 
 
 class BitFit(FineTuning):
-    """Train the biases (Ben Zaken et al. 2022, arXiv 2106.10199), which the usual decoders do not have."""
+    """Trained biases (Ben Zaken et al. 2022, arXiv 2106.10199); most decoders have none, so only encoders are supported."""
 
     ranges: ClassVar[dict[str, Any]] = {"learning_rate": {"log": [5.0e-4, 1.0e-2]}}
     architectures: ClassVar[frozenset[Any]] = frozenset({"encoder"})
 
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
-        """Unfreeze every parameter that is a bias."""
+        """Unfreeze every bias."""
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(name.endswith("bias"))
         trained: nn.Module = backbone
@@ -67,17 +67,17 @@ class BitFit(FineTuning):
 
 
 class HeadOnly(FineTuning):
-    """Train the head alone, on the backbone as it is: what any method has to beat."""
+    """Trained head on a frozen backbone: the baseline of every other method."""
 
     ranges: ClassVar[dict[str, Any]] = {"learning_rate": {"log": [1.0e-3, 3.0e-2]}}
     architectures: ClassVar[frozenset[Any]] = frozenset({"encoder"})
 
     @property
     def freezes_backbone(self) -> bool:
-        """Nothing of the backbone moves."""
+        """True: only the head is trained."""
         return True
 
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
-        """Freeze everything."""
+        """Freeze the backbone."""
         frozen: nn.Module = backbone.requires_grad_(False)
         return frozen

@@ -1,7 +1,7 @@
-"""Task heads: hidden states to losses and scores.
+"""Task heads: from hidden states to losses and outputs.
 
-A head knows neither text nor tokens; it reads hidden states at the positions that its formulation
-chose. Losses are sums over decisions, so that the trainer can weigh batches by their size.
+A head does not depend on text or tokens; it reads hidden states at the positions that its formulation selected. Its
+loss is a sum over targets, so the trainer can normalize gradients by the number of loss terms.
 """
 
 from __future__ import annotations

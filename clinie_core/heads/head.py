@@ -1,4 +1,4 @@
-"""What every task head does."""
+"""Base class of task heads."""
 
 from __future__ import annotations
 
@@ -14,28 +14,40 @@ __all__ = ["TaskHead", "build_feed_forward"]
 
 
 class TaskHead(nn.Module, ABC):
-    """Computes the loss of a batch, and what its formulation reads when predicting."""
+    """Layers that compute the loss of a batch, and the outputs that its formulation decodes."""
 
     @abstractmethod
     def compute_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """The summed negative log-likelihood of a batch's targets, a scalar.
+        """Return the negative log-likelihood of a batch's targets, summed, a scalar.
 
         Args:
             hidden: Hidden states at the batch's positions, ``[batch, positions, hidden]``.
-            batch: With targets or spans.
+            batch: A batch with targets or spans.
         """
 
     @abstractmethod
     def predict(self, hidden: Tensor, batch: Batch) -> Sequence[HeadOutput]:
-        """What the formulation reads, one array for each row of the batch."""
+        """Return the output for each row of the batch.
+
+        Args:
+            hidden: Hidden states at the batch's positions, ``[batch, positions, hidden]``.
+            batch: A batch; its targets are not used.
+        """
 
     def get_transition_scores(self) -> TransitionScores | None:
-        """Learned start ``[labels]``, transition ``[from, to]`` and end ``[labels]`` scores, if any."""
+        """Return the learned scores between labels; None if the head has none."""
         return None
 
 
 def build_feed_forward(width: int, out: int, dropout: float, layers: int) -> nn.Sequential:
-    """Hidden layers of the same width with GELU, then a linear map; dropout before each."""
+    """Build hidden layers with GELU and a final linear layer, with dropout before each.
+
+    Args:
+        width: Width of the input and of the hidden layers.
+        out: Width of the output.
+        dropout: Dropout before each layer.
+        layers: Number of hidden layers.
+    """
     modules: list[nn.Module] = []
     for _ in range(layers):
         modules += [nn.Dropout(dropout), nn.Linear(width, width), nn.GELU()]

@@ -1,4 +1,4 @@
-"""The head of a model that writes its answers: the backbone's own, with what decoding has to know."""
+"""Head of generative models: limits of the answer; the language-model head itself is part of the backbone."""
 
 from __future__ import annotations
 
@@ -14,33 +14,46 @@ __all__ = ["LanguageHead"]
 
 
 class LanguageHead(TaskHead):
-    """Holds the budget of tokens of an answer; the language model itself is part of the backbone."""
+    """Longest answer in tokens, and the token that ends an answer."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Buffers, so that they are saved with the weights.
+        # Buffers are saved with the weights.
         self.register_buffer("answer_tokens", torch.tensor(64))
         self.register_buffer("last_token", torch.tensor(0))
 
     @property
     def budget(self) -> int:
-        """Most tokens of an answer."""
+        """Longest answer in tokens."""
         return int(self.get_buffer("answer_tokens"))
 
     @property
     def eos_id(self) -> int:
-        """The token that ends an answer."""
+        """Id of the token that ends an answer."""
         return int(self.get_buffer("last_token"))
 
     def set_budget(self, tokens: int, eos_id: int) -> None:
-        """Set the most tokens of an answer, and the one that ends it."""
+        """Set the limits of an answer.
+
+        Args:
+            tokens: Longest answer in tokens.
+            eos_id: Id of the token that ends an answer.
+        """
         self.get_buffer("answer_tokens").fill_(tokens)
         self.get_buffer("last_token").fill_(eos_id)
 
     def compute_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Not supported: :class:`clinie_core.modeling.model.LanguageModel` computes the loss."""
+        """Raise an error: the model computes the loss, see :class:`clinie_core.modeling.model.LanguageModel`.
+
+        Raises:
+            NotImplementedError: Always.
+        """
         raise NotImplementedError
 
     def predict(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.int64]]:
-        """Not of this head, as :meth:`compute_loss`."""
+        """Raise an error: the model generates the answers, see :meth:`compute_loss`.
+
+        Raises:
+            NotImplementedError: Always.
+        """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The head that classifies a marked pair from a few hidden states of its input."""
+"""Head that classifies the relation between two marked concepts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from clinie_core.heads.head import TaskHead, build_feed_forward
 __all__ = ["PairHead"]
 
 READ = {"cls": (0,), "markers": (1, 2), "both": (0, 1, 2)}
-"""Which of a row's positions (opening token, head's marker, tail's marker) are read."""
+"""Indexes of the positions that are read: 0 opening token, 1 head's marker, 2 tail's marker."""
 
 
 class PairHead(TaskHead):
-    """Concatenated hidden states to one label a row; label 0 stands for no relation.
+    """Classifier of each row from its concatenated hidden states; label 0 means no relation.
 
     Args:
         hidden_size: Width of the hidden states.
-        labels: How many labels.
-        representation: Which positions are read.
+        labels: Number of labels.
+        representation: Positions that are read.
         dropout: Dropout before each layer.
-        layers: Hidden layers.
+        layers: Number of hidden layers.
         none_weight: Weight of label 0 in the loss.
 
     Source: Baldini Soares et al. 2019 (arXiv 1906.03158) for the representations.
@@ -50,7 +50,7 @@ class PairHead(TaskHead):
         self.register_buffer("weights", weights, persistent=False)
 
     def compute_scores(self, hidden: Tensor) -> Tensor:
-        """Hidden states ``[batch, 3, hidden]`` to scores ``[batch, labels]``."""
+        """Compute scores ``[batch, labels]`` from hidden states ``[batch, 3, hidden]``."""
         out: Tensor = self.classifier(hidden[:, list(self._read)].flatten(1))
         return out.float()
 
@@ -63,5 +63,5 @@ class PairHead(TaskHead):
         return nn.functional.cross_entropy(scores, batch.targets[:, 0], weight=weights, reduction="sum")
 
     def predict(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
-        """Scores ``[labels]`` of each row."""
+        """Return scores ``[labels]`` for each row."""
         return list(self.compute_scores(hidden).cpu().numpy())

@@ -1,4 +1,4 @@
-"""Heads that score spans: each pair of a first and a last position, so that concepts may nest and overlap."""
+"""Heads that score spans: every pair of first and last position, so that concepts may nest and overlap."""
 
 from __future__ import annotations
 
@@ -15,37 +15,39 @@ from clinie_core.heads.head import TaskHead
 __all__ = ["BiaffineHead", "GlobalPointerHead", "QuestionHead", "SpanHead"]
 
 SPANS_PER_POSITION = 2
-"""How many spans a row may have for each of its positions; an untrained head would find them all."""
+"""Limit of the spans per position of a row; an untrained head would predict every span."""
 IMPOSSIBLE = -1.0e4
 
 
 class SpanHead(TaskHead):
-    """Base: scores ``[batch, labels, first, last]``, above zero for a span.
+    """Base class of heads with scores ``[batch, labels, first, last]``; a positive score is a predicted span.
 
-    The loss is the multi-label softmax of Su et al. 2022 (arXiv 2208.03054): each span's score is pushed
-    above zero and every other below it, without a weight for the many that are none.
+    The loss is the multi-label softmax of Su et al. 2022 (arXiv 2208.03054). It moves the scores of gold spans above
+    zero and all others below zero, and needs no class weight for the many negative spans.
     """
 
     @abstractmethod
     def compute_scores(self, hidden: Tensor) -> Tensor:
-        """Hidden states ``[batch, positions, hidden]`` to scores ``[batch, labels, positions, positions]``."""
+        """Compute scores ``[batch, labels, positions, positions]`` from ``[batch, positions, hidden]``."""
 
     def compute_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """See :meth:`TaskHead.compute_loss`; summed over rows and labels."""
-        return _softmax_loss(self.compute_scores(hidden), batch)
+        """See :meth:`TaskHead.compute_loss`; the sum is over rows and labels."""
+        return _compute_softmax_loss(self.compute_scores(hidden), batch)
 
     def predict(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float64]]:
-        """Of each row the spans found, ``[spans, 4]``: label, first and last position, score."""
+        """Return the predicted spans of each row, ``[spans, 4]``: label, first and last position, score."""
         scores = self.compute_scores(hidden)
-        return _positive(torch.where(_possible(batch), scores, torch.full_like(scores, IMPOSSIBLE)), batch)
+        return _select_positive_spans(
+            torch.where(_mask_possible_spans(batch), scores, torch.full_like(scores, IMPOSSIBLE)), batch
+        )
 
 
 class GlobalPointerHead(SpanHead):
-    """Inner products of rotated queries and keys, with a bias a label (Su et al. 2022, arXiv 2208.03054).
+    """Inner products of rotated queries and keys, with a bias for each label (Su et al. 2022, arXiv 2208.03054).
 
     Args:
         hidden_size: Width of the hidden states.
-        labels: How many concept types.
+        labels: Number of concept types.
         width: Width of queries and keys, even.
         dropout: Dropout before the projection.
     """
@@ -60,7 +62,7 @@ class GlobalPointerHead(SpanHead):
     def compute_scores(self, hidden: Tensor) -> Tensor:
         """See :meth:`SpanHead.compute_scores`."""
         projected = self.project(self.dropout(hidden)).float()  # [batch, positions, 2 width]
-        query, key = (_rotated(part) for part in projected.chunk(2, dim=-1))
+        query, key = (_rotate(part) for part in projected.chunk(2, dim=-1))
         common = query @ key.transpose(1, 2) / self._width**0.5  # [batch, first, last]
         start, end = (self.bias(projected).float() / 2).chunk(2, dim=-1)  # [batch, positions, labels] each
         scores: Tensor = common.unsqueeze(1) + start.transpose(1, 2).unsqueeze(3) + end.transpose(1, 2).unsqueeze(2)
@@ -68,11 +70,11 @@ class GlobalPointerHead(SpanHead):
 
 
 class BiaffineHead(SpanHead):
-    """A bilinear form of a first and a last position for each label (Yu et al. 2020, arXiv 2005.07150).
+    """Bilinear form of first and last position for each label (Yu et al. 2020, arXiv 2005.07150).
 
     Args:
         hidden_size: Width of the hidden states.
-        labels: How many concept types.
+        labels: Number of concept types.
         width: Width of the representations of first and last positions.
         dropout: Dropout before each layer.
     """
@@ -93,15 +95,15 @@ class BiaffineHead(SpanHead):
 
 
 class QuestionHead(SpanHead):
-    """Starts, ends, and which start belongs to which end, for the one question of each row.
+    """Scores of span starts, span ends and matches between them, for the question of each row.
 
     Args:
         hidden_size: Width of the hidden states.
-        width: Width of the representations that are matched.
+        width: Width of the representations that are matched, even.
         dropout: Dropout before each layer.
 
-    Source: Li et al. 2020 (arXiv 1910.11476); the match is an inner product rather than a network over
-    every concatenated pair, which takes memory for positions squared times the width.
+    Source: Li et al. 2020 (arXiv 1910.11476). The match is an inner product, because a network over concatenated
+    pairs needs memory for positions squared times width.
     """
 
     def __init__(self, hidden_size: int, width: int, dropout: float) -> None:
@@ -111,24 +113,24 @@ class QuestionHead(SpanHead):
         self.project = nn.Linear(hidden_size, 2 * width)
         self._width = width
 
-    def _parts(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Start and end scores ``[batch, positions]``, match scores ``[batch, 1, first, last]``."""
+    def _compute_parts(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute start and end scores ``[batch, positions]`` and match scores ``[batch, 1, first, last]``."""
         hidden = self.dropout(hidden)
         start, end = self.edges(hidden).float().unbind(-1)
-        query, key = (_rotated(part) for part in self.project(hidden).float().chunk(2, dim=-1))
+        query, key = (_rotate(part) for part in self.project(hidden).float().chunk(2, dim=-1))
         return start, end, (query @ key.transpose(1, 2) / self._width**0.5).unsqueeze(1)
 
     def compute_scores(self, hidden: Tensor) -> Tensor:
-        """The least of start, end and match: a span needs all three."""
-        start, end, match = self._parts(hidden)
+        """Compute the minimum of start, end and match scores: a span needs all three."""
+        start, end, match = self._compute_parts(hidden)
         return torch.minimum(match, torch.minimum(start[:, None, :, None], end[:, None, None, :]))
 
     def compute_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """The losses of starts, ends and matches, summed."""
-        start, end, match = self._parts(hidden)
+        """Return the sum of the losses of starts, ends and matches."""
+        start, end, match = self._compute_parts(hidden)
         mask = batch.position_mask()
         row, _, first, last = batch.spans.unbind(1)
-        total = _softmax_loss(match, batch)
+        total = _compute_softmax_loss(match, batch)
         for scores, at in ((start, first), (end, last)):
             gold = torch.zeros_like(scores).index_put((row, at), scores.new_ones(()))
             losses = nn.functional.binary_cross_entropy_with_logits(scores, gold, reduction="none")
@@ -136,25 +138,25 @@ class QuestionHead(SpanHead):
         return total
 
 
-def _rotated(states: Tensor) -> Tensor:
-    """Rotary position embedding of ``[batch, positions, width]`` (Su et al. 2021, arXiv 2104.09864)."""
+def _rotate(states: Tensor) -> Tensor:
+    """Apply rotary position embedding to ``[batch, positions, width]`` (Su et al. 2021, arXiv 2104.09864)."""
     width = states.shape[-1]
     rates = 10000.0 ** (-torch.arange(0, width, 2, device=states.device).float() / width)
     angles = torch.arange(states.shape[1], device=states.device).float().unsqueeze(1) * rates  # [positions, width / 2]
     even, odd = states[..., 0::2], states[..., 1::2]
-    turned = torch.stack([even * angles.cos() - odd * angles.sin(), even * angles.sin() + odd * angles.cos()], dim=-1)
-    return turned.flatten(-2)
+    rotated = torch.stack([even * angles.cos() - odd * angles.sin(), even * angles.sin() + odd * angles.cos()], dim=-1)
+    return rotated.flatten(-2)
 
 
-def _possible(batch: Batch) -> Tensor:
-    """True where first and last position are real and in order, ``[batch, 1, positions, positions]``."""
+def _mask_possible_spans(batch: Batch) -> Tensor:
+    """Return True for pairs of real positions in order, ``[batch, 1, positions, positions]``."""
     mask = batch.position_mask()
     pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
     return pairs.triu().unsqueeze(1)
 
 
-def _softmax_loss(scores: Tensor, batch: Batch) -> Tensor:
-    possible = _possible(batch).expand_as(scores)
+def _compute_softmax_loss(scores: Tensor, batch: Batch) -> Tensor:
+    possible = _mask_possible_spans(batch).expand_as(scores)
     row, label, first, last = batch.spans.unbind(1)
     gold = torch.zeros_like(possible).index_put((row, label, first, last), possible.new_ones(()))
     low = torch.full_like(scores, IMPOSSIBLE)
@@ -165,8 +167,8 @@ def _softmax_loss(scores: Tensor, batch: Batch) -> Tensor:
     return terms[0].sum() + terms[1].sum()
 
 
-def _positive(scores: Tensor, batch: Batch) -> list[NDArray[np.float64]]:
-    """The spans above zero of each row, best first, no more than a row can plausibly have."""
+def _select_positive_spans(scores: Tensor, batch: Batch) -> list[NDArray[np.float64]]:
+    """Return the positive spans of each row, best first, up to ``SPANS_PER_POSITION``."""
     found = []
     for row, length in enumerate(batch.lengths):
         part = scores[row]

@@ -1,4 +1,4 @@
-"""Heads that score a label at every position: linear and CRF."""
+"""Heads that score labels at every position: linear and CRF."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["CrfHead", "LinearHead"]
 
 
 class LinearHead(TaskHead):
-    """Dropout, hidden layers if asked for, and a linear layer; labels are independent given the hidden states.
+    """Feed-forward classifier of each position; labels are independent given the hidden states.
 
     Args:
         hidden_size: Width of the hidden states.
-        labels: Label names.
+        labels: Names of the labels.
         dropout: Dropout before each layer.
-        layers: Hidden layers.
+        layers: Number of hidden layers.
     """
 
     def __init__(self, hidden_size: int, labels: Sequence[str], dropout: float, layers: int = 0) -> None:
@@ -32,7 +32,7 @@ class LinearHead(TaskHead):
         self.classifier = build_feed_forward(hidden_size, len(labels), dropout, layers)
 
     def compute_scores(self, hidden: Tensor) -> Tensor:
-        """Hidden states ``[batch, positions, hidden]`` to scores ``[batch, positions, labels]``."""
+        """Compute scores ``[batch, positions, labels]`` from hidden states ``[batch, positions, hidden]``."""
         out: Tensor = self.classifier(hidden)
         return out.float()
 
@@ -47,16 +47,16 @@ class LinearHead(TaskHead):
         )
 
     def predict(self, hidden: Tensor, batch: Batch) -> list[NDArray[np.float32]]:
-        """Scores ``[positions, labels]`` of each row."""
+        """Return scores ``[positions, labels]`` for each row."""
         scores = self.compute_scores(hidden).cpu().numpy()
         return [row[:length] for row, length in zip(scores, batch.lengths, strict=True)]
 
 
 class CrfHead(LinearHead):
-    """A linear-chain conditional random field over the linear head's scores.
+    """Linear-chain conditional random field over the scores of a linear head.
 
-    Illegal BIO transitions are forbidden in training as in decoding. The loss is the sequence
-    loss; the trainer's weighting by positions makes it comparable with the linear head's.
+    Illegal BIO transitions are excluded in training and in decoding. The loss of a sequence counts as one term for
+    each position, so it is comparable with the loss of a linear head.
 
     Source: Lafferty, McCallum and Pereira 2001 (ICML); Lample et al. 2016 (NAACL).
     """
@@ -77,15 +77,15 @@ class CrfHead(LinearHead):
         with torch.autocast(hidden.device.type, enabled=False):
             scores = self.compute_scores(hidden.float())  # [batch, positions, labels]
             mask = targets != IGNORE_INDEX  # [batch, positions], True first, padding after
-            return (self._partition(scores, mask) - self._path_score(scores, targets, mask)).sum()
+            return (self._compute_log_partition(scores, mask) - self._compute_path_score(scores, targets, mask)).sum()
 
     def _legal_transitions(self) -> Tensor:
         legal = self.legal
         assert isinstance(legal, Tensor)
         return self.transitions + legal
 
-    def _path_score(self, scores: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """The score of the gold path of each row, ``[batch]``."""
+    def _compute_path_score(self, scores: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        """Compute the score of the gold path of each row, ``[batch]``."""
         gold = targets.clamp(min=0)
         unary = scores.gather(2, gold.unsqueeze(2)).squeeze(2) * mask  # [batch, positions]
         pairs = self._legal_transitions()[gold[:, :-1], gold[:, 1:]] * mask[:, 1:]
@@ -93,8 +93,8 @@ class CrfHead(LinearHead):
         filled = mask[:, 0]
         return unary.sum(1) + pairs.sum(1) + (self.start[gold[:, 0]] + self.end[last]) * filled
 
-    def _partition(self, scores: Tensor, mask: Tensor) -> Tensor:
-        """Log of the summed exponentiated scores of all paths of each row, ``[batch]``."""
+    def _compute_log_partition(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """Compute the log of the summed exponentiated scores of all paths of each row, ``[batch]``."""
         transitions = self._legal_transitions().unsqueeze(0)  # [1, from, to]
         alpha = self.start + scores[:, 0]  # [batch, labels]
         for i in range(1, scores.shape[1]):
@@ -104,7 +104,7 @@ class CrfHead(LinearHead):
 
     def get_transition_scores(self) -> TransitionScores:
         """See :meth:`TaskHead.get_transition_scores`."""
-        # Copies: a sharded model frees the memory of its parameters, which nothing else may hold.
+        # Copy the scores, because a sharded model frees the memory of its parameters.
         start, transitions, end = (
             p.detach().clone().float().cpu().numpy() for p in (self.start, self.transitions, self.end)
         )
