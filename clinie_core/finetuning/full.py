@@ -17,12 +17,12 @@ __all__ = ["Full"]
 
 
 class Full(FineTuning):
-    """Train the backbone's own weights.
+    """Trained weights of the backbone itself.
 
     Args:
-        frozen_layers: Lowest layers that keep their weights, together with the embeddings; 0 trains all.
-        layerwise_lr_decay: Factor on the learning rate for each layer further from the top (Howard and
-            Ruder 2018, arXiv 1801.06146); 1 for the same rate everywhere.
+        frozen_layers: Number of lowest layers that are frozen together with the embeddings; 0 trains all weights.
+        layerwise_lr_decay: Factor of the learning rate from each layer to the one below it (Howard and Ruder
+            2018, arXiv 1801.06146); 1 for the same rate in all layers.
     """
 
     ranges: ClassVar[dict[str, Any]] = {"learning_rate": {"log": [1.0e-5, 5.0e-4]}}

@@ -53,7 +53,7 @@ class NormTuning(PeftMethod):
 
 
 class BitFit(FineTuning):
-    """Trained biases (Ben Zaken et al. 2022, arXiv 2106.10199); most decoders have none, so only encoders are supported."""
+    """Trained biases (Ben Zaken et al. 2022, arXiv 2106.10199), on encoders only: most decoders have none."""
 
     ranges: ClassVar[dict[str, Any]] = {"learning_rate": {"log": [5.0e-4, 1.0e-2]}}
     architectures: ClassVar[frozenset[Any]] = frozenset({"encoder"})
