@@ -2,8 +2,8 @@
 
 Usage: ``python tools/check_language.py [--long-sentences] [PATH ...]``. The default is the whole repository.
 
-Three things are errors: a docstring whose first line is not an imperative or a noun phrase, a phrase of ``PHRASES``,
-and a Markdown line of more than 100 characters. Each is one line, ``path:line: message (remedy)``. Sentences of more
+These are errors: a docstring whose first line is not an imperative or a noun phrase, a function whose name starts with
+a participle, a phrase of ``PHRASES``, and a Markdown line of more than 100 characters. Each is one line, ``path:line: message (remedy)``. Sentences of more
 than 30 words are counted, and listed with ``--long-sentences``, but are not errors.
 """
 
@@ -37,7 +37,11 @@ NON_VERBS = frozenset(
     "the a an one two three four some every each all both another further first most many any this it no "
     "everything something counts tokens scores".split()
 )
-PARTICIPLES_ALLOWED = frozenset("embed feed need shed speed seed proceed exceed bring ping ring sing swing".split())
+PARTICIPLES_ALLOWED = frozenset("embed feed need shed speed seed proceed exceed bring ping string".split())
+IRREGULAR_PARTICIPLES = frozenset(
+    "begun built chosen drawn found given gone grown held hidden kept known left lost made met seen sent shown spent "
+    "taken told written".split()
+)
 PLURALS_ALLOWED = frozenset("focus bias alias canvas".split())
 THIRD_PERSON_VERBS = frozenset(
     "asks adds builds checks collects computes creates draws ends extracts finds gives holds keeps knows lays lets "
@@ -167,6 +171,8 @@ def check_files(paths: Iterable[Path]) -> list[Finding]:
             findings += check_phrases(name, text)
         if file.suffix == ".py":
             findings += check_docstrings(name, text)
+            if "tests" not in file.parts:
+                findings += check_function_names(name, text)
         if file.suffix == ".md":
             findings += check_line_lengths(name, text)
     return sorted(findings)
@@ -200,6 +206,23 @@ def check_docstrings(name: str, text: str) -> list[Finding]:
     return findings
 
 
+def check_function_names(name: str, text: str) -> list[Finding]:
+    """Return the functions of Python source whose name starts with a participle; properties are nouns."""
+    return [
+        Finding(name, node.lineno, f"function name {node.name!r} starts with a participle (use: a verb)")
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and is_participle(node.name.strip("_").split("_")[0])
+        and not any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
+    ]
+
+
+def is_participle(word: str) -> bool:
+    """Return whether a lower-case word is a participle, by its ending or by a list of irregular forms."""
+    regular = word.endswith(("ing", "ed")) and word not in PARTICIPLES_ALLOWED
+    return regular or word in IRREGULAR_PARTICIPLES
+
+
 def needs_imperative(node: ast.AST) -> bool:
     """Return whether a docstring has to be an imperative: functions, but not tests, fixtures and properties."""
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or node.name.startswith("test_"):
@@ -221,9 +244,8 @@ def find_opener_fault(docstring: str, imperative: bool) -> str | None:
         return f"docstring starts with {word!r} (use: {remedy})"
     if not imperative:
         return f"docstring starts with a verb {word!r} (use: a noun phrase)" if lower in THIRD_PERSON_VERBS else None
-    participle = lower.endswith(("ing", "ed")) and lower not in PARTICIPLES_ALLOWED
     plural = lower.endswith(("s", "'s")) and not lower.endswith("ss") and lower not in PLURALS_ALLOWED
-    if lower in NON_VERBS or participle or plural:
+    if lower in NON_VERBS or is_participle(lower) or plural:
         return f"function docstring starts with {word!r} (use: an imperative such as 'Return', 'Write', 'Split')"
     return None
 

@@ -58,3 +58,12 @@ def test_counts_long_sentences_without_failing(tmp_path: Path) -> None:
     (long,) = check_language.find_long_sentences(page)
     assert (long.line, long.message[:20]) == (3, "sentence of 32 words")
     assert check_language.check_files([tmp_path]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "is_verb"), [("written", False), ("_collected", False), ("write", True), ("feed", True)]
+)
+def test_function_names_must_not_be_participles(name: str, is_verb: bool) -> None:
+    findings = check_language.check_function_names("a.py", f"def {name}_rows():\n    pass\n")
+    assert (findings == []) == is_verb
+    assert check_language.check_function_names("a.py", f"@property\ndef {name}():\n    pass\n") == []
