@@ -3,8 +3,9 @@
 Usage: ``python tools/check_language.py [--long-sentences] [PATH ...]``. The default is the whole repository.
 
 These are errors: a docstring whose first line is not an imperative or a noun phrase, a function whose name starts with
-a participle, a phrase of ``PHRASES``, and a Markdown line of more than 100 characters. Each is one line, ``path:line: message (remedy)``. Sentences of more
-than 30 words are counted, and listed with ``--long-sentences``, but are not errors.
+a participle, a phrase of ``PHRASES``, and a Markdown line of more than 100 characters. Each error is one line,
+``path:line: message (remedy)``. Sentences of more than 30 words are counted, and listed with ``--long-sentences``, but
+are not errors.
 """
 
 import argparse
