@@ -52,7 +52,7 @@ class Fixed:
 
     @property
     def corners(self) -> list[JsonValue]:
-        """Values to check in place of all values."""
+        """Values to check instead of all values."""
         return [self.value]
 
     def __str__(self) -> str:
