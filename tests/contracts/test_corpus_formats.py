@@ -1,4 +1,4 @@
-"""What every corpus format keeps; a new row of the table is tested without a new test."""
+"""Contract of corpus formats, tested for every row of the registry."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from clinie_core.data.document import Document
 from clinie_core.errors import Problem
 
 
-def notes() -> list[Document]:
-    """A few notes in the order of their ids, as a folder of files is read."""
+def make_notes() -> list[Document]:
+    """Return notes sorted by id, which is the order in which a folder is read."""
     return sorted((note for split in generate_splits(12, seed=5).values() for note in split), key=lambda d: d.id)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 class TestCorpusFormat:
-    def test_it_says_what_a_folder_holds(self, name: str) -> None:
+    def test_it_has_an_example_of_its_files(self, name: str) -> None:
         assert FORMATS.load(name).example
 
     def test_an_empty_folder_has_no_documents(self, name: str, tmp_path: Path) -> None:
         assert FORMATS.load(name)().read_all(tmp_path) == ()
 
-    def test_what_was_written_is_read_as_rewriting_says(self, name: str, tmp_path: Path) -> None:
+    def test_written_documents_are_read_as_round_trip_predicts(self, name: str, tmp_path: Path) -> None:
         format_ = FORMATS.load(name)()
-        written = notes()
+        written = make_notes()
         format_.write(written, tmp_path / "corpus")
         read = format_.read_all(tmp_path / "corpus")
         assert [d.id for d in read] == [d.id for d in written]
@@ -38,24 +38,24 @@ class TestCorpusFormat:
         for document in read:
             assert not check_document(document, name)
 
-    def test_what_it_has_carried_once_it_carries_again_without_loss(self, name: str) -> None:
+    def test_a_second_round_trip_loses_nothing(self, name: str) -> None:
         format_ = FORMATS.load(name)()
-        for note in notes():
+        for note in make_notes():
             once = format_.round_trip(note)
             assert not count_differences(once, format_.round_trip(once))
 
-    def test_every_word_and_every_whole_word_concept_is_carried(self, name: str) -> None:
+    def test_no_text_and_no_whole_word_concept_is_lost(self, name: str) -> None:
         format_ = FORMATS.load(name)()
-        for note in notes():
+        for note in make_notes():
             lost = count_differences(replace(note, relations=(), attributes=()), format_.round_trip(note))
             assert lost["text"] == 0
-            # Formats of tokens widen or drop a concept; no format of offsets may.
+            # Formats with tokens can widen or drop a concept; formats with offsets must not.
             if name in {"brat", "jsonl", "bioc_xml", "bioc_json", "pubtator"}:
                 assert lost["concepts"] == 0
 
-    def test_broken_utf_8_is_one_problem_that_names_the_file(self, name: str, tmp_path: Path) -> None:
+    def test_invalid_utf_8_is_a_problem_that_names_the_file(self, name: str, tmp_path: Path) -> None:
         format_ = FORMATS.load(name)()
-        format_.write(notes()[:1], tmp_path)
+        format_.write(make_notes()[:1], tmp_path)
         file = max((f for f in tmp_path.iterdir() if f.is_file()), key=lambda f: f.stat().st_size)
         file.write_bytes(file.read_bytes()[:40] + b"\xff\xfe" + file.read_bytes()[40:])
         problems = [item for item in format_.read(tmp_path) if isinstance(item, Problem)]

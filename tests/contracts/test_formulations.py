@@ -1,7 +1,8 @@
-"""What every formulation keeps; a new row of the table is tested without a new test."""
+"""Contract of formulations, tested for every row of the registry and each of its tasks."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,8 +24,8 @@ from search.config.domains import parse_domain
 ROWS = [(name, task) for name in FORMULATIONS for task in sorted(FORMULATIONS.load(name).tasks)]
 
 
-def certain(example: Example, formulation: Formulation[object], schema: Schema) -> np.ndarray[Any, Any]:
-    """What a head that knows the gold gives for an example."""
+def make_certain_output(example: Example, formulation: Formulation[object], schema: Schema) -> np.ndarray[Any, Any]:
+    """Return the output of a head that predicts the gold annotations with certainty."""
     if formulation.generates:
         return np.array(example.targets[:-1])
     if not example.targets:
@@ -36,7 +37,7 @@ def certain(example: Example, formulation: Formulation[object], schema: Schema) 
     return rows[:, : 1 + 2 * len(schema.concept_types)]
 
 
-def annotated(document: Document, task: Task) -> set[object]:
+def list_annotations(document: Document, task: Task) -> set[object]:
     place = {c.id: (c.type, c.start, c.end) for c in document.concepts}
     concepts: set[object] = set(place.values()) if task != "relations" else set()
     relations = {(r.type, place[r.head], place[r.tail]) for r in document.relations} if task != "concepts" else set()
@@ -45,7 +46,7 @@ def annotated(document: Document, task: Task) -> set[object]:
 
 @pytest.mark.parametrize(("name", "task"), ROWS)
 class TestFormulation:
-    def test_gold_targets_read_back_as_the_gold_annotations(
+    def test_gold_targets_are_decoded_to_the_gold_annotations(
         self, make_config: Callable[..., TrialConfig], corpus: Corpus, name: str, task: Task
     ) -> None:
         formulation = FORMULATIONS.load(name)()
@@ -57,15 +58,15 @@ class TestFormulation:
         encoded = formulation.encode(corpus["train"], context, targets=True)
         reachable = 0
         for document, item in zip(corpus["train"], encoded, strict=True):
-            outputs = [certain(example, formulation, schema) for example in item.examples]
+            outputs = [make_certain_output(example, formulation, schema) for example in item.examples]
             given = document.concepts if task == "relations" else ()
             bare = Document(document.id, document.text, given)
             found = formulation.decode(Prediction(bare, item, outputs, context))
-            expected = annotated(document, task)
-            # A relation may lie out of reach (and is then counted by the diagnostics), but none is invented.
-            assert annotated(found, task) <= expected
-            reachable += len(annotated(found, task))
-        total = sum(len(annotated(document, task)) for document in corpus["train"])
+            expected = list_annotations(document, task)
+            # A formulation may miss relations, which the diagnostics count, but it must not add any.
+            assert list_annotations(found, task) <= expected
+            reachable += len(list_annotations(found, task))
+        total = sum(len(list_annotations(document, task)) for document in corpus["train"])
         assert reachable >= 0.95 * total
         if task == "concepts":
             assert reachable == total
@@ -84,10 +85,12 @@ class TestFormulation:
         encoded = formulation.encode(documents, context, targets=False)
         examples = [example for item in encoded for example in item.examples]
         assert examples
-        named = 400 if task == "relations" and formulation.generates else 0  # a question names the concepts
-        assert all(len(example.input_ids) <= window + named for example in examples)
+        extra = (
+            400 if task == "relations" and formulation.generates else 0
+        )  # for the names of the concepts in the question
+        assert all(len(example.input_ids) <= window + extra for example in examples)
 
-    def test_its_shipped_ranges_are_legal(self, name: str, task: Task) -> None:
+    def test_its_default_ranges_are_valid(self, name: str, task: Task) -> None:
         row = FORMULATIONS.load(name)
         errors = ErrorList()
         corners = {key: parse_domain(value, key, errors).corners for key, value in row.ranges.items()}
@@ -96,5 +99,8 @@ class TestFormulation:
             for value in values:
                 row.model_validate({key: value})
 
-    def test_its_docstring_says_what_it_is(self, name: str, task: Task) -> None:
-        assert (FORMULATIONS.load(name).__doc__ or "").strip()
+    def test_its_docstring_describes_exactly_its_own_parameters(self, name: str, task: Task) -> None:
+        row = FORMULATIONS.load(name)
+        arguments = (row.__doc__ or "").partition("Args:")[2]
+        parameters = {field for field in row.__annotations__ if field in row.model_fields}
+        assert set(re.findall(r"^ +(\w+): ", arguments, re.MULTILINE)) == parameters
