@@ -1,1 +1,1 @@
-"""Prediction with a trained model."""
+"""Inference: batched prediction, and extractors that are loaded from checkpoints."""

@@ -1,7 +1,7 @@
-"""A trained model in use: text in, annotations out.
+"""Trained models for inference: from text to annotations.
 
-An extractor is loaded from a checkpoint together with its backbone, and can write itself out whole,
-backbone included, so that a registered model needs nothing else to run.
+An extractor is loaded from a checkpoint and its backbone. It can be saved with the backbone, so that a registered
+model has no external dependencies.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ BACKBONE = "backbone"
 
 
 def annotations_to_json(document: Document) -> dict[str, list[dict[str, Any]]]:
-    """What was found in a document as JSON without text.
+    """Convert the annotations of a document to JSON without its text.
 
     Returns:
-        ``concepts`` with id, type and offsets (code points, half-open), and ``relations`` between them by
-        their ids; ``entity_relations`` between terminology entries where there are any.
+        ``concepts`` with id, type and offsets (code points, half-open), and ``relations`` between them by id;
+        ``entity_relations`` between terminology entries only if there are any.
     """
     concepts = [{"id": c.id, "type": c.type, "start": c.start, "end": c.end} for c in document.concepts]
     relations = [{"type": r.type, "head": r.head, "tail": r.tail} for r in document.relations]
@@ -51,7 +51,7 @@ def annotations_to_json(document: Document) -> dict[str, list[dict[str, Any]]]:
 
 
 class Extractor:
-    """Predicts what its task is; see :meth:`load`."""
+    """Trained model that annotates texts; see :meth:`load`."""
 
     def __init__(
         self,
@@ -69,14 +69,16 @@ class Extractor:
 
     @classmethod
     def load(cls, folder: Path, *, distributed: DistributedContext | None = None) -> Extractor:
-        """Load a checkpoint, with the backbone beside it or else from where its configuration says.
+        """Load a checkpoint and its backbone.
+
+        The backbone is loaded from the checkpoint's folder if it is there, otherwise from its configured source.
 
         Args:
-            folder: A checkpoint, or a whole model that :meth:`save` wrote.
-            distributed: The device to use; CUDA where there is a GPU if left out.
+            folder: A checkpoint, or a model that :meth:`save` wrote.
+            distributed: Distributed context with the device; by default CUDA if there is a GPU.
 
         Raises:
-            InputError: If there is no checkpoint, or its backbone is missing.
+            InputError: If the checkpoint or its backbone is missing, or a pinned file was changed.
         """
         distributed = distributed or DistributedContext.current()
         checkpoint = Checkpoint.read(folder)
@@ -92,28 +94,35 @@ class Extractor:
         return cls(checkpoint, model.to(distributed.device).eval(), load_tokenizer(source), pretrained, distributed)
 
     def save(self, folder: Path) -> None:
-        """Write checkpoint, tokenizer and backbone weights, all that :meth:`load` needs."""
+        """Write the checkpoint, the tokenizer and the backbone's weights.
+
+        Args:
+            folder: The folder to write; :meth:`load` needs nothing else.
+        """
         self.checkpoint.save(folder, gather_trained_weights(self._model))
         with quiet_transformers():
             self._pretrained.save_pretrained(folder / BACKBONE)
         self._tokenizer.save_pretrained(folder / BACKBONE)
 
     def save_pinned(self, folder: Path) -> None:
-        """Write the checkpoint alone, with the backbone by name, commit and sha256; :meth:`load` checks them.
+        """Write the checkpoint with the backbone pinned by name, commit and sha256; :meth:`load` verifies these.
+
+        Args:
+            folder: The folder to write.
 
         Raises:
-            InputError: If the backbone was drawn from scratch.
+            InputError: If the backbone is randomly initialized.
         """
         held = self.checkpoint.config.model_copy(update={"backbone": pin_weights(self.checkpoint.config.backbone)})
         replace(self.checkpoint, config=held).save(folder, gather_trained_weights(self._model))
 
     def merge_adapter(self) -> Extractor:
-        """The same model with what the fine-tuning method added written into the backbone's own weights.
+        """Return the same model with the trained weights merged into the backbone's own weights.
 
-        Its sums are made in another order, so scores can differ in the last digits.
+        The order of floating-point operations changes, so scores may differ in the last digits.
 
         Raises:
-            InputError: If the method adds something that is no part of a weight, such as a soft prompt.
+            InputError: If the method adds weights that cannot be merged, such as a soft prompt.
         """
         config = self.checkpoint.config
         plain = merge_backbone(self._model, load_finetuning(config), config.finetuning.name)
@@ -132,39 +141,45 @@ class Extractor:
         )
 
     def __call__(self, text: str) -> Document:
-        """Extract what there is in one text; see :meth:`predict`."""
+        """Annotate one text; see :meth:`predict`."""
         return self.predict([text])[0]
 
     @property
     def task(self) -> Task:
-        """What it extracts; ``relations`` needs documents that have their concepts."""
+        """Task of the model; a model for ``relations`` needs documents with concepts."""
         return self.checkpoint.config.task
 
     def predict(self, texts: Sequence[str]) -> list[Document]:
-        """Extract what there is in texts.
+        """Annotate texts.
 
         Args:
             texts: Texts of any length.
 
         Returns:
-            For each text a document with what was found; offsets are code points of the text.
+            A document with the predicted annotations for each text; offsets are code points of the text.
         """
         documents = [Document(f"text-{i + 1}", text) for i, text in enumerate(texts)]
         return self.annotate(documents)
 
     def annotate(self, documents: Sequence[Document]) -> list[Document]:
-        """Give documents what is predicted in place of their own annotations.
+        """Replace the annotations of documents by predictions.
 
-        A model of relations alone predicts them between the concepts that the documents have.
+        A model for ``relations`` predicts relations between the concepts that the documents have.
+
+        Args:
+            documents: The documents.
+
+        Returns:
+            New documents in the same order.
         """
         return self._predictor().annotate(documents)
 
     def score(self, documents: Sequence[Document], schema: Schema | None = None) -> TaskScores:
-        """Score predictions on annotated documents, which are looked at as the model's corpus was.
+        """Score predictions against the annotations of documents.
 
         Args:
-            documents: With their annotations.
-            schema: What to look for in place of what training saw, for a model that asks by words.
+            documents: Annotated documents; the view of the model's corpus is applied to them.
+            schema: Types to predict instead of those seen in training; only for a type-conditioned model.
         """
         config = self.checkpoint.config
         _, *further = build_components(config)

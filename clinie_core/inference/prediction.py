@@ -1,4 +1,4 @@
-"""Predict with a model: batches by length, outputs to the CPU, read back document by document."""
+"""Batched prediction: sort examples by length, compute outputs, and decode them for each document."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 __all__ = ["Predictor"]
 
 BATCH_TOKENS = 4096
-WRITING_BATCH_TOKENS = 16_384
-"""A row that writes computes one token a step, so that many rows a step cost little more than one."""
+GENERATION_BATCH_TOKENS = 16_384
+"""Tokens of a batch for generation; one step computes one token per row, so large batches cost little more."""
 
 
 class Predictor:
-    """Runs a model on documents.
+    """Prediction with a model on documents.
 
     Args:
-        model: A model on the device to use; predicting puts it into evaluation mode.
-        components: Its formulations, in the order in which they predict.
-        context: What documents are encoded for.
-        autocast: The precision to compute in.
-        in_step: The processes that a sharded model is shared out between: they take as many batches as the one
-            with the most. One process if left out.
+        model: A model on its device; prediction sets it to evaluation mode.
+        components: Formulations of the model, in the order in which they predict.
+        context: Settings for encoding documents.
+        autocast: Precision of the computation.
+        distributed: Processes that share a sharded model. Each computes as many batches as the one with the most,
+            because sharded weights are gathered collectively. Default: one process.
     """
 
     def __init__(
@@ -47,26 +47,26 @@ class Predictor:
         components: Mapping[str, Formulation[object]],
         context: InputContext,
         autocast: torch.autocast,
-        in_step: DistributedContext | None = None,
+        distributed: DistributedContext | None = None,
     ) -> None:
         self._model = model
         self._components = components
         self._context = context
         self._autocast = autocast
-        self._in_step = in_step or DistributedContext()
+        self._distributed = distributed or DistributedContext()
         self.faults: Counter[str] = Counter()
-        """What was wrong with written answers so far; see :meth:`Formulation.count_answer_faults`."""
+        """Counts of faults of generated answers so far; see :meth:`Formulation.count_answer_faults`."""
 
     def annotate(
         self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[object]] | None = None
     ) -> list[Document]:
-        """Give documents what is predicted in place of their own annotations.
+        """Replace the annotations of documents by predictions.
 
-        Relations alone are predicted between the concepts that the documents have.
+        A model for ``relations`` predicts relations between the concepts that the documents have.
 
         Args:
             documents: The documents.
-            encoded: Their encoding for the first component without targets, if it is at hand.
+            encoded: Their encoding for the first component without targets, if it is available.
         """
         found = list(documents)
         for number, component in enumerate(self._components):
@@ -76,34 +76,40 @@ class Predictor:
     def annotate_component(
         self, component: str, documents: Sequence[Document], encoded: Sequence[EncodedDocument[object]] | None = None
     ) -> list[Document]:
-        """Let one component predict; what it does not predict but needs is kept."""
+        """Predict with one component only; annotations that it needs but does not predict are kept.
+
+        Args:
+            component: Name of the component.
+            documents: The documents.
+            encoded: Their encoding for the component without targets, if it is available.
+        """
         formulation = self._components[component]
-        bare = [_bare(document, keep_concepts=component == "relations") for document in documents]
+        stripped = [_strip_annotations(document, keep_concepts=component == "relations") for document in documents]
         context = replace(self._context, task=component)  # type: ignore[arg-type]  # components are named by task
         if encoded is None:
-            encoded = formulation.encode(bare, context, targets=False)
+            encoded = formulation.encode(stripped, context, targets=False)
         with unshard_heads(self._model):
-            outputs = self._outputs(component, encoded)
+            outputs = self._compute_outputs(component, encoded)
             transition_scores, remaining = self._model.head(component).get_transition_scores(), iter(outputs)
             found = []
-            for document, item in zip(bare, encoded, strict=True):
+            for document, item in zip(stripped, encoded, strict=True):
                 own = [next(remaining) for _ in item.examples]
                 prediction = Prediction(document, item, own, context, transition_scores)
                 self.faults += formulation.count_answer_faults(prediction)
                 found.append(formulation.decode(prediction))
         return found
 
-    def _outputs(self, component: str, encoded: Sequence[EncodedDocument[object]]) -> list[HeadOutput]:
-        """The outputs of all examples, in their order."""
+    def _compute_outputs(self, component: str, encoded: Sequence[EncodedDocument[object]]) -> list[HeadOutput]:
+        """Compute the outputs of all examples, in their order."""
         model, tokenizer = self._model.eval(), self._context.tokenizer
         device = next(model.parameters()).device
         examples = [example for document in encoded for example in document.examples]
         left = self._components[component].generates
-        size = WRITING_BATCH_TOKENS if left else BATCH_TOKENS
+        size = GENERATION_BATCH_TOKENS if left else BATCH_TOKENS
         outputs: dict[int, HeadOutput] = {}
         batches = batch_by_length([len(e.input_ids) for e in examples], size)
-        # Who has fewer batches than others takes part in theirs with what is at hand.
-        others = self._in_step.all_gather((len(batches), examples[:1]))
+        # A process with fewer batches than others repeats its last one, or takes an example of another process.
+        others = self._distributed.all_gather((len(batches), examples[:1]))
         turns = max(count for count, _ in others)
         if turns and not batches:
             examples, batches = next(spare for _, spare in others if spare), [[0]]
@@ -121,8 +127,8 @@ class Predictor:
         return [outputs[i] for i in range(len(examples))]
 
 
-def _bare(document: Document, *, keep_concepts: bool) -> Document:
-    """A document without annotations, or with its concepts and their entries alone."""
+def _strip_annotations(document: Document, *, keep_concepts: bool) -> Document:
+    """Remove annotations from a document, optionally all except concepts and normalizations."""
     return Document(
         document.id,
         document.text,

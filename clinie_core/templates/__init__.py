@@ -1,4 +1,4 @@
-"""Templates of written answers: annotations to text and back, one file each."""
+"""Templates of generated answers: from annotations to text and back, one module each."""
 
 from __future__ import annotations
 

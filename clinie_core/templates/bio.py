@@ -1,4 +1,4 @@
-"""One line a word with its BIO label, as the published preprocessing of the study behind clinie writes them."""
+"""Template with one word and its BIO label per line, as in the published preprocessing of the study behind clinie."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["BioLines"]
 
 
 class BioLines(Template):
-    """``fever B-problem``; flat concepts only."""
+    """Lines such as ``fever B-problem``; concepts must be flat."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({"concepts"})
 
@@ -26,13 +26,13 @@ class BioLines(Template):
         """See :meth:`Template.render`."""
         labels = build_bio_labels(source.types)
         units = [Span(*unit) for unit in source.units]
-        stretches = [(m.type, m.span) for m in answer.mentions if m.span]
-        concepts = [Concept(f"T{i}", type_, (Span(*at),)) for i, (type_, at) in enumerate(stretches, start=1)]
+        typed = [(m.type, m.span) for m in answer.mentions if m.span]
+        concepts = [Concept(f"T{i}", type_, (Span(*span),)) for i, (type_, span) in enumerate(typed, start=1)]
         tags, _ = tag_units(units, concepts, labels)
         return "\n".join(f"{source.text[u.start : u.end]} {labels[t]}" for u, t in zip(units, tags, strict=True))
 
     def parse(self, text: str, source: Source) -> Answer:
-        """See :meth:`Template.parse`; words are found again in their order, and those that are not there left out."""
+        """See :meth:`Template.parse`; words are searched in order, and words that are not in the text are skipped."""
         labels = build_bio_labels(source.types)
         number = {label: i for i, label in enumerate(labels)}
         units, tags, at, malformed = [], [], 0, False
@@ -50,7 +50,7 @@ class BioLines(Template):
         return Answer(mentions, (), malformed or len(units) != len(source.units))
 
     def iter_edges(self, node: Node, source: Source) -> Iterable[Edge]:
-        """See :meth:`Template.iter_edges`; a node is the number of the next word and the type that is open."""
+        """See :meth:`Template.iter_edges`; a node is the next word's index and the type of the open concept."""
         at, open_ = node if isinstance(node, tuple) else (0, None)
         if at == len(source.units):
             yield "", END

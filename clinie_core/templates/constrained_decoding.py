@@ -1,8 +1,8 @@
-"""Constrained decoding: at each step only those tokens that keep the answer within its template's grammar.
+"""Constrained decoding: at each step, only tokens that the template's grammar allows.
 
-A grammar is a graph of text edges (:meth:`Template.iter_edges`), followed byte by byte, since byte-level
-tokens cut characters apart. Which tokens may come next is found by walking a trie of the vocabulary
-along the graph; states that come again are remembered.
+A grammar is a graph of text edges (:meth:`Template.iter_edges`). It is followed byte by byte, because byte-level
+tokens may split characters. The allowed tokens are found by a parallel walk over the graph and a trie of the
+vocabulary, and are cached for each state.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ __all__ = ["ConstraintProcessor", "Grammar", "GrammarConstraint", "Vocabulary", 
 
 Edges = Callable[[Node], Iterable[Edge]]
 State = frozenset[tuple[bytes, Node]]
-"""Where an answer can be: bytes of an edge that are still to be written, and the node after them."""
-KEPT_STATES = 20_000
+"""Points that an answer may have reached: the remaining bytes of an edge, and the node after them."""
+MAX_CACHED_STEPS = 20_000
 
 
 @dataclass(slots=True)
 class TrieNode:
-    """A node of the vocabulary's trie: the next bytes, and the tokens that end here."""
+    """Node of the vocabulary's trie: children by byte, and ids of the tokens that end here."""
 
     children: dict[int, TrieNode] = field(default_factory=dict)
     tokens: list[int] = field(default_factory=list)
 
 
 class Vocabulary:
-    """The bytes of each token of a tokenizer, as a trie.
+    """Trie of the bytes of a tokenizer's tokens.
 
     Args:
         tokenizer: A byte-level or SentencePiece tokenizer, whose tokens are exact bytes of text.
@@ -49,26 +49,26 @@ class Vocabulary:
         self.root = TrieNode()
         self.token_bytes = list_token_bytes(tokenizer)
         special = set(tokenizer.all_special_ids)
-        for number, written in enumerate(self.token_bytes):
-            if number in special or not written:
+        for token, encoded in enumerate(self.token_bytes):
+            if token in special or not encoded:
                 continue
             node = self.root
-            for byte in written:
+            for byte in encoded:
                 node = node.children.setdefault(byte, TrieNode())
-            node.tokens.append(number)
+            node.tokens.append(token)
 
 
 def list_token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
-    """What each token writes within a text, as bytes.
+    """Return the bytes that each token adds to a text, by token id.
 
-    Byte-level tokenizers name bytes by characters of their own; SentencePiece ones write a blank as U+2581
-    and bytes as ``<0x41>``.
+    Byte-level tokenizers represent bytes by characters. SentencePiece tokenizers represent a blank by U+2581 and
+    a single byte by ``<0x41>``.
     """
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    byte_of = _byte_names()
+    byte_of = _byte_characters()
     byte_level = any(piece is not None and "\u0120" in piece for piece in pieces)
 
-    def written(piece: str | None) -> bytes:
+    def encode(piece: str | None) -> bytes:
         if piece is None:
             return b""
         if byte_level:
@@ -77,12 +77,12 @@ def list_token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
             return bytes([int(piece[3:5], 16)])
         return piece.replace("\u2581", " ").encode()
 
-    return [written(piece) for piece in pieces]
+    return [encode(piece) for piece in pieces]
 
 
 @lru_cache(maxsize=1)
-def _byte_names() -> dict[str, int]:
-    """The characters that stand for bytes in byte-level tokenizers (Radford et al. 2019, GPT-2)."""
+def _byte_characters() -> dict[str, int]:
+    """Return the bytes by the characters that represent them in byte-level tokenizers (Radford et al. 2019, GPT-2)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     names = {chr(byte): byte for byte in printable}
     rest = [byte for byte in range(256) if byte not in set(printable)]
@@ -90,12 +90,12 @@ def _byte_names() -> dict[str, int]:
 
 
 class Grammar:
-    """The answers that are possible for one input.
+    """Possible answers for one input.
 
     Args:
-        vocabulary: The tokenizer's.
-        edges: What may be written at a node, the first being None; text may be empty.
-        end: The node after which nothing follows.
+        vocabulary: The tokenizer's vocabulary.
+        edges: Function from a node to its edges; the start node is None, and an edge's text may be empty.
+        end: The node that ends the answer.
     """
 
     def __init__(self, vocabulary: Vocabulary, edges: Edges, end: Node) -> None:
@@ -104,10 +104,10 @@ class Grammar:
         self._end = end
         self._next_tokens: dict[State, tuple[list[int], bool]] = {}
         self._steps: dict[tuple[State, int], State] = {}
-        self.start = self._expanded([(b"", None)])
+        self.start = self._expand([(b"", None)])
 
-    def _expanded(self, items: Iterable[tuple[bytes, Node]]) -> State:
-        """Follow edges wherever nothing of the last one is left to write."""
+    def _expand(self, items: Iterable[tuple[bytes, Node]]) -> State:
+        """Follow the edges of each node that has no remaining bytes."""
         out: set[tuple[bytes, Node]] = set()
         waiting = list(items)
         seen: set[Node] = set()
@@ -125,23 +125,23 @@ class Grammar:
         return GrammarConstraint(self, self.start)
 
     def step(self, state: State, byte: int) -> State:
-        """The state after one more byte; empty where it does not fit."""
+        """Return the state after one more byte; it is empty if the grammar does not allow the byte."""
         key = (state, byte)
         if key not in self._steps:
             items = [(rest[1:], node) for rest, node in state if rest and rest[0] == byte]
-            if len(self._steps) >= KEPT_STATES:
+            if len(self._steps) >= MAX_CACHED_STEPS:
                 self._steps.clear()
-            self._steps[key] = self._expanded(items) if items else frozenset()
+            self._steps[key] = self._expand(items) if items else frozenset()
         return self._steps[key]
 
-    def advance(self, state: State, written: bytes) -> State:
-        """The state after several bytes."""
-        for byte in written:
+    def advance(self, state: State, text: bytes) -> State:
+        """Return the state after several bytes."""
+        for byte in text:
             state = self.step(state, byte)
         return state
 
     def next_tokens(self, state: State) -> tuple[list[int], bool]:
-        """Tokens that may come next, and whether the answer may end."""
+        """Return the ids of the tokens that may follow, and whether the answer may end."""
         if state not in self._next_tokens:
             tokens: list[int] = []
             waiting = [(state, self.vocabulary.root)]
@@ -167,17 +167,17 @@ class GrammarConstraint:
 
     def advance(self, token: int) -> GrammarConstraint:
         """Return the constraint after one more token."""
-        written = self.grammar.vocabulary.token_bytes[token]
-        return GrammarConstraint(self.grammar, self.grammar.advance(self.state, written))
+        encoded = self.grammar.vocabulary.token_bytes[token]
+        return GrammarConstraint(self.grammar, self.grammar.advance(self.state, encoded))
 
 
-class ConstraintProcessor(LogitsProcessor):  # type: ignore[misc]  # transformers has no types that mypy follows
-    """Set the scores of the tokens that a row's constraint excludes to minus infinity.
+class ConstraintProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy skips the types of transformers
+    """Logits processor that sets the scores of excluded tokens to minus infinity.
 
     Args:
         constraints: One for each row of the batch.
-        prompt_tokens: Length of the padded prompts.
-        eos_id: The token that ends an answer.
+        prompt_tokens: Length of the padded prompts in tokens.
+        eos_id: Id of the token that ends an answer.
     """
 
     def __init__(self, constraints: Sequence[DecodingConstraint], prompt_tokens: int, eos_id: int) -> None:
@@ -186,7 +186,7 @@ class ConstraintProcessor(LogitsProcessor):  # type: ignore[misc]  # transformer
         self._eos = eos_id
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores ``[batch, vocabulary]`` with minus infinity for what is not allowed."""
+        """Return scores ``[batch, vocabulary]`` with minus infinity for excluded tokens."""
         mask = torch.full_like(scores, float("-inf"))
         if input_ids.shape[1] > self._prompt:
             for row, token in enumerate(input_ids[:, -1].tolist()):

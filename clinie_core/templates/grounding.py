@@ -1,4 +1,4 @@
-"""Mentions that were written, back to places in the text."""
+"""Grounding: spans of generated mentions in the source text."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ __all__ = ["ground"]
 
 
 def ground(mentions: Iterable[Mention], source: Source) -> list[tuple[int, int] | None]:
-    """Find each mention's stretch in the source.
+    """Find the span of each mention in the source.
 
-    A mention that says its stretch keeps it. Any other is looked for from where the one before it
-    began, since answers follow the order of the text, then from the beginning; as it is written, then
-    whatever its case. One stretch is given to a type once.
+    A mention that has a span keeps it. Any other is searched from the start of the mention before it, because answers
+    follow the order of the text, and then from the beginning. An exact match is preferred to one that ignores case. A
+    span is used once for each type.
+
+    Args:
+        mentions: Mentions in the order of the answer.
+        source: The source text.
 
     Returns:
-        For each mention its stretch; None where the text has no such words, which is a hallucination.
+        Start and end of each mention; None if the text does not contain it, which is a hallucination.
     """
     found: list[tuple[int, int] | None] = []
     used: set[tuple[str, tuple[int, int]]] = set()
     cursor = 0
     for mention in mentions:
-        stretch = mention.span or _find(mention, source.text, cursor, used)
-        if stretch is not None:
-            used.add((mention.type, stretch))
-            cursor = stretch[0]
-        found.append(stretch)
+        span = mention.span or _find(mention, source.text, cursor, used)
+        if span is not None:
+            used.add((mention.type, span))
+            cursor = span[0]
+        found.append(span)
     return found
 
 

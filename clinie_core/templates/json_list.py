@@ -1,4 +1,4 @@
-"""A JSON list of mentions, of relations, or an object of both."""
+"""Template of JSON: a list of mentions, a list of relations, or an object of both."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ __all__ = ["JsonList"]
 
 
 class JsonList(Template):
-    """``[{"type": "drug", "text": "aspirin"}]``; numbers of mentions are their places in the list, from 1."""
+    """Objects such as ``[{"type": "drug", "text": "aspirin"}]``; relations refer to mentions by 1-based index."""
 
     def describe_format(self, task: Task) -> str:
         """See :meth:`Template.describe_format`."""
         mentions = '[{"type": ..., "text": ...}, ...] in the order of the text'
         links = '[{"relation": ..., "head": number, "tail": number}, ...]'
-        said = {
+        formats = {
             "concepts": mentions,
             "relations": links,
             "joint": f'{{"concepts": {mentions}, "relations": {links} with the places of concepts in their list}}',
         }[task]
-        return f"Write JSON: {said}."
+        return f"Write JSON: {formats}."
 
     def render(self, answer: Answer, source: Source) -> str:
         """See :meth:`Template.render`."""
         mentions = [{"type": m.type, "text": m.text} for m in answer.mentions]
         relations = [{"relation": type_, "head": head, "tail": tail} for type_, head, tail in answer.relations]
-        content: Any = {
+        content: object = {
             "concepts": mentions,
             "relations": relations,
             "joint": {"concepts": mentions, "relations": relations},
@@ -49,16 +49,16 @@ class JsonList(Template):
         return json.dumps(content, ensure_ascii=False)
 
     def parse(self, text: str, source: Source) -> Answer:
-        """See :meth:`Template.parse`; of a list that breaks off, the whole items count."""
+        """See :meth:`Template.parse`; the complete items of a truncated list count."""
         parts = {"concepts": text, "relations": text}
         if source.task == "joint":
             head, middle, tail = text.partition('"relations"')
             parts = {"concepts": head, "relations": tail if middle else ""}
         mentions, relations = [], []
-        for item in _objects(parts["concepts"]) if source.task != "relations" else ():
+        for item in _iter_objects(parts["concepts"]) if source.task != "relations" else ():
             if item.get("type") in source.types and isinstance(item.get("text"), str):
                 mentions.append(Mention(item["type"], item["text"]))
-        for item in _objects(parts["relations"]) if source.task != "concepts" else ():
+        for item in _iter_objects(parts["relations"]) if source.task != "concepts" else ():
             ends = item.get("head"), item.get("tail")
             if item.get("relation") in source.relations and all(type(end) is int for end in ends):
                 relations.append((item["relation"], item["head"], item["tail"]))
@@ -78,7 +78,7 @@ class JsonList(Template):
             if source.task == "relations":
                 yield "", ("links", source.concepts)
             else:
-                yield f"{opening}[]", self._after_mentions(0, source)
+                yield f"{opening}[]", self._node_after_mentions(0, source)
                 yield f"{opening}[", ("item", 0)
         elif isinstance(node, tuple) and node[0] == "item":
             count = node[1] + 1 if joint else 0
@@ -86,7 +86,7 @@ class JsonList(Template):
                 yield f'{{"type": {json.dumps(type_, ensure_ascii=False)}, "text": "', (("copy", count), None)
         elif isinstance(node, tuple) and isinstance(node[0], tuple) and node[0][0] == "copy":
             count, at = node[0][1], node[1]
-            then: list[Edge] = [('"}, ', ("item", count)), ('"}]', self._after_mentions(count, source))]
+            then: list[Edge] = [('"}, ', ("item", count)), ('"}]', self._node_after_mentions(count, source))]
             if at is None:
                 yield from iter_copy_starts(source, node[0], escape=True)
             else:
@@ -98,14 +98,14 @@ class JsonList(Template):
             if node[1]:
                 yield '[{"relation": "', ("link", node[1])
         elif isinstance(node, tuple):
-            yield from self._link_edges(node, source)
+            yield from self._iter_relation_edges(node, source)
 
     @staticmethod
-    def _after_mentions(count: int, source: Source) -> Node:
+    def _node_after_mentions(count: int, source: Source) -> Node:
         return ("between", count) if source.task == "joint" else END
 
     @staticmethod
-    def _link_edges(node: tuple[Any, ...], source: Source) -> Iterator[Edge]:
+    def _iter_relation_edges(node: tuple[Any, ...], source: Source) -> Iterator[Edge]:
         base = node[0] if isinstance(node[0], tuple) else node
         if node[1:] == ("after",):
             yield "]" + ("}" if source.task == "joint" else ""), END
@@ -114,8 +114,8 @@ class JsonList(Template):
             yield from iter_relation_edges(node, '", "head": ', ', "tail": ', "}", source, base[1])
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """The flat objects of a text, one after the other, whatever stands between them."""
+def _iter_objects(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the flat objects of a text in order, and ignore everything between them."""
     decoder, at = json.JSONDecoder(), text.find("{")
     while at >= 0:
         try:

@@ -1,4 +1,4 @@
-"""One line a mention, one line a relation."""
+"""Template with one mention or relation per line."""
 
 from __future__ import annotations
 
@@ -27,18 +27,22 @@ NONE = "none"
 
 
 class Lines(Template):
-    """``drug: aspirin``; in ``joint`` numbered, for relations to refer to: ``1. drug: aspirin``, ``treats: 1 -> 2``."""
+    """Lines such as ``drug: aspirin``.
+
+    In task ``joint`` mentions are numbered, and relations refer to the numbers: ``1. drug: aspirin`` and
+    ``treats: 1 -> 2``.
+    """
 
     def describe_format(self, task: Task) -> str:
         """See :meth:`Template.describe_format`."""
         mentions = "one `type: mention` a line in the order of the text"
         links = "one `relation: number -> number` a line"
-        said = {
+        formats = {
             "concepts": mentions,
             "relations": links,
             "joint": f"{mentions}, numbered `1. type: mention`, then {links}",
         }[task]
-        return f"Write {said}; `{NONE}` if there is nothing."
+        return f"Write {formats}; `{NONE}` if there is nothing."
 
     def render(self, answer: Answer, source: Source) -> str:
         """See :meth:`Template.render`."""
@@ -65,12 +69,12 @@ class Lines(Template):
         return Answer(tuple(mentions), tuple(relations), malformed)
 
     def iter_edges(self, node: Node, source: Source) -> Iterable[Edge]:
-        """See :meth:`Template.iter_edges`; a node of the copy knows how many mentions there are with it."""
+        """See :meth:`Template.iter_edges`; a node inside a mention includes the number of mentions so far."""
         if node is None:
             yield NONE, END
-            yield from self._lines(0, source)
+            yield from self._iter_line_edges(0, source)
         elif isinstance(node, tuple) and node[0] == "line":
-            yield from self._lines(node[1], source)
+            yield from self._iter_line_edges(node[1], source)
         elif isinstance(node, tuple) and isinstance(node[0], tuple) and node[0][0] == "copy":
             count, at = node[0][1], node[1]
             then = [("", END), ("\n", ("line", count))]
@@ -83,8 +87,8 @@ class Lines(Template):
             else:
                 yield from iter_relation_edges(node, ": ", " -> ", "", source, base[1])
 
-    def _lines(self, count: int, source: Source) -> Iterator[Edge]:
-        """A mention's line, or the first line of relations, after ``count`` mentions."""
+    def _iter_line_edges(self, count: int, source: Source) -> Iterator[Edge]:
+        """Yield the edges of the next line after ``count`` mentions: a mention or the first relation."""
         joint = source.task == "joint"
         if source.task != "relations":
             for type_ in source.types:

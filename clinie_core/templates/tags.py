@@ -1,4 +1,4 @@
-"""The text again, with tags around each mention."""
+"""Template that repeats the text, with tags around each mention."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Tags"]
 
 
 class Tags(Template):
-    """``no <problem>fever</problem> today``. Of concepts that cross each other one is written; nested ones are."""
+    """Text such as ``no <problem>fever</problem> today``; of concepts that partly overlap, only the first is tagged."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({"concepts"})
 
@@ -38,7 +38,7 @@ class Tags(Template):
         for (start, end), mention in sorted(placed, key=lambda item: (item[0][0], -item[0][1])):
             close(start)
             if open_ and open_[-1].span and end > open_[-1].span[1]:
-                continue  # crosses the one around it
+                continue  # partly overlaps the open mention
             out.extend((source.text[at:start], f"<{mention.type}>"))
             at = start
             open_.append(mention)
@@ -46,7 +46,7 @@ class Tags(Template):
         return "".join((*out, source.text[at:]))
 
     def parse(self, text: str, source: Source) -> Answer:
-        """See :meth:`Template.parse`; stretches are known where the text was repeated without a change."""
+        """See :meth:`Template.parse`; spans are known if the text was repeated without change."""
         tag = re.compile("<(/?)(" + "|".join(map(re.escape, source.types)) + ")>")
         plain: list[str] = []
         length, at, malformed = 0, 0, False
@@ -58,11 +58,11 @@ class Tags(Template):
             if not match[1]:
                 open_.append((match[2], length))
                 continue
-            begun = next((i for i in reversed(range(len(open_))) if open_[i][0] == match[2]), None)
-            if begun is None:
+            opened = next((i for i in reversed(range(len(open_))) if open_[i][0] == match[2]), None)
+            if opened is None:
                 malformed = True
             else:
-                found.append((match[2], open_.pop(begun)[1], length))
+                found.append((match[2], open_.pop(opened)[1], length))
         whole = "".join((*plain, text[at:]))
         exact = whole == source.text
         mentions = [
@@ -73,8 +73,8 @@ class Tags(Template):
         return Answer(tuple(mentions), (), malformed or bool(open_) or not exact)
 
     def iter_edges(self, node: Node, source: Source) -> Iterable[Edge]:
-        """See :meth:`Template.iter_edges`; one mention is open at a time."""
-        at, inside, begun = node if isinstance(node, tuple) else (0, None, -1)
+        """See :meth:`Template.iter_edges`; only one mention is open at a time."""
+        at, inside, opened = node if isinstance(node, tuple) else (0, None, -1)
         if inside is None:
             if at == len(source.text):
                 yield "", END
@@ -84,4 +84,4 @@ class Tags(Template):
         elif at in source.unit_ends:
             yield f"</{inside}>", (at, None, -1)
         if at < len(source.text):
-            yield source.text[at], (at + 1, inside, begun)
+            yield source.text[at], (at + 1, inside, opened)

@@ -1,7 +1,7 @@
-"""What every template does: write an answer, read one, and say which answers are possible.
+"""Base class of templates: render an answer as text, parse it, and list the answers that are possible.
 
-An answer speaks of one stretch of a document, the *source*. White space in it is written as blanks, so
-that a mention never breaks a line and offsets stay as they are.
+An answer describes one part of a document, the *source*. White space in the source is replaced by blanks of the same
+length, so a mention never contains a line break and offsets do not change.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ __all__ = [
 ]
 
 UNIT = re.compile(r"\w+|[^\w\s]")
-"""What a mention begins and ends with: a word or a mark."""
+"""Pattern of a unit, at which a mention begins or ends: a word or a punctuation mark."""
 
 Node = Hashable
 Edge = tuple[str, Node]
-"""Text that may be written next, and where that leads."""
+"""Text that may follow, and the node after it."""
 END = "end"
-"""The node after which nothing may follow."""
+"""Node that ends the answer."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is asked about a stretch of text.
+    """Part of a document, and the annotations to extract from it.
 
     Args:
-        text: The stretch, its white space as blanks.
-        task: What is asked.
-        types: Concept types in words.
-        relations: Relation types in words.
-        concepts: How many concepts the question names, by numbers from 1.
+        text: The text, with white space as blanks.
+        task: Annotations to extract.
+        types: Names of the concept types in the prompt.
+        relations: Names of the relation types in the prompt.
+        concepts: Number of concepts that the prompt lists, numbered from 1.
     """
 
     text: str = field(repr=False)
@@ -64,18 +64,18 @@ class Source:
 
     @cached_property
     def unit_starts(self) -> frozenset[int]:
-        """Where a mention can begin."""
+        """Offsets at which a mention may begin."""
         return frozenset(start for start, _ in self.units)
 
     @cached_property
     def unit_ends(self) -> frozenset[int]:
-        """Where a mention can end."""
+        """Offsets at which a mention may end."""
         return frozenset(end for _, end in self.units)
 
 
 @dataclass(frozen=True)
 class Mention:
-    """A mention as an answer has it: its type in words, its text, and its stretch where the answer says it."""
+    """Generated mention: the name of its type, its text, and its span in the source's text if the answer has it."""
 
     type: str
     text: str = field(repr=False)
@@ -84,13 +84,13 @@ class Mention:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an answer says.
+    """Annotations of an answer.
 
     Args:
-        mentions: In the order of the answer.
-        relations: Type in words, number of the head, number of the tail; numbers are those of the
-            mentions, or in task ``relations`` of the concepts that the question names, from 1.
-        malformed: Whether some of the answer could not be read.
+        mentions: Mentions in the order of the answer.
+        relations: Name of the type, number of the head, number of the tail. Numbers count the mentions from 1; in task
+            ``relations`` they count the concepts that the prompt lists.
+        malformed: Whether a part of the answer could not be parsed.
     """
 
     mentions: tuple[Mention, ...] = ()
@@ -99,68 +99,84 @@ class Answer:
 
 
 class Template(ABC):
-    """Base of all templates; a subclass is one row of ``TEMPLATES``."""
+    """Base class of templates; every subclass is one row of ``TEMPLATES``."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({"concepts", "relations", "joint"})
-    """What it can write."""
+    """Tasks that the template supports."""
 
     @abstractmethod
     def describe_format(self, task: Task) -> str:
-        """How to answer, in words."""
+        """Return the instruction that describes the format of the answer to the model."""
 
     @abstractmethod
     def render(self, answer: Answer, source: Source) -> str:
-        """An answer as text; mentions have stretches then."""
+        """Render an answer as text.
+
+        Args:
+            answer: The answer; its mentions have spans.
+            source: The source that it describes.
+        """
 
     @abstractmethod
     def parse(self, text: str, source: Source) -> Answer:
-        """What a text says; never raises, whatever a model wrote."""
+        """Parse a generated answer; no text raises an error.
+
+        Args:
+            text: The generated text.
+            source: The source that it describes.
+        """
 
     @abstractmethod
     def iter_edges(self, node: Node, source: Source) -> Iterable[Edge]:
-        """What may be written at a node of the answer's grammar; the first node is None, the last :data:`END`."""
+        """Yield the edges of a node of the answer's grammar.
+
+        Args:
+            node: A node; None is the start of the answer, and :data:`END` has no edges.
+            source: The source that the answer describes.
+        """
 
 
 def iter_copy_edges(
     source: Source, at: int, then: Iterable[Edge], node: Node, *, escape: bool = False
 ) -> Iterator[Edge]:
-    """Edges of a mention that is being copied: one character more, or, after a unit, what follows it.
+    """Yield the edges inside a mention: the next character, or after a complete unit the edges that follow.
 
     Args:
-        source: What is copied from.
-        at: Place in its text.
+        source: The source from which the mention is copied.
+        at: Offset in the source's text.
         then: Edges after the mention.
-        node: What the nodes of the copy begin with; their second part is a place.
-        escape: Whether the mention stands in a JSON string.
+        node: First part of the nodes inside the mention; the second part is an offset.
+        escape: Whether the mention is inside a JSON string.
     """
     if at in source.unit_ends:
         yield from then
     if at < len(source.text):
-        yield _written(source.text[at], escape=escape), (node, at + 1)
+        yield _escape_character(source.text[at], escape=escape), (node, at + 1)
 
 
 def iter_copy_starts(source: Source, node: Node, *, escape: bool = False) -> Iterator[Edge]:
-    """Edges that begin to copy a mention; see :func:`iter_copy_edges`."""
+    """Yield the edges that start a mention at each unit; see :func:`iter_copy_edges`."""
     for start, _ in source.units:
-        yield _written(source.text[start], escape=escape), (node, start + 1)
+        yield _escape_character(source.text[start], escape=escape), (node, start + 1)
 
 
-def _written(character: str, *, escape: bool) -> str:
+def _escape_character(character: str, *, escape: bool) -> str:
     return json.dumps(character, ensure_ascii=False)[1:-1] if escape else character
 
 
 def iter_relation_edges(
     node: Node, first: str, between: str, last: str, source: Source, numbers: int
 ) -> Iterator[Edge]:
-    """Edges of one relation, from node to ``(node, "after")``: type, head and tail by their numbers.
+    """Yield the edges of one relation: its type, the number of its head and the number of its tail.
 
     Args:
-        node: Where the relation begins, ``(node, "head", type)`` and so on within it.
-        first: What stands between the type and the head.
-        between: What stands between head and tail.
-        last: What follows the tail.
-        source: Its relation types are allowed.
-        numbers: How many concepts there are to refer to.
+        node: The node of the relation's start; inside the relation ``(node, "head")`` or ``(node, "tail")``. The
+            relation ends in ``(node, "after")``.
+        first: Text between the type and the head.
+        between: Text between the head and the tail.
+        last: Text after the tail.
+        source: The source; it lists the relation types.
+        numbers: Number of concepts to which a relation can refer.
     """
     base, *inner = node if isinstance(node, tuple) and node[1:2] in (("head",), ("tail",)) else (node,)
     if not inner:

@@ -105,8 +105,8 @@ class Trainer:
         self._model, self._wrapped = self._build_sharded_model() if sharded else self._build_replicated_model(cache)
         context = build_input_context(config, tokenizer, self._schema)
         self._autocast = distributed.autocast(config)
-        in_step = distributed if sharded else None
-        self._predictor = Predictor(self._model, self._components, context, self._autocast, in_step)
+        sharing = distributed if sharded else None
+        self._predictor = Predictor(self._model, self._components, context, self._autocast, sharing)
         steps = sum(-(-len(rows) // config.batch_size) for rows in self._examples.values()) * config.epochs
         self._method.start_training(self._model.backbone, steps)
         self._optimizer, self._scheduler = build_optimizer(config, self._method, self._model, steps)
