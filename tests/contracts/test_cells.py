@@ -52,8 +52,17 @@ def runs_by_default(cell: Cell) -> bool:
     return cell.task != "joint" or cell.finetuning in {"full", "lora", "prompt_tuning"}
 
 
+def choose_marks(cell: Cell) -> list[pytest.MarkDecorator]:
+    """Return the marks of a cell; ``make unit`` trains each method once per architecture and each formulation once."""
+    if not runs_by_default(cell):
+        return [pytest.mark.slow]
+    is_common = cell.task == "concepts" and cell.formulation in ("token_classification", "generation")
+    is_fast = is_common or (cell.task != "joint" and cell.finetuning == "full")
+    return [] if is_fast else [pytest.mark.integration]
+
+
 ALL = [cell for cell in list_cells() if not FINETUNING.load(cell.finetuning).needs_cuda]
-MARKED = [pytest.param(cell, id=str(cell), marks=[] if runs_by_default(cell) else [pytest.mark.slow]) for cell in ALL]
+MARKED = [pytest.param(cell, id=str(cell), marks=choose_marks(cell)) for cell in ALL]
 
 
 @memoize
@@ -224,6 +233,7 @@ def test_a_saved_model_predicts_the_same_in_a_new_process(trained: Train, tmp_pa
 MERGEABLE = [c for c in ALL if c.task == "concepts" and c.formulation in ("token_classification", "generation")]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("cell", MERGEABLE, ids=str)
 def test_a_merged_model_predicts_the_same_or_merging_is_refused(trained: Train, tmp_path: Path, cell: Cell) -> None:
     extractor = Extractor.load(trained(cell).folder)
