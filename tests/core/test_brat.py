@@ -67,8 +67,8 @@ def test_relations_events_and_attributes_resolve_to_concepts(tmp_path: Path) -> 
         ("T1\tDrug 0 70\taspirin\n", 1, "offsets 0:70 lie outside the text of 12 characters"),
         ("T1\tDrug 8 12\taspirin\n", 1, "the mention differs from the text at its offsets"),
         ("T1\tDrug 0 7\taspirin\nT1\tADE 8 12\trash\n", 2, "duplicate id T1, first on line 1"),
-        ("T1\tDrug 0 7\taspirin\nR1\tX Arg1:T1 Arg2:T9\n", 2, "R1 refers to T9, which is not there"),
-        ("T1\tDrug 0 7\taspirin\nA1\tNegation T5\n", 2, "A1 refers to T5, which is not there"),
+        ("T1\tDrug 0 7\taspirin\nR1\tX Arg1:T1 Arg2:T9\n", 2, "R1 refers to T9, which does not exist"),
+        ("T1\tDrug 0 7\taspirin\nA1\tNegation T5\n", 2, "A1 refers to T5, which does not exist"),
         ("T1\tDrug zero 7\taspirin\n", 1, "offsets do not parse"),
         ("T1\tDrug 7 7\t\n", 1, "offsets 7:7 lie outside"),
         ("R1\tX Arg1:T1\n", 1, "a relation needs two arguments"),
@@ -93,7 +93,7 @@ def test_annotations_without_text_and_broken_utf8_are_named(tmp_path: Path) -> N
     (tmp_path / "b.ann").write_text("T1\tDrug 0 1\tx\n")
     (tmp_path / "c.txt").write_bytes(b"caf\xe9")
     message = problem_of(tmp_path)
-    assert "b.ann: no b.txt beside it" in message
+    assert "b.ann: the text b.txt is missing" in message
     assert "c.txt: broken UTF-8 at byte 3" in message
 
 

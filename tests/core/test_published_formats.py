@@ -101,7 +101,7 @@ def test_2010_i2b2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("suffix", "line", "expected"),
     [
-        ("con", 'c="lasix" 1:9 1:9||t="treatment"', "1:9 is no token of the text"),
+        ("con", 'c="lasix" 1:9 1:9||t="treatment"', "1:9 is not a token of the text"),
         ("con", 'c="heparin" 1:2 1:2||t="treatment"', "the mention differs from the text"),
         ("con", 'c="lasix" 1:2 1:1||t="treatment"', "ends before it begins"),
         ("con", 'c="lasix" 1:2||t="treatment"', "not a line of a .con file"),

@@ -82,7 +82,7 @@ def test_synth_check_and_stats_agree(tmp_path: Path, clinie: RunClinie) -> None:
     assert clinie("data", "synth", folder, "--documents", "30").returncode == 0
     again = clinie("data", "synth", folder)
     assert again.returncode == 2
-    assert "is there and not empty" in again.stderr
+    assert "exists and is not empty" in again.stderr
     check = json.loads(clinie("data", "check", folder, "--json").stdout)
     stats = json.loads(clinie("data", "stats", folder, "--json").stdout)
     assert check["documents"] == {split: row["documents"] for split, row in stats.items()}
@@ -102,7 +102,7 @@ def test_corpus_errors_name_file_and_line(tmp_path: Path, clinie: RunClinie) -> 
     assert done.returncode == 2
     lines = done.stderr.splitlines()
     assert any("train/a.ann:1: T1: offsets 3:80 lie outside the text of 9 characters" in line for line in lines)
-    assert any("dev/b.ann: no b.txt beside it" in line for line in lines)
+    assert any("dev/b.ann: the text b.txt is missing" in line for line in lines)
     assert "Traceback" not in done.stderr
 
 

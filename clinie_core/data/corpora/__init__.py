@@ -1,4 +1,4 @@
-"""Corpora: one file a format, one table; splits; checks."""
+"""Corpora: a registry of formats with one module each, loading, splits, checks and conversion."""
 
 from __future__ import annotations
 

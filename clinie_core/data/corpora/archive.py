@@ -1,4 +1,4 @@
-"""Corpora in zip and tar files, unpacked into a folder of their own and never outside it."""
+"""Safe unpacking of corpora from zip and tar archives into a temporary folder."""
 
 from __future__ import annotations
 
@@ -18,17 +18,21 @@ __all__ = ["unpack"]
 MAX_BYTES = 8 * 2**30
 MAX_FILES = 1_000_000
 MAX_RATIO = 200
-"""Bytes unpacked for each byte of the archive; text packs about 4:1, a bomb 1000:1."""
+"""Largest number of unpacked bytes per byte of the archive; text compresses about 4:1, a zip bomb 1000:1."""
 MIN_BYTE_LIMIT = 64 * 2**20
-"""What may be unpacked whatever the ratio, since small archives of repetitive text pack well."""
+"""Number of bytes allowed at any ratio, since small archives of repetitive text compress well."""
 
 
 @contextmanager
 def unpack(path: Path) -> Iterator[Path]:
-    """A folder with a corpus: the path itself, or a temporary one if the path is an archive.
+    """Yield a folder with a corpus: the path itself, or a temporary folder if the path is an archive.
+
+    Args:
+        path: A folder, a file or an archive.
 
     Raises:
-        InputError: If the archive is broken, would write outside the folder, or unpacks to too much.
+        InputError: If the archive is damaged, a member lies outside the folder or is a link, or the
+            unpacked content is too large.
     """
     unpack = _unpack_zip if zipfile.is_zipfile(path) else _unpack_tar if path.is_file() and _is_tar(path) else None
     if unpack is None:
@@ -52,7 +56,7 @@ def _is_tar(path: Path) -> bool:
 
 
 class _UnpackLimits:
-    """Counts what an archive unpacks to."""
+    """Size limits of an archive's unpacked content."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -61,7 +65,7 @@ class _UnpackLimits:
         self._files = 0
 
     def copy(self, source: IO[bytes], target: Path) -> None:
-        """Write one member, counting what really comes out of it."""
+        """Write one member and count the bytes actually unpacked, since headers can be forged."""
         self._files += 1
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as stream:
@@ -74,10 +78,10 @@ class _UnpackLimits:
 
 
 def _resolve_member(path: Path, folder: Path, name: str) -> Path:
-    """Where a member goes."""
+    """Return the path of a member in the folder; refuse names that point outside."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0] or "\0" in name:
-        fail(str(path), "a member's name leads out of the folder", remedy="do not trust this archive")
+        fail(str(path), "a member's name points outside the folder", remedy="do not trust this archive")
     return folder.joinpath(*parts)
 
 

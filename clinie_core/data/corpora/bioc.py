@@ -1,9 +1,9 @@
-"""BioC, whether as XML or as JSON: passages with offsets, annotations, relations, infons.
+"""The BioC data model, common to XML and JSON: passages with offsets, annotations, relations, infons.
 
-Source: Comeau et al. 2013, Database 2013:bat064, and https://bioc.sourceforge.net. The text is put
-together by the passages' offsets. Infons other than a type become normalizations where their key
-names a terminology, and attributes otherwise. A relation with nodes links annotations; one that only
-has infons, as in BC5CDR, links terminology entries.
+Source: Comeau et al. 2013, Database 2013:bat064, and https://bioc.sourceforge.net. The text is assembled by
+the passages' offsets. Infons other than the type become normalizations if their key names a terminology,
+and attributes otherwise. A relation with nodes links annotations; a relation with infons only, as in
+BC5CDR, links terminology entries.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TERMINOLOGIES = frozenset(
     {"MESH", "MeSH", "OMIM", "UMLS", "SNOMED", "RxNorm", "LOINC", "ICD10", "HPO", "MedDRA", "NCBI Gene", "identifier"}
 )
 IDENTIFIER_KEY = "identifier"
-"""The infon of an entry whose terminology, if it is said at all, stands before a colon."""
+"""Infon of an entry whose terminology is optional and precedes a colon."""
 MISSING_ENTRIES = ("", "-", "-1")
 MAX_GAP = 1_000_000
 
@@ -44,7 +44,7 @@ class _BiocPart(BaseModel):
 
 
 class BiocLocation(BaseModel):
-    """Where an annotation stands in the document."""
+    """The position of an annotation in the document."""
 
     offset: int = Field(ge=0)
     length: int = Field(ge=1)
@@ -73,7 +73,7 @@ class BiocRelation(_BiocPart):
 
 
 class BiocSentence(_BiocPart):
-    """A sentence where a passage is given by sentences."""
+    """A sentence of a passage that is divided into sentences."""
 
     offset: int = Field(ge=0)
     text: str | None = None
@@ -82,7 +82,7 @@ class BiocSentence(_BiocPart):
 
 
 class BiocPassage(BiocSentence):
-    """A stretch of the document, such as its title."""
+    """A section of the document, such as its title."""
 
     sentences: list[BiocSentence] = []
 
@@ -97,7 +97,7 @@ class BiocDocument(_BiocPart):
 
 
 class _DocumentBuilder:
-    """Collects one document from its BioC parts."""
+    """Builds one document from its BioC parts."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -111,7 +111,7 @@ class _DocumentBuilder:
         self.entity_relations: list[EntityRelation] = []
 
     def append_text(self, offset: int, text: str) -> None:
-        """Put text at its offset; what lies between two pieces becomes a line feed and blanks."""
+        """Append text at its offset; a gap before it is filled with a line feed and blanks."""
         gap = offset - len(self.text)
         if not 0 <= gap <= MAX_GAP:
             found = f"a passage at offset {offset} does not follow the {len(self.text)} characters before it"
@@ -120,7 +120,7 @@ class _DocumentBuilder:
         self.text += ("\n" + " " * gap)[:gap] + text
 
     def add_annotation(self, annotation: BiocAnnotation) -> None:
-        """Check one annotation against the text and keep it."""
+        """Check one annotation against the text and add its concept, attributes and normalizations."""
         id_ = annotation.id or f"T{len(self.concepts) + 1}"
         spans = tuple(Span(place.offset, place.offset + place.length) for place in annotation.locations)
         if any(span.end > len(self.text) for span in spans):
@@ -129,9 +129,9 @@ class _DocumentBuilder:
                 self._where, found, allowed="0 <= start < end <= length", remedy="check that offsets count characters"
             )
             return
-        there = " ".join(self.text[s.start : s.end] for s in spans)
-        if annotation.text is not None and len(spans) == 1:  # parts of a mention are copied with what is between
-            problem = check_mention(self._where, id_, annotation.text, there)
+        text_at_offsets = " ".join(self.text[s.start : s.end] for s in spans)
+        if annotation.text is not None and len(spans) == 1:  # copies of several parts include the text in between
+            problem = check_mention(self._where, id_, annotation.text, text_at_offsets)
             self.errors.extend([problem] if problem else [])
         infons = dict(annotation.infons)
         self.concepts.append(Concept(id_, infons.pop("type", "") or "annotation", spans))
@@ -151,7 +151,7 @@ class _DocumentBuilder:
         return f"R{len(self.relations) + len(self.entity_relations) + 1}"
 
     def add_relation(self, relation: BiocRelation) -> None:
-        """Keep one relation."""
+        """Add one relation, between annotations or between terminology entries."""
         infons = dict(relation.infons)
         type_ = infons.pop("relation", "") or infons.pop("type", "") or "relation"
         nodes, ends = relation.nodes, list(infons.values())
@@ -170,14 +170,14 @@ class _DocumentBuilder:
 
 
 def from_bioc(source: BiocDocument, where: str) -> Document:
-    """Turn a BioC document into clinie's.
+    """Convert a BioC document to a :class:`Document`.
 
     Args:
-        source: What was read.
+        source: The parsed BioC document.
         where: File and line or id, for messages.
 
     Raises:
-        InputError: With all its problems.
+        InputError: With all problems of the document.
     """
     builder = _DocumentBuilder(where)
     annotations, relations = list(source.annotations), list(source.relations)
@@ -211,7 +211,10 @@ def from_bioc(source: BiocDocument, where: str) -> Document:
 
 
 def to_bioc(document: Document) -> BiocDocument:
-    """Turn a document into BioC: its sections as passages, or one passage if they do not cover the text."""
+    """Convert a document to BioC.
+
+    The sections become passages; a document whose sections do not cover its text becomes one passage.
+    """
     length = len(document.text)
     cuts = [(s.type, s.span.start, s.span.end) for s in document.sections]
     gaps = zip((0, *(end for _, _, end in cuts)), (*(start for _, start, _ in cuts), length), strict=True)

@@ -1,4 +1,4 @@
-"""BioC as JSON: ``{"documents": [...]}``; see :mod:`clinie_core.data.corpora.bioc`."""
+"""The BioC JSON format, ``{"documents": [...]}``; see :mod:`clinie_core.data.corpora.bioc`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["BiocJson"]
 
 
 class BiocJson(StreamFormat):
-    """Files of BioC collections."""
+    """BioC collections as JSON files."""
 
     example: ClassVar[str] = 'NAME.json, {"documents": [{"id": ..., "passages": [...]}]}'
     suffix: ClassVar[str] = ".json"

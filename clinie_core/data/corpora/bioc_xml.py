@@ -1,4 +1,4 @@
-"""BioC as XML, by lxml; see :mod:`clinie_core.data.corpora.bioc`."""
+"""The BioC XML format, parsed by lxml; see :mod:`clinie_core.data.corpora.bioc`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ NUMBER = re.compile(r"[0-9]{1,12}")
 
 
 class BiocXml(StreamFormat):
-    """Files of BioC collections."""
+    """BioC collections as XML files."""
 
     example: ClassVar[str] = "NAME.xml, <collection> of <document> with <passage> and <annotation>"
     suffix: ClassVar[str] = ".xml"
 
     def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
-        """See :meth:`StreamFormat.read_stream`; entities that a file declares are not expanded."""
+        """See :meth:`StreamFormat.read_stream`; declared entities are not expanded, as they can be an attack."""
         try:
             events = etree.iterparse(
                 stream, events=("end",), tag="document", resolve_entities=False, no_network=True, load_dtd=False
@@ -43,14 +43,14 @@ class BiocXml(StreamFormat):
                 except InputError as error:
                     yield from error.problems
                 element.clear()
-                while element.getprevious() is not None:  # else the tree of what is done grows with the file
+                while element.getprevious() is not None:  # free the parsed elements, so that memory stays constant
                     del element.getparent()[0]
         except etree.XMLSyntaxError as error:
             line = error.lineno or 1
-            fail(f"{where}:{line}", "not well-formed XML", remedy="write the file again, or cut what is broken")
+            fail(f"{where}:{line}", "not well-formed XML", remedy="export the file again, or remove the invalid part")
 
     def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
-        """See :meth:`StreamFormat.write_stream`; a character that XML cannot hold becomes U+FFFD."""
+        """See :meth:`StreamFormat.write_stream`; a character that XML does not allow becomes U+FFFD."""
         with etree.xmlfile(stream, encoding="utf-8") as file:
             file.write_declaration()
             with file.element("collection"):
@@ -62,7 +62,7 @@ class BiocXml(StreamFormat):
 
 
 def _parse_element(element: Any, where: str) -> dict[str, Any]:
-    """An element as :class:`BiocDocument` and its parts have it."""
+    """Convert an element to the fields of :class:`BiocDocument` or one of its parts."""
     content: dict[str, Any] = {key: element.get(key) for key in ("id",) if element.get(key) is not None}
     for child in element.iterchildren(etree.Element):
         tag, text = child.tag, child.text or ""
@@ -89,7 +89,7 @@ def _parse_number(text: str | None, element: Any, where: str) -> int:
 
 
 def _build_element(tag: str, content: dict[str, Any]) -> Any:
-    """The inverse of :func:`_parse_element`."""
+    """Build an element from the fields of a part; the inverse of :func:`_parse_element`."""
     element = etree.Element(tag)
     if tag in ("annotation", "relation"):
         element.set("id", _replace_illegal_characters(content["id"]))

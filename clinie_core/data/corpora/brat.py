@@ -1,9 +1,9 @@
-"""The brat standoff format: ``NAME.txt`` with ``NAME.ann`` beside it.
+"""The brat standoff format: a text ``NAME.txt`` with annotations in ``NAME.ann``.
 
-Source: https://brat.nlplab.org/standoff.html. Offsets count code points of the text as it is in the
-file. An event becomes its trigger's concept and one relation from it to each argument, and what
-refers to the event refers to that concept; 2018 n2c2 track 2 and 2022 n2c2 track 2 (SHAC) are read
-so. ``annotation.conf``, in the folder or the one above, names the legal types.
+Source: https://brat.nlplab.org/standoff.html. Offsets count code points of the text as stored in the file.
+An event becomes its trigger's concept and one relation from it to each argument; references to the event
+become references to that concept. 2018 n2c2 track 2 and 2022 n2c2 track 2 (SHAC) use this format.
+``annotation.conf``, in the folder or its parent folder, declares the types.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CONFIGURATION = "annotation.conf"
 
 
 class Brat(StandoffFormat):
-    """A folder of ``.txt`` and ``.ann`` files; a text without ``.ann`` has no annotations."""
+    """Folders of ``.txt`` and ``.ann`` files; a text without ``.ann`` has no annotations."""
 
     example: ClassVar[str] = "NAME.txt with NAME.ann beside it"
     suffixes: ClassVar[tuple[str, ...]] = (".txt", ".ann")
@@ -48,7 +48,7 @@ class Brat(StandoffFormat):
         return _AnnotationParser(where[".ann"], files[".txt"]).parse(name, files.get(".ann", ""))
 
     def render(self, document: Document) -> dict[str, str]:
-        """See :meth:`StandoffFormat.render`; ids that brat would misread are given anew."""
+        """See :meth:`StandoffFormat.render`; if an id does not follow brat's rules, all are renumbered."""
         ids = _assign_brat_ids(document)
         lines = []
         for concept in document.concepts:
@@ -72,7 +72,7 @@ LETTERS = {Concept: "T", Relation: "R", Attribute: "A", Normalization: "N", Note
 
 
 def _assign_brat_ids(document: Document) -> dict[str, str]:
-    """Each annotation's id as brat would read it back: its own where that has its kind's letter and a number."""
+    """Return the brat id of each annotation: its own id if all ids are valid in brat, else a new number."""
     fit = all(re.fullmatch(f"{LETTERS[type(a)]}[0-9]+", a.id) for a in document.annotations)
     counts: Counter[str] = Counter()
     ids = {}
@@ -110,7 +110,7 @@ class _AnnotationParser:
         }
 
     def parse(self, name: str, content: str) -> Document:
-        """Parse all lines, then resolve what they refer to.
+        """Parse all lines, then resolve references.
 
         Raises:
             InputError: With all problems of the file.
@@ -135,7 +135,7 @@ class _AnnotationParser:
         )
 
     def _parse_simple_concept(self, line: str) -> bool:
-        """Take the common line, a continuous concept with nothing wrong, by one match; three lines of four are such."""
+        """Parse a valid continuous concept by a single match; this fast path covers three of four lines."""
         match = PLAIN_CONCEPT.fullmatch(line)
         if match is None or match[1] in self._lines:
             return False
@@ -183,9 +183,9 @@ class _AnnotationParser:
                 return
             spans.append(Span(start, end))
         concept = Concept(id_, type_, tuple(spans))
-        there = " ".join(self._text[s.start : s.end] for s in spans)
-        if mention and mention != there:
-            problem = check_mention(f"{self._where}:{self._line}", id_, mention, there)
+        text_at_offsets = " ".join(self._text[s.start : s.end] for s in spans)
+        if mention and mention != text_at_offsets:
+            problem = check_mention(f"{self._where}:{self._line}", id_, mention, text_at_offsets)
             if problem is not None:
                 self._errors.extend([problem])
                 return
@@ -230,14 +230,14 @@ class _AnnotationParser:
     def _parse_note(self, id_: str, rest: str) -> None:
         head, _, text = rest.partition("\t")
         parts = head.split()
-        if len(parts) == 2:  # a comment that belongs to no annotation has no target and says nothing of the text
+        if len(parts) == 2:  # comments without a target do not concern an annotation
             self._notes.append(Note(id_, parts[0], parts[1], text.strip()))
 
     def _resolve(self, id_: str) -> str:
         return self._events.get(id_, id_)
 
     def _check_references(self) -> None:
-        """Everything must refer to what is there; what failed to parse has its own line already."""
+        """Add a problem for each reference to a missing id; ids whose lines did not parse have their own problem."""
         concepts = self._concepts.keys()
         relations = {r.id for r in self._relations}
         attributes = {a.id for a in self._attributes}
@@ -262,17 +262,17 @@ class _AnnotationParser:
         self, id_: str, target: str, known: Container[str], allowed: str, line: int | None = None
     ) -> None:
         if self._resolve(target) not in known and target not in self._lines:
-            self._add_problem(f"{id_} refers to {target}, which is not there", allowed, "", line or self._lines[id_])
+            self._add_problem(f"{id_} refers to {target}, which does not exist", allowed, "", line or self._lines[id_])
 
 
 def read_declared_types(folder: Path) -> dict[str, frozenset[str]] | None:
-    """The types that a corpus declares, by section: ``entities``, ``relations``, ``events``, ``attributes``.
+    """Read the types that a corpus declares in ``annotation.conf``.
 
     Args:
-        folder: Where documents are; ``annotation.conf`` stands there or in the folder above.
+        folder: Folder of documents; ``annotation.conf`` is in it or in its parent folder.
 
     Returns:
-        None if there is no such file.
+        Types by section (``entities``, ``relations``, ``events``, ``attributes``); None without such a file.
     """
     file = next((f / CONFIGURATION for f in (folder, folder.parent) if (f / CONFIGURATION).is_file()), None)
     if file is None:

@@ -1,4 +1,4 @@
-"""What must hold of every document, whatever format it came from; messages quote no text."""
+"""Validity checks that apply to documents of every format; messages quote no text."""
 
 from __future__ import annotations
 
@@ -11,31 +11,37 @@ __all__ = ["check_document", "check_mention", "find_split_leak", "normalize_whit
 
 
 def normalize_whitespace(text: str) -> str:
-    """White space as one blank, for comparing a mention with the text it was copied from."""
+    """Replace each run of white space by one blank, to compare a mention with its source text."""
     return " ".join(text.split())
 
 
-def check_mention(where: str, id_: str, mention: str, there: str, *, any_case: bool = False) -> Problem | None:
-    """What is wrong if a file's own copy of a mention is not what stands at its offsets.
+def check_mention(
+    where: str, id_: str, mention: str, text_at_offsets: str, *, any_case: bool = False
+) -> Problem | None:
+    """Check that a file's copy of a mention equals the text at its offsets, ignoring white space.
 
     Args:
         where: File and line.
         id_: The annotation's id.
-        mention: The file's copy.
-        there: The text at the offsets.
-        any_case: Whether the format changes the case of its copies.
+        mention: The copy in the file.
+        text_at_offsets: The text at the offsets.
+        any_case: Whether to ignore case, for formats that change it.
+
+    Returns:
+        A problem, or None if they are equal.
     """
-    ours, theirs = normalize_whitespace(there), normalize_whitespace(mention)
-    if ours == theirs or (any_case and ours.casefold() == theirs.casefold()):
+    expected, found_text = normalize_whitespace(text_at_offsets), normalize_whitespace(mention)
+    if expected == found_text or (any_case and expected.casefold() == found_text.casefold()):
         return None
-    found = f"{id_}: the mention differs from the text at its offsets ({len(mention)} and {len(there)} characters)"
+    lengths = f"{len(mention)} and {len(text_at_offsets)} characters"
+    found = f"{id_}: the mention differs from the text at its offsets ({lengths})"
     return Problem(
         where, found, allowed="the same text", remedy="check line ends, and that offsets count characters, not bytes"
     )
 
 
 def validate_document(document: Document, where: str) -> Iterator[Document | Problem]:
-    """The document if nothing is wrong with it, or else what is wrong."""
+    """Yield the document if it is valid, otherwise its problems."""
     problems = check_document(document, where)
     if problems:
         yield from problems
@@ -44,12 +50,12 @@ def validate_document(document: Document, where: str) -> Iterator[Document | Pro
 
 
 def find_split_leak(document: Document, split: str, split_of: dict[str, str]) -> Problem | None:
-    """What is wrong if another split has a document of this id: it would be trained on and scored on.
+    """Check that no other split has a document of the same id, which would leak into evaluation.
 
     Args:
         document: The document.
-        split: Its split.
-        split_of: The splits of the documents before it, by id; this one is added.
+        split: The split of the document.
+        split_of: Maps the ids of the previous documents to their splits; updated in place.
     """
     first = split_of.setdefault(document.id, split)
     if first == split:
@@ -59,10 +65,10 @@ def find_split_leak(document: Document, split: str, split_of: dict[str, str]) ->
 
 
 def check_document(document: Document, where: str) -> list[Problem]:
-    """Offsets outside the text, ids given twice, references to nothing.
+    """Find offsets outside the text, duplicate ids and dangling references.
 
     Args:
-        document: What a format parsed.
+        document: A parsed document.
         where: The file, for messages.
     """
     problems: list[Problem] = []
@@ -80,7 +86,7 @@ def check_document(document: Document, where: str) -> list[Problem]:
                     )
                 )
         if not concept.spans:
-            problems.append(Problem(where, f"{concept.id}: a concept without a span", allowed="one span at least"))
+            problems.append(Problem(where, f"{concept.id}: a concept without a span", allowed="at least one span"))
     for section in document.sections:
         if section.span.end > length:
             problems.append(Problem(where, "a section ends outside the text", allowed="offsets within the text"))
@@ -106,7 +112,7 @@ def check_document(document: Document, where: str) -> list[Problem]:
 
 def _find_dangling_references(where: str, references: Iterable[tuple[str, str]], known: set[str]) -> list[Problem]:
     return [
-        Problem(where, f"{id_} refers to {target}, which is not there", allowed="an annotation of this document")
+        Problem(where, f"{id_} refers to {target}, which does not exist", allowed="an annotation of this document")
         for id_, target in references
         if target not in known
     ]

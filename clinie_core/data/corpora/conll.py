@@ -1,9 +1,9 @@
-r"""CoNLL columns: a token a line, its tag last, a blank line between sentences.
+"""The CoNLL column format: one token per line with its tag last, and a blank line between sentences.
 
 Source: the shared tasks of CoNLL-2000 and CoNLL-2003 (Tjong Kim Sang and De Meulder 2003). Columns are
-parted by tabs, or else by blanks. With four columns whose middle two are numbers, these are the
-token's offsets, and the text is rebuilt to them. A document begins at ``-DOCSTART-`` or at
-``# newdoc id = ID``; a file without either is one document.
+separated by tabs or, without tabs, by blanks. If there are four columns and the middle two are numbers,
+these are the token's offsets, and the text is reconstructed accordingly. A document begins at
+``-DOCSTART-`` or ``# newdoc id = ID``; a file without either is one document.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ NUMBER = re.compile(r"[0-9]{1,12}")
 
 
 class Conll(LineFormat):
-    """Files of columns."""
+    """Files of tab-separated or blank-separated columns."""
 
-    example: ClassVar[str] = "NAME.conll, a line 'TOKEN TAG', 'TOKEN ... TAG' or 'TOKEN START END TAG' a token"
+    example: ClassVar[str] = "NAME.conll with lines 'TOKEN TAG', 'TOKEN ... TAG' or 'TOKEN START END TAG'"
     suffix: ClassVar[str] = ".conll"
 
     def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
@@ -58,7 +58,9 @@ class Conll(LineFormat):
             token, tag = columns[0], columns[-1].strip()
             if not 2 <= len(columns) <= 4 or not token or token.split() != [token] or not tag:
                 errors.add(
-                    where, f"{len(columns)} columns, or a token with white space", allowed="2 to 4: a token ... its tag"
+                    where,
+                    f"{len(columns)} columns, or a token with white space",
+                    allowed="2 to 4 columns: TOKEN ... TAG",
                 )
                 continue
             start = None
@@ -66,14 +68,14 @@ class Conll(LineFormat):
                 start = int(columns[1])
                 if int(columns[2]) - start != len(token):
                     errors.add(
-                        where, "the offsets are not as far apart as the token is long", allowed="END - START = length"
+                        where, "the offsets do not match the length of the token", allowed="END - START = length"
                     )
             sentences[-1].append(Token(token, tag, start, where))
         errors.raise_if_any()
         return build_document(piece.name, (s for s in sentences if s), piece.locate(0))
 
     def render(self, document: Document) -> str:
-        """See :meth:`LineFormat.render`; four columns, IOB2."""
+        """See :meth:`LineFormat.render`; writes four columns with IOB2 tags."""
         lines = [f"# newdoc id = {' '.join(document.id.split())}"]
         for sentence in tag_sentences(document):
             for span, tag in sentence:

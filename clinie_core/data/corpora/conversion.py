@@ -1,4 +1,4 @@
-"""From one format to another, one document at a time, with a report of what the new format cannot carry."""
+"""Conversion between corpus formats, one document at a time, with a report of the lost information."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["ConversionReport", "convert"]
 
 @dataclass
 class ConversionReport:
-    """What was written and what was lost.
+    """Result of a conversion.
 
     Args:
-        documents: Split to how many documents were written.
-        lost: Kind to how many items the new format could not carry.
-        lossy_documents: How many documents lost something.
+        documents: Number of documents written, by split.
+        lost: Number of items that the new format cannot represent, by kind.
+        lossy_documents: Number of documents that lost an item.
     """
 
     documents: dict[str, int] = field(default_factory=dict)
@@ -36,16 +36,16 @@ class ConversionReport:
 def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionReport:
     """Write a corpus in another format.
 
-    Every document is rendered, read back and compared before it is written.
+    Each document is rendered, read back and compared with the original before it is written.
 
     Args:
         source: The corpus.
-        format_: A row of ``FORMATS``.
-        folder: Where to write; it must not exist or be empty. A corpus of several splits becomes a
-            subfolder each.
+        format_: Name of the target format in ``FORMATS``.
+        folder: The target folder, new or empty. Each of several splits becomes a subfolder.
 
     Raises:
-        InputError: With all problems of the corpus; nothing is left in ``folder`` then.
+        InputError: With all problems of the corpus, or if ``folder`` cannot be written. Nothing is
+            written to ``folder`` then.
     """
     errors = ErrorList()
     errors.extend(check_source(source))
@@ -64,7 +64,7 @@ def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionRepor
             folder.rmdir()
         part.rename(folder)
     except OSError as error:
-        fail(str(folder), f"cannot be written: {error.strerror}", allowed="a folder that can be written")
+        fail(str(folder), f"cannot be written: {error.strerror}", allowed="a writable folder")
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return report

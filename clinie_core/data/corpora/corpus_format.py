@@ -1,8 +1,8 @@
-"""What every corpus format does: a path to documents, and documents to files, one document at a time.
+"""Base classes of corpus formats, which read and write one document at a time.
 
-There are two kinds. A :class:`StandoffFormat` keeps each document in a text file with companions
-beside it; a :class:`StreamFormat` keeps many documents in one file, often (:class:`LineFormat`) as
-lines. Most say only how one document is parsed and rendered; the rest follows from that.
+There are two kinds. A :class:`StandoffFormat` stores each document in a text file with annotation files
+beside it. A :class:`StreamFormat` stores many documents in one file, often as lines (:class:`LineFormat`).
+Most formats only implement parsing and rendering of one document.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = [
 ]
 
 MAX_LINE_BYTES = 64 * 2**20
-"""The longest line that is read: a file without line ends must not fill the memory."""
+"""Longest line in bytes, so that a file without line ends cannot exhaust the memory."""
 
 
 class CorpusFormat(ABC):
-    """Base of all formats; a concrete subclass is one row of ``FORMATS``."""
+    """Base class of all formats; each concrete subclass is an entry of ``FORMATS``."""
 
     example: ClassVar[str]
-    """One line that says what a folder of this format holds."""
+    """One line that describes the files of this format."""
 
     @abstractmethod
     def read(self, path: Path) -> Iterator[Document | Problem]:
@@ -51,17 +51,17 @@ class CorpusFormat(ABC):
 
     @abstractmethod
     def write(self, documents: Iterable[Document], folder: Path) -> None:
-        """Write documents into a folder, which is made."""
+        """Write documents into a folder, which is created if it is missing."""
 
     @abstractmethod
     def round_trip(self, document: Document) -> Document:
-        """What reading would give after writing: the document less what the format cannot carry."""
+        """Render a document and parse the result, which lacks the information that the format cannot represent."""
 
     def read_all(self, path: Path) -> tuple[Document, ...]:
-        """Read a folder or file in whole.
+        """Read all documents of a folder or file.
 
         Raises:
-            InputError: With all its problems.
+            InputError: With all problems of its files.
         """
         errors, documents = ErrorList(), []
         for item in self.read(path):
@@ -74,17 +74,19 @@ class CorpusFormat(ABC):
 
 
 def require_empty_folder(folder: Path) -> None:
-    """Nothing is written over.
+    """Check that a folder is new or empty, so that nothing is overwritten.
 
     Raises:
-        InputError: If the folder is there and not empty.
+        InputError: If the folder exists and is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        fail(str(folder), "is there and not empty", allowed="a new or empty folder", remedy="remove it or name another")
+        fail(
+            str(folder), "exists and is not empty", allowed="a new or empty folder", remedy="remove it or name another"
+        )
 
 
 def read_text(file: Path) -> str:
-    """Read a file as UTF-8 without touching its line ends, which offsets count.
+    """Read a file as UTF-8 and keep its line ends, since offsets count them.
 
     Raises:
         InputError: If it cannot be read or is not UTF-8.
@@ -104,10 +106,10 @@ def read_text(file: Path) -> str:
 
 
 class StandoffFormat(CorpusFormat):
-    """One document a text file, with its annotations in companions of the same name."""
+    """Base class of formats with one text file per document and annotation files of the same name."""
 
     suffixes: ClassVar[tuple[str, ...]]
-    """The text's suffix, then those of the companions, each of which may be missing."""
+    """Suffix of the text file, then those of the annotation files, which are optional."""
 
     @abstractmethod
     def parse(self, name: str, where: Mapping[str, str], files: Mapping[str, str]) -> Document:
@@ -115,8 +117,8 @@ class StandoffFormat(CorpusFormat):
 
         Args:
             name: The document's id.
-            where: Each suffix's file name, for messages.
-            files: Each suffix's content; a companion that is not there is left out.
+            where: Maps each suffix to the file's name, for messages.
+            files: Maps the suffix of each existing file to its content.
 
         Raises:
             InputError: With all its problems.
@@ -124,10 +126,10 @@ class StandoffFormat(CorpusFormat):
 
     @abstractmethod
     def render(self, document: Document) -> dict[str, str]:
-        """The content of each file of a document, by suffix."""
+        """Return the content of each file of a document, by suffix."""
 
     def read(self, path: Path) -> Iterator[Document | Problem]:
-        """See :meth:`CorpusFormat.read`; documents come in the order of their names."""
+        """See :meth:`CorpusFormat.read`; documents are sorted by name."""
         suffix, *companions = self.suffixes
         names = {file.name.removesuffix(suffix) for file in path.glob(f"*{suffix}")}
         for companion in companions:
@@ -135,7 +137,7 @@ class StandoffFormat(CorpusFormat):
                 name = orphan.name.removesuffix(companion)
                 if name not in names:
                     remedy = "add the text or remove the annotations"
-                    yield Problem(str(orphan), f"no {name}{suffix} beside it", remedy=remedy)
+                    yield Problem(str(orphan), f"the text {name}{suffix} is missing", remedy=remedy)
         for name in sorted(names):
             where = {s: str(path / f"{name}{s}") for s in self.suffixes}
             try:
@@ -150,14 +152,14 @@ class StandoffFormat(CorpusFormat):
         """See :meth:`CorpusFormat.write`.
 
         Raises:
-            InputError: If two documents would be one file.
+            InputError: If the ids of two documents map to the same file name.
         """
         folder.mkdir(parents=True, exist_ok=True)
         written: set[str] = set()
         for document in documents:
             name = _make_file_name(document.id)
             if name in written:
-                fail(str(folder / name), "two documents would have this name", remedy="rename one, or write jsonl")
+                fail(str(folder / name), "two documents have this file name", remedy="rename one, or write jsonl")
             written.add(name)
             for suffix, content in self.render(document).items():
                 with (folder / f"{name}{suffix}").open("w", encoding="utf-8", newline="") as stream:
@@ -170,13 +172,13 @@ class StandoffFormat(CorpusFormat):
 
 
 def _make_file_name(id_: str) -> str:
-    """A document's id as a file name: one that cannot lead out of the folder."""
+    """Convert a document's id to a file name that cannot point outside the folder."""
     name = re.sub(r"[^\w.+@=-]", "_", id_).lstrip(".") or "_"
     return name if len(name.encode()) <= 200 else hashlib.sha256(id_.encode()).hexdigest()
 
 
 class StreamFormat(CorpusFormat):
-    """Many documents in one file; a folder's files are read one after another."""
+    """Base class of formats with many documents in one file."""
 
     suffix: ClassVar[str]
 
@@ -185,21 +187,23 @@ class StreamFormat(CorpusFormat):
         """Read one file.
 
         Args:
-            stream: Its bytes.
-            where: Its name, for messages.
-            name: Its name without suffix.
+            stream: The bytes of the file.
+            where: The file's name, for messages.
+            name: The file's name without suffix.
 
         Yields:
-            A place for messages with its document, or a problem; :class:`InputError` may be raised
-            where the rest of the file cannot be read.
+            A document with its location for messages, or a problem.
+
+        Raises:
+            InputError: If the rest of the file cannot be read.
         """
 
     @abstractmethod
     def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
-        """Write one file."""
+        """Write documents to one file."""
 
     def read(self, path: Path) -> Iterator[Document | Problem]:
-        """See :meth:`CorpusFormat.read`; documents come in the order of the files and of their places there."""
+        """See :meth:`CorpusFormat.read`; documents are in the order of the sorted files and of each file."""
         seen: dict[str, str] = {}
         for file in [path] if path.is_file() else sorted(path.glob(f"*{self.suffix}")):
             try:
@@ -212,7 +216,7 @@ class StreamFormat(CorpusFormat):
                 yield Problem(str(file), f"cannot be read: {error.strerror}")
 
     def write(self, documents: Iterable[Document], folder: Path) -> None:
-        """See :meth:`CorpusFormat.write`; all go into one file, ``documents`` and the format's suffix."""
+        """See :meth:`CorpusFormat.write`; writes one file named ``documents`` with the format's suffix."""
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"documents{self.suffix}").open("wb") as stream:
             self.write_stream(documents, stream)
@@ -243,13 +247,13 @@ def _reject_duplicate(item: tuple[str, Document] | Problem, seen: dict[str, str]
 
 @dataclass(frozen=True)
 class DocumentLines:
-    """One document's lines in a file of lines.
+    """The lines of one document in a file.
 
     Args:
         where: The file.
-        line: Number of the first line, from 1.
-        lines: The lines without their ends.
-        name: What the document is called if its lines do not say so.
+        line: 1-based number of the first line.
+        lines: The lines without line ends.
+        name: The document's id, unless its lines contain one.
     """
 
     where: str
@@ -258,16 +262,16 @@ class DocumentLines:
     name: str = ""
 
     def locate(self, index: int) -> str:
-        """The file and the number of a line, by its index in the piece."""
+        """Return file and line number of the line at an index, for messages."""
         return f"{self.where}:{self.line + index}"
 
 
 class LineFormat(StreamFormat):
-    """A stream of lines."""
+    """Base class of stream formats that consist of lines."""
 
     @abstractmethod
     def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
-        """Cut a file's lines into documents."""
+        """Divide the lines of a file into documents."""
 
     @abstractmethod
     def parse(self, piece: DocumentLines) -> Document:
@@ -279,7 +283,7 @@ class LineFormat(StreamFormat):
 
     @abstractmethod
     def render(self, document: Document) -> str:
-        """A document's part of a file, with its line ends."""
+        """Return the lines of a document, with line ends."""
 
     def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
         """See :meth:`StreamFormat.read_stream`."""
@@ -298,7 +302,7 @@ class LineFormat(StreamFormat):
 
 
 def _read_lines(stream: BinaryIO, where: str) -> Iterator[str]:
-    """Lines cut at line feeds alone; a carriage return before one goes with it."""
+    """Yield lines, split at line feeds only; a carriage return before a line feed is removed."""
     for number in itertools.count(1):
         line = stream.readline(MAX_LINE_BYTES + 1)
         if not line:

@@ -1,6 +1,6 @@
-"""What a conversion loses: two versions of a document compared item by item, ids aside.
+"""Comparison of two versions of a document item by item, independent of annotation ids.
 
-A loss is found by reading back what was written, not by what a format is said to carry.
+It measures the loss of a conversion from the document that is read back, not from a format's specification.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from clinie_core.data.document import Document
 __all__ = ["count_differences"]
 
 ADDITIONS_ALLOWED = ("sections", "metadata")
-"""What a format may say of a document that it did not say of itself."""
+"""Kinds of items that a format may add to a document."""
 Place = tuple[tuple[int, int], ...]
 
 
 def count_differences(before: Document, after: Document) -> Counter[str]:
-    """How many items of each kind one version of a document has and the other does not have.
+    """Count the items of each kind that differ between two versions of a document.
 
-    Ids of annotations do not count, since many formats number them anew. Where the texts differ in
-    white space alone, offsets are compared by the characters that are not white space.
+    Ids of annotations are ignored, since many formats renumber them. If the texts differ only in white space,
+    offsets are compared after removing white space.
 
     Args:
-        before: The document as it was.
-        after: The document as it came back.
+        before: The original document.
+        after: The document read back.
 
     Returns:
-        Kind (``text``, ``concepts``, ``relations``, ...) to the number of items lost or changed;
-        kinds without a difference are left out.
+        Number of lost or changed items by kind (``text``, ``concepts``, ``relations``, ...); kinds without
+        a difference are omitted.
     """
     found: Counter[str] = Counter()
     found["document ids"] = int(before.id != after.id)
@@ -80,6 +80,6 @@ def _keep_offsets(spans: Place) -> Place:
 
 
 def _count_visible_characters(text: str) -> Callable[[Place], Place]:
-    """Offsets counted over the characters that are not white space."""
+    """Return a function that converts offsets to counts of characters that are not white space."""
     before = [0, *accumulate(not c.isspace() for c in text)]
     return lambda spans: tuple((before[start], before[end]) for start, end in spans)

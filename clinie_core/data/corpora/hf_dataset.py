@@ -1,7 +1,7 @@
-"""A Hugging Face dataset on disk: a column of tokens and one of tags, by the ``datasets`` library.
+"""Hugging Face datasets on disk with columns of tokens and tags, read by the ``datasets`` library.
 
-A folder is what ``Dataset.save_to_disk`` writes. Tags are strings or class labels; documents are
-rows, named by the ``id`` column or their number.
+A folder is the output of ``Dataset.save_to_disk``. Tags are strings or class labels. Each row is a document,
+whose id is the ``id`` column or the row's index.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ TOKENS, TAGS, ID = "tokens", ("ner_tags", "tags", "labels"), "id"
 
 
 class HfDataset(CorpusFormat):
-    """A folder with ``dataset_info.json`` and Arrow files."""
+    """Folders with ``dataset_info.json`` and Arrow files."""
 
-    example: ClassVar[str] = "what Dataset.save_to_disk wrote, with columns tokens and ner_tags, tags or labels"
+    example: ClassVar[str] = "output of Dataset.save_to_disk, with columns tokens and ner_tags, tags or labels"
 
     def read(self, path: Path) -> Iterator[Document | Problem]:
         """See :meth:`CorpusFormat.read`."""
@@ -45,13 +45,13 @@ class HfDataset(CorpusFormat):
             return
         seen: set[str] = set()
         try:
-            for number, row in enumerate(_rows(dataset, path)):
+            for number, row in enumerate(_read_rows(dataset, path)):
                 yield from _read_row(row, f"{path}: row {number}", str(row.get(ID, number)), tags, names, seen)
         except InputError as error:
             yield from error.problems
 
     def write(self, documents: Iterable[Document], folder: Path) -> None:
-        """See :meth:`CorpusFormat.write`; a sentence's end is not kept."""
+        """See :meth:`CorpusFormat.write`; sentence boundaries are lost."""
         datasets = _import_datasets()
         features = datasets.Features(
             {
@@ -86,19 +86,21 @@ def _load(path: Path) -> Any:
         return _import_datasets().load_from_disk(str(path))
     except InputError:
         raise
-    except Exception as error:  # whatever the library, Arrow or JSON make of broken files
+    except Exception as error:  # a damaged file raises errors of datasets, Arrow or JSON
         fail(
-            str(path), f"not a dataset that can be loaded ({type(error).__name__})", allowed="what save_to_disk writes"
+            str(path),
+            f"not a dataset that can be loaded ({type(error).__name__})",
+            allowed="the output of save_to_disk",
         )
 
 
-def _rows(dataset: Any, path: Path) -> Iterator[dict[str, Any]]:
+def _read_rows(dataset: Any, path: Path) -> Iterator[dict[str, Any]]:
     rows = iter(dataset)
     while True:
         try:
             row = next(rows, None)
-        except Exception as error:  # as in _load: Arrow files are read when a row is asked for
-            fail(str(path), f"a row cannot be read ({type(error).__name__})", allowed="what save_to_disk writes")
+        except Exception as error:  # as in _load, since rows are read lazily
+            fail(str(path), f"a row cannot be read ({type(error).__name__})", allowed="the output of save_to_disk")
         if row is None:
             return
         yield row
@@ -110,7 +112,7 @@ def _build_row(document: Document) -> dict[str, Any]:
 
 
 class _RowGenerator:
-    """A generator function of rows that can be called more than once."""
+    """A generator function of rows that ``datasets`` can pickle."""
 
     def __init__(self, documents: Iterable[Document]) -> None:
         self._documents = documents
@@ -122,11 +124,11 @@ class _RowGenerator:
 def _build_document(row: dict[str, Any], id_: str, tags: str, names: list[str] | None, where: str) -> Document:
     tokens, labels = row[TOKENS], row[tags]
     if tokens is None or labels is None or len(tokens) != len(labels):
-        fail(where, "not as many tags as tokens", allowed="one tag a token")
+        fail(where, "the numbers of tags and tokens differ", allowed="one tag per token")
     if names is not None and any(not 0 <= int(label) < len(names) for label in labels):
         fail(where, "a tag outside the class labels", allowed=f"0 to {len(names) - 1}")
     if any(not isinstance(t, str) or t.split() != [t] for t in tokens):
-        fail(where, "a token that is empty or has white space", allowed="tokens without white space")
+        fail(where, "a token is empty or contains white space", allowed="tokens without white space")
     words = [names[int(label)] if names is not None else str(label) for label in labels]
     return build_document(id_, [[Token(t, tag) for t, tag in zip(tokens, words, strict=True)]], where)
 

@@ -1,8 +1,8 @@
-"""The format of 2010 i2b2/VA: ``NAME.txt`` with ``NAME.con``, ``NAME.rel`` and ``NAME.ast`` beside it.
+"""The 2010 i2b2/VA format: a text ``NAME.txt`` with ``NAME.con``, ``NAME.rel`` and ``NAME.ast``.
 
-Source: Uzuner et al. 2011, JAMIA 18(5), and the task's annotation files. A place is ``LINE:TOKEN``,
-lines counted from 1 and tokens, which white space parts, from 0; both ends belong to the concept.
-The files repeat each mention in lower case.
+Source: Uzuner et al. 2011, JAMIA 18(5), and the task's annotation files. A position is ``LINE:TOKEN`` with
+1-based lines and 0-based tokens, which white space separates; both ends are inclusive. The annotation files
+repeat each mention in lower case.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ASSERTION_LINE = re.compile(PLACE + r'\|\|t="([^"]+)"\|\|a="([^"]+)"')
 
 
 class I2b2(StandoffFormat):
-    """A folder of texts with concepts, relations and assertions beside them."""
+    """Folders of texts with files of concepts, relations and assertions."""
 
     example: ClassVar[str] = "NAME.txt with NAME.con, NAME.rel and NAME.ast beside it"
     suffixes: ClassVar[tuple[str, ...]] = (".txt", ".con", ".rel", ".ast")
@@ -41,7 +41,7 @@ class I2b2(StandoffFormat):
         return Document(name, text, tuple(parser.concepts), tuple(parser.relations), tuple(parser.attributes))
 
     def render(self, document: Document) -> dict[str, str]:
-        """See :meth:`StandoffFormat.render`; a concept is widened to whole tokens."""
+        """See :meth:`StandoffFormat.render`; concepts are extended to whole tokens."""
         lines = _tokenize_lines(document.text)
         flat = [span for line in lines for span in line]
         places = [f"{row}:{column}" for row, line in enumerate(lines, start=1) for column in range(len(line))]
@@ -68,7 +68,7 @@ class I2b2(StandoffFormat):
 
 
 def _tokenize_lines(text: str) -> list[list[Span]]:
-    """The tokens of each line."""
+    """Return the token spans of each line."""
     lines, at = [], 0
     for line in text.split("\n"):
         lines.append([Span(at + s.start, at + s.end) for s in find_tokens(line, words=False)])
@@ -91,7 +91,7 @@ class _Parser:
         self._at: dict[tuple[Span, str | None], str] = {}
 
     def parse(self) -> None:
-        """Parse concepts, then what refers to them."""
+        """Parse concepts, then the relations and assertions that refer to them."""
         for where, groups in self._match_lines(".con", CONCEPT_LINE, '\'c="mention" 1:0 1:2||t="type"\''):
             span = self._resolve_span(where, groups[:5])
             if span is not None:
@@ -124,15 +124,16 @@ class _Parser:
         ends = []
         for row, column in (rows[:2], rows[2:]):
             if not 1 <= row <= len(self._lines) or column >= len(self._lines[row - 1]):
-                self.errors.add(where, f"{row}:{column} is no token of the text", allowed="LINE from 1, TOKEN from 0")
+                found = f"{row}:{column} is not a token of the text"
+                self.errors.add(where, found, allowed="LINE from 1, TOKEN from 0")
                 return None
             ends.append(self._lines[row - 1][column])
         if ends[1].end <= ends[0].start:
             self.errors.add(where, "the concept ends before it begins", allowed="first token, then last token")
             return None
         span = Span(ends[0].start, ends[1].end)
-        there = self._text[span.start : span.end]
-        problem = check_mention(where, "c", mention, there, any_case=True)
+        text_at_offsets = self._text[span.start : span.end]
+        problem = check_mention(where, "c", mention, text_at_offsets, any_case=True)
         if problem is not None:
             self.errors.extend([problem])
             return None
@@ -144,5 +145,5 @@ class _Parser:
             return None
         id_ = self._at.get((span, type_))
         if id_ is None:
-            self.errors.add(where, "there is no such concept in the .con file", allowed="a concept of this text")
+            self.errors.add(where, "no such concept in the .con file", allowed="a concept of this text")
         return id_

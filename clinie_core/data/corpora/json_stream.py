@@ -1,4 +1,4 @@
-"""Large JSON files one value at a time, by ijson, with errors that name a line and quote nothing."""
+"""Incremental reading of large JSON files by ijson, with errors that name a line and quote no content."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["ObjectLocator", "read_items", "read_pairs"]
 
 MAX_DEPTH = 100
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
-"""A string, or a bracket outside of any; neither crosses a line."""
+"""A string, or a bracket outside strings; neither spans lines."""
 
 
 class ObjectLocator:
-    """Knows the line on which each object of a file begins, by reading it once more when a problem asks.
+    """Finds the line on which each object of a file begins, by a second pass at the first problem.
 
     Args:
-        stream: The file; where it is read on is left as it was.
-        where: Its name.
-        depth: How many brackets are open around the objects that are meant.
+        stream: The file; its position is restored after the second pass.
+        where: The file's name.
+        depth: Number of open brackets around the objects.
     """
 
     def __init__(self, stream: BinaryIO, where: str, depth: int) -> None:
@@ -35,7 +35,12 @@ class ObjectLocator:
         self._lines: list[int] | None = None
 
     def locate(self, problems: Iterable[Problem], number: int) -> Iterator[Problem]:
-        """Put the line into what is wrong with an object, given by its number from 0."""
+        """Add the line number of an object to its problems.
+
+        Args:
+            problems: Problems of one object.
+            number: 0-based index of the object.
+        """
         if self._lines is None:
             at = self._stream.tell()
             self._stream.seek(0)
@@ -56,7 +61,12 @@ class ObjectLocator:
 
 
 def read_items(stream: BinaryIO, where: str, path: str) -> Iterator[Any]:
-    """The values under a path, in ijson's notation (``documents.item``).
+    """Yield the values under a path.
+
+    Args:
+        stream: The file.
+        where: The file's name, for messages.
+        path: A path in ijson's notation, such as ``documents.item``.
 
     Raises:
         InputError: If the file is not valid JSON.
@@ -65,7 +75,7 @@ def read_items(stream: BinaryIO, where: str, path: str) -> Iterator[Any]:
 
 
 def read_pairs(stream: BinaryIO, where: str) -> Iterator[tuple[str, Any]]:
-    """The keys and values of the one object that the file is.
+    """Yield the keys and values of a file that contains one object.
 
     Raises:
         InputError: If the file is not valid JSON.
@@ -74,7 +84,7 @@ def read_pairs(stream: BinaryIO, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def _parse_events(stream: BinaryIO, where: str) -> Iterator[Any]:
-    """Ijson's events; what nests without end would take memory in the square of its depth."""
+    """Return ijson's events with limited depth, since ijson's memory grows with the square of the depth."""
     events: Iterator[Any] = ijson.parse(_limit_depth(ijson.basic_parse(stream, use_float=True), where))
     return events
 
@@ -85,7 +95,7 @@ def _limit_depth(events: Iterator[tuple[str, Any]], where: str) -> Iterator[tupl
         if event[0].startswith("start_"):
             depth += 1
             if depth > MAX_DEPTH:
-                fail(f"{where}:1", f"JSON nested deeper than {MAX_DEPTH}", remedy="write the file again")
+                fail(f"{where}:1", f"JSON nested deeper than {MAX_DEPTH}", remedy="flatten the file")
         elif event[0].startswith("end_"):
             depth -= 1
         yield event
@@ -98,12 +108,12 @@ def _map_json_errors(values: Iterator[Any], stream: BinaryIO, where: str) -> Ite
         fail(
             _locate_syntax_error(stream, where),
             "not valid JSON in UTF-8",
-            remedy="write the file again, or cut what is broken",
+            remedy="export the file again, or remove the invalid part",
         )
 
 
 def _locate_syntax_error(stream: BinaryIO, where: str) -> str:
-    """Where a broken file breaks, by reading it again as a whole."""
+    """Return file and line of a syntax error, found by parsing the whole file with the standard library."""
     stream.seek(0)
     try:
         json.loads(stream.read())
@@ -112,6 +122,6 @@ def _locate_syntax_error(stream: BinaryIO, where: str) -> str:
     except UnicodeDecodeError as error:
         stream.seek(0)
         return f"{where}:{stream.read(error.start).count(10) + 1}"
-    except (RecursionError, ValueError):  # valid to the grammar, and still nothing that can be read
+    except (RecursionError, ValueError):  # valid JSON beyond the parser's limits, such as a number of 5000 digits
         return f"{where}:1"
     return f"{where}:1"

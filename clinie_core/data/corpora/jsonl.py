@@ -1,7 +1,7 @@
-"""clinie's own format: a JSON object a line, which carries everything that a document has.
+"""clinie's native format: one JSON object per line, which represents every part of a document.
 
-A line is ``{"version": 1, "document": {...}}`` with the fields of :class:`Document`; a field that
-is empty may be left out. A later version of clinie reads every earlier version of the format.
+A line is ``{"version": 1, "document": {...}}`` with the fields of :class:`Document`; empty fields may be
+omitted. Later versions of clinie read all earlier versions of the format.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class _Line(BaseModel):
 
 
 class Jsonl(LineFormat):
-    """Files of JSON lines."""
+    """JSON Lines files."""
 
     example: ClassVar[str] = 'NAME.jsonl, each line {"version": 1, "document": {"id": ..., "text": ..., ...}}'
     suffix: ClassVar[str] = ".jsonl"
 
     def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
-        """See :meth:`LineFormat.split_documents`: each line that is not blank is a document."""
+        """See :meth:`LineFormat.split_documents`; each line that is not blank is a document."""
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield DocumentLines(where, number, [line])

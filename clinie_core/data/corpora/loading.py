@@ -1,4 +1,4 @@
-"""A corpus from its folders or files: which documents belong to which split."""
+"""Loading of corpora and their splits from folders, files and lists of document ids."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ LIST_SUFFIX = ".list"
 
 
 class Shares(FrozenModel):
-    """A seeded split of a corpus that has none: stratified by type, a patient's documents always together.
+    """A seeded random split of a corpus without splits, stratified by type; each patient is in one split.
 
     Args:
-        train: Share of the documents to train on.
-        dev: Share to choose by.
-        test: Share to test on.
-        seed: Equal seeds split equal corpora alike.
-        group: What tells a patient, see :func:`clinie_core.data.corpora.splitting.find_group`; None takes each
-            document for a patient of its own.
-        pool: The subfolders or files to split; all of the corpus's folder if left out.
+        train: Share of the documents in the training split.
+        dev: Share of the documents in the development split, which selects trials.
+        test: Share of the documents in the test split.
+        seed: Seed of the split; equal seeds split equal corpora equally.
+        group: Rule that identifies a document's patient, see
+            :func:`clinie_core.data.corpora.splitting.find_group`; None treats each document as its own patient.
+        pool: Subfolders or files to split; by default the whole folder of the corpus.
     """
 
     train: float = Field(default=0.7, gt=0, lt=1)
@@ -59,15 +59,15 @@ def _default_splits() -> dict[str, str | list[str]]:
 
 
 class CorpusSource(CorpusView):
-    """Where a corpus is, how it is read and how its annotations are looked at.
+    """Location, format, splits and view of a corpus.
 
     Args:
-        name: What it is called beside others; the folder's name if left out.
+        name: Name of the corpus among several; by default the name of its folder.
         path: Folder of the corpus.
-        format: A row of ``FORMATS``.
-        splits: Split name (train, dev, test) to what holds it: a subfolder, one file of a format
-            with many documents a file, or a ``.list`` file of document ids, one a line; or several of them.
-        shares: How to split a corpus that comes without splits; ``splits`` then counts for nothing.
+        format: Name of the format in ``FORMATS``.
+        splits: Maps each split (train, dev, test) to one or several places: a subfolder, a file of a format
+            with many documents per file, or a ``.list`` file with one document id per line.
+        shares: How to split a corpus without splits; ``splits`` is ignored then.
     """
 
     name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
@@ -77,18 +77,18 @@ class CorpusSource(CorpusView):
     shares: Shares | None = None
 
     def places(self, split: str) -> list[str]:
-        """What holds a split."""
+        """Return the subfolders, files or lists of a split."""
         named = self.splits[split]
         return [named] if isinstance(named, str) else named
 
     @property
     def title(self) -> str:
-        """Its name, else that of its folder."""
+        """Name of the corpus, else of its folder."""
         return self.name or Path(self.path).name
 
     @property
     def view(self) -> CorpusView:
-        """How the annotations are looked at, apart from where they are."""
+        """The view of the annotations, without their location."""
         return CorpusView(**{name: getattr(self, name) for name in CorpusView.model_fields})
 
 
@@ -96,11 +96,11 @@ def read_split(source: CorpusSource, split: str) -> Iterator[Document | Problem]
     """Read one split, one document at a time.
 
     Args:
-        source: Where the corpus is.
+        source: The corpus.
         split: One of ``source.splits``.
 
     Yields:
-        A document, or a problem that names file and line; a split without documents is one.
+        A document, or a problem that names file and line; a split without documents is a problem.
     """
     for name in source.places(split):
         yield from _read_place(source, name, f"corpus.splits.{split}")
@@ -141,7 +141,7 @@ def _read_listed(format_: CorpusFormat, root: Path, file: Path) -> Iterator[Docu
 
 
 def apply_view(corpus: Corpus, view: CorpusView) -> Corpus:
-    """A corpus as a view looks at it; looking twice changes nothing."""
+    """Merge and filter the types of a corpus as a view specifies; the operation is idempotent."""
     return corpus.merge_types(view.merge_types).restrict_types(view.concept_types, view.relation_types)
 
 
@@ -149,13 +149,13 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
     """Read splits of a corpus into memory.
 
     Args:
-        source: Where it is.
-        splits: Which splits to read, all that the source names if left out; the others are not opened.
-        view: Whether types are merged and left out as the source says.
+        source: The corpus.
+        splits: The splits to read; by default all splits of the source. Other splits are not opened.
+        view: Whether to apply the view of the source.
 
     Raises:
-        InputError: With all problems of all files: a missing folder, a split without documents, one
-            document id in two splits, and whatever the format found.
+        InputError: With all problems of all files: a missing folder, a split without documents, a
+            document id in two splits, and all problems that the format found.
     """
     errors = ErrorList()
     errors.extend(check_source(source))
@@ -179,11 +179,11 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
 
 
 def load_corpora(sources: Sequence[CorpusSource], splits: tuple[str, ...] | None = None) -> Corpus:
-    """Read several corpora as one: ids begin with a corpus's name, and metadata says it.
+    """Read several corpora as one; each document's id and metadata contain the name of its corpus.
 
     Args:
-        sources: Where they are; one alone is read as :func:`load_corpus` does.
-        splits: Which splits to read.
+        sources: The corpora; a single corpus is read as by :func:`load_corpus`.
+        splits: The splits to read; by default all.
 
     Raises:
         InputError: With all problems of all corpora.
@@ -211,7 +211,7 @@ def load_corpora(sources: Sequence[CorpusSource], splits: tuple[str, ...] | None
 def _split_by_shares(
     source: CorpusSource, shares: Shares, splits: tuple[str, ...], errors: ErrorList
 ) -> dict[str, tuple[Document, ...]]:
-    """The wanted splits of a pool of documents."""
+    """Divide the documents of a pool by shares and return the requested splits."""
     items = [item for name in shares.pool for item in _read_place(source, name, "corpus.shares.pool")]
     errors.extend(item for item in items if isinstance(item, Problem))
     documents = {item.id: item for item in items if isinstance(item, Document)}
@@ -221,7 +221,7 @@ def _split_by_shares(
 
 
 def check_source(source: CorpusSource) -> list[Problem]:
-    """What is wrong with a source before any document is read."""
+    """Check a source without reading its documents; return all problems."""
     FORMATS.load(source.format, "corpus.format")
     problems = []
     if not Path(source.path).exists():
@@ -234,11 +234,14 @@ def check_source(source: CorpusSource) -> list[Problem]:
 
 
 def discover_splits(path: Path, format_: str = "brat") -> CorpusSource:
-    """A corpus by its place alone: subfolders, lists or files with a split's usual name, else all of it as train.
+    """Find the splits of a corpus by common names of subfolders, lists or files.
 
     Args:
-        path: Folder of the corpus, or one file of it.
-        format_: A row of ``FORMATS``.
+        path: Folder of the corpus, or one of its files.
+        format_: Name of the format in ``FORMATS``.
+
+    Returns:
+        The corpus with its splits; without any, the whole path is the training split.
     """
     kind = FORMATS.load(format_, "corpus.format")
     found: dict[str, str] = {}

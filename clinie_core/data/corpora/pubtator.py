@@ -1,8 +1,7 @@
-"""PubTator: title and abstract, mentions with identifiers, relations between identifiers.
+"""The PubTator format: title and abstract, mentions with identifiers, relations between identifiers.
 
-Source: the format as BioCreative V CDR (Li et al. 2016, Database 2016:baw068) and PubTator 3 use it.
-Offsets count over the title, one character between, and the abstract. A relation links two
-identifiers and belongs to the document as a whole.
+Source: BioCreative V CDR (Li et al. 2016, Database 2016:baw068) and PubTator 3. Offsets refer to the title
+and the abstract joined by one character. A relation links two identifiers at the level of the document.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ __all__ = ["PubTator"]
 TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)")
 MISSING_ENTRIES = ("", "-", "-1")
 UNNAMED_DATABASE = "PubTator"
-"""Stands for a terminology that the file does not name."""
+"""Database name of identifiers without a named terminology."""
 MAX_DIGITS = 12
 
 
 class PubTator(LineFormat):
-    """Files of PubTator records, a blank line between them."""
+    """Files of PubTator records, separated by blank lines."""
 
     example: ClassVar[str] = "NAME.txt of records 'id|t|title', 'id|a|abstract' and tab-separated mentions"
     suffix: ClassVar[str] = ".txt"
 
     def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
-        """See :meth:`LineFormat.split_documents`: blank lines stand between documents."""
+        """See :meth:`LineFormat.split_documents`; blank lines separate documents."""
         record: list[str] = []
         number = 0
         for number, line in enumerate(lines, start=1):
@@ -75,7 +74,7 @@ class PubTator(LineFormat):
         )
 
     def render(self, document: Document) -> str:
-        """See :meth:`LineFormat.render`; a line end within title or abstract becomes a blank, which keeps offsets."""
+        """See :meth:`LineFormat.render`; line ends in title and abstract become blanks, which preserves offsets."""
         title, _, abstract = re.sub(r"[\r\t\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", " ", document.text).partition("\n")
         id_ = re.sub(r"[|\s]", "_", document.id)
         lines = [f"{id_}|t|{title}", f"{id_}|a|{abstract}".replace("\n", " ")]
@@ -103,7 +102,7 @@ def _format_entry(normalization: Normalization) -> str:
 
 
 class _RecordParser:
-    """The annotations of one record."""
+    """Parses the annotation lines of one record."""
 
     def __init__(self, piece: DocumentLines, id_: str, text: str, errors: ErrorList) -> None:
         self._piece = piece
@@ -115,7 +114,7 @@ class _RecordParser:
         self.relations: list[EntityRelation] = []
 
     def parse_line(self, index: int, line: str) -> None:
-        """Parse one line after the texts."""
+        """Parse one line that follows title and abstract."""
         cells = [cell.strip() for cell in line.split("\t")]
         where = self._piece.locate(index)
         if cells[0] != self._id:

@@ -1,8 +1,8 @@
-"""RadGraph JSON: radiology reports whose entities address tokens.
+"""The RadGraph JSON format: radiology reports with entities given by token indices.
 
-Source: Jain et al. 2021, arXiv 2106.14463, and the dataset's files. The file is one object, report
-name to report; tokens are parted by white space and both ends of an entity belong to it. A report
-that two people labelled has ``labeler_1`` and ``labeler_2``, of which the first is read.
+Source: Jain et al. 2021, arXiv 2106.14463, and the dataset's files. A file is one object that maps report
+names to reports. White space separates tokens, and both ends of an entity are inclusive. If two annotators
+labelled a report, it has ``labeler_1`` and ``labeler_2``; only the first is read.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Report(BaseModel):
 
 
 class RadGraph(StreamFormat):
-    """Files that hold one object of reports."""
+    """JSON files with one object of reports."""
 
     example: ClassVar[str] = 'NAME.json, {"REPORT": {"text": ..., "entities": {"1": {"tokens", "label", ...}}}}'
     suffix: ClassVar[str] = ".json"
@@ -69,7 +69,7 @@ class RadGraph(StreamFormat):
                 yield from lines.locate(error.problems, number)
 
     def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
-        """See :meth:`StreamFormat.write_stream`; a concept is widened to whole tokens."""
+        """See :meth:`StreamFormat.write_stream`; concepts are extended to whole tokens."""
         stream.write(b"{")
         for number, document in enumerate(documents):
             row = f"{json.dumps(document.id)}: {json.dumps(_build_report(document))}"

@@ -1,4 +1,4 @@
-"""Lists of document ids: one split, a cross-validation, few-shot subsets."""
+"""Lists of document ids for splits, cross-validation and few-shot subsets."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["write_split_lists"]
 def write_split_lists(
     members: Sequence[Member], folder: Path, *, dev: float, test: float, folds: int, shots: str, seed: int
 ) -> dict[str, int]:
-    """Divide documents and write a list for each part.
+    """Divide documents into splits and write a list of ids for each.
 
     Args:
         members: The documents.
-        folder: Where the lists go.
+        folder: Target folder of the lists.
         dev: Share of the dev split.
         test: Share of the test split.
-        folds: Folds of a cross-validation, each a folder of ``train`` and ``dev``; 0 for one split.
-        shots: Sizes of few-shot training lists, ``5,10,20``, each within the next.
-        seed: Decides the split.
+        folds: Number of cross-validation folds, each a folder with ``train`` and ``dev``; 0 for one split.
+        shots: Sizes of nested few-shot training lists, such as ``5,10,20``.
+        seed: Seed of the split.
 
     Returns:
-        List to how many ids are in it.
+        Number of ids by list.
 
     Raises:
-        InputError: If the shares, folds or sizes do not fit the corpus; nothing is written then.
+        InputError: If shares, folds or sizes are invalid for the corpus; nothing is written then.
     """
     if folds == 1 or folds > len({m.group for m in members}):
         fail("--folds", f"found {folds}", allowed=f"2 to {len({m.group for m in members})}, the number of patients")

@@ -1,4 +1,4 @@
-"""Splits of documents: seeded, stratified by concept type, a patient's documents always together."""
+"""Seeded splits of documents, stratified by concept type, with each patient in one split."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ METADATA = "metadata:"
 
 @dataclass(frozen=True)
 class Member:
-    """What a split needs to know of a document.
+    """The properties of a document that a split depends on.
 
     Args:
-        id: The document.
-        group: Its patient: documents of one group are never parted.
-        types: How often each concept type occurs in it.
+        id: Id of the document.
+        group: Patient of the document; the documents of a group are never separated.
+        type_counts: Number of concepts of each type.
     """
 
     id: str
@@ -32,20 +32,20 @@ class Member:
 
     @classmethod
     def from_document(cls, document: Document, rule: str | None) -> Member:
-        """A document's member; see :func:`find_group` for the rule."""
+        """Collect the properties of a document; see :func:`find_group` for the rule."""
         return cls(document.id, find_group(document, rule), Counter(c.type for c in document.concepts))
 
 
 def find_group(document: Document, rule: str | None) -> str:
-    """The patient that a document belongs to.
+    """Return the patient that a document belongs to.
 
     Args:
         document: The document.
         rule: ``metadata:KEY``, or a regular expression over the id whose first group (or else whole
-            match) is the patient; None takes each document for a patient of its own.
+            match) is the patient; None treats each document as its own patient.
 
     Raises:
-        InputError: If the rule does not fit the document: a patient could leak.
+        InputError: If the rule does not apply to the document, since its patient could leak.
     """
     if rule is None:
         return document.id
@@ -70,60 +70,65 @@ def find_group(document: Document, rule: str | None) -> str:
 def stratify(members: Iterable[Member], shares: Mapping[str, float], seed: int) -> dict[str, list[str]]:
     """Divide documents so that each part has its share of documents and of each concept type.
 
-    Iterative stratification (Sechidis et al. 2011, ECML PKDD) over groups instead of examples:
-    the type that fewest groups still have is dealt out first, each group to the part that lacks
-    most of that type.
+    Iterative stratification (Sechidis et al. 2011, ECML PKDD) over groups instead of examples: the groups
+    with the type that is rarest among the unassigned groups are assigned first, each to the part with the
+    largest deficit of that type.
 
     Args:
         members: The documents.
-        shares: Part to its share of the whole; they sum to 1.
-        seed: Equal seeds divide equal documents alike, whatever their order.
+        shares: Share of each part; the shares sum to 1.
+        seed: Seed of the split; the result does not depend on the order of the documents.
 
     Returns:
-        Part to the ids in it, sorted.
+        The sorted ids of each part.
     """
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     groups: defaultdict[str, list[Member]] = defaultdict(list)
     for member in sorted(members, key=lambda m: m.id):
         groups[member.group].append(member)
     names = sorted(groups)
-    draw.shuffle(names)
+    rng.shuffle(names)
     types = {name: sum((Counter(m.type_counts) for m in groups[name]), Counter[str]()) for name in names}
     size = {name: len(groups[name]) for name in names}
     total = sum(types.values(), Counter[str]())
-    wanted = {part: {type_: share * count for type_, count in total.items()} for part, share in shares.items()}
-    room = {part: share * sum(size.values()) for part, share in shares.items()}
+    remaining_counts = {
+        part: {type_: share * count for type_, count in total.items()} for part, share in shares.items()
+    }
+    remaining_size = {part: share * sum(size.values()) for part, share in shares.items()}
     parts: dict[str, list[str]] = {part: [] for part in shares}
-    open_ = dict.fromkeys(names)
+    unassigned = dict.fromkeys(names)
 
-    def give(name: str, part: str) -> None:
+    def assign(name: str, part: str) -> None:
         parts[part] += [m.id for m in groups[name]]
-        room[part] -= size[name]
+        remaining_size[part] -= size[name]
         for type_, count in types[name].items():
-            wanted[part][type_] -= count
-        del open_[name]
+            remaining_counts[part][type_] -= count
+        del unassigned[name]
 
     holders: Counter[str] = Counter(type_ for name in names for type_ in types[name])
     while +holders:
         rarest = min(+holders, key=lambda t: (holders[t], t))
-        with_it = [name for name in open_ if rarest in types[name]]
+        with_it = [name for name in unassigned if rarest in types[name]]
         for name in sorted(with_it, key=lambda n: -types[n][rarest]):
-            give(name, max(shares, key=lambda p: (wanted[p][rarest], room[p])))
+            assign(name, max(shares, key=lambda p: (remaining_counts[p][rarest], remaining_size[p])))
             holders.subtract(types[name].keys())
-    for name in sorted(open_, key=lambda n: -size[n]):  # groups without a concept fill up what is short
-        give(name, max(shares, key=lambda p: room[p]))
+    for name in sorted(unassigned, key=lambda n: -size[n]):  # groups without concepts fill the parts that are too small
+        assign(name, max(shares, key=lambda p: remaining_size[p]))
     return {part: sorted(ids) for part, ids in parts.items()}
 
 
 def order_few_shot(members: Sequence[Member], seed: int) -> list[str]:
-    """An order of documents whose every beginning is a fair few-shot sample; shorter ones lie in longer ones.
+    """Order documents so that each prefix is a few-shot sample; the samples are nested.
 
-    The order is random, but a document that shows a type not yet seen comes before one that shows
-    nothing new, rarest type first, so that five documents do not all lack a type.
+    The order is random, but documents with a type that has not yet occurred come first, starting with the
+    rarest type, so that small samples cover as many types as possible.
 
     Args:
         members: The documents of the training split.
-        seed: Equal seeds order equal documents alike.
+        seed: Seed of the order.
+
+    Returns:
+        The ids of all documents.
     """
     pool = sorted(members, key=lambda m: m.id)
     random.Random(seed).shuffle(pool)
@@ -143,7 +148,7 @@ def order_few_shot(members: Sequence[Member], seed: int) -> list[str]:
 
 
 def select_few_shot(documents: Sequence[Document], count: int, seed: int) -> tuple[Document, ...]:
-    """The first ``count`` documents of :func:`order_few_shot`; all where there are no more."""
+    """Return the first ``count`` documents by :func:`order_few_shot`, or all if there are fewer."""
     by_id = {document.id: document for document in documents}
     order = order_few_shot([Member.from_document(document, None) for document in documents], seed)
     return tuple(by_id[id_] for id_ in order[:count])

@@ -1,4 +1,4 @@
-"""Counts of a corpus, gathered one document at a time: what is in it, and what a model cannot represent."""
+"""Statistics of a corpus, collected one document at a time, and the concepts that a model cannot represent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["CorpusSummary", "summarize"]
 
 
 class CorpusSummary:
-    """Counts of the documents that were added."""
+    """Counts of documents, characters and annotations by split."""
 
     def __init__(self) -> None:
         self.documents: Counter[str] = Counter()
@@ -23,7 +23,7 @@ class CorpusSummary:
         self._split_of: dict[str, str] = {}
 
     def add(self, split: str, document: Document) -> Problem | None:
-        """Count one document; a problem if another split has one of its id."""
+        """Count one document; return a problem if another split has a document of the same id."""
         self.documents[split] += 1
         self.characters[split] += len(document.text)
         for kind, items in (
@@ -40,7 +40,7 @@ class CorpusSummary:
         return find_split_leak(document, split, self._split_of)
 
     def _count_unrepresentable(self, document: Document) -> None:
-        """Count what flat, continuous concepts that begin and end with a word cannot represent."""
+        """Count the concepts that are not flat, continuous and aligned with words."""
         counts, text = self.representation, document.text
         counts["in all"] += len(document.concepts)
         reach: dict[str, int] = {}
@@ -54,13 +54,13 @@ class CorpusSummary:
             counts["ending within a word"] += any(pair.isalnum() for pair in inner)
 
     def warnings(self) -> list[Problem]:
-        """What does not stop a search but spoils its scores: types that training never sees."""
+        """Return warnings for types that occur in dev or test and never in train."""
         trained = self.items["concepts"]["train"]
         return [
             Problem(
                 f"corpus.splits.{split}",
                 f"type {type_} occurs {count} times here and never in train",
-                remedy="it can never be predicted; merge it or move documents",
+                remedy="it cannot be predicted; merge the type or move documents",
             )
             for split in ("dev", "test")
             for type_, count in sorted(self.items["concepts"][split].items())
@@ -68,7 +68,7 @@ class CorpusSummary:
         ]
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """By split: documents, characters, and every kind of item by type."""
+        """Return documents, characters and annotations by type, for each split."""
         return {
             split: {
                 "documents": self.documents[split],
@@ -84,7 +84,7 @@ def _get_type(item: object) -> str:
 
 
 def summarize(corpus: Corpus) -> CorpusSummary:
-    """Count a corpus that is in memory."""
+    """Summarize a corpus in memory."""
     summary = CorpusSummary()
     for split, documents in corpus.splits.items():
         for document in documents:

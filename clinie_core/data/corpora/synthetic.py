@@ -1,9 +1,9 @@
-"""A seeded synthetic corpus of clinical notes, for demonstrations and tests.
+"""Generator of a seeded synthetic corpus of clinical notes, for demonstrations and tests.
 
-Discharge summaries, radiology reports and social histories with concepts, relations and attributes.
-The same word is often a different thing elsewhere (a drug that is measured is a test, a symptom
-that a drug caused is an ADE, a relative's disease is nothing of the patient's), and names are
-composed, so that looking words up does not solve it. No word of it comes from a real note.
+The notes are discharge summaries, radiology reports and social histories with concepts, relations and
+attributes. The type of a word depends on its context: a measured drug is a test, a symptom that a drug
+causes is an ADE, and a relative's disease is not a concept. Names are composed, so a lookup table does not
+solve the task. No text comes from real notes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _NoteWriter:
         self.text += text
 
     def add_concept(self, type_: str, text: str) -> str:
-        """Add text that is a concept; returns the concept's id."""
+        """Add text that is a concept; return the concept's id."""
         id_ = f"T{len(self.concepts) + 1}"
         self.concepts.append(Concept(id_, type_, (Span(len(self.text), len(self.text) + len(text)),)))
         self.text += text
@@ -64,7 +64,7 @@ def _draw_frequency(draw: _Draw) -> str:
 
 
 def _write_medication(note: _NoteWriter, draw: _Draw) -> str:
-    """A drug with dosage and frequency in some order; returns the drug's id."""
+    """Write a drug, usually with dosage and frequency; return the drug's id."""
     drug = note.add_concept("Drug", words.draw_drug(draw))
     if draw.random() < 0.85:
         note.add_text(" ")
@@ -168,7 +168,7 @@ def _write_tobacco_use(note: _NoteWriter, draw: _Draw) -> None:
 
 
 def _write_distractor(note: _NoteWriter, draw: _Draw) -> None:
-    """Sentences without a concept that hold a concept's words."""
+    """Write a sentence without concepts that contains words of concepts."""
     note.add_text(
         draw.choice(
             (
@@ -219,12 +219,12 @@ _SECTIONS: dict[str, tuple[tuple[str, tuple[_Sentence, ...], int], ...]] = {
 
 
 def generate_document(id_: str, kind: str, draw: random.Random) -> Document:
-    """Write one note.
+    """Generate one note.
 
     Args:
         id_: The document's id.
         kind: ``discharge``, ``radiology`` or ``social``.
-        draw: Decides everything.
+        draw: Random number generator.
     """
     note = _NoteWriter()
     for title, sentences, most in _SECTIONS[kind]:
@@ -237,14 +237,17 @@ def generate_document(id_: str, kind: str, draw: random.Random) -> Document:
 
 
 def generate_splits(documents: int, seed: int) -> dict[str, Sequence[Document]]:
-    """Write a corpus.
+    """Generate a corpus.
 
     Args:
-        documents: How many notes in all, at least 10.
-        seed: Equal seeds give equal corpora.
+        documents: Total number of notes, at least 10.
+        seed: Seed of the generator; equal seeds give equal corpora.
 
     Returns:
-        Notes by split, about 70, 15 and 15 of a hundred.
+        Notes by split: about 70% train, 15% dev and 15% test.
+
+    Raises:
+        ValueError: If ``documents`` is less than 10.
     """
     if documents < 10:
         raise ValueError(f"a synthetic corpus needs at least 10 documents, found {documents}")

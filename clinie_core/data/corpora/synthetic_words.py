@@ -1,4 +1,4 @@
-"""Words of the synthetic notes: open classes are composed, so that a dev split has unseen names."""
+"""Vocabulary of the synthetic notes; names of drugs are composed, so that a dev split contains unseen names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENDS = (
 ).split()
 
 AMBIGUOUS_DRUGS = ("lithium", "digoxin", "potassium", "magnesium", "iron", "vancomycin", "valproate", "glucose")
-"""Each is a drug when given and a test when measured."""
+"""Words that are a drug when given and a test when measured."""
 
 _SEVERITY = (
     "",
@@ -77,7 +77,7 @@ _FINDING = (
 
 
 def draw_drug(draw: random.Random) -> str:
-    """A drug's name: mostly composed (about 11,000 are possible), now and then one that is also a test."""
+    """Draw a drug name: composed from about 11,000 possibilities, or in 15% of cases an ambiguous name."""
     if draw.random() < 0.15:
         return draw.choice(AMBIGUOUS_DRUGS)
     name = draw.choice(_STARTS) + draw.choice(_MIDDLES) + draw.choice(_ENDS)
@@ -85,7 +85,7 @@ def draw_drug(draw: random.Random) -> str:
 
 
 def draw_problem(draw: random.Random) -> str:
-    """A disease, a symptom, or pain of a kind somewhere."""
+    """Draw a disease, a symptom, or an ailment with its site."""
     kind = draw.random()
     if kind < 0.4:
         return draw.choice(_DISEASE)
@@ -95,22 +95,22 @@ def draw_problem(draw: random.Random) -> str:
 
 
 def draw_reaction(draw: random.Random) -> str:
-    """What a drug can do; many are problems elsewhere."""
+    """Draw an adverse reaction to a drug; many of them are problems in other contexts."""
     return draw.choice(("", "", "severe ", "mild ")) + draw.choice(_REACTION)
 
 
 def draw_lab_test(draw: random.Random) -> str:
-    """A laboratory test; a drug's level now and then."""
+    """Draw a laboratory test, in 20% of cases a drug level."""
     if draw.random() < 0.2:
         return draw.choice(AMBIGUOUS_DRUGS) + draw.choice((" level", ""))
     return draw.choice(_LAB)
 
 
 def draw_study(draw: random.Random) -> str:
-    """An imaging study or another examination."""
+    """Draw an imaging study or another examination."""
     return draw.choice(_STUDY)
 
 
 def draw_finding(draw: random.Random) -> str:
-    """What an examination shows."""
+    """Draw a finding of an examination."""
     return draw.choice(_FINDING)

@@ -1,7 +1,7 @@
-"""Documents as tokens with tags, for the formats that address tokens instead of characters.
+"""Conversion between documents and tagged tokens, for formats that refer to tokens instead of characters.
 
-Tags may follow any scheme of the BIO family (IOB1, IOB2, BIOES, BILOU, IO); which one need not be
-said, since each label sequence means the same concepts under all of them that allow it.
+Tags may follow any scheme of the BIO family (IOB1, IOB2, BIOES, BILOU, IO). The scheme need not be
+specified, because a tag sequence has the same meaning in all schemes that allow it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from clinie_core.errors import ErrorList
 __all__ = ["Token", "build_document", "decode_tags", "find_tokens", "tag_sentences"]
 
 WHITESPACE_TOKENS = {"tokens": "white space"}
-"""Metadata of a document that was built from tokens: white space, and nothing else, parts them."""
+"""Metadata of a document built from tokens: only white space separates its tokens."""
 WORD_OR_PUNCTUATION = re.compile(r"\w+|[^\w\s]")
 NON_WHITESPACE = re.compile(r"\S+")
 MAX_GAP = 1_000_000
@@ -27,7 +27,14 @@ OUTSIDE_TAGS = ("O", "", "_")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token with its tag; ``start`` is its offset where the file says one, ``where`` its file and line."""
+    """A token with its tag.
+
+    Args:
+        text: The token.
+        tag: Its tag, in any scheme.
+        start: Offset of the token, if the file contains offsets.
+        where: File and line, for messages.
+    """
 
     text: str = field(repr=False)
     tag: str
@@ -36,10 +43,10 @@ class Token:
 
 
 def decode_tags(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """The concepts that tags mean.
+    """Decode the concepts of a tag sequence.
 
-    ``B``, ``S`` and ``U`` begin a concept, ``I``, ``M``, ``E`` and ``L`` go on with one of their type or
-    begin one if there is none, and ``E``, ``L``, ``S`` and ``U`` end it.
+    ``B``, ``S`` and ``U`` begin a concept; ``I``, ``M``, ``E`` and ``L`` continue a concept of the same type
+    or begin one if there is none; ``E``, ``L``, ``S`` and ``U`` end it.
 
     Yields:
         Type, first token, one past the last token.
@@ -61,16 +68,15 @@ def decode_tags(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
 def build_document(id_: str, sentences: Iterable[Sequence[Token]], where: str) -> Document:
     """Build a document's text from tokens, and its concepts from their tags.
 
-    A blank stands between tokens and a line feed between sentences, unless offsets say how far
-    apart they are.
+    Tokens are joined by a blank and sentences by a line feed, unless the tokens have offsets.
 
     Args:
         id_: The document's id.
-        sentences: Its tokens.
+        sentences: The tokens of each sentence.
         where: The file, for messages.
 
     Raises:
-        InputError: If a token's offset lies within an earlier token or absurdly far from it.
+        InputError: If a token's offset lies within the previous token or more than a million characters after it.
     """
     errors = ErrorList()
     parts: list[str] = []
@@ -99,16 +105,16 @@ def build_document(id_: str, sentences: Iterable[Sequence[Token]], where: str) -
 
 
 def find_tokens(text: str, *, words: bool) -> list[Span]:
-    """Tokens by white space or, with ``words``, words and single marks of punctuation."""
+    """Find tokens separated by white space or, with ``words``, words and single punctuation marks."""
     return [
         Span(match.start(), match.end()) for match in (WORD_OR_PUNCTUATION if words else NON_WHITESPACE).finditer(text)
     ]
 
 
 def tag_sentences(document: Document) -> list[list[tuple[Span, str]]]:
-    """A document's tokens with IOB2 tags, a sentence for each line that is not blank.
+    """Tokenize a document and assign IOB2 tags; each line that is not blank is a sentence.
 
-    Of concepts that share a token the longest is kept, and a discontinuous one covers its whole stretch.
+    Of concepts that share a token the longest is kept, and a discontinuous one covers its whole extent.
     """
     spans = find_tokens(document.text, words=document.metadata.get("tokens") != WHITESPACE_TOKENS["tokens"])
     labels = build_bio_labels(sorted({c.type for c in document.concepts}))
