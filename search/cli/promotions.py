@@ -1,4 +1,4 @@
-"""Commands on the registry: promote a trial, look at a model's history, take a promotion back, copy a model."""
+"""Commands on the model registry: promote a trial, show a model's history, roll back, copy a model."""
 
 from __future__ import annotations
 
@@ -20,114 +20,84 @@ from search.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from search.promotion.promotion import Promotion
+    from search.promotion.candidate import Promotion
 
 __all__ = ["COMMANDS"]
 
-RegisteredName = Annotated[str, typer.Argument(metavar="NAME", help="A registered model's name.")]
+RegisteredName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the registered model.")]
 
 
 def promote(
     study: StudyName,
-    name: Annotated[str, typer.Option("--name", help="The registered model's name.")],
-    trial: Annotated[int | None, typer.Option(help="A trial's number; the best one if left out.")] = None,
+    name: Annotated[str, typer.Option("--name", help="Name of the registered model.")],
+    trial: Annotated[int | None, typer.Option(help="Number of the trial; the best trial by default.")] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="A YAML file of rules; those that come with clinie if left out.")
+        Path | None,
+        typer.Option(help="YAML file of the promotion policy; the policy that comes with clinie by default."),
     ] = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Make one set of weights of backbone and adapter; loads offline.")
+        bool, typer.Option("--merge", help="Merge backbone and adapter into one set of weights; loads offline.")
     ] = False,
     pin: Annotated[
-        bool, typer.Option("--pin", help="Leave the backbone out, and name it by commit and sha256 of its weights.")
+        bool,
+        typer.Option("--pin", help="Leave the backbone out and record its commit and the sha256 of its weights."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide, and change nothing but the record.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Decide without registering; the read of the test split is recorded.")
+    ] = False,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a study's best trial on the test split and make it NAME@champion if it keeps every rule of the policy.
+    """Judge a study's best trial on the test split and make it NAME@champion if it passes the promotion policy.
 
-    Every read of the test split is recorded, that of a dry run too, and raises the bar for the next one. Exits
-    with 1 if the model is refused.
+    Each read of the test split is recorded, including those of dry runs, and makes the next promotion harder. The
+    exit status is 1 if the policy refuses the model.
     """
-    from clinie_core.data.corpora.loading import load_corpora
     from clinie_core.errors import fail
-    from search.config.space_file import SpaceFile
-    from search.ledger.ledger import Ledger, open_storage
     from search.promotion.policy import read_policy
-    from search.promotion.promotion import Candidate
-    from search.promotion.promotion import promote as promote_candidate
-    from search.tracking.connection import connect
+    from search.promotion.study_promotion import promote_study
 
     if merge and pin:
-        fail("--merge", "together with --pin", allowed="one of them; neither carries the backbone beside the adapter")
-    rules = read_policy(policy)
-    place = home_of_study(home, study, tracking_uri)
-    ledger = Ledger.open(open_storage(place), study)
-    record = ledger.best() if trial is None else next((r for r in ledger.records() if r.number == trial), None)
-    if record is None or record.config is None:
-        found = f"study {study!r} has no finished trial" if trial is None else f"study {study!r} has no trial {trial}"
-        fail("study", found, allowed="a finished trial")
-    if record.checkpoint is None:
-        kept = "one of the best trials (the study's budget.checkpoints says how many keep their weights)"
-        remedy = f"train it again: clinie repeat {study} {record.number}"
-        fail(f"trial {record.number}", "its weights are not kept", allowed=kept, remedy=remedy)
-    attributes = ledger.attributes
-    file = SpaceFile.model_validate(attributes["space"])
-    corpus = load_corpora(file.corpus, ("dev", "test"))
-    candidate = Candidate(
-        study=study,
-        trial=record.number,
-        config_digest=record.config.digest(),
-        checkpoint=record.checkpoint,
-        corpus=file.corpus_title,
-        corpus_digest=str(attributes["corpus_digest"]),
-        space_digest=file.digest(),
-        test_digest=corpus.digest("test"),
-        base="merged" if merge else "pinned" if pin else "whole",
-    )
-    promotion = promote_candidate(
-        connect(place),
-        candidate,
-        record,
-        corpus,
+        fail("--merge", "found together with --pin", allowed="one of --merge and --pin")
+    promotion = promote_study(
+        home_of_study(home, study, tracking_uri),
+        study,
         name=name,
-        policy=rules,
-        parent_run=str(attributes["parent_run"]),
+        trial=trial,
+        policy=read_policy(policy),
+        base="merged" if merge else "pinned" if pin else "whole",
         dry_run=dry_run,
     )
     if as_json:
         print_json(promotion.as_json())
     else:
-        _show(promotion, candidate.trial, study, dry_run=dry_run)
+        _print_promotion(promotion, dry_run=dry_run)
     if not promotion.decision.promote:
         raise typer.Exit(1)
 
 
-def _show(promotion: Promotion, trial: int, study: str, *, dry_run: bool) -> None:
+def _print_promotion(promotion: Promotion, *, dry_run: bool) -> None:
     out, decision = console(), promotion.decision
+    model = f"[bold]{promotion.name}[/bold] version {promotion.version}"
+    trial = f"trial {promotion.candidate.trial} of {promotion.candidate.study}"
     if promotion.already:
-        out.print(f"[bold]{promotion.name}[/bold] version {promotion.version} is @champion already; nothing was read")
+        out.print(f"{model} is @champion already; the test split was not read")
     elif promotion.promoted:
-        out.print(f"[bold]{promotion.name}[/bold] version {promotion.version} is @champion: trial {trial} of {study}")
+        out.print(f"{model} is @champion: {trial}")
     elif dry_run:
         verdict = "would become champion" if decision.promote else "would be refused"
-        out.print(f"trial {trial} of {study} {verdict} as [bold]{promotion.name}[/bold]; nothing was registered")
+        out.print(f"{trial} {verdict} as [bold]{promotion.name}[/bold]; no version was registered")
     else:
-        out.print(
-            f"[bold]{promotion.name}[/bold] version {promotion.version} is refused and stays @challenger: trial"
-            f" {trial} of {study}"
-        )
+        out.print(f"{model} is refused and remains @challenger: {trial}")
     low, high = decision.interval
-    out.print(f"  dev strict F1  {promotion.dev['strict_f1']:.4f} (chosen on dev, so optimistic)")
+    out.print(f"  dev strict F1  {promotion.dev['strict_f1']:.4f} (optimistic: the trial was selected on dev)")
     out.print(
         f"  test strict F1 {decision.test['strict_f1']:.4f} (95 % interval {low:.4f} to {high:.4f}), lenient"
-        f" {decision.test['lenient_f1']:.4f}; read no. {decision.read} of this test split"
+        f" {decision.test['lenient_f1']:.4f}; read {decision.read} of this test split"
     )
     for check in decision.checks:
-        out.print(
-            f"  {'[green]kept[/green]   ' if check.passed else '[red]refused[/red]'} {check.rule}: {check.detail}"
-        )
+        out.print(f"  {'[green]passed[/green]' if check.passed else '[red]failed[/red]'} {check.rule}: {check.detail}")
 
 
 def history(
@@ -136,9 +106,9 @@ def history(
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show everything that happened to a registered model, and whether its record holds together.
+    """Show the history of a registered model and verify it.
 
-    Exits with 1 if an entry was changed, taken away or put in between.
+    The exit status is 1 if an entry was changed, deleted or inserted.
     """
     from dataclasses import asdict
 
@@ -148,25 +118,23 @@ def history(
     from search.tracking.connection import connect
 
     record = History(connect(Home.open(home, tracking_uri)), name)
-    entries, faults = record.entries(), record.faults()
-    faults += [f"version {version} was registered by something else" for version in record.unrecorded_versions()]
+    entries, faults = record.read_entries(), record.find_faults()
+    faults += [f"version {version} was not registered by clinie" for version in record.find_unrecorded_versions()]
     if not entries and not faults:
-        fail(
-            "NAME", f"no model {name!r} in the registry, or nothing happened to it", allowed="a model that was promoted"
-        )
+        fail("NAME", f"no model {name!r} with a history in the registry", allowed="a model that was promoted")
     if as_json:
         print_json({"name": name, "entries": [asdict(e) for e in entries], "faults": faults})
     else:
         out = console()
         for entry in entries:
-            words = ", ".join(f"{k} {v}" for k, v in entry.content.items() if isinstance(v, (str, int)))
+            details = ", ".join(f"{k} {v}" for k, v in entry.content.items() if isinstance(v, (str, int)))
             if entry.kind == "decision":
                 decided = entry.content["decision"]
-                words += f", test strict F1 {decided['test']['strict_f1']:.4f}, promote {decided['promote']}"
-            out.print(f"{entry.number:>3}  {entry.at}  [bold]{entry.kind:<11}[/bold] {words}", soft_wrap=True)
+                details += f", test strict F1 {decided['test']['strict_f1']:.4f}, promote {decided['promote']}"
+            out.print(f"{entry.number:>3}  {entry.at}  [bold]{entry.kind:<11}[/bold] {details}", soft_wrap=True)
         for fault in faults:
             out.print(f"[red]fault[/red] {fault}", soft_wrap=True)
-        out.print("the record does not hold" if faults else "the record holds")
+        out.print("the history is damaged" if faults else "the history is intact")
     if faults:
         raise typer.Exit(1)
 
@@ -177,8 +145,8 @@ def rollback(
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the champion before the present one champion again."""
-    from search.promotion.promotion import rollback as roll_back
+    """Make the previous champion of a registered model its champion again."""
+    from search.promotion.promotion import roll_back
     from search.storage.home import Home
     from search.tracking.connection import connect
 
@@ -186,18 +154,18 @@ def rollback(
     if as_json:
         print_json({"name": name, "from": before, "version": now})
         return
-    console().print(f"[bold]{name}[/bold] version {now} is @champion again; it was version {before}")
+    console().print(f"[bold]{name}[/bold] version {now} is @champion again, in place of version {before}")
 
 
 def copy(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME@champion or NAME/VERSION.")],
-    to: Annotated[str, typer.Option("--to", help="URL of the MLflow that it goes to.")],
-    name: Annotated[str | None, typer.Option(help="What it is called there; the same if left out.")] = None,
+    to: Annotated[str, typer.Option("--to", help="URL of the target's MLflow server or database.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model in the target; the same name by default.")] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a registered model to another registry and make it champion there, as from development to production."""
+    """Copy a registered model to another registry and make it champion there, for example in production."""
     from search.promotion.copying import copy_model
     from search.storage.home import Home
 
@@ -207,7 +175,7 @@ def copy(
     if as_json:
         print_json({"model": model, "name": title, "version": version})
         return
-    console().print(f"[bold]{title}[/bold] version {version} is @champion there")
+    console().print(f"[bold]{title}[/bold] version {version} is @champion in the target registry")
 
 
 COMMANDS: tuple[Any, ...] = tuple(Command(f, "Models") for f in (promote, history, rollback, copy))

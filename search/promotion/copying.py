@@ -7,7 +7,7 @@ from mlflow.tracking import MlflowClient
 from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.inference.extractor import Extractor
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
-from search.promotion.registration import EXTRACTOR, check_predictions, fetch_model_files, logged_version
+from search.promotion.registration import EXTRACTOR, check_predictions, create_version, fetch_model_files
 from search.storage.home import Home, hide_password
 from search.tracking.connection import connect, get_or_create_experiment
 
@@ -46,7 +46,7 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
     version = _copied(away, name, origin)
     if version is None:
         tags = {k: v for k, v in there.tags.items() if k != HISTORY_DIGEST} | {"clinie.origin": origin}
-        version = logged_version(
+        version = create_version(
             away,
             folder,
             get_or_create_experiment(away, target, EXPERIMENT),
@@ -58,9 +58,9 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
     # Synthetic notes: the text of no patient, and the same in both places.
     probes = generate_splits(20, seed=7)["test"][:PROBES]
     check_predictions(away, extractor, f"models:/{name}/{version}", tuple(probes))
-    if history.champion() != version:
+    if history.find_champion() != version:
         away.set_registered_model_alias(name, CHAMPION, version)
-    recorded = [e for e in history.entries() if e.kind == "copied" and e.content["version"] == version]
+    recorded = [e for e in history.read_entries() if e.kind == "copied" and e.content["version"] == version]
     entry = recorded[-1] if recorded else history.append("copied", {"version": version, "origin": origin})
     away.set_model_version_tag(name, version, HISTORY_DIGEST, entry.digest)
     connect(source)

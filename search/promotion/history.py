@@ -64,14 +64,14 @@ class History:
         self.client = client
         self.name = name
 
-    def entries(self) -> list[Entry]:
+    def read_entries(self) -> list[Entry]:
         """All entries, in order; empty where there is no such model."""
         tags = self._tags()
         return [Entry(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(PREFIX)]
 
     def find(self, kind: str, promotion: str) -> Entry | None:
         """The entry of a kind that a promotion has left; None if it has not come to that."""
-        own = (e for e in self.entries() if e.kind == kind and e.content.get("promotion") == promotion)
+        own = (e for e in self.read_entries() if e.kind == kind and e.content.get("promotion") == promotion)
         return next(own, None)
 
     def _tags(self) -> dict[str, str]:
@@ -90,7 +90,7 @@ class History:
     def append(self, kind: str, content: Mapping[str, Any]) -> Entry:
         """Record that something happened."""
         self.ensure()
-        before = self.entries()
+        before = self.read_entries()
         at = datetime.now(UTC).isoformat(timespec="seconds")
         entry = Entry(len(before) + 1, kind, at, dict(content), before[-1].digest if before else FIRST)
         entry = Entry(**{**asdict(entry), "digest": entry.compute_digest()})
@@ -98,9 +98,9 @@ class History:
         self.client.set_registered_model_tag(self.name, f"{PREFIX}{entry.number:06d}", value)
         return entry
 
-    def faults(self) -> list[str]:
+    def find_faults(self) -> list[str]:
         """What shows that the record was tampered with; nothing if it holds."""
-        entries = self.entries()
+        entries = self.read_entries()
         faults = []
         previous = FIRST
         for place, entry in enumerate(entries, start=1):
@@ -117,17 +117,17 @@ class History:
             digest = version.tags.get(HISTORY_DIGEST)
             if digest is not None and digest not in known:
                 faults.append(f"the entry by which version {version.version} was registered is missing")
-        champion, said = self.champion(), self.last_champion(entries)
+        champion, said = self.find_champion(), self.find_recorded_champion(entries)
         if champion is not None and champion != said:
             faults.append(f"version {champion} is champion, and the record says {said or 'none'}")
         return faults
 
-    def unrecorded_versions(self) -> list[str]:
+    def find_unrecorded_versions(self) -> list[str]:
         """Versions that something else registered, which does the record no harm as long as none is champion."""
         versions = self.client.search_model_versions(f"name = '{self.name}'")
         return [str(version.version) for version in versions if HISTORY_DIGEST not in version.tags]
 
-    def champion(self) -> str | None:
+    def find_champion(self) -> str | None:
         """The version that is champion now."""
         try:
             return str(self.client.get_model_version_by_alias(self.name, CHAMPION).version)
@@ -137,15 +137,15 @@ class History:
             raise
 
     @staticmethod
-    def last_champion(entries: list[Entry]) -> str | None:
+    def find_recorded_champion(entries: list[Entry]) -> str | None:
         """The version that the record says is champion."""
         champions = [e for e in entries if e.kind in ("promoted", "rolled_back", "copied")]
         return str(champions[-1].content["version"]) if champions else None
 
-    def champions(self) -> list[str]:
+    def list_champions(self) -> list[str]:
         """Versions that were champion, in order; a rollback takes back what it rolled back from."""
         stack: list[str] = []
-        for entry in self.entries():
+        for entry in self.read_entries():
             if entry.kind in ("promoted", "copied"):
                 stack.append(str(entry.content["version"]))
             elif entry.kind == "rolled_back" and stack:

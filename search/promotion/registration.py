@@ -32,11 +32,11 @@ __all__ = [
     "Base",
     "PredictionsDiffer",
     "check_predictions",
+    "create_version",
     "fetch_model_files",
     "list_requirements",
     "load_registered_extractor",
-    "logged_version",
-    "register",
+    "register_version",
     "write_model",
 ]
 
@@ -87,7 +87,7 @@ def write_model(extractor: Extractor, base: Base, folder: Path) -> Extractor:
     return reference
 
 
-def register(
+def register_version(
     client: MlflowClient, folder: Path, *, run_id: str, name: str, tags: Mapping[str, str], description: str
 ) -> str:
     """Log an extractor as a pyfunc model from code, and make it a version of a registered model.
@@ -120,10 +120,10 @@ def register(
                 file.unlink()
             left.rmdir()
         experiment = client.get_run(run_id).info.experiment_id
-        return logged_version(client, target, experiment, run_id=run_id, name=name, tags=tags, description=description)
+        return create_version(client, target, experiment, run_id=run_id, name=name, tags=tags, description=description)
 
 
-def logged_version(
+def create_version(
     client: MlflowClient,
     folder: Path,
     experiment: str,

@@ -38,7 +38,7 @@ def count_accesses(client: MlflowClient, test_digest: str) -> int:
         client: The registry.
         test_digest: Of the split.
     """
-    entries = [e for history in _histories(client) for e in history.entries() if e.kind == "read"]
+    entries = [e for history in _histories(client) for e in history.read_entries() if e.kind == "read"]
     return len({e.content["promotion"] for e in entries if e.content["test_digest"] == test_digest})
 
 
@@ -46,7 +46,7 @@ def accesses_of_study(client: MlflowClient, study: str) -> list[TestSetAccess]:
     """Every promotion of a study that read its test split, in order of time."""
     found = []
     for history in _histories(client):
-        entries = history.entries()
+        entries = history.read_entries()
         decided = {e.content["promotion"]: e.content["decision"] for e in entries if e.kind == "decision"}
         found += [
             TestSetAccess(history.name, e, decided.get(e.content["promotion"]))

@@ -18,12 +18,11 @@ from clinie_core.config import TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.errors import InputError
 from clinie_core.training.train import train
-from search.ledger.records import TrialRecord
-from search.promotion import promotion as promotion_module
+from search.promotion.candidate import Candidate, Promotion
 from search.promotion.copying import copy_model
 from search.promotion.history import History
 from search.promotion.policy import Policy
-from search.promotion.promotion import Candidate, HistoryBroken, Promotion, promote, rollback
+from search.promotion.promotion import HistoryBroken, PromotionRun, roll_back
 from search.promotion.registration import PredictionsDiffer, fetch_model_files, load_registered_extractor
 from search.promotion.test_set_accesses import count_accesses
 from search.storage.home import Home
@@ -73,25 +72,23 @@ class Registry:
         return Candidate(**(values | changes))
 
     def promote(self, policy: Policy = OPEN, *, dry_run: bool = False, **changes: Any) -> Promotion:
-        record = TrialRecord(0, "complete", self.config, {}, {1: {"strict_f1": 0.5}})
-        candidate = self.candidate(**changes)
-        return promote(
-            self.client,
-            candidate,
-            record,
-            self.corpus,
+        return PromotionRun(
+            client=self.client,
             name="model",
+            candidate=self.candidate(**changes),
+            corpus=self.corpus,
+            dev_metrics={"strict_f1": 0.5},
             policy=policy,
             parent_run=self.parent,
             dry_run=dry_run,
-        )
+        ).run()
 
     @property
     def history(self) -> History:
         return History(self.client, "model")
 
     def kinds(self) -> list[str]:
-        return [entry.kind for entry in self.history.entries()]
+        return [entry.kind for entry in self.history.read_entries()]
 
 
 @pytest.fixture
@@ -104,7 +101,7 @@ def test_a_promotion_is_judged_recorded_and_not_done_twice(registry: Registry) -
     done = registry.promote()
     assert done.promoted
     assert registry.kinds() == ["registered", "read", "decision", "promoted"]
-    assert registry.history.faults() == []
+    assert registry.history.find_faults() == []
     version = registry.client.get_model_version_by_alias("model", "champion")
     for tag in ("study", "trial", "corpus_digest", "test_digest", "space_digest", "code", "packages", "gate"):
         assert version.tags[f"clinie.{tag}"], tag
@@ -131,7 +128,7 @@ def test_every_read_counts_and_the_next_one_needs_more(registry: Registry) -> No
     assert refused.decision.refusals[0].startswith("first_champion.strict_f1: ")
     version = registry.client.get_model_version_by_alias("model", "challenger")
     assert version.tags["clinie.gate"].startswith("refused: first_champion.strict_f1: ")
-    assert registry.history.champion() is None
+    assert registry.history.find_champion() is None
 
     other = registry.promote(trial=1)  # another promotion on the same split
     assert other.promoted
@@ -147,24 +144,24 @@ def test_the_same_model_under_another_trial_does_not_beat_the_champion_and_rollb
     second = registry.promote(trial=1)
     assert not second.promoted
     assert "against" in second.decision.refusals[0]
-    assert registry.history.champion() == first.version
-    with pytest.raises(InputError, match="model had no champion before the present one"):
-        rollback(registry.client, "model")
+    assert registry.history.find_champion() == first.version
+    with pytest.raises(InputError, match="model 'model' has no previous champion"):
+        roll_back(registry.client, "model")
 
-    monkeypatch.setattr(promotion_module, "_champion_evidence", lambda *_: None)  # as if there were nobody to beat
+    monkeypatch.setattr(PromotionRun, "_measure_champion", lambda *_: None)  # as if there were no champion to beat
     third = registry.promote(trial=2)
-    assert registry.history.champion() == third.version
-    assert rollback(registry.client, "model") == (third.version, first.version)
-    assert registry.history.champion() == first.version
-    assert registry.history.faults() == []
-    with pytest.raises(InputError, match="had no champion before"):
-        rollback(registry.client, "model")
+    assert registry.history.find_champion() == third.version
+    assert roll_back(registry.client, "model") == (third.version, first.version)
+    assert registry.history.find_champion() == first.version
+    assert registry.history.find_faults() == []
+    with pytest.raises(InputError, match="has no previous champion"):
+        roll_back(registry.client, "model")
 
 
 def test_nothing_is_promoted_on_a_record_that_was_tampered_with(registry: Registry) -> None:
     registry.promote()
     registry.client.delete_registered_model_tag("model", "clinie.history.000002")
-    with pytest.raises(HistoryBroken, match="the record of model does not hold: entry 2 is missing"):
+    with pytest.raises(HistoryBroken, match="history of model 'model' is damaged: entry 2 is missing"):
         registry.promote(trial=1)
 
 
@@ -172,12 +169,11 @@ PROMOTE = """
 import json, os, signal, sys
 from pathlib import Path
 from mlflow.tracking import MlflowClient
-from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus
-from search.ledger.records import TrialRecord
+from search.promotion.candidate import Candidate
 from search.promotion.policy import Policy
-from search.promotion.promotion import Candidate, promote
+from search.promotion.promotion import PromotionRun
 from search.storage.home import Home
 from search.tracking.connection import connect
 
@@ -197,16 +193,15 @@ def counted(original):
 for name in asked["mutating"]:
     setattr(MlflowClient, name, counted(getattr(MlflowClient, name)))
 splits = {split: tuple(notes) for split, notes in generate_splits(20, seed=3).items()}
-config = TrialConfig.model_validate(asked["config"])
-promote(
-    connect(Home(Path(asked["home"]))),
-    Candidate.model_validate(asked["candidate"]),
-    TrialRecord(0, "complete", config, {}, {1: {"strict_f1": 0.5}}),
-    Corpus({"dev": splits["dev"], "test": splits["test"]}),
+PromotionRun(
+    client=connect(Home(Path(asked["home"]))),
     name="model",
+    candidate=Candidate.model_validate(asked["candidate"]),
+    corpus=Corpus({"dev": splits["dev"], "test": splits["test"]}),
+    dev_metrics={"strict_f1": 0.5},
     policy=Policy(version=1),
     parent_run=asked["parent"],
-)
+).run()
 print("changes", made)
 """
 CHANGES = 18
@@ -218,7 +213,6 @@ def promoted_in_a_process(registry: Registry, calls: int) -> subprocess.Complete
     asked = {
         "calls": calls,
         "mutating": MUTATING,
-        "config": registry.config.model_dump(mode="json"),
         "home": str(registry.home.root),
         "candidate": registry.candidate().model_dump(mode="json"),
         "parent": registry.parent,
@@ -237,9 +231,9 @@ def test_killed_after_any_change_it_goes_on_to_the_same_end(registry: Registry, 
     assert done.promoted
     versions = registry.client.search_model_versions("name = 'model'")
     assert [str(version.version) for version in versions] == ["1"]
-    assert registry.history.champion() == "1"
+    assert registry.history.find_champion() == "1"
     assert sorted(registry.kinds()) == ["decision", "promoted", "read", "registered"]
-    assert registry.history.faults() == []
+    assert registry.history.find_faults() == []
 
 
 @pytest.mark.slow
@@ -309,7 +303,7 @@ def test_a_model_that_predicts_otherwise_is_not_promoted(
     monkeypatch.setattr(Extractor, "save", lossy)
     with pytest.raises(PredictionsDiffer, match=r"models:/model/1 predicts otherwise than the trained model in \d+ of"):
         registry.promote()
-    assert registry.history.champion() is None
+    assert registry.history.find_champion() is None
     assert "read" not in registry.kinds()  # the test split was not touched
 
 
@@ -326,7 +320,7 @@ def test_a_model_is_copied_to_another_registry_once(registry: Registry, tmp_path
     assert copied.tags["clinie.study"] == "study"
     assert "Test strict F1" in copied.description
     history = History(client, "model")
-    assert [entry.kind for entry in history.entries()] == ["copied"]
-    assert history.faults() == []
+    assert [entry.kind for entry in history.read_entries()] == ["copied"]
+    assert history.find_faults() == []
     shutil.rmtree(tmp_path / "artifacts")  # it needs nothing of where it came from
     assert load_registered_extractor("model@champion").predict(["No fever."])

@@ -145,8 +145,8 @@ def tags_of(client: MlflowClient) -> dict[str, str]:
 
 
 def test_a_record_holds_until_something_is_done_to_it(history: History) -> None:
-    assert history.faults() == []
-    assert [entry.number for entry in history.entries()] == [1, 2, 3, 4]
+    assert history.find_faults() == []
+    assert [entry.number for entry in history.read_entries()] == [1, 2, 3, 4]
     client, tags = history.client, tags_of(history.client)
 
     def with_tag(key: str, value: str | None) -> list[str]:
@@ -155,9 +155,9 @@ def test_a_record_holds_until_something_is_done_to_it(history: History) -> None:
             client.delete_registered_model_tag("model", key)
         else:
             client.set_registered_model_tag("model", key, value)
-        faults = history.faults()
+        faults = history.find_faults()
         client.set_registered_model_tag("model", key, before)
-        assert history.faults() == []
+        assert history.find_faults() == []
         return faults
 
     second = "clinie.history.000002"
@@ -174,7 +174,7 @@ def test_a_version_and_a_champion_that_the_record_does_not_know_show(history: Hi
     (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
     version = client.create_model_version("model", (tmp_path / "model").as_uri()).version
     client.set_registered_model_alias("model", "champion", version)
-    assert history.unrecorded_versions() == [str(version)]
-    assert history.faults() == [f"version {version} is champion, and the record says none"]
+    assert history.find_unrecorded_versions() == [str(version)]
+    assert history.find_faults() == [f"version {version} is champion, and the record says none"]
     client.delete_registered_model_alias("model", "champion")
-    assert history.faults() == []
+    assert history.find_faults() == []

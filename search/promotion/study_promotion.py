@@ -1,0 +1,99 @@
+"""Promotion of a trial of a study, with everything that the ledger records about both."""
+
+from __future__ import annotations
+
+from clinie_core.data.corpora.loading import load_corpora
+from clinie_core.errors import fail
+from search.config.space_file import SpaceFile
+from search.ledger.ledger import Ledger, open_storage
+from search.ledger.records import TrialRecord
+from search.promotion.candidate import Candidate, Promotion
+from search.promotion.policy import Policy, read_policy
+from search.promotion.promotion import PromotionRun
+from search.promotion.registration import Base
+from search.storage.home import Home
+from search.tracking.connection import connect
+
+__all__ = ["promote_study"]
+
+
+def promote_study(
+    home: Home,
+    study: str,
+    *,
+    name: str,
+    trial: int | None = None,
+    policy: Policy | None = None,
+    base: Base = "whole",
+    dry_run: bool = False,
+) -> Promotion:
+    """Judge a trial of a study on the test split and make it ``NAME@champion`` if it passes the promotion policy.
+
+    Every promotion that reads the test split is recorded, including dry runs, and lowers the significance level of
+    the next one.
+
+    Args:
+        home: Home folder of the study, with the MLflow server that the study uses.
+        study: Name of the study.
+        name: Name of the registered model.
+        trial: 0-based number of the trial; None for the best one.
+        policy: The promotion policy; None for the policy that comes with clinie.
+        base: ``whole`` stores the backbone beside the adapter, ``merged`` merges both into one set of weights, and
+            ``pinned`` leaves the backbone out and records its commit and the sha256 of its weights.
+        dry_run: Decide without registering a version.
+
+    Returns:
+        The result. ``decision.promote`` is False if the policy refuses the trial.
+
+    Raises:
+        InputError: If the trial is not finished, its checkpoint was deleted, or the model cannot be stored as asked.
+        PredictionsDiffer: If the registered model predicts differently from the trained one; it is not promoted.
+        HistoryBroken: If the history of the registered model was changed by hand.
+    """
+    ledger = Ledger.open(open_storage(home), study)
+    attributes = ledger.attributes
+    file = SpaceFile.model_validate(attributes["space"])
+    record = _find_trial(ledger, study, trial)
+    corpus = load_corpora(file.corpus, ("dev", "test"))
+    candidate = _make_candidate(record, study, base, file, str(attributes["corpus_digest"]), corpus.digest("test"))
+    return PromotionRun(
+        client=connect(home),
+        name=name,
+        candidate=candidate,
+        corpus=corpus,
+        dev_metrics=record.metrics,
+        policy=policy or read_policy(None),
+        parent_run=str(attributes["parent_run"]),
+        dry_run=dry_run,
+    ).run()
+
+
+def _find_trial(ledger: Ledger, study: str, trial: int | None) -> TrialRecord:
+    record = ledger.best() if trial is None else next((r for r in ledger.records() if r.number == trial), None)
+    if record is None or record.config is None:
+        found = f"study {study!r} has no finished trial" if trial is None else f"study {study!r} has no trial {trial}"
+        fail("study", found, allowed="a finished trial", remedy=f"see `clinie status {study}`")
+    return record
+
+
+def _make_candidate(
+    record: TrialRecord, study: str, base: Base, file: SpaceFile, corpus_digest: str, test_digest: str
+) -> Candidate:
+    if record.config is None or record.checkpoint is None:
+        fail(
+            f"trial {record.number}",
+            "its checkpoint was deleted",
+            allowed="one of the best trials (`budget.checkpoints` of the space is the number of stored checkpoints)",
+            remedy=f"train it again: clinie repeat {study} {record.number}",
+        )
+    return Candidate(
+        study=study,
+        trial=record.number,
+        config_digest=record.config.digest(),
+        checkpoint=record.checkpoint,
+        corpus=file.corpus_title,
+        corpus_digest=corpus_digest,
+        space_digest=file.digest(),
+        test_digest=test_digest,
+        base=base,
+    )
