@@ -88,7 +88,7 @@ PHRASES: dict[str, str] = {
     r"what is no": "is not a",
     r"what (is|was|are|were) (written|asked|predicted|annotated|there|done|measured|kept|wanted)": "a noun",
     r"in place of": "instead of",
-    r"(seconds?|requests|documents|tokens|reports|label|row) an? (second|trial|study|word|epoch|document)": "per",
+    r"(seconds?|requests|documents|tokens|label|row) an? (second|trial|study|word|epoch|document)": "per",
     r"(that|which) (is|are) no(?! longer)": "that is not a",
     r"so (many|often|few|much|long)(?! as)": "the number",
     r"somebody|whoever": "a user, a caller, a listener",

@@ -14,7 +14,7 @@ from clinie_core.modeling.folder_replacement import recover_folder, replace_fold
 
 
 class Killed(BaseException):
-    """Stands for the death of the process."""
+    """Simulated kill of the process."""
 
 
 def write_folder(folder: Path, content: str) -> Path:
