@@ -1,4 +1,4 @@
-"""Formulations: how a task becomes model input and output, one file each."""
+"""Formulations: conversion of a task to model input and output, one module each."""
 
 from __future__ import annotations
 

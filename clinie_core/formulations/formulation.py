@@ -31,16 +31,16 @@ State = TypeVar("State")
 
 @dataclass(frozen=True)
 class InputContext:
-    """What documents are encoded for.
+    """Settings for encoding documents.
 
     Args:
-        tokenizer: The backbone's.
-        schema: What there is to extract.
-        task: What is extracted.
+        tokenizer: Tokenizer of the backbone.
+        schema: Types to extract.
+        task: Annotations to extract.
         window_tokens: Longest input in tokens, special tokens included.
-        overlap: Tokens that neighbouring windows share.
-        hard_prompt: Whether an encoder's input begins with the task in words.
-        seed: Draws the negatives of training.
+        overlap: Number of tokens that neighbouring windows share.
+        hard_prompt: Whether an encoder's input begins with a description of the task.
+        seed: Seed for sampling negative examples in training.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -53,7 +53,7 @@ class InputContext:
 
     @property
     def prompt(self) -> str:
-        """The task in words, where the configuration asks for it; else nothing."""
+        """Description of the task if ``hard_prompt`` is set, otherwise an empty string."""
         if not self.hard_prompt:
             return ""
         types = self.schema.relation_types if self.task == "relations" else self.schema.concept_types
@@ -87,44 +87,61 @@ class Formulation(FrozenModel, ABC, Generic[State]):
     """
 
     ranges: ClassVar[dict[str, Any]] = {}
-    """Shipped search ranges, as a space writes them, for a space that says ``{}``."""
+    """Default search ranges in the syntax of a space, for a space that says ``{}``."""
     architectures: ClassVar[frozenset[Architecture]] = frozenset({"encoder"})
-    """Which kinds of backbone carry it."""
+    """Architectures of backbones that the formulation supports."""
     tasks: ClassVar[frozenset[Task]] = frozenset({"concepts"})
-    """What it extracts; one with ``joint`` does so alone, in one pass."""
+    """Tasks that the formulation supports; with ``joint`` it predicts concepts and relations in one pass."""
     type_conditioned: ClassVar[bool] = False
-    """Whether types stand in words in the input and the head knows none: one model then serves several
-    corpora, and types that training never saw."""
+    """Whether the input contains the names of the types, and the head is independent of them.
+
+    One model then serves several corpora, and types that were not seen in training.
+    """
     generates: ClassVar[bool] = False
-    """Whether the backbone keeps its language-model head and writes the answer."""
+    """Whether the backbone generates the answer with its language-model head."""
 
     def find_conflict(self, task: Task) -> str | None:
-        """Why these parameters cannot carry a task of :attr:`tasks`; None if they can."""
+        """Return the reason why these parameters do not support a task; None if they do.
+
+        Args:
+            task: One of :attr:`tasks`.
+        """
         return None
 
     def split_task(self, task: Task) -> tuple[Task, ...]:
-        """The parts of a task that are asked for one after the other, each on what the one before it found."""
+        """Return the tasks that are predicted in separate passes, each based on the predictions of the previous."""
         return (task,)
 
     @abstractmethod
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
     ) -> tuple[EncodedDocument[State], ...]:
-        """Turn documents into examples, with gold targets or without.
+        """Convert documents to examples.
 
-        Where relations are sought, the documents' own concepts are taken as given.
+        Args:
+            documents: The documents. If the task is ``relations``, their concepts are part of the input.
+            context: Settings for encoding.
+            targets: Whether the examples have gold targets; in training, some negative examples may be omitted.
+
+        Returns:
+            One encoded document for each document, in order.
         """
 
     @abstractmethod
     def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
-        """Build the task head for hidden states ``[batch, positions, hidden_size]``."""
+        """Build the task head.
+
+        Args:
+            hidden_size: Width of the hidden states ``[batch, positions, hidden_size]`` that the head reads.
+            schema: Types to extract.
+        """
 
     @abstractmethod
     def decode(self, prediction: Prediction[State]) -> Document:
-        """Return the document with the predicted annotations in place of its own."""
+        """Return the document with predicted annotations that replace its own."""
 
     def fit_head(self, head: TaskHead, examples: Sequence[Example]) -> None:
-        """Take from the training examples what a head has to know beside its weights."""
+        """Set values of the head that depend on the training examples; no-op by default."""
         return
 
     def count_answer_faults(self, prediction: Prediction[State]) -> Counter[str]:
@@ -134,5 +151,10 @@ class Formulation(FrozenModel, ABC, Generic[State]):
     def compute_diagnostics(
         self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[State]]
     ) -> dict[str, float]:
-        """Further metrics of a split, by name, from its gold documents and their encoding without targets."""
+        """Compute further metrics of a split, by name.
+
+        Args:
+            documents: Gold documents.
+            encoded: Their encoding without targets.
+        """
         return {}

@@ -1,7 +1,7 @@
-"""Generation: a decoder is asked in words and writes the annotations, which are found again in the text.
+"""Generation: a decoder receives an instruction and generates the annotations as text.
 
-A document is asked about in chunks of whole sentences. Every chunk's answer is grounded: a mention that
-the text does not have counts as hallucinated and is dropped.
+A document is split into chunks of complete sentences. Mentions in the answer to a chunk are grounded in its text. A
+mention that the text does not contain counts as hallucinated and is dropped.
 """
 
 from __future__ import annotations
@@ -33,16 +33,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Generation"]
 
-LEAST_CHUNK = 16
-"""Tokens of text that must fit beside the instruction."""
+MIN_CHUNK_TOKENS = 16
+"""Minimum number of tokens of text that must fit into the window beside the instruction."""
 BUDGET_FACTOR = 1.25
-BUDGET_SPARE = 8
-ASKED = {"concepts": "concepts", "relations": "relations between the concepts", "joint": "concepts and relations"}
+BUDGET_MARGIN = 8
+TASK_NAMES = {"concepts": "concepts", "relations": "relations between the concepts", "joint": "concepts and relations"}
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A stretch of a document that is asked about at once, with the concepts that the question names."""
+    """Part of a document with one prompt.
+
+    Args:
+        start: Offset of the part in the document.
+        source: The part's text and the annotations to extract.
+        given: Concepts that the prompt lists, in task ``relations``.
+    """
 
     start: int
     source: Source
@@ -50,14 +56,14 @@ class Chunk:
 
 
 class Generation(Formulation[tuple[Chunk, ...]]):
-    """Write the annotations as text.
+    """Generated annotations.
 
     Args:
-        template: How an answer is written.
-        instruction: Whether the question names the types, or only the task.
-        constrained: Whether decoding is held to the template's grammar and to copies of the text.
-        questions: In ``joint``, whether one answer holds concepts and relations, or each has an instruction of
-            its own, the second one naming the concepts that were found.
+        template: Format of an answer.
+        instruction: ``types`` for a prompt with the names of the types and the format, ``short`` for the task alone.
+        constrained: Whether decoding is restricted to the template's grammar and to copies of the text.
+        questions: In task ``joint``, ``together`` for one answer with concepts and relations, ``apart`` for two
+            prompts; the second lists the predicted concepts.
     """
 
     ranges: ClassVar[dict[str, Any]] = {
@@ -75,15 +81,15 @@ class Generation(Formulation[tuple[Chunk, ...]]):
     questions: Literal["together", "apart"] = "together"
 
     def find_conflict(self, task: Task) -> str | None:
-        """Some templates write concepts alone."""
-        asked = set(self.split_task(task))
-        if asked <= self._template.tasks:
+        """See :meth:`Formulation.find_conflict`; some templates support concepts only."""
+        tasks = set(self.split_task(task))
+        if tasks <= self._template.tasks:
             return None
-        able = [name for name in TEMPLATES if asked <= TEMPLATES.load(name).tasks]
-        return f"template {self.template} cannot write task {task}; allowed: {', '.join(able)}"
+        able = [name for name in TEMPLATES if tasks <= TEMPLATES.load(name).tasks]
+        return f"template {self.template} does not support task {task}; allowed: {', '.join(able)}"
 
     def split_task(self, task: Task) -> tuple[Task, ...]:
-        """Concepts and relations apart where each has its own instruction."""
+        """See :meth:`Formulation.split_task`; concepts and relations are separate if ``questions`` is ``apart``."""
         return ("concepts", "relations") if task == "joint" and self.questions == "apart" else (task,)
 
     @property
@@ -93,23 +99,27 @@ class Generation(Formulation[tuple[Chunk, ...]]):
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
     ) -> tuple[EncodedDocument[tuple[Chunk, ...]], ...]:
-        """One example a chunk: the question, and in training the answer after it."""
+        """Build one example for each chunk: the prompt, followed by the gold answer if targets are requested.
+
+        Raises:
+            InputError: If the tokenizer has no end-of-sequence token, or the window is too short for the instruction.
+        """
         tokenizer = context.tokenizer
         if tokenizer.eos_token_id is None:
             fail(
                 "backbone", "the decoder's tokenizer has no end-of-sequence token", allowed="a tokenizer with eos_token"
             )
-        words_of = _WordsOf(context.schema)
+        names_of = _CorpusNames(context.schema)
         overhead = max(
-            len(self._prompt_ids(tokenizer, context, words, Source("", context.task, words.types), ()))
-            for words in words_of.every()
+            len(self._build_prompt(tokenizer, context, names, Source("", context.task, names.types), ()))
+            for names in names_of.list_all()
         )
-        room = context.window_tokens - overhead
-        if room < LEAST_CHUNK:
+        text_tokens = context.window_tokens - overhead
+        if text_tokens < MIN_CHUNK_TOKENS:
             fail(
                 "space.window_tokens",
-                f"{context.window_tokens} tokens, of which the instruction takes {overhead}",
-                allowed=f"at least {overhead + LEAST_CHUNK}",
+                f"the window has {context.window_tokens} tokens, but the instruction needs {overhead}",
+                allowed=f"at least {overhead + MIN_CHUNK_TOKENS}",
                 remedy="raise window_tokens, or set instruction: short",
             )
         offsets = tokenizer(
@@ -118,37 +128,37 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         encoded = []
         for number, document in enumerate(documents):
             tokens = [start for start, _ in offsets["offset_mapping"][number]]
-            words = words_of(document)
+            names = names_of(document)
             chunks = [
-                self._chunk(document, start, end, context.task, words)
-                for start, end in _chunks(document.text, tokens, room)
+                self._build_chunk(document, start, end, context.task, names)
+                for start, end in _split_chunks(document.text, tokens, text_tokens)
             ]
-            examples = [self._example(document, chunk, context, words, targets=targets) for chunk in chunks]
+            examples = [self._build_example(document, chunk, context, names, targets=targets) for chunk in chunks]
             encoded.append(EncodedDocument(tuple(examples), tuple(chunks)))
         return tuple(encoded)
 
     @staticmethod
-    def _chunk(document: Document, start: int, end: int, task: Task, words: _Words) -> Chunk:
+    def _build_chunk(document: Document, start: int, end: int, task: Task, names: _TypeNames) -> Chunk:
         text = "".join(" " if c.isspace() else c for c in document.text[start:end])
         inside = sorted((c for c in document.concepts if start <= c.start and c.end <= end), key=lambda c: c.extent)
         given = tuple(inside) if task == "relations" else ()
-        return Chunk(start, Source(text, task, words.types, words.relations, len(given)), given)
+        return Chunk(start, Source(text, task, names.types, names.relations, len(given)), given)
 
-    def _prompt_ids(
+    def _build_prompt(
         self,
         tokenizer: PreTrainedTokenizerFast,
         context: InputContext,
-        words: _Words,
+        names: _TypeNames,
         source: Source,
         given: Sequence[str],
     ) -> list[int]:
-        """The question as tokens, as a message of a chat where the tokenizer has a template for one."""
-        asked = f"Find the {ASKED[context.task]} in the text."
+        """Build the prompt as token ids; a chat model receives it as a message of a chat."""
+        instruction = f"Find the {TASK_NAMES[context.task]} in the text."
         if self.instruction == "types":
-            asked += f" Concepts: {', '.join(words.types)}." if context.task != "relations" else ""
-            asked += f" Relations: {', '.join(words.relations)}." if context.task != "concepts" else ""
-            asked += f" {self._template.describe_format(context.task)}"
-        parts = [asked, f"Text: {source.text}"]
+            instruction += f" Concepts: {', '.join(names.types)}." if context.task != "relations" else ""
+            instruction += f" Relations: {', '.join(names.relations)}." if context.task != "concepts" else ""
+            instruction += f" {self._template.describe_format(context.task)}"
+        parts = [instruction, f"Text: {source.text}"]
         if context.task == "relations":
             parts.append("\n".join(["Concepts:", *(f"{i}. {mention}" for i, mention in enumerate(given, start=1))]))
         question = "\n\n".join(parts)
@@ -157,67 +167,69 @@ class Generation(Formulation[tuple[Chunk, ...]]):
             return encode_text(
                 tokenizer, tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
             )
-        opening = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-        return [*opening, *encode_text(tokenizer, f"{question}\n\nAnswer:\n")]
+        prefix = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+        return [*prefix, *encode_text(tokenizer, f"{question}\n\nAnswer:\n")]
 
-    def _example(
-        self, document: Document, chunk: Chunk, context: InputContext, words: _Words, *, targets: bool
+    def _build_example(
+        self, document: Document, chunk: Chunk, context: InputContext, names: _TypeNames, *, targets: bool
     ) -> Example:
         tokenizer, source = context.tokenizer, chunk.source
-        given = [f"{words.of_type[c.type]}: {_stretch_text(c, chunk)}" for c in chunk.given if c.type in words.of_type]
-        prompt = self._prompt_ids(tokenizer, context, words, source, given)
+        given = [
+            f"{names.of_type[c.type]}: {_get_mention_text(c, chunk)}" for c in chunk.given if c.type in names.of_type
+        ]
+        prompt = self._build_prompt(tokenizer, context, names, source, given)
         if not targets:
-            constraint = _constraint(self.template, source, tokenizer) if self.constrained else None
+            constraint = _build_constraint(self.template, source, tokenizer) if self.constrained else None
             return Example(tuple(prompt), (), constraint=constraint)
-        written = self._template.render(_answer(document, chunk, words), source)
-        answer = [*encode_text(tokenizer, written), int(tokenizer.eos_token_id)]
+        text = self._template.render(_build_gold_answer(document, chunk, names), source)
+        answer = [*encode_text(tokenizer, text), int(tokenizer.eos_token_id)]
         positions = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
         return Example((*prompt, *answer[:-1]), tuple(positions), tuple(answer))
 
     def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
-        """The backbone's own language-model head, with a budget of tokens."""
+        """Build the head of generative models; the backbone's own language-model head is used."""
         from clinie_core.heads import LanguageHead
 
         return LanguageHead()
 
     def fit_head(self, head: TaskHead, examples: Sequence[Example]) -> None:
-        """An answer may be somewhat longer than the longest in training."""
+        """Limit answers to slightly more tokens than the longest answer in training."""
         from clinie_core.heads import LanguageHead
 
         assert isinstance(head, LanguageHead)
         longest = max(len(example.targets) for example in examples)
-        head.set_budget(int(BUDGET_FACTOR * longest) + BUDGET_SPARE, examples[0].targets[-1])
+        head.set_budget(int(BUDGET_FACTOR * longest) + BUDGET_MARGIN, examples[0].targets[-1])
 
     def decode(self, prediction: Prediction[tuple[Chunk, ...]]) -> Document:
-        """What the answers say, at the places where the text says it."""
+        """Parse the answers and ground their mentions in the text."""
         document, context = prediction.document, prediction.context
-        words = _WordsOf(context.schema)(document)
+        names = _CorpusNames(context.schema)(document)
         concepts: list[Concept] = list(document.concepts) if context.task == "relations" else []
         relations: list[Relation] = []
         for chunk, output in zip(prediction.encoded.state, prediction.outputs, strict=True):
-            answer = self._answered(output, chunk, context)
+            answer = self._parse_answer(output, chunk, context)
             numbered: list[Concept | None] = list(chunk.given)
             if context.task != "relations":
                 numbered = []
-                for mention, stretch in zip(answer.mentions, ground(answer.mentions, chunk.source), strict=True):
-                    numbered.append(_placed(words.type_of[mention.type], stretch, chunk, len(concepts) + 1))
+                for mention, span in zip(answer.mentions, ground(answer.mentions, chunk.source), strict=True):
+                    numbered.append(_make_concept(names.type_of[mention.type], span, chunk, len(concepts) + 1))
                     concepts += [numbered[-1]] if numbered[-1] is not None else []
             for type_, head_number, tail_number in answer.relations:
                 ends = [numbered[n - 1] if 0 < n <= len(numbered) else None for n in (head_number, tail_number)]
                 if ends[0] is not None and ends[1] is not None and ends[0] != ends[1]:
-                    name = f"R{len(relations) + 1}"
-                    relations.append(Relation(name, words.relation_of[type_], ends[0].id, ends[1].id))
+                    id_ = f"R{len(relations) + 1}"
+                    relations.append(Relation(id_, names.relation_of[type_], ends[0].id, ends[1].id))
         return replace(document, concepts=tuple(concepts), relations=tuple(relations))
 
-    def _answered(self, output: HeadOutput, chunk: Chunk, context: InputContext) -> Answer:
+    def _parse_answer(self, output: HeadOutput, chunk: Chunk, context: InputContext) -> Answer:
         text = context.tokenizer.decode(output, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return self._template.parse(text, chunk.source)
 
     def count_answer_faults(self, prediction: Prediction[tuple[Chunk, ...]]) -> Counter[str]:
-        """How many answers were malformed, and how many mentions are not in the text."""
+        """Count malformed answers, and mentions that are not in the text."""
         counts: Counter[str] = Counter()
         for chunk, output in zip(prediction.encoded.state, prediction.outputs, strict=True):
-            answer = self._answered(output, chunk, prediction.context)
+            answer = self._parse_answer(output, chunk, prediction.context)
             counts["answers"] += 1
             counts["malformed"] += answer.malformed
             counts["mentions"] += len(answer.mentions)
@@ -225,40 +237,49 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         return counts
 
 
-class _Words:
-    """Types as words, and back; types whose words are the same keep their names."""
+class _TypeNames:
+    """Unique prompt names of concept and relation types; types with equal descriptions use their own names."""
 
     def __init__(self, schema: Schema) -> None:
-        self.of_type = _distinct(schema.concept_types, schema)
-        self.of_relation = _distinct(schema.relation_types, schema)
+        self.of_type = _assign_unique_names(schema.concept_types, schema)
+        self.of_relation = _assign_unique_names(schema.relation_types, schema)
         self.types, self.relations = tuple(self.of_type.values()), tuple(self.of_relation.values())
-        self.type_of = {words: type_ for type_, words in self.of_type.items()}
-        self.relation_of = {words: type_ for type_, words in self.of_relation.items()}
+        self.type_of = {name: type_ for type_, name in self.of_type.items()}
+        self.relation_of = {name: type_ for type_, name in self.of_relation.items()}
 
 
-class _WordsOf:
-    """The words of each document's corpus."""
+class _CorpusNames:
+    """Prompt names of the types of each document's corpus."""
 
     def __init__(self, schema: Schema) -> None:
-        self._whole = _Words(schema)
-        self._of_corpus = {name: _Words(part) for name, part in schema.corpora.items()}
+        self._all_types = _TypeNames(schema)
+        self._by_corpus = {name: _TypeNames(part) for name, part in schema.corpora.items()}
 
-    def __call__(self, document: Document) -> _Words:
-        return self._of_corpus.get(get_corpus_name(document) or "", self._whole)
+    def __call__(self, document: Document) -> _TypeNames:
+        return self._by_corpus.get(get_corpus_name(document) or "", self._all_types)
 
-    def every(self) -> list[_Words]:
-        """Of every corpus; of the whole where there is one only."""
-        return list(self._of_corpus.values()) or [self._whole]
-
-
-def _distinct(types: Sequence[str], schema: Schema) -> dict[str, str]:
-    words = {type_: schema.describe_type(type_) for type_ in types}
-    counts = Counter(words.values())
-    return {type_: said if counts[said] == 1 else type_ for type_, said in words.items()}
+    def list_all(self) -> list[_TypeNames]:
+        """Return the names of every corpus, or those of the whole schema if there is only one corpus."""
+        return list(self._by_corpus.values()) or [self._all_types]
 
 
-def _chunks(text: str, token_starts: Sequence[int], room: int) -> list[tuple[int, int]]:
-    """Stretches of whole sentences of at most so many tokens; a longer sentence is cut between tokens."""
+def _assign_unique_names(types: Sequence[str], schema: Schema) -> dict[str, str]:
+    names = {type_: schema.describe_type(type_) for type_ in types}
+    counts = Counter(names.values())
+    return {type_: name if counts[name] == 1 else type_ for type_, name in names.items()}
+
+
+def _split_chunks(text: str, token_starts: Sequence[int], size: int) -> list[tuple[int, int]]:
+    """Split a text into chunks of complete sentences.
+
+    Args:
+        text: The text.
+        token_starts: Offset of each token.
+        size: Longest chunk in tokens; a longer sentence is split between tokens.
+
+    Returns:
+        Start and end offset of each chunk that is not blank.
+    """
     starts = find_sentence_starts(text)
     chunks: list[tuple[int, int]] = []
     begin = count = at = 0
@@ -267,56 +288,56 @@ def _chunks(text: str, token_starts: Sequence[int], room: int) -> list[tuple[int
         while at < len(token_starts) and token_starts[at] < end:
             tokens.append(token_starts[at])
             at += 1
-        if count and count + len(tokens) > room:
+        if count and count + len(tokens) > size:
             chunks.append((begin, start))
             begin, count = start, 0
-        while len(tokens) > room:
-            chunks.append((begin, tokens[room]))
-            begin, tokens = tokens[room], tokens[room:]
+        while len(tokens) > size:
+            chunks.append((begin, tokens[size]))
+            begin, tokens = tokens[size], tokens[size:]
         count += len(tokens)
     return [c for c in [*chunks, (begin, len(text))] if text[c[0] : c[1]].strip()]
 
 
-def _stretch_text(concept: Concept, chunk: Chunk) -> str:
+def _get_mention_text(concept: Concept, chunk: Chunk) -> str:
     return chunk.source.text[concept.start - chunk.start : concept.end - chunk.start]
 
 
-def _answer(document: Document, chunk: Chunk, words: _Words) -> Answer:
-    """The gold answer about a chunk."""
+def _build_gold_answer(document: Document, chunk: Chunk, names: _TypeNames) -> Answer:
+    """Build the gold answer of a chunk."""
     end = chunk.start + len(chunk.source.text)
-    inside = [c for c in document.concepts if chunk.start <= c.start and c.end <= end and c.type in words.of_type]
+    inside = [c for c in document.concepts if chunk.start <= c.start and c.end <= end and c.type in names.of_type]
     inside.sort(key=lambda c: (c.extent, c.type))
     ordered = chunk.given or inside
     number = {c.id: i for i, c in enumerate(ordered, start=1)}
     mentions = tuple(
-        Mention(words.of_type[c.type], _stretch_text(c, chunk), (c.start - chunk.start, c.end - chunk.start))
+        Mention(names.of_type[c.type], _get_mention_text(c, chunk), (c.start - chunk.start, c.end - chunk.start))
         for c in inside
     )
     links = sorted(
-        (number[r.head], number[r.tail], words.of_relation[r.type])
+        (number[r.head], number[r.tail], names.of_relation[r.type])
         for r in document.relations
-        if r.head in number and r.tail in number and r.type in words.of_relation
+        if r.head in number and r.tail in number and r.type in names.of_relation
     )
     relations = tuple((type_, head, tail) for head, tail, type_ in links)
     task = chunk.source.task
     return Answer(mentions if task != "relations" else (), relations if task != "concepts" else ())
 
 
-def _placed(type_: str, stretch: tuple[int, int] | None, chunk: Chunk, number: int) -> Concept | None:
-    if stretch is None:
+def _make_concept(type_: str, span: tuple[int, int] | None, chunk: Chunk, number: int) -> Concept | None:
+    if span is None:
         return None
-    return Concept(f"T{number}", type_, (Span(chunk.start + stretch[0], chunk.start + stretch[1]),))
+    return Concept(f"T{number}", type_, (Span(chunk.start + span[0], chunk.start + span[1]),))
 
 
-def _constraint(template: str, source: Source, tokenizer: PreTrainedTokenizerFast) -> DecodingConstraint:
+def _build_constraint(template: str, source: Source, tokenizer: PreTrainedTokenizerFast) -> DecodingConstraint:
     from clinie_core.templates.constrained_decoding import Grammar
 
     edges = partial(TEMPLATES.load(template)().iter_edges, source=source)
-    return Grammar(_vocabulary(tokenizer), edges, END).constraint()
+    return Grammar(_build_vocabulary(tokenizer), edges, END).constraint()
 
 
 @lru_cache(maxsize=2)
-def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
+def _build_vocabulary(tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
     from clinie_core.templates.constrained_decoding import Vocabulary
 
     return Vocabulary(tokenizer)

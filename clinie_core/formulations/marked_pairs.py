@@ -1,11 +1,10 @@
-"""Marked-pair classification: one input for each candidate pair of concepts, its relation as the label.
+"""Marked-pair classification: one input for each candidate pair of concepts, labelled with its relation.
 
-Candidates are ordered pairs whose types training has seen linked and whose sentences are near enough.
-A relation beyond that can never be predicted, so the share that the rule covers is reported as
-``candidate_recall``. Markers are plain text that any tokenizer has pieces for: special tokens would need
-embeddings, which a frozen backbone could not learn.
+Candidates are ordered pairs of concepts whose types were linked in training and whose sentences are near enough. A
+relation between other concepts cannot be predicted; ``candidate_recall`` reports the share of relations between
+candidates. Markers are plain text, because a frozen backbone could not learn embeddings of new special tokens.
 
-Relations between terminology entries are classified by the pair of their mentions that stand nearest.
+A relation between terminology entries is classified by the nearest pair of their mentions.
 """
 
 from __future__ import annotations
@@ -34,14 +33,21 @@ if TYPE_CHECKING:
 __all__ = ["MarkedPairs"]
 
 Keys = tuple[str, str]
-"""Ids of two concepts, or references of two entries."""
+"""Ids of two concepts, or references of two terminology entries."""
 Marks = tuple[list[int], list[int], list[int], list[int]]
-"""Tokens before and after the head, before and after the tail."""
+"""Token ids of the markers before and after the head, and before and after the tail."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Two concepts that may be related, and what the relation would join: them, or their entries."""
+    """Two concepts that may be related.
+
+    Args:
+        head: Head concept.
+        tail: Tail concept.
+        keys: Ids that the relation would link.
+        of_entries: Whether the relation would link terminology entries and not the concepts.
+    """
 
     head: Concept
     tail: Concept
@@ -50,19 +56,19 @@ class Candidate:
 
 
 class MarkedPairs(Formulation[tuple[Candidate, ...]]):
-    """Mark two concepts in their context and classify their relation.
+    """Classified relations between marked concepts.
 
     Args:
-        markers: ``boundary`` puts ``[s1] [e1]`` around the head and ``[s2] [e2]`` around the tail, ``typed``
-            says the types, ``punctuation`` uses ``@`` and ``#``.
-        segments: 1 for one stretch of text that holds both, 2 for one around each.
-        representation: Hidden states that are read: the opening token's, those of the markers before head
-            and tail, or all three.
-        max_distance: Most sentences between head and tail; 0 for the same sentence.
-        pair_tokens: Longest input in tokens, never more than ``window_tokens``.
-        negative_ratio: Pairs without a relation for each with one, in training; the rest is left out.
-        none_weight: Weight of a pair without a relation in the loss.
-        head_layers: Hidden layers of the head.
+        markers: ``boundary`` puts ``[s1] [e1]`` around the head and ``[s2] [e2]`` around the tail, ``typed`` uses the
+            names of their types, ``punctuation`` uses ``@`` and ``#``.
+        segments: 1 for one part of the text with both concepts, 2 for a separate part around each.
+        representation: Hidden states to read: the opening token's (``cls``), those of the opening markers of head and
+            tail (``markers``), or all three (``both``).
+        max_distance: Maximum number of sentences between head and tail; 0 for the same sentence.
+        pair_tokens: Longest input in tokens, at most ``window_tokens``.
+        negative_ratio: Number of unrelated pairs for each related pair in training.
+        none_weight: Weight of an unrelated pair in the loss.
+        head_layers: Number of hidden layers of the head.
         dropout: Dropout before each layer of the head.
     """
 
@@ -88,17 +94,19 @@ class MarkedPairs(Formulation[tuple[Candidate, ...]]):
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
     ) -> tuple[EncodedDocument[tuple[Candidate, ...]], ...]:
-        """One example a candidate; in training only some of those without a relation."""
+        """Build one example for each candidate; with targets, unrelated candidates are sampled."""
         types = context.schema.relation_types
         rows: list[list[tuple[Candidate, str | None]]] = []
         for document in documents:
-            gold = _gold(document) if targets else {}
-            rows.append([(c, gold.get((c.of_entries, c.keys))) for c in self._candidates(document, context.schema)])
+            gold = _collect_gold(document) if targets else {}
+            rows.append(
+                [(c, gold.get((c.of_entries, c.keys))) for c in self._iter_candidates(document, context.schema)]
+            )
         if targets:
             rows = sample_negatives(
                 rows, documents, lambda row: row[1] is not None, ratio=self.negative_ratio, seed=context.seed
             )
-        marking = _Marking(self, context)
+        encoder = _PairEncoder(self, context)
         encoded = []
         tokens = context.tokenizer(
             [d.text for d in documents], add_special_tokens=False, return_offsets_mapping=True, verbose=False
@@ -106,13 +114,13 @@ class MarkedPairs(Formulation[tuple[Candidate, ...]]):
         for number, kept in enumerate(rows):
             ids, offsets = tokens["input_ids"][number], tokens["offset_mapping"][number]
             examples = tuple(
-                marking.example(ids, offsets, c, (types.index(label) + 1 if label else 0,) if targets else ())
+                encoder.encode_candidate(ids, offsets, c, (types.index(label) + 1 if label else 0,) if targets else ())
                 for c, label in kept
             )
             encoded.append(EncodedDocument(examples, tuple(c for c, _ in kept)))
         return tuple(encoded)
 
-    def _candidates(self, document: Document, schema: Schema) -> Iterator[Candidate]:
+    def _iter_candidates(self, document: Document, schema: Schema) -> Iterator[Candidate]:
         starts = find_sentence_starts(document.text)
         sentence = {c.id: find_sentence(starts, c.start) for c in document.concepts}
         legal = {(head, tail) for _, head, tail in schema.links}
@@ -127,12 +135,12 @@ class MarkedPairs(Formulation[tuple[Candidate, ...]]):
                         yield Candidate(head, tail, (head.id, tail.id), of_entries=False)
         legal = {(head, tail) for _, head, tail in schema.entity_links}
         if legal:
-            yield from self._entry_candidates(document, legal, sentence)
+            yield from self._iter_entry_candidates(document, legal, sentence)
 
-    def _entry_candidates(
+    def _iter_entry_candidates(
         self, document: Document, legal: set[Keys], sentence: Mapping[str, int]
     ) -> Iterator[Candidate]:
-        """Of each two entries the mentions that stand nearest."""
+        """Yield the nearest pair of mentions of each two terminology entries."""
         by_id = {c.id: c for c in document.concepts}
         mentions: defaultdict[str, list[Concept]] = defaultdict(list)
         for n in document.normalizations:
@@ -148,14 +156,14 @@ class MarkedPairs(Formulation[tuple[Candidate, ...]]):
                     yield Candidate(head, tail, (head_entry, tail_entry), of_entries=True)
 
     def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
-        """A classifier over ``[batch, 3, hidden_size]``; label 0 stands for no relation."""
+        """Build a classifier of ``[batch, 3, hidden_size]``; label 0 means no relation."""
         from clinie_core.heads import PairHead
 
         labels = 1 + len(schema.relation_types)
         return PairHead(hidden_size, labels, self.representation, self.dropout, self.head_layers, self.none_weight)
 
     def decode(self, prediction: Prediction[tuple[Candidate, ...]]) -> Document:
-        """The best label of each candidate among those that its types can have."""
+        """Select the best label of each candidate among those that its types allow."""
         schema = prediction.context.schema
         relations: list[Relation] = []
         entity_relations: list[EntityRelation] = []
@@ -175,17 +183,17 @@ class MarkedPairs(Formulation[tuple[Candidate, ...]]):
     def compute_diagnostics(
         self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[tuple[Candidate, ...]]]
     ) -> dict[str, float]:
-        """``candidate_recall``: the share of the relations that the candidate rule leaves within reach."""
+        """Compute ``candidate_recall``, the share of gold relations whose concepts are a candidate."""
         reached = total = 0
         for document, item in zip(documents, encoded, strict=True):
             pairs = {(c.of_entries, c.keys) for c in item.state}
             total += len(document.relations) + len(document.entity_relations)
-            reached += sum(key in pairs for key in _gold(document))
+            reached += sum(key in pairs for key in _collect_gold(document))
         return {"candidate_recall": reached / total if total else 1.0}
 
 
-def _gold(document: Document) -> dict[tuple[bool, Keys], str]:
-    """Each related pair's type; of two relations on one pair the first by name."""
+def _collect_gold(document: Document) -> dict[tuple[bool, Keys], str]:
+    """Return the relation type of each related pair; of two relations on one pair, the first by name."""
     gold: dict[tuple[bool, Keys], str] = {}
     for e in sorted(document.entity_relations, key=lambda r: r.type):
         gold.setdefault((True, (e.head, e.tail)), e.type)
@@ -194,110 +202,132 @@ def _gold(document: Document) -> dict[tuple[bool, Keys], str]:
     return gold
 
 
-class _Marking:
-    """Lays markers and context around candidates."""
+class _PairEncoder:
+    """Builder of inputs with markers and context around candidates."""
 
     def __init__(self, formulation: MarkedPairs, context: InputContext) -> None:
         self._markers = formulation.markers
-        self._two = formulation.segments == 2
+        self._is_split = formulation.segments == 2
         self._context = context
         plain = Frame.for_text(context.tokenizer)
         self._frame = Frame.for_text(context.tokenizer, context.prompt)
         self._prompt = encode_text(context.tokenizer, context.prompt) if context.prompt else []
         self._opening = len(plain.prefix)
         pair = Frame.for_pair(context.tokenizer, self._prompt)
-        self._room = min(formulation.pair_tokens, context.window_tokens)
-        self._room -= pair.size if self._two else self._frame.size
-        self._known: dict[Keys, Marks] = {}
+        self._size = min(formulation.pair_tokens, context.window_tokens)
+        self._size -= pair.size if self._is_split else self._frame.size
+        self._markers_by_types: dict[Keys, Marks] = {}
 
-    def _marks(self, head: str, tail: str) -> Marks:
-        """Tokens of the four markers of a pair of types."""
-        if (head, tail) not in self._known:
-            words = self._context.schema.describe_type
+    def _build_markers(self, head: str, tail: str) -> Marks:
+        """Return the token ids of the four markers for a pair of types."""
+        if (head, tail) not in self._markers_by_types:
+            name = self._context.schema.describe_type
             texts = {
                 "boundary": ("[s1]", "[e1]", "[s2]", "[e2]"),
                 "punctuation": ("@", "@", "#", "#"),
-                "typed": (f"[ {words(head)} :", "]", f"( {words(tail)} :", ")"),
+                "typed": (f"[ {name(head)} :", "]", f"( {name(tail)} :", ")"),
             }[self._markers]
             a, b, c, d = (encode_text(self._context.tokenizer, f" {text}") for text in texts)
-            self._known[head, tail] = (a, b, c, d)
-        return self._known[head, tail]
+            self._markers_by_types[head, tail] = (a, b, c, d)
+        return self._markers_by_types[head, tail]
 
-    def example(
+    def encode_candidate(
         self, ids: Sequence[int], offsets: Sequence[tuple[int, int]], candidate: Candidate, targets: tuple[int, ...]
     ) -> Example:
-        """The input of one candidate."""
-        head, tail = _token_range(offsets, candidate.head), _token_range(offsets, candidate.tail)
-        open_head, close_head, open_tail, close_tail = self._marks(candidate.head.type, candidate.tail.type)
+        """Build the input of one candidate.
+
+        Args:
+            ids: Token ids of the document.
+            offsets: Start and end offset of each token.
+            candidate: The candidate.
+            targets: Its label; empty for prediction.
+        """
+        head, tail = _find_token_range(offsets, candidate.head), _find_token_range(offsets, candidate.tail)
+        open_head, close_head, open_tail, close_tail = self._build_markers(candidate.head.type, candidate.tail.type)
         marks = [(head, open_head, close_head), (tail, open_tail, close_tail)]
-        room = self._room - sum(map(len, (open_head, close_head, open_tail, close_tail)))
-        if self._two:
+        size = self._size - sum(map(len, (open_head, close_head, open_tail, close_tail)))
+        if self._is_split:
             (first, (head_at,)), (second, (tail_at,)) = (
-                _spliced(ids, _around(*mark[0], len(ids), room // 2), [mark]) for mark in marks
+                _insert_markers(ids, _select_ranges(*mark[0], len(ids), size // 2), [mark]) for mark in marks
             )
             frame = Frame.for_pair(self._context.tokenizer, (*self._prompt, *first))
-            places = (0, self._opening + len(self._prompt) + head_at, len(frame.prefix) + tail_at)
-            return Example(frame.wrap(second), places, targets, second_segment=frame.second_segment)
-        stretches = _around(min(head[0], tail[0]), max(head[1], tail[1]), len(ids), room)
-        body, (head_at, tail_at) = _spliced(ids, stretches, marks)
+            positions = (0, self._opening + len(self._prompt) + head_at, len(frame.prefix) + tail_at)
+            return Example(frame.wrap(second), positions, targets, second_segment=frame.second_segment)
+        ranges = _select_ranges(min(head[0], tail[0]), max(head[1], tail[1]), len(ids), size)
+        body, (head_at, tail_at) = _insert_markers(ids, ranges, marks)
         opening = len(self._frame.prefix)
-        places = (0, opening + head_at, opening + tail_at)
-        return Example(self._frame.wrap(body), places, targets, second_segment=self._frame.second_segment)
+        positions = (0, opening + head_at, opening + tail_at)
+        return Example(self._frame.wrap(body), positions, targets, second_segment=self._frame.second_segment)
 
 
-def _token_range(offsets: Sequence[tuple[int, int]], concept: Concept) -> tuple[int, int]:
-    """The tokens that a concept's stretch overlaps, half-open; one token at least."""
+def _find_token_range(offsets: Sequence[tuple[int, int]], concept: Concept) -> tuple[int, int]:
+    """Return the half-open range of tokens that overlap a concept, at least one token."""
     first = bisect_right(offsets, concept.start, key=lambda o: o[1])
     last = bisect_left(offsets, concept.end, key=lambda o: o[0])
     first = min(first, len(offsets) - 1)
     return first, max(first + 1, last)
 
 
-def _around(first: int, last: int, tokens: int, room: int) -> list[tuple[int, int]]:
-    """Stretches of tokens to keep: what is between first and last with context, or both ends where that is too long."""
-    spare = room - (last - first)
-    if spare < 0:
-        return [(first, first + room // 2), (last - (room - room // 2), last)]
-    begin = max(0, first - spare // 2)
-    stop = min(tokens, begin + room)
-    return [(max(0, stop - room), stop)]
+def _select_ranges(first: int, last: int, tokens: int, size: int) -> list[tuple[int, int]]:
+    """Select the ranges of tokens that fit into an input.
 
-
-def _spliced(
-    ids: Sequence[int],
-    stretches: Sequence[tuple[int, int]],
-    marks: Sequence[tuple[tuple[int, int], list[int], list[int]]],
-) -> tuple[list[int], list[int]]:
-    """Tokens of stretches with markers laid around ranges.
+    Args:
+        first: First token that should be included.
+        last: One past the last token that should be included.
+        tokens: Number of tokens of the document.
+        size: Number of tokens that fit.
 
     Returns:
-        The tokens, and for each range the place of its opening marker; where a range begins outside the
-        stretches, its marker stands at the nearest place inside.
+        One range with context on both sides, or the beginning and the end of a range that is too long.
     """
-    inside = sorted({at for begin, stop in stretches for at in (begin, stop)})
+    spare = size - (last - first)
+    if spare < 0:
+        return [(first, first + size // 2), (last - (size - size // 2), last)]
+    begin = max(0, first - spare // 2)
+    stop = min(tokens, begin + size)
+    return [(max(0, stop - size), stop)]
+
+
+def _insert_markers(
+    ids: Sequence[int],
+    ranges: Sequence[tuple[int, int]],
+    marks: Sequence[tuple[tuple[int, int], list[int], list[int]]],
+) -> tuple[list[int], list[int]]:
+    """Insert markers into ranges of tokens.
+
+    Args:
+        ids: Token ids of the document.
+        ranges: Half-open ranges of tokens to include.
+        marks: Range of tokens, opening marker and closing marker of each concept.
+
+    Returns:
+        Token ids, and the index of each opening marker. If a concept begins outside the ranges, its marker is inserted
+        at the nearest position inside.
+    """
+    inside = sorted({at for begin, stop in ranges for at in (begin, stop)})
     low, high = inside[0], inside[-1]
 
-    def clipped(at: int) -> int:
+    def clip(at: int) -> int:
         at = min(max(at, low), high)
-        for (_, stop), (begin, _) in itertools.pairwise(stretches):
+        for (_, stop), (begin, _) in itertools.pairwise(ranges):
             if stop < at < begin:
                 return stop if at - stop <= begin - at else begin
         return at
 
-    events: list[tuple[int, int, int, list[int]]] = []  # place; closing before opening; mark; tokens
+    events: list[tuple[int, int, int, list[int]]] = []  # place; 0 closing, 1 opening; concept; marker
     for number, ((first, last), opening, closing) in enumerate(marks):
-        events += [(clipped(first), 1, number, opening), (clipped(last), 0, number, closing)]
+        events += [(clip(first), 1, number, opening), (clip(last), 0, number, closing)]
     events.sort(key=lambda event: event[:2])
     out: list[int] = []
-    places = [0] * len(marks)
-    for begin, stop in stretches:
+    positions = [0] * len(marks)
+    for begin, stop in ranges:
         at = begin
         while events and events[0][0] <= stop:
-            place, opens, number, tokens = events.pop(0)
+            place, is_opening, number, tokens = events.pop(0)
             out += ids[at:place]
             at = max(at, place)
-            if opens:
-                places[number] = len(out)
+            if is_opening:
+                positions[number] = len(out)
             out += tokens
         out += ids[at:stop]
-    return out, places
+    return out, positions

@@ -1,4 +1,4 @@
-"""Training on some of what has no answer: most pairs of concepts are unrelated, most questions have no answer."""
+"""Sampling of negative examples: most pairs of concepts are unrelated, and most questions have no answer."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ def sample_negatives(
     ratio: float,
     seed: int,
 ) -> list[list[Row]]:
-    """Keep every positive row and so many negative ones for each, over all documents together.
+    """Keep every positive row and sample negative rows, over all documents together.
 
     Args:
-        rows: Those of each document.
-        documents: Whose ids, with the seed, decide which negatives are drawn.
-        is_positive: Tells a row that has an answer.
-        ratio: Negatives for each positive.
-        seed: Equal seeds keep equal rows.
+        rows: Rows of each document.
+        documents: The documents; their ids and the seed determine the sample.
+        is_positive: Function that returns whether a row is positive.
+        ratio: Expected number of negative rows for each positive row.
+        seed: Seed of the sample.
+
+    Returns:
+        Rows of each document, in order.
     """
     positives = sum(is_positive(row) for own in rows for row in own)
     negatives = sum(map(len, rows)) - positives

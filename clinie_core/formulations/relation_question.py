@@ -1,7 +1,7 @@
-"""Relation questions: a question about the head asks for its tails among the concepts of its window.
+"""Relation questions: a question about a head asks for its tails among the concepts of the window.
 
-Input: ``[CLS] question [SEP] context [SEP]``, one for each head and relation that its type can have. An
-answer counts where it is a concept's stretch and the concept's type can be the relation's tail.
+Input: ``[CLS] question [SEP] context [SEP]``, one for each head and each relation type that its type allows. An answer
+counts if its span is the span of a concept whose type may be the relation's tail.
 
 Source: Li et al. 2019, "Entity-relation extraction as multi-turn question answering" (arXiv 1905.05529).
 """
@@ -33,7 +33,7 @@ QUESTIONS = {
     "question": "what stands in relation {relation} to the {head} {mention}?",
 }
 MENTION_TOKENS = 24
-"""Longest mention in a question; of a longer one its beginning."""
+"""Longest mention in a question, in tokens; a longer one is truncated."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class QuestionedDocument:
 
 
 class RelationQuestion(Formulation[QuestionedDocument]):
-    """Ask of each concept what it is related to.
+    """Relations as answers to questions about each concept.
 
     Args:
-        wording: Whether a question is the relation with the head, or a sentence.
-        negative_ratio: Questions without an answer for each with one, in training.
+        wording: ``name`` for the relation and the head alone, ``question`` for a complete question.
+        negative_ratio: Number of questions without an answer for each question with one, in training.
         width: Width of the representations that match starts with ends, even.
         dropout: Dropout before the head.
     """
@@ -80,15 +80,15 @@ class RelationQuestion(Formulation[QuestionedDocument]):
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
     ) -> tuple[EncodedDocument[QuestionedDocument], ...]:
-        """One example a head and relation; in training only some of those without an answer."""
+        """Build one example for each head and relation type; with targets, unanswered questions are sampled."""
         tokenizer = context.tokenizer
-        size = context.window_tokens - Frame.for_pair(tokenizer, ()).size - self._longest_question(context)
+        size = context.window_tokens - Frame.for_pair(tokenizer, ()).size - self._bound_question_tokens(context)
         tokenized = tokenize_documents((d.text for d in documents), tokenizer, size=size, overlap=context.overlap)
         parts: list[TokenizedDocument] = []
-        rows: list[list[tuple[TailQuery, tuple[tuple[int, int, int], ...]]]] = []  # what was asked, its gold spans
+        rows: list[list[tuple[TailQuery, tuple[tuple[int, int, int], ...]]]] = []  # query, its gold spans
         for document, tokens in zip(documents, tokenized, strict=True):
-            tails = _tails(document) if targets else {}
-            asked = self._questions(document, tokens, context.schema.for_document(document))
+            tails = _collect_tails(document) if targets else {}
+            asked = self._build_queries(document, tokens, context.schema.for_document(document))
             gold = [[(0, tail) for tail in tails.get((a.type, a.head.id), ())] for a in asked]
             parts.append(tokens)
             rows.append([(a, select_spans_in_window(a.window, tokens, g)) for a, g in zip(asked, gold, strict=True)])
@@ -98,12 +98,12 @@ class RelationQuestion(Formulation[QuestionedDocument]):
             )
         encoded = []
         for document, tokens, kept in zip(documents, parts, rows, strict=True):
-            examples = tuple(self._example(document, a, spans, context) for a, spans in kept)
+            examples = tuple(self._build_example(document, a, spans, context) for a, spans in kept)
             encoded.append(EncodedDocument(examples, QuestionedDocument(tokens, tuple(query for query, _ in kept))))
         return tuple(encoded)
 
-    def _longest_question(self, context: InputContext) -> int:
-        """Tokens that any question may take, its mention included."""
+    def _bound_question_tokens(self, context: InputContext) -> int:
+        """Return an upper bound of the length of a question in tokens, its mention included."""
         schema = context.schema
         texts = [
             QUESTIONS[self.wording].format(relation=schema.describe_type(r), head=schema.describe_type(h), mention="")
@@ -113,7 +113,7 @@ class RelationQuestion(Formulation[QuestionedDocument]):
         return opening + MENTION_TOKENS + 2 + max((len(encode_text(context.tokenizer, t)) for t in texts), default=0)
 
     @staticmethod
-    def _questions(document: Document, tokens: TokenizedDocument, schema: Schema) -> list[TailQuery]:
+    def _build_queries(document: Document, tokens: TokenizedDocument, schema: Schema) -> list[TailQuery]:
         asked = []
         for head in document.concepts:
             units = find_overlapping_spans(tokens.units, head.start, head.end)
@@ -124,28 +124,28 @@ class RelationQuestion(Formulation[QuestionedDocument]):
             asked += [TailQuery(head, type_, window) for type_ in types]
         return asked
 
-    def _example(
+    def _build_example(
         self, document: Document, asked: TailQuery, spans: tuple[tuple[int, int, int], ...], context: InputContext
     ) -> Example:
-        words, tokenizer = context.schema.describe_type, context.tokenizer
+        name, tokenizer = context.schema.describe_type, context.tokenizer
         mention = tokenizer.decode(encode_text(tokenizer, document.mention(asked.head))[:MENTION_TOKENS])
         question = QUESTIONS[self.wording].format(
-            relation=words(asked.type), head=words(asked.head.type), mention=mention
+            relation=name(asked.type), head=name(asked.head.type), mention=mention
         )
         ids = encode_text(tokenizer, f"{context.prompt}. {question}" if context.prompt else question)
-        room = context.window_tokens - len(asked.window.token_ids) - Frame.for_pair(tokenizer, ()).size
-        frame = Frame.for_pair(tokenizer, ids[:room])
+        question_tokens = context.window_tokens - len(asked.window.token_ids) - Frame.for_pair(tokenizer, ()).size
+        frame = Frame.for_pair(tokenizer, ids[:question_tokens])
         positions = tuple(len(frame.prefix) + p for p in asked.window.positions)
         return Example(frame.wrap(asked.window.token_ids), positions, spans=spans, second_segment=frame.second_segment)
 
     def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
-        """Start, end and match over ``[batch, positions, hidden_size]``."""
+        """Build a head for starts, ends and matches over ``[batch, positions, hidden_size]``."""
         from clinie_core.heads import QuestionHead
 
         return QuestionHead(hidden_size, self.width, self.dropout)
 
     def decode(self, prediction: Prediction[QuestionedDocument]) -> Document:
-        """The concepts that were answered, by the units that they cover."""
+        """Return relations to the concepts whose units equal the predicted spans."""
         document, state = prediction.document, prediction.encoded.state
         links = prediction.context.schema.for_document(document).links
         by_units: dict[tuple[int, int], list[Concept]] = {}
@@ -167,10 +167,10 @@ class RelationQuestion(Formulation[QuestionedDocument]):
     def compute_diagnostics(
         self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[QuestionedDocument]]
     ) -> dict[str, float]:
-        """``candidate_recall``: the share of the relations whose tail is in the window that is asked about the head."""
+        """Compute ``candidate_recall``, the share of gold relations whose tail is in the question's window."""
         reached = total = 0
         for document, item in zip(documents, encoded, strict=True):
-            tails = _tails(document)
+            tails = _collect_tails(document)
             total += len(document.relations) + len(document.entity_relations)
             for a in item.state.queries:
                 gold = [(0, tail) for tail in tails.get((a.type, a.head.id), ())]
@@ -178,8 +178,8 @@ class RelationQuestion(Formulation[QuestionedDocument]):
         return {"candidate_recall": reached / total if total else 1.0}
 
 
-def _tails(document: Document) -> dict[tuple[str, str], list[Concept]]:
-    """The tails of each relation type and head."""
+def _collect_tails(document: Document) -> dict[tuple[str, str], list[Concept]]:
+    """Return the tails of each relation type and head id."""
     by_id = {c.id: c for c in document.concepts}
     tails: dict[tuple[str, str], list[Concept]] = {}
     for r in document.relations:

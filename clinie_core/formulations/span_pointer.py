@@ -1,4 +1,4 @@
-"""Span classification: every pair of a first and a last unit is scored for every type, so concepts may overlap."""
+"""Span classification: every pair of first and last unit is scored for every type, so concepts may overlap."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["SpanPointer", "number_concepts", "remove_overlaps", "select_owned_sp
 
 
 class SpanPointer(Formulation[TokenizedDocument]):
-    """Score every span of a window for every type.
+    """ScoredSpan spans of a window, for every type.
 
     Args:
-        head: ``global_pointer`` takes inner products with rotary positions, ``biaffine`` a bilinear form a type.
+        head: ``global_pointer`` uses inner products with rotary positions, ``biaffine`` a bilinear form for each type.
         width: Width of the head's representations, even.
         dropout: Dropout before the head.
-        overlaps: Whether concepts may overlap; where not, the better one of two stays.
+        overlaps: Whether concepts may overlap; if not, the span with the highest score is kept.
     """
 
     ranges: ClassVar[dict[str, Any]] = {
@@ -44,7 +44,7 @@ class SpanPointer(Formulation[TokenizedDocument]):
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
     ) -> tuple[EncodedDocument[TokenizedDocument], ...]:
-        """One example a window, with the gold spans that lie wholly in it."""
+        """Build one example for each window; its targets are the gold spans that lie inside the window."""
         types = context.schema.concept_types
         frame = Frame.for_text(context.tokenizer, context.prompt)
         opening = len(frame.prefix)
@@ -70,14 +70,14 @@ class SpanPointer(Formulation[TokenizedDocument]):
         return tuple(encoded)
 
     def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
-        """A head over ``[batch, positions, hidden_size]``."""
+        """Build a span head over ``[batch, positions, hidden_size]``."""
         from clinie_core import heads
 
         row = {"global_pointer": heads.GlobalPointerHead, "biaffine": heads.BiaffineHead}[self.head]
         return row(hidden_size, len(schema.concept_types), self.width, self.dropout)
 
     def decode(self, prediction: Prediction[TokenizedDocument]) -> Document:
-        """The spans above zero, each from the window that owns its first unit."""
+        """Return the predicted spans, each from the window that owns its first unit."""
         tokens = prediction.encoded.state
         found = [
             scored
@@ -88,14 +88,23 @@ class SpanPointer(Formulation[TokenizedDocument]):
         return replace(prediction.document, concepts=number_concepts(spans))
 
 
-Scored = tuple[float, str, tuple[int, int]]
-"""Score, type and stretch of a span that was found."""
+ScoredSpan = tuple[float, str, tuple[int, int]]
+"""Score, type, and start and end offset of a predicted span."""
 
 
 def select_spans_in_window(
     window: Window, tokens: TokenizedDocument, gold: Iterable[tuple[int, Concept]]
 ) -> tuple[tuple[int, int, int], ...]:
-    """The labelled concepts that lie wholly in a window, as (label, first, last) by its positions."""
+    """Select the labelled concepts that lie inside a window.
+
+    Args:
+        window: The window.
+        tokens: Its document.
+        gold: Label and concept of each annotation.
+
+    Returns:
+        (label, first, last) with indexes into the window's positions, sorted.
+    """
     spans = set()
     for label, concept in gold:
         units = find_overlapping_spans(tokens.units, concept.start, concept.end)
@@ -106,25 +115,25 @@ def select_spans_in_window(
 
 def select_owned_spans(
     window: Window, tokens: TokenizedDocument, spans: HeadOutput, types: Sequence[str]
-) -> Iterator[Scored]:
-    """The spans of a head's output whose first unit the window owns, in the document.
+) -> Iterator[ScoredSpan]:
+    """Yield the predicted spans whose first unit the window owns, with offsets in the document.
 
     Args:
-        window: Which window was read.
+        window: The window.
         tokens: Its document.
-        spans: ``[spans, 4]``: label, first and last position, score.
-        types: The type of each label.
+        spans: Head output ``[spans, 4]``: label, first and last position, score.
+        types: Concept type of each label.
     """
     for label, first, last, score in spans:
         first_unit, last_unit = window.first_unit + int(first), window.first_unit + int(last)
         if window.owned_units[0] <= first_unit < window.owned_units[1]:
-            stretch = (tokens.units[first_unit].start, tokens.units[last_unit].end)
-            yield float(score), types[int(label)], stretch
+            span = (tokens.units[first_unit].start, tokens.units[last_unit].end)
+            yield float(score), types[int(label)], span
 
 
-def remove_overlaps(found: Iterable[Scored]) -> list[Scored]:
-    """Of spans that overlap the one with the highest score."""
-    kept: list[Scored] = []
+def remove_overlaps(found: Iterable[ScoredSpan]) -> list[ScoredSpan]:
+    """Keep the span with the highest score of each group of overlapping spans."""
+    kept: list[ScoredSpan] = []
     for item in sorted(found, key=lambda item: -item[0]):
         start, end = item[2]
         if all(end <= other[0] or other[1] <= start for _, _, other in kept):
@@ -132,7 +141,7 @@ def remove_overlaps(found: Iterable[Scored]) -> list[Scored]:
     return kept
 
 
-def number_concepts(found: Iterable[Scored]) -> tuple[Concept, ...]:
-    """Spans as concepts, each once, in order of the text."""
-    distinct = sorted({(stretch, type_) for _, type_, stretch in found})
-    return tuple(Concept(f"T{i}", type_, (Span(*stretch),)) for i, (stretch, type_) in enumerate(distinct, start=1))
+def number_concepts(found: Iterable[ScoredSpan]) -> tuple[Concept, ...]:
+    """Convert spans to concepts in the order of the text, without duplicates."""
+    distinct = sorted({(span, type_) for _, type_, span in found})
+    return tuple(Concept(f"T{i}", type_, (Span(*span),)) for i, (span, type_) in enumerate(distinct, start=1))

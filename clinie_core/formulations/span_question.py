@@ -1,7 +1,7 @@
-"""Span questions: one natural-language question a type, its answers the spans of the context.
+"""Span questions: one natural-language question for each type, answered by spans of the context.
 
-Input: ``[CLS] question [SEP] context [SEP]``. Concepts may nest and overlap. In training, questions whose
-window holds no answer are sampled; in prediction every window is asked every question.
+Input: ``[CLS] question [SEP] context [SEP]``. Concepts may nest and overlap. In training, questions without an answer
+are sampled; in prediction, every question is asked about every window.
 
 Source: Li et al. 2020 (arXiv 1910.11476).
 """
@@ -56,14 +56,14 @@ class QuestionedDocument:
 
 
 class SpanQuestion(Formulation[QuestionedDocument]):
-    """Ask for the mentions of each type.
+    """Concepts as answers to a question about each type.
 
     Args:
-        wording: How a question is put: the type's name alone, a question, or an instruction.
-        negative_ratio: Questions without an answer for each with one, in training.
+        wording: ``name`` for the type alone, ``question`` for a complete question, ``instruction`` for an instruction.
+        negative_ratio: Number of questions without an answer for each question with one, in training.
         width: Width of the representations that match starts with ends, even.
         dropout: Dropout before the head.
-        overlaps: Whether concepts may overlap; where not, the better one of two stays.
+        overlaps: Whether concepts may overlap; if not, the span with the highest score is kept.
     """
 
     ranges: ClassVar[dict[str, Any]] = {
@@ -83,7 +83,7 @@ class SpanQuestion(Formulation[QuestionedDocument]):
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
     ) -> tuple[EncodedDocument[QuestionedDocument], ...]:
-        """One example a window and type; in training only some of those without an answer."""
+        """Build one example for each window and type; with targets, unanswered questions are sampled."""
         tokenizer, schema = context.tokenizer, context.schema
         types = schema.concept_types
         opening = f"{context.prompt}. " if context.prompt else ""
@@ -99,7 +99,7 @@ class SpanQuestion(Formulation[QuestionedDocument]):
         size = context.window_tokens - max((frame.size for frame in frames.values()), default=0)
         tokenized = tokenize_documents((d.text for d in documents), tokenizer, size=size, overlap=context.overlap)
         parts: list[TokenizedDocument] = []
-        rows: list[list[tuple[SpanQuery, tuple[tuple[int, int, int], ...]]]] = []  # what was asked, its gold spans
+        rows: list[list[tuple[SpanQuery, tuple[tuple[int, int, int], ...]]]] = []  # query, its gold spans
         for document, tokens in zip(documents, tokenized, strict=True):
             asked = []
             for type_ in schema.for_document(document).concept_types:
@@ -129,13 +129,13 @@ class SpanQuestion(Formulation[QuestionedDocument]):
         return tuple(encoded)
 
     def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
-        """Start, end and match over ``[batch, positions, hidden_size]``."""
+        """Build a head for starts, ends and matches over ``[batch, positions, hidden_size]``."""
         from clinie_core.heads import QuestionHead
 
         return QuestionHead(hidden_size, self.width, self.dropout)
 
     def decode(self, prediction: Prediction[QuestionedDocument]) -> Document:
-        """The answers, each from the window that owns its first unit."""
+        """Return the answers, each from the window that owns its first unit."""
         state = prediction.encoded.state
         found = [
             scored

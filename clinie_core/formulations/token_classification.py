@@ -1,6 +1,6 @@
-"""Token classification: one BIO label a unit, from a linear or a CRF head.
+"""Token classification: one BIO label for each unit, from a linear or a CRF head.
 
-Flat concepts only: what overlaps or is discontinuous is reported by ``clinie data check``.
+Only flat concepts are supported; ``clinie data check`` reports overlapping and discontinuous ones.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = ["TokenClassification"]
 
 
 class TokenClassification(Formulation[tuple[Span, ...]]):
-    """Label every unit of the text.
+    """BIO labels of the units of the text.
 
     Args:
-        head: ``linear`` scores units apart from each other, ``crf`` learns scores between labels.
-        head_layers: Hidden layers of the head, each as wide as the backbone; 0 for a linear map.
+        head: ``linear`` scores units independently, ``crf`` learns scores between neighbouring labels.
+        head_layers: Number of hidden layers of the head, each as wide as the backbone; 0 for a linear map.
         dropout: Dropout before the head.
-        unit: What carries a label, whole words or single tokens.
+        unit: Unit that has a label: a whole word or a single token.
     """
 
     ranges: ClassVar[dict[str, Any]] = {"head": {"choose": ["linear", "crf"]}}
@@ -50,7 +50,7 @@ class TokenClassification(Formulation[tuple[Span, ...]]):
     def encode(
         self, documents: Sequence[Document], context: InputContext, *, targets: bool
     ) -> tuple[EncodedDocument[tuple[Span, ...]], ...]:
-        """One example a window, with the labels of the units that the window owns."""
+        """Build one example for each window; its targets are the labels of the units that the window owns."""
         labels = build_bio_labels(context.schema.concept_types)
         frame = Frame.for_text(context.tokenizer, context.prompt)
         opening, size = len(frame.prefix), context.window_tokens - frame.size
@@ -73,14 +73,14 @@ class TokenClassification(Formulation[tuple[Span, ...]]):
         return tuple(encoded)
 
     def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
-        """A linear or CRF head over ``[batch, positions, hidden_size]``."""
+        """Build a linear or CRF head over ``[batch, positions, hidden_size]``."""
         from clinie_core import heads
 
         row = {"linear": heads.LinearHead, "crf": heads.CrfHead}[self.head]
         return row(hidden_size, build_bio_labels(schema.concept_types), self.dropout, self.head_layers)
 
     def decode(self, prediction: Prediction[tuple[Span, ...]]) -> Document:
-        """The concepts of the best legal label sequence over the whole document."""
+        """Return the concepts of the best legal label sequence over the whole document."""
         if not prediction.outputs:
             return replace(prediction.document, concepts=())
         labels = build_bio_labels(prediction.context.schema.concept_types)

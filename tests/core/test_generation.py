@@ -98,7 +98,7 @@ def test_a_constrained_model_writes_nothing_malformed_and_nothing_that_is_not_th
 
 def test_a_window_without_room_for_text_is_refused(make_config: Callable[..., TrialConfig], corpus: Corpus) -> None:
     config = decoder_config(make_config).model_copy(update={"window_tokens": 64})
-    with pytest.raises(InputError, match=r"64 tokens, of which the instruction takes \d+; at least"):
+    with pytest.raises(InputError, match=r"the window has 64 tokens, but the instruction needs \d+; at least"):
         train(config, corpus)
 
 
@@ -135,4 +135,4 @@ def test_both_tasks_are_learned_from_an_instruction_each(
 
 def test_a_template_that_writes_no_relations_cannot_be_asked_for_them(make_config: Callable[..., TrialConfig]) -> None:
     tags = FORMULATIONS.load("generation").model_validate({"template": "tags", "questions": "apart"})
-    assert "template tags cannot write task joint; allowed: json, lines" in str(tags.find_conflict("joint"))
+    assert "template tags does not support task joint; allowed: json, lines" in str(tags.find_conflict("joint"))

@@ -21,7 +21,7 @@ from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.synthetic import generate_splits
 
 INJECT = Path(__file__).with_name("inject")
-READING = {"at": "clinie_core.inference.prediction:_bare", "after": False, "count": 3, "victim": ""}
+READING = {"at": "clinie_core.inference.prediction:_strip_annotations", "after": False, "count": 3, "victim": ""}
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def test_joint_draws_a_relation_formulation_only_if_needed(space_content: Conten
         config = space.suggest(RandomChooser(seed))
         assert (config.relation_formulation is None) == (config.formulation.name == "generation")
         assert config.selection == "relation_strict_f1"
-    with pytest.raises(InputError, match="template tags cannot write task joint; allowed: json, lines"):
+    with pytest.raises(InputError, match="template tags does not support task joint; allowed: json, lines"):
         read(write_space(changed(content, "space.formulation.choose.generation", {"template": "tags"})))
 
 
