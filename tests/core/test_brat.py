@@ -1,4 +1,4 @@
-"""The brat reader: what it reads, and the one clear line for each thing that can be wrong."""
+"""The brat format: reading, round trips, and one line per problem."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def problem_of(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_offsets_count_code_points_of_the_file_as_it_is(tmp_path: Path) -> None:
+def test_offsets_count_code_points_of_the_unmodified_file(tmp_path: Path) -> None:
     text = "Größe 😀\r\nfever\r\n"
     document = read_one(folder_with(tmp_path, text, "T1\tProblem 9 14\tfever\n"))
     assert document.text == text
     assert document.concepts == (Concept("T1", "Problem", (Span(9, 14),)),)
 
 
-def test_a_discontinuous_concept_keeps_its_spans(tmp_path: Path) -> None:
+def test_discontinuous_concept_has_several_spans(tmp_path: Path) -> None:
     document = read_one(folder_with(tmp_path, "left and right knee", "T1\tSite 0 4;15 19\tleft knee\n"))
     assert document.concepts[0].spans == (Span(0, 4), Span(15, 19))
 
 
-def test_a_mention_over_a_line_break_and_a_trailing_blank_are_read(tmp_path: Path) -> None:
+def test_mention_across_a_line_break_with_a_trailing_blank_is_read(tmp_path: Path) -> None:
     document = read_one(folder_with(tmp_path, "chest\npain", "T1\tProblem 0 10\tchest pain \n\n"))
     assert document.concepts[0].end == 10
 
@@ -76,7 +76,9 @@ def test_relations_events_and_attributes_resolve_to_concepts(tmp_path: Path) -> 
         ("something else\n", 1, "not a brat annotation"),
     ],
 )
-def test_each_fault_is_one_line_with_file_and_line(tmp_path: Path, annotations: str, line: int, expected: str) -> None:
+def test_each_problem_is_one_line_with_file_and_line_number(
+    tmp_path: Path, annotations: str, line: int, expected: str
+) -> None:
     message = problem_of(folder_with(tmp_path, "aspirin rash", annotations))
     assert message.count("\n") == 0
     assert message.startswith(f"{tmp_path / 'a.ann'}:{line}: ")
@@ -89,7 +91,7 @@ def test_messages_quote_no_text(tmp_path: Path) -> None:
     assert "rash" not in message
 
 
-def test_annotations_without_text_and_broken_utf8_are_named(tmp_path: Path) -> None:
+def test_missing_text_and_invalid_utf8_are_reported(tmp_path: Path) -> None:
     (tmp_path / "b.ann").write_text("T1\tDrug 0 1\tx\n")
     (tmp_path / "c.txt").write_bytes(b"caf\xe9")
     message = problem_of(tmp_path)
@@ -97,13 +99,13 @@ def test_annotations_without_text_and_broken_utf8_are_named(tmp_path: Path) -> N
     assert "c.txt: broken UTF-8 at byte 3" in message
 
 
-def test_all_faults_of_all_files_come_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_all_files_are_reported_together(tmp_path: Path) -> None:
     folder_with(tmp_path, "aspirin", "T1\tDrug 0 70\tx\nT2\tDrug 5 90\ty\n", "a")
     folder_with(tmp_path, "aspirin", "T1\tDrug 0 70\tx\n", "b")
     assert len(problem_of(tmp_path).splitlines()) == 3
 
 
-def test_writing_and_reading_gives_the_same_documents(tmp_path: Path) -> None:
+def test_written_documents_are_read_back_unchanged(tmp_path: Path) -> None:
     for split, notes in generate_splits(20, seed=1).items():
         Brat().write(notes, tmp_path / split)
         read = {document.id: document for document in Brat().read_all(tmp_path / split)}
@@ -113,7 +115,7 @@ def test_writing_and_reading_gives_the_same_documents(tmp_path: Path) -> None:
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), data=st.data())
-def test_any_text_and_span_survive_a_round_trip(
+def test_round_trip_preserves_any_text_and_span(
     tmp_path_factory: pytest.TempPathFactory, text: str, data: st.DataObject
 ) -> None:
     start = data.draw(st.integers(0, len(text) - 1))

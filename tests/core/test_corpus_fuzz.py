@@ -1,4 +1,4 @@
-"""Damaged files of every format: each loads or is a problem with its place, and never anything else."""
+"""Damaged files of every format either load or result in problems with their location; no other error occurs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ MUTATIONS: tuple[Mutation, ...] = (cut, flip, swap, renumber, edit_lines, garble
 
 
 def originals(name: str) -> list[Document]:
-    """Two short synthetic notes, and two real documents where there are corpora."""
+    """Return two short synthetic notes, and two real documents if real corpora are available."""
     notes = sorted((n for split in generate_splits(12, seed=2).values() for n in split), key=lambda n: len(n.text))[:2]
     real = Path(CORPORA) / REAL[name] if CORPORA and name in REAL else None
     read = islice(FORMATS.load(name)().read(real), 2) if real is not None else ()
@@ -103,13 +103,13 @@ def check_mutants(name: str, folder: Path, count: int, mutations: tuple[Mutation
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_damaged_files_load_or_are_problems(name: str, tmp_path: Path) -> None:
+def test_damaged_files_load_or_are_reported(name: str, tmp_path: Path) -> None:
     check_mutants(name, tmp_path, 15 if name == "hf_dataset" else 65, MUTATIONS, seed=1)
     check_mutants(name, tmp_path / "long", 6, (lengthen,), seed=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
-def test_ten_thousand_damaged_files(name: str, tmp_path: Path) -> None:
+def test_ten_thousand_damaged_files_load_or_are_reported(name: str, tmp_path: Path) -> None:
     check_mutants(name, tmp_path, 400 if name == "hf_dataset" else 1200, MUTATIONS, seed=3)
     check_mutants(name, tmp_path / "long", 10, (lengthen,), seed=4)

@@ -1,4 +1,4 @@
-"""Documents and corpora hide their text, have stable digests, and merge types."""
+"""Documents and corpora hide their text, have stable digests and merge types; registries and errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_repr_hides_text_and_mentions(corpus: Corpus) -> None:
     assert document.text[:12] not in shown
 
 
-def test_digest_depends_on_content_and_not_on_order(corpus: Corpus) -> None:
+def test_digest_depends_on_content_but_not_on_order(corpus: Corpus) -> None:
     notes = list(corpus["train"])
     random.Random(0).shuffle(notes)
     shuffled = Corpus({**corpus.splits, "train": tuple(notes)})
@@ -27,24 +27,24 @@ def test_digest_depends_on_content_and_not_on_order(corpus: Corpus) -> None:
     assert Corpus({**corpus.splits, "train": (changed, *notes[1:])}).digest() != corpus.digest()
 
 
-def test_merging_types_keeps_the_others(corpus: Corpus) -> None:
+def test_merging_types_keeps_other_types(corpus: Corpus) -> None:
     merged = corpus.merge_types({"Medication": ["Drug", "Dosage"]})
     assert set(merged.concept_types()) == set(corpus.concept_types()) - {"Drug", "Dosage"} | {"Medication"}
     assert corpus.merge_types({"Any": ["*"]}).concept_types() == ("Any",)
 
 
 @pytest.mark.parametrize(("start", "end"), [(3, 3), (5, 2), (-1, 4)])
-def test_a_span_needs_room(start: int, end: int) -> None:
+def test_empty_and_negative_spans_are_rejected(start: int, end: int) -> None:
     with pytest.raises(ValueError, match="0 <= start < end"):
         Span(start, end)
 
 
-def test_concept_reaches_from_first_to_last_span() -> None:
+def test_concept_extends_from_its_first_to_its_last_span() -> None:
     concept = Concept("T1", "X", (Span(8, 9), Span(2, 4)))
     assert (concept.start, concept.end) == (2, 9)
 
 
-def test_an_unknown_row_names_the_rows_and_the_nearest() -> None:
+def test_unknown_name_lists_the_registered_names_and_the_closest() -> None:
     table: Registry[type] = Registry("reader", {"brat": "builtins:int", "bioc": "builtins:str"})
     assert table.load("brat") is int
     with pytest.raises(
@@ -53,7 +53,7 @@ def test_an_unknown_row_names_the_rows_and_the_nearest() -> None:
         table.load("brta", "corpus.format")
 
 
-def test_errors_come_together_and_a_flood_is_cut() -> None:
+def test_problems_are_raised_together_and_long_lists_are_truncated() -> None:
     errors = ErrorList()
     errors.raise_if_any()
     for i in range(30):

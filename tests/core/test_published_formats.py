@@ -1,4 +1,4 @@
-"""The published formats, each on a small file written here in exactly its form."""
+"""Published formats, each tested with a small file in its exact layout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from clinie_core.errors import InputError
 
 
 def read(format_: str, folder: Path, **files: str) -> Document:
-    """The one document of a folder; ``con="..."`` is the file ``note.con``."""
+    """Write files and read the only document; ``con="..."`` is the content of ``note.con``."""
     for suffix, content in files.items():
         (folder / f"note.{suffix}").write_text(content, encoding="utf-8", newline="")
     (document,) = FORMATS.load(format_)().read_all(folder)
@@ -37,7 +37,7 @@ def mentions(document: Document) -> list[tuple[str, str]]:
     return [(c.type, document.mention(c)) for c in document.concepts]
 
 
-def test_2018_n2c2_in_brat(tmp_path: Path) -> None:
+def test_brat_reads_2018_n2c2(tmp_path: Path) -> None:
     document = read(
         "brat",
         tmp_path,
@@ -54,7 +54,7 @@ def test_2018_n2c2_in_brat(tmp_path: Path) -> None:
     assert document.relations[1] == Relation("R2", "Reason-Drug", "T4", "T1")
 
 
-def test_2022_n2c2_events_in_brat(tmp_path: Path) -> None:
+def test_brat_reads_2022_n2c2_events(tmp_path: Path) -> None:
     document = read(
         "brat",
         tmp_path,
@@ -66,7 +66,7 @@ def test_2022_n2c2_events_in_brat(tmp_path: Path) -> None:
     assert document.attributes == (Attribute("A1", "StatusTimeVal", "T2", "past"),)
 
 
-def test_everything_else_that_brat_has(tmp_path: Path) -> None:
+def test_brat_reads_discontinuous_concepts_normalizations_equivalences_and_notes(tmp_path: Path) -> None:
     document = read(
         "brat",
         tmp_path,
@@ -83,7 +83,7 @@ def test_everything_else_that_brat_has(tmp_path: Path) -> None:
     assert not count_differences(document, Brat().round_trip(document))
 
 
-def test_2010_i2b2(tmp_path: Path) -> None:
+def test_i2b2_reads_concepts_relations_and_assertions(tmp_path: Path) -> None:
     document = read(
         "i2b2",
         tmp_path,
@@ -109,7 +109,7 @@ def test_2010_i2b2(tmp_path: Path) -> None:
         ("ast", 'c="lasix" 1:2 1:2||t="problem"||a="present"', "no such concept in the .con file"),
     ],
 )
-def test_each_i2b2_fault_is_one_line(tmp_path: Path, suffix: str, line: str, expected: str) -> None:
+def test_each_i2b2_problem_is_one_line(tmp_path: Path, suffix: str, line: str, expected: str) -> None:
     files = {"txt": "He got Lasix for edema\n", "con": 'c="lasix" 1:2 1:2||t="treatment"\n'}
     with pytest.raises(InputError) as caught:
         read("i2b2", tmp_path, **(files | {suffix: line}))
@@ -118,7 +118,7 @@ def test_each_i2b2_fault_is_one_line(tmp_path: Path, suffix: str, line: str, exp
     assert "asix" not in str(caught.value)
 
 
-def test_radgraph(tmp_path: Path) -> None:
+def test_radgraph_reads_entities_relations_and_metadata(tmp_path: Path) -> None:
     report = {
         "text": "FINAL REPORT Lungs are clear .",
         "entities": {
@@ -138,7 +138,7 @@ def test_radgraph(tmp_path: Path) -> None:
     assert mentions(read("radgraph", tmp_path, json=json.dumps({"x": doubly}))) == mentions(document)
 
 
-def test_pubtator_with_document_level_relations(tmp_path: Path) -> None:
+def test_pubtator_reads_document_level_relations(tmp_path: Path) -> None:
     document = read(
         "pubtator",
         tmp_path,
@@ -169,13 +169,13 @@ def test_pubtator_with_document_level_relations(tmp_path: Path) -> None:
         "EU\t0\t2\tB-ORG\nrejects\t3\t10\tO\nGerman\t11\t17\tB-MISC\ncall\t18\t22\tI-MISC\nLtd\t23\t26\tB-MISC\n",
     ],
 )
-def test_every_scheme_of_tags_and_number_of_columns(tmp_path: Path, content: str) -> None:
+def test_conll_reads_every_tag_scheme_and_number_of_columns(tmp_path: Path, content: str) -> None:
     document = read("conll", tmp_path, conll=content)
     assert document.text == "EU rejects German call Ltd"
     assert mentions(document) == [("ORG", "EU"), ("MISC", "German call"), ("MISC", "Ltd")]
 
 
-def test_conll_documents_sentences_and_offsets(tmp_path: Path) -> None:
+def test_conll_reads_documents_sentences_and_offsets(tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text(
         "-DOCSTART- -X- O O\n\nNo O\nfever B-Problem\n\nStable O\n\n# newdoc id = b\nrash\t2\t6\tB-ADE\n,\t6\t7\tO\n"
     )
@@ -185,7 +185,7 @@ def test_conll_documents_sentences_and_offsets(tmp_path: Path) -> None:
     assert second.concepts[0].spans == (Span(2, 6),)
 
 
-def test_class_labels_of_a_hugging_face_dataset(tmp_path: Path) -> None:
+def test_hugging_face_dataset_with_class_labels_is_read(tmp_path: Path) -> None:
     import datasets
 
     names = ["O", "B-Drug", "I-Drug"]
@@ -202,7 +202,7 @@ def test_class_labels_of_a_hugging_face_dataset(tmp_path: Path) -> None:
     assert (second.id, second.text, second.concepts) == ("1", "none", ())
 
 
-def test_bioc_offsets_run_across_passages(tmp_path: Path) -> None:
+def test_bioc_offsets_count_across_passages(tmp_path: Path) -> None:
     content = """<?xml version="1.0"?><!DOCTYPE collection [<!ENTITY big "boom">]>
 <collection><source/><date/><key/><document><id>7</id>
 <passage><infon key="type">title</infon><offset>0</offset><text>Caf\u00e9 rash</text></passage>
@@ -224,7 +224,7 @@ def test_bioc_offsets_run_across_passages(tmp_path: Path) -> None:
         assert not count_differences(document, FORMATS.load(name)().round_trip(document))
 
 
-def test_jsonl_carries_everything_and_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+def test_jsonl_preserves_everything_and_rejects_unknown_fields(tmp_path: Path) -> None:
     document = Document(
         "p1/n 1",
         "a\u0085b\u2028c\r\n\U0001f600",
@@ -242,7 +242,7 @@ def test_jsonl_carries_everything_and_refuses_what_it_does_not_know(tmp_path: Pa
         format_.read_all(tmp_path)
 
 
-def test_faults_of_the_fields_own_converters_are_not_ours() -> None:
+def test_known_faults_of_other_converters_do_not_occur() -> None:
     text = "Had severe rash, from amoxicillin-clavulanate."
     ade, reason = Concept("T1", "ADE", (Span(4, 15),)), Concept("T2", "Reason", (Span(11, 15),))
     drug = Concept("T3", "Drug", (Span(22, 45),))
@@ -250,13 +250,13 @@ def test_faults_of_the_fields_own_converters_are_not_ours() -> None:
     rows = [line.split("\t") for line in conll.render(Document("d", text, (ade, drug))).splitlines() if "\t" in line]
     tags = {row[0]: row[3] for row in rows}
     assert (tags["severe"], tags["rash"]) == ("B-ADE", "I-ADE")  # not B- B-
-    assert tags[","] == "O"  # a mark after a concept takes no label, and the concept keeps its own
+    assert tags[","] == "O"  # punctuation after a concept has no label, and the concept keeps its label
     assert (tags["amoxicillin"], tags["clavulanate"], tags["."]) == ("B-Drug", "I-Drug", "O")
     lost = count_differences(Document("d", text, (ade, reason)), conll.round_trip(Document("d", text, (ade, reason))))
-    assert lost["concepts"] == 1  # an overlapped concept is counted, not dropped in silence
+    assert lost["concepts"] == 1  # the loss of an overlapped concept is counted
 
 
-def test_problems_in_json_name_the_line_of_their_document(tmp_path: Path) -> None:
+def test_json_problems_name_the_line_of_their_document(tmp_path: Path) -> None:
     wrong = {"id": "T1", "infons": {"type": "A"}, "text": "x", "locations": [{"offset": 90, "length": 1}]}
     empty: dict[str, object] = {"infons": {}, "relations": []}
     passages = [{"offset": 0, "text": "no {[fever", "annotations": found, **empty} for found in ([], [wrong])]

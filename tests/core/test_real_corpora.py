@@ -1,6 +1,6 @@
-"""Real annotated corpora read without a problem, with the counts that their makers state.
+"""Real annotated corpora are read without problems and with the published numbers of documents.
 
-They may not be redistributed; the environment variable CLINIE_CORPORA names the folder that holds them.
+The corpora may not be redistributed; the environment variable CLINIE_CORPORA names their folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.document_comparison import count_differences
 
 CORPORA = os.environ.get("CLINIE_CORPORA")
-pytestmark = pytest.mark.skipif(CORPORA is None, reason="CLINIE_CORPORA is not set: no real corpora on this machine")
+pytestmark = pytest.mark.skipif(CORPORA is None, reason="CLINIE_CORPORA is not set")
 
 COUNTS = {
     "ncbi-disease/train": 593,
@@ -30,13 +30,13 @@ COUNTS = {
 
 
 @pytest.mark.parametrize(("folder", "documents"), COUNTS.items())
-def test_every_document_is_read(folder: str, documents: int) -> None:
+def test_every_document_of_a_corpus_is_read(folder: str, documents: int) -> None:
     read = Brat().read_all(Path(CORPORA or "") / folder)
     assert len(read) == documents
     assert all(c.end <= len(d.text) for d in read for c in d.concepts)
 
 
-def test_bc5cdr_is_the_same_in_pubtator_and_in_bioc() -> None:
+def test_bc5cdr_is_equal_in_pubtator_and_bioc() -> None:
     folder = Path(CORPORA or "") / "bc5cdr"
     read = {
         name: {d.id: d for d in FORMATS.load(name)().read_all(folder / f"CDR_TestSet.{suffix}")}
@@ -49,12 +49,12 @@ def test_bc5cdr_is_the_same_in_pubtator_and_in_bioc() -> None:
         assert {(r.type, r.head, r.tail) for r in document.entity_relations} == {
             (r.type, r.head, r.tail) for r in other.entity_relations
         }
-        # BioC also gives the parts of composite mentions, such as each of two diseases that share a word.
+        # BioC also contains the parts of composite mentions, such as each of two diseases that share a word.
         assert {(c.type, c.extent) for c in document.concepts} <= {(c.type, c.extent) for c in other.concepts}
 
 
 @pytest.mark.parametrize("name", ["jsonl", "brat"])
-def test_a_case_report_comes_back_whole(name: str) -> None:
+def test_round_trip_of_case_reports_loses_nothing(name: str) -> None:
     format_ = FORMATS.load(name)()
     documents = Brat().read_all(Path(CORPORA or "") / "maccrobat-2020")[:40]
     assert sum(len(d.equivalences) + len(d.notes) for d in documents)

@@ -1,4 +1,4 @@
-"""Scores of relations and attributes, and intervals and tests over documents, on cases worked out by hand."""
+"""Scores of relations and attributes on worked examples, and intervals and tests over documents."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_attributes_need_value_and_concept() -> None:
     assert (scores.micro("strict"), scores.micro("lenient")) == (Counts(0, 1, 1), Counts(1, 0, 0))
 
 
-def test_relations_of_a_document_as_a_whole() -> None:
+def test_document_level_relations_are_scored() -> None:
     gold = Document("d", "x", entity_relations=(EntityRelation("R1", "CID", "D1", "D2"),))
     other = Document("d", "x", entity_relations=(EntityRelation("R1", "CID", "D2", "D1"),))
     assert score_entity_relations([(gold, gold), (gold, other)]).micro("strict") == Counts(1, 1, 1)
 
 
-def test_macro_is_over_types_and_the_official_one_over_documents() -> None:
+def test_macro_averages_types_and_document_macro_averages_documents() -> None:
     nothing = note((DRUG, DOSE))
     other = note((DRUG, DOSE), ("Dosage-Drug", "T2", "T1"))
     scores = score_relations([(GOLD, GOLD), (other, nothing)])
@@ -66,7 +66,7 @@ def test_macro_is_over_types_and_the_official_one_over_documents() -> None:
     assert scores.documents("strict").tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
-def test_an_interval_holds_the_true_rate_about_as_often_as_it_says() -> None:
+def test_interval_has_the_nominal_coverage() -> None:
     draw = np.random.default_rng(3)
     held = 0
     for trial in range(200):
@@ -77,7 +77,7 @@ def test_an_interval_holds_the_true_rate_about_as_often_as_it_says() -> None:
     assert 180 <= held <= 199  # 190 expected of 200 at 95 %
 
 
-def test_a_planted_difference_is_found_and_none_is_not() -> None:
+def test_comparison_detects_a_real_difference_and_no_other() -> None:
     draw = np.random.default_rng(5)
     found = {"same": 0, "better": 0}
     for trial in range(60):
@@ -93,7 +93,7 @@ def test_a_planted_difference_is_found_and_none_is_not() -> None:
     assert found["same"] <= 8  # 3 expected of 60
 
 
-def test_the_same_system_twice_and_documents_that_do_not_fit() -> None:
+def test_equal_systems_do_not_differ_and_unequal_documents_are_rejected() -> None:
     table = np.array([[3.0, 1.0, 0.0], [2.0, 0.0, 2.0]])
     comparison = compare(table, table)
     assert (comparison.difference, comparison.randomization_p, comparison.bootstrap_p) == (0.0, 1.0, 1.0)

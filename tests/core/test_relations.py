@@ -1,4 +1,4 @@
-"""Relations: candidates, markers, sentence distance, entries, few documents, and what a model does with them."""
+"""Relation extraction: candidates, markers, sentence distance, entity relations, few-shot training and scores."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def words(example_ids: tuple[int, ...]) -> str:
         ("typed", "[ drug : aspirin ] was given. ( problem : fever ) went away"),
     ],
 )
-def test_both_ends_are_marked_in_their_context(markers: str, marked: str) -> None:
+def test_both_ends_are_marked_in_context(markers: str, marked: str) -> None:
     formulation = MarkedPairs(markers=markers)
     (encoded,) = formulation.encode([NOTE], context(NOTE), targets=False)
     shown = {c.keys: words(e.input_ids) for c, e in zip(encoded.state, encoded.examples, strict=True)}
@@ -71,7 +71,7 @@ def test_both_ends_are_marked_in_their_context(markers: str, marked: str) -> Non
         assert pieces in (["[", "["], ["@", "#"], ["[", "("])
 
 
-def test_candidates_are_legal_and_near() -> None:
+def test_candidates_have_legal_types_and_limited_distance() -> None:
     found = {}
     for distance in (0, 1, 5):
         formulation = MarkedPairs(max_distance=distance)
@@ -84,7 +84,7 @@ def test_candidates_are_legal_and_near() -> None:
     assert found[5] == found[1] | {("T1", "T4")}
 
 
-def test_two_segments_hold_one_end_each() -> None:
+def test_two_segments_contain_one_end_each() -> None:
     formulation = MarkedPairs(segments=2, markers="punctuation", pair_tokens=24)
     (encoded,) = formulation.encode([NOTE], context(NOTE), targets=False)
     for example in encoded.examples:
@@ -95,7 +95,7 @@ def test_two_segments_hold_one_end_each() -> None:
 
 
 @given(st.integers(24, 60), st.integers(0, 200), st.integers(1, 2))
-def test_ends_far_apart_keep_their_markers(room: int, between: int, segments: int) -> None:
+def test_distant_ends_keep_their_markers(room: int, between: int, segments: int) -> None:
     text = "aspirin " + "and so on " * between + "fever"
     ends = (Concept("T1", "Drug", (Span(0, 7),)), Concept("T2", "Problem", (Span(len(text) - 5, len(text)),)))
     note = Document("far", text, ends, (Relation("R1", "treats", "T1", "T2"),))
@@ -107,7 +107,7 @@ def test_ends_far_apart_keep_their_markers(room: int, between: int, segments: in
     assert "# fever #" in words(example.input_ids)
 
 
-def test_relations_between_entries_are_read_from_their_nearest_mentions() -> None:
+def test_entity_relations_use_the_nearest_mentions() -> None:
     entries = tuple(
         Normalization(f"N{i}", c.id, "MeSH", "D1" if c.type == "Drug" else f"P{i}")
         for i, c in enumerate(NOTE.concepts, start=1)
@@ -121,12 +121,12 @@ def test_relations_between_entries_are_read_from_their_nearest_mentions() -> Non
     assert score_task("relations", [(note, note)]).metrics()["strict_f1"] == 1.0
 
 
-def test_sentences_end_at_punctuation_and_lines() -> None:
+def test_sentences_end_at_punctuation_and_line_breaks() -> None:
     starts = find_sentence_starts("No fever. BP 120/80\n\nPlan: 2.5 mg b.i.d. today")
     assert [find_sentence(starts, i) for i in (0, 10, 21, 40)] == [0, 1, 2, 2]
 
 
-def test_joint_scores_parts_apart_and_a_view_keeps_some_types(
+def test_joint_task_reports_separate_scores_and_respects_the_view(
     make_config: Callable[..., TrialConfig], corpus: Corpus, tmp_path: Path
 ) -> None:
     types = sorted({r.type for d in corpus["train"] for r in d.relations})
@@ -142,7 +142,7 @@ def test_joint_scores_parts_apart_and_a_view_keeps_some_types(
     assert score_task("joint", [(d, d) for d in gold]).metrics()["strict_f1"] == 1.0
 
 
-def test_few_documents_lie_within_more(make_config: Callable[..., TrialConfig], corpus: Corpus) -> None:
+def test_few_shot_subsets_are_nested(make_config: Callable[..., TrialConfig], corpus: Corpus) -> None:
     from clinie_core.data.corpora.splitting import select_few_shot
 
     few, more = (select_few_shot(corpus["train"], count, 13) for count in (3, 6))

@@ -1,4 +1,4 @@
-"""Our scores against independent implementations, on the same predictions."""
+"""Scores equal those of seqeval and nervaluate on the same predictions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ documents = st.lists(st.tuples(tags, tags), min_size=1, max_size=4)
 
 
 def legal(sequence: list[str]) -> list[str]:
-    """A legal IOB2 sequence: an I that continues nothing begins a concept."""
+    """Return a legal IOB2 sequence, where an I without a concept to continue begins one."""
     fixed: list[str] = []
     for label in sequence:
         continues = fixed and fixed[-1][2:] == label[2:] and fixed[-1] != "O"
@@ -37,7 +37,7 @@ def concepts(sequence: list[str]) -> tuple[Concept, ...]:
 
 @given(documents)
 @settings(max_examples=60)
-def test_strict_is_what_seqeval_counts_in_strict_mode(rows: list[tuple[list[str], list[str]]]) -> None:
+def test_strict_equals_seqeval_in_strict_mode(rows: list[tuple[list[str], list[str]]]) -> None:
     pairs = [(legal(gold), legal(predicted)) for gold, predicted in rows]
     ours = score_concepts([(concepts(g), concepts(p)) for g, p in pairs])
     if not ours.types:
@@ -51,11 +51,11 @@ def test_strict_is_what_seqeval_counts_in_strict_mode(rows: list[tuple[list[str]
 
 @given(documents)
 @settings(max_examples=60)
-def test_four_modes_are_what_nervaluate_counts(rows: list[tuple[list[str], list[str]]]) -> None:
+def test_strict_partial_and_type_equal_nervaluate(rows: list[tuple[list[str], list[str]]]) -> None:
     pairs = [(concepts(legal(gold)), concepts(legal(predicted))) for gold, predicted in rows]
 
     def spans(side: int) -> list[list[dict[str, Any]]]:
-        # nervaluate's ends belong to the entity
+        # nervaluate's ends are inclusive
         return [[{"label": c.type, "start": c.start, "end": c.end - 1} for c in pair[side]] for pair in pairs]
 
     theirs = Evaluator(spans(0), spans(1), tags=list(TYPES), loader="dict").evaluate()["overall"]
@@ -67,7 +67,7 @@ def test_four_modes_are_what_nervaluate_counts(rows: list[tuple[list[str], list[
 
 @given(documents)
 @settings(max_examples=60)
-def test_overlap_finds_at_least_what_the_official_way_finds(rows: list[tuple[list[str], list[str]]]) -> None:
+def test_overlap_is_symmetric_and_at_least_lenient(rows: list[tuple[list[str], list[str]]]) -> None:
     pairs = [(concepts(legal(gold)), concepts(legal(predicted))) for gold, predicted in rows]
     ours = score_concepts(pairs, ("strict", "lenient", "overlap"))
     swapped = score_concepts([(p, g) for g, p in pairs], ("overlap",)).micro("overlap")
@@ -76,7 +76,7 @@ def test_overlap_finds_at_least_what_the_official_way_finds(rows: list[tuple[lis
     assert (overlap.precision, overlap.recall) == (swapped.recall, swapped.precision)
 
 
-def test_tags_and_concepts_are_the_same_thing() -> None:
+def test_tags_and_concepts_convert_both_ways() -> None:
     sequence = legal(["B-A", "I-A", "O", "B-B", "B-B", "I-A"] + ["O"] * 14)
     numbers, lost = tag_units(UNITS, concepts(sequence), LABELS)
     assert [LABELS[n] for n in numbers] == sequence

@@ -1,4 +1,4 @@
-"""Scores: worked cases, and what must hold of any."""
+"""Concept scores: worked examples and general properties."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ documents = st.lists(st.tuples(st.lists(spans, max_size=6), st.lists(spans, max_
     [
         ([(0, 5)], [(0, 5)], (1, 0, 0), (1, 0, 0)),
         ([(0, 5)], [(0, 4)], (0, 1, 1), (1, 0, 0)),
-        ([(0, 5)], [(5, 9)], (0, 1, 1), (0, 1, 1)),  # touching is not overlapping
-        ([(0, 5)], [(0, 2), (3, 5)], (0, 2, 1), (1, 0, 0)),  # a second prediction on one gold is dropped
-        ([(0, 3), (4, 8)], [(0, 8)], (0, 1, 2), (1, 0, 1)),  # one prediction finds one gold concept
+        ([(0, 5)], [(5, 9)], (0, 1, 1), (0, 1, 1)),  # adjacent, without overlap
+        ([(0, 5)], [(0, 2), (3, 5)], (0, 2, 1), (1, 0, 0)),  # a second prediction on one gold concept is ignored
+        ([(0, 3), (4, 8)], [(0, 8)], (0, 1, 2), (1, 0, 1)),  # a prediction matches one gold concept
         ([(0, 9)], [(0, 4), (0, 9)], (1, 1, 0), (1, 0, 0)),
         ([], [(0, 4)], (0, 1, 0), (0, 1, 0)),
         ([(0, 4)], [], (0, 0, 1), (0, 0, 1)),
     ],
 )
-def test_worked_cases(
+def test_strict_and_lenient_counts_of_worked_examples(
     gold: list[tuple[int, int]],
     predicted: list[tuple[int, int]],
     strict: tuple[int, int, int],
@@ -47,18 +47,18 @@ def test_worked_cases(
     assert scores.micro("lenient") == Counts(*lenient)
 
 
-def test_a_discontinuous_concept_counts_as_its_whole_stretch() -> None:
+def test_discontinuous_concept_counts_as_its_whole_extent() -> None:
     gold = Concept("T1", "Drug", (Span(0, 4), Span(8, 12)))
     assert score_concepts([([gold], [concept(0, 12)])]).micro("strict") == Counts(1, 0, 0)
 
 
-def test_a_wrong_type_is_one_false_and_one_missed() -> None:
+def test_wrong_type_is_a_false_positive_and_a_false_negative() -> None:
     scores = score_concepts([([concept(0, 5, "Drug")], [concept(0, 5, "ADE")])])
     assert (scores.by_type("strict")["ADE"], scores.by_type("strict")["Drug"]) == (Counts(0, 1, 0), Counts(0, 0, 1))
 
 
 @given(documents)
-def test_a_copy_scores_one(pairs: list[tuple[list[Concept], list[Concept]]]) -> None:
+def test_identical_prediction_has_no_errors(pairs: list[tuple[list[Concept], list[Concept]]]) -> None:
     scores = score_concepts([(gold, gold) for gold, _ in pairs])
     for micro in (scores.micro("strict"), scores.micro("lenient")):
         assert (micro.fp, micro.fn) == (0, 0)
@@ -73,7 +73,7 @@ def test_swapping_gold_and_prediction_swaps_strict_precision_and_recall(
 
 
 @given(documents)
-def test_lenient_is_never_below_strict_and_types_sum_to_all(
+def test_lenient_is_at_least_strict_and_types_sum_to_the_total(
     pairs: list[tuple[list[Concept], list[Concept]]],
 ) -> None:
     scores = score_concepts(pairs)
@@ -82,7 +82,7 @@ def test_lenient_is_never_below_strict_and_types_sum_to_all(
 
 
 @given(documents, st.integers())
-def test_order_never_matters(pairs: list[tuple[list[Concept], list[Concept]]], seed: int) -> None:
+def test_scores_do_not_depend_on_order(pairs: list[tuple[list[Concept], list[Concept]]], seed: int) -> None:
     draw = random.Random(seed)
     shuffled = [(draw.sample(g, len(g)), draw.sample(p, len(p))) for g, p in draw.sample(pairs, len(pairs))]
     one, other = score_concepts(pairs, MODES), score_concepts(shuffled, MODES)

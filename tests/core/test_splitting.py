@@ -1,4 +1,4 @@
-"""Splits: whole, seeded, stratified, and no patient on two sides."""
+"""Splits are complete, seeded and stratified, and each patient is in one split."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ def members_of(rows: list[tuple[int, dict[str, int]]]) -> list[Member]:
 
 
 @given(rows=st.lists(member, min_size=1, max_size=60), seed=st.integers(0, 5))
-def test_every_document_goes_to_one_part_and_patients_stay_whole(
-    rows: list[tuple[int, dict[str, int]]], seed: int
-) -> None:
+def test_each_document_and_each_patient_is_in_one_part(rows: list[tuple[int, dict[str, int]]], seed: int) -> None:
     members = members_of(rows)
     parts = stratify(members, {"train": 0.7, "dev": 0.15, "test": 0.15}, seed)
     assert sorted(i for ids in parts.values() for i in ids) == sorted(m.id for m in members)
@@ -33,7 +31,7 @@ def test_every_document_goes_to_one_part_and_patients_stay_whole(
     assert stratify(list(reversed(members)), {"train": 0.7, "dev": 0.15, "test": 0.15}, seed) == parts
 
 
-def test_parts_have_their_share_of_each_type() -> None:
+def test_parts_contain_their_share_of_each_type() -> None:
     members = [Member(f"d{i:03d}", f"d{i:03d}", {"Drug": 3, **({"ADE": 1} if i % 20 == 0 else {})}) for i in range(200)]
     parts = stratify(members, {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=1)
     assert {part: len(ids) for part, ids in parts.items()} == {"train": 160, "dev": 20, "test": 20}
@@ -42,7 +40,7 @@ def test_parts_have_their_share_of_each_type() -> None:
 
 
 @given(rows=st.lists(member, min_size=1, max_size=40), seed=st.integers(0, 5))
-def test_few_shot_lists_are_nested_and_show_every_type_early(rows: list[tuple[int, dict[str, int]]], seed: int) -> None:
+def test_few_shot_order_covers_every_type_early(rows: list[tuple[int, dict[str, int]]], seed: int) -> None:
     members = members_of(rows)
     order = order_few_shot(members, seed)
     assert sorted(order) == sorted(m.id for m in members)
@@ -51,7 +49,7 @@ def test_few_shot_lists_are_nested_and_show_every_type_early(rows: list[tuple[in
     assert seen == kinds
 
 
-def test_a_patient_is_named_by_metadata_or_by_the_id() -> None:
+def test_patient_is_found_by_metadata_or_id() -> None:
     document = Document("p17_n3", "x", metadata={"patient": "17"})
     assert find_group(document, None) == "p17_n3"
     assert find_group(document, r"^p(\d+)_") == "17"

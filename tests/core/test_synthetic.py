@@ -1,4 +1,4 @@
-"""The synthetic corpus: seeded, consistent, and not solved by looking words up."""
+"""The synthetic corpus is seeded and consistent, and a lookup table does not solve it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus
 
 
-def test_equal_seeds_give_equal_notes_and_others_do_not() -> None:
+def test_equal_seeds_generate_equal_notes() -> None:
     assert generate_splits(20, seed=1) == generate_splits(20, seed=1)
     assert generate_splits(20, seed=1) != generate_splits(20, seed=2)
 
 
-def test_every_type_relation_and_attribute_occurs_and_refers_to_what_is_there() -> None:
+def test_every_type_occurs_and_references_are_valid() -> None:
     notes = [note for split in generate_splits(120, seed=5).values() for note in split]
     assert {c.type for n in notes for c in n.concepts} == {
         "ADE", "Dosage", "Drug", "Frequency", "Problem", "Test", "Tobacco",
@@ -31,11 +31,11 @@ def test_every_type_relation_and_attribute_occurs_and_refers_to_what_is_there() 
 
 
 @pytest.mark.integration
-def test_a_lookup_table_does_not_solve_it() -> None:
+def test_lookup_table_does_not_solve_the_corpus() -> None:
     splits = generate_splits(240, seed=13)
     assert score_look_up(Corpus({name: tuple(splits[name]) for name in ("train", "dev")}))["strict"] < 0.75
 
 
-def test_too_few_documents_are_refused() -> None:
+def test_too_few_documents_are_rejected() -> None:
     with pytest.raises(ValueError, match="at least 10"):
         generate_splits(9, seed=1)

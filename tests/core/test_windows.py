@@ -1,4 +1,4 @@
-"""Text to windows to labels to concepts: offsets come back as they went in, whatever the text."""
+"""Windows, labels and concepts preserve the offsets of any text."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ LABELS = build_bio_labels(("A", "B"))
 
 def tokenizer(name: str) -> PreTrainedTokenizerFast:
     if name not in TOKENIZERS:
-        TOKENIZERS[name] = load_tokenizer(SOURCES[name]) if name in SOURCES else trained(name)
+        TOKENIZERS[name] = load_tokenizer(SOURCES[name]) if name in SOURCES else train_tokenizer(name)
     return TOKENIZERS[name]
 
 
-def trained(name: str) -> PreTrainedTokenizerFast:
-    """Small tokenizers of the kinds that RoBERTa, GPT-2 and Llama (byte-level) and XLM-R and T5 (Unigram) have."""
+def train_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """Train a small tokenizer like those of RoBERTa, GPT-2 and Llama (byte-level) or XLM-R and T5 (Unigram)."""
     words = [f"{a}{b}" for a in ("fe", "ver", "mg ", "b.i.", "naï") for b in ("ver", "5", "x", "d.", " ")] * 20
     special = ["<s>", "</s>", "<pad>", "<unk>"]
     if name == "byte-level":
@@ -74,7 +74,7 @@ def trained(name: str) -> PreTrainedTokenizerFast:
     )
 
 
-def tokenized(text: str, name: str, *, window_tokens: int, overlap: int, unit: Unit = "word") -> TokenizedDocument:
+def tokenize(text: str, name: str, *, window_tokens: int, overlap: int, unit: Unit = "word") -> TokenizedDocument:
     size = window_tokens - Frame.for_text(tokenizer(name)).size
     done = tokenize_documents([text], tokenizer(name), size=size, overlap=overlap, unit=unit)
     return next(done)
@@ -84,10 +84,10 @@ def tokenized(text: str, name: str, *, window_tokens: int, overlap: int, unit: U
 @pytest.mark.parametrize("unit", ["word", "token"])
 @settings(max_examples=60, deadline=None)
 @given(text=texts, window=st.integers(10, 40), share=st.floats(0, 0.5))
-def test_windows_own_every_unit_once_and_stay_in_size(
+def test_windows_own_every_unit_once_and_respect_their_size(
     name: str, unit: Unit, text: str, window: int, share: float
 ) -> None:
-    done = tokenized(text, name, window_tokens=window, overlap=int(share * window), unit=unit)
+    done = tokenize(text, name, window_tokens=window, overlap=int(share * window), unit=unit)
     owned = [unit for w in done.windows for unit in range(*w.owned_units)]
     assert owned == list(range(len(done.units)))
     frame = Frame.for_text(tokenizer(name))
@@ -99,8 +99,8 @@ def test_windows_own_every_unit_once_and_stay_in_size(
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=60, deadline=None)
 @given(text=texts, data=st.data())
-def test_concepts_on_units_come_back_exactly(name: str, text: str, data: st.DataObject) -> None:
-    units = tokenized(text, name, window_tokens=32, overlap=8).units
+def test_concepts_aligned_with_units_are_decoded_exactly(name: str, text: str, data: st.DataObject) -> None:
+    units = tokenize(text, name, window_tokens=32, overlap=8).units
     cuts = data.draw(st.lists(st.integers(0, len(units)), unique=True, max_size=8).map(sorted))
     gold = tuple(
         Concept(f"T{i + 1}", data.draw(st.sampled_from("AB")), (Span(units[a].start, units[b - 1].end),))
@@ -111,8 +111,8 @@ def test_concepts_on_units_come_back_exactly(name: str, text: str, data: st.Data
     assert decode_concepts(units, tags, LABELS) == gold
 
 
-def test_what_cannot_be_represented_is_told() -> None:
-    units = tokenized("take 5mg of it", "wordpiece", window_tokens=32, overlap=8).units
+def test_unrepresentable_concepts_are_reported() -> None:
+    units = tokenize("take 5mg of it", "wordpiece", window_tokens=32, overlap=8).units
     inside = Concept("T1", "A", (Span(5, 6),))
     shared = Concept("T2", "B", (Span(0, 8),))
     broken = Concept("T3", "A", (Span(9, 11), Span(12, 14)))
@@ -121,26 +121,26 @@ def test_what_cannot_be_represented_is_told() -> None:
     assert tag_units(units, (broken,), LABELS)[1] == (broken,)
 
 
-def test_neighbouring_windows_share_context() -> None:
+def test_adjacent_windows_share_context() -> None:
     text = " ".join(f"w{i}" for i in range(60))
-    done = tokenized(text, "wordpiece", window_tokens=32, overlap=10)
+    done = tokenize(text, "wordpiece", window_tokens=32, overlap=10)
     assert len(done.windows) > 2
     for window in done.windows[1:-1]:
         assert window.owned_positions[0] > 0  # context before the first owned unit
         assert window.owned_positions[-1] < len(window.token_ids) - 1
 
 
-def test_an_empty_text_has_no_windows() -> None:
-    assert tokenized(" \n", "wordpiece", window_tokens=32, overlap=8).windows == ()
+def test_blank_text_has_no_windows() -> None:
+    assert tokenize(" \n", "wordpiece", window_tokens=32, overlap=8).windows == ()
 
 
-def test_texts_together_are_texts_one_by_one() -> None:
+def test_batched_texts_are_tokenized_like_single_texts() -> None:
     texts = ["no fever", "", "take 5mg b.i.d.\r\n" * 30, "\U0001f600"] * 80
     together = tokenize_documents(texts, tokenizer("wordpiece"), size=30, overlap=8)
-    assert list(together) == [tokenized(text, "wordpiece", window_tokens=32, overlap=8) for text in texts]
+    assert list(together) == [tokenize(text, "wordpiece", window_tokens=32, overlap=8) for text in texts]
 
 
-def test_a_frame_is_what_the_tokenizer_puts_around_a_text() -> None:
+def test_frame_equals_the_special_tokens_of_the_tokenizer() -> None:
     for name in NAMES:
         made = tokenizer(name)
         body = made("take 5mg", add_special_tokens=False)["input_ids"]

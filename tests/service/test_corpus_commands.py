@@ -1,4 +1,4 @@
-"""Corpora from the command line: formats, check, stats, convert and split, as a user runs them."""
+"""The commands ``clinie data``: formats, check, stats, convert and split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_formats_are_listed_with_what_they_hold(clinie: RunClinie) -> None:
+def test_formats_are_listed_with_examples(clinie: RunClinie) -> None:
     rows = json.loads(clinie("data", "formats", "--json").stdout)
     assert rows["brat"] == "NAME.txt with NAME.ann beside it"
     assert set(rows) >= {"i2b2", "radgraph", "bioc_xml", "bioc_json", "pubtator", "conll", "jsonl", "hf_dataset"}
@@ -21,9 +21,7 @@ def test_formats_are_listed_with_what_they_hold(clinie: RunClinie) -> None:
     assert all(name in shown for name in rows)
 
 
-def test_a_conversion_says_what_it_loses_and_back_again_nothing(
-    corpus_folder: Path, tmp_path: Path, clinie: RunClinie
-) -> None:
+def test_conversion_reports_losses(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
     done = clinie("data", "convert", corpus_folder, tmp_path / "lines", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["lost"] == {}
@@ -36,7 +34,7 @@ def test_a_conversion_says_what_it_loses_and_back_again_nothing(
     assert "relations: conll cannot represent them" in columns.stdout
 
 
-def test_a_broken_corpus_is_not_half_converted(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+def test_invalid_corpus_is_not_partially_converted(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
     shutil.copytree(corpus_folder, tmp_path / "corpus")
     victim = sorted((tmp_path / "corpus" / "dev").glob("*.ann"))[0]
     victim.write_text(victim.read_text() + "T99\tDrug 0 999999\tx\n")
@@ -46,14 +44,16 @@ def test_a_broken_corpus_is_not_half_converted(corpus_folder: Path, tmp_path: Pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
 
 
-def test_an_archive_is_checked_as_a_folder_is(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+def test_archive_is_checked_like_a_folder(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
     archive = shutil.make_archive(str(tmp_path / "notes"), "zip", corpus_folder)
     done = clinie("data", "check", archive, "--json")
     assert done.returncode == 0, done.stderr
     assert done.stdout == clinie("data", "check", corpus_folder, "--json").stdout
 
 
-def test_types_that_annotation_conf_does_not_declare(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+def test_types_missing_from_annotation_conf_are_warnings(
+    corpus_folder: Path, tmp_path: Path, clinie: RunClinie
+) -> None:
     shutil.copytree(corpus_folder, tmp_path / "corpus")
     (tmp_path / "corpus" / "annotation.conf").write_text(
         "[entities]\nProblem\n\tTest # a comment\nDrug\nDosage\nFrequency\nTobacco\n[relations]\n"
@@ -65,7 +65,7 @@ def test_types_that_annotation_conf_does_not_declare(corpus_folder: Path, tmp_pa
     ]
 
 
-def test_split_lists_are_what_a_corpus_can_name(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+def test_split_lists_define_the_splits_of_a_corpus(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
     arguments = ("data", "split", corpus_folder, tmp_path / "lists", "--shots", "2,5", "--group", r"(\d)$", "--json")
     counts = json.loads(clinie(*arguments).stdout)["documents"]
     assert set(counts) == {"train.list", "dev.list", "test.list", "train-2.list", "train-5.list"}
@@ -78,7 +78,7 @@ def test_split_lists_are_what_a_corpus_can_name(corpus_folder: Path, tmp_path: P
     folds = json.loads(clinie("data", "split", corpus_folder, tmp_path / "f", "--folds", "4", "--json").stdout)
     sizes = [folds["documents"][f"fold-{i}/dev.list"] for i in range(4)]
     assert sum(sizes) == 20
-    assert max(sizes) - min(sizes) <= 2  # types are shared out before sizes are
+    assert max(sizes) - min(sizes) <= 2  # stratification by type takes precedence over size
 
     clinie("data", "convert", corpus_folder, tmp_path / "all", "--to", "brat")
     for part in ("train", "dev", "test"):
@@ -105,7 +105,7 @@ def test_split_lists_are_what_a_corpus_can_name(corpus_folder: Path, tmp_path: P
         (("--group", "metadata:patient"), "has no metadata 'patient'"),
     ],
 )
-def test_wrong_input_is_one_line_and_writes_nothing(
+def test_invalid_input_is_one_line_and_writes_nothing(
     corpus_folder: Path, tmp_path: Path, clinie: RunClinie, arguments: tuple[str, ...], expected: str
 ) -> None:
     done = clinie("data", "split", corpus_folder, tmp_path / "lists", *arguments)
