@@ -28,6 +28,8 @@ from search.study.runner import StudyOutcome, StudyRunner, read_current_records
 if TYPE_CHECKING:
     import pandas as pd
 
+    from search.promotion.candidate import Promotion
+    from search.promotion.registration import Base
     from search.report.comparison import StudyComparison
     from search.report.study_report import StudyReport
 
@@ -38,11 +40,11 @@ Overrides = Mapping[str, object] | Iterable[str]
 
 
 class Study:
-    """A study that exists: its trials, its best trial, and what can be done with it.
+    """A study with its trials, and the operations on it.
 
     Args:
         name: The study's name.
-        home: Its home folder; without an MLflow server of its own, the server that the study recorded is used.
+        home: The home folder. If it names no MLflow server, the server that the study recorded is used.
 
     Raises:
         InputError: If the home folder has no study of that name.
@@ -96,9 +98,9 @@ class Study:
             epochs: Number of finished epochs.
             best_epoch: 1-based number of the best epoch.
             train_seconds: Training time of all epochs in seconds.
-            started, ended: Start and end, with time zone as the ledger has it.
+            started, ended: Start and end, in local time of the driver.
             reason: Why the trial failed or was interrupted.
-            checkpoint: URI of its best checkpoint, if it is kept.
+            checkpoint: URI of its best checkpoint; None if it was deleted.
             run_id: Id of its MLflow run.
             One column per dimension of the space, named ``params.`` and the dimension's path.
         """
@@ -183,7 +185,7 @@ class Study:
         return _open(runner.name, self.home, outcome)
 
     def report(self, output: str | Path | None = None) -> StudyReport:
-        """Build the report: the best configuration, the evidence for it, and what it cost.
+        """Build a report on the best configuration, the evidence for it, and its cost.
 
         Args:
             output: HTML file to write the report to; it is also stored with the study in MLflow.
@@ -207,6 +209,42 @@ class Study:
         file.write_text(page, encoding="utf-8")
         if report.parent_run:
             log_report(connect(self.home), report.parent_run, file)
+
+    def promote(
+        self,
+        name: str,
+        *,
+        trial: int | None = None,
+        policy: str | Path | None = None,
+        base: Base = "whole",
+        dry_run: bool = False,
+    ) -> Promotion:
+        """Judge a trial on the test split and make it ``NAME@champion`` if it passes the promotion policy.
+
+        The history of the model records each promotion that reads the test split, including dry runs. Each of them
+        lowers the significance level of the next one.
+
+        Args:
+            name: Name of the registered model.
+            trial: Number of the trial; None for the best trial.
+            policy: YAML file of the promotion policy; None for the policy that comes with clinie.
+            base: ``whole`` stores the backbone with the adapter, ``merged`` merges them into one set of weights,
+                ``pinned`` stores only the commit and sha256 of the backbone.
+            dry_run: Decide without registering a version.
+
+        Returns:
+            The result, with scores on dev and test and the checks of the policy.
+
+        Raises:
+            InputError: If the trial is not complete, its checkpoint was deleted, or the policy is invalid.
+            PredictionsDiffer: If the registered model predicts differently from the trained one.
+            HistoryBroken: If the history of the registered model was modified.
+        """
+        from search.promotion.policy import read_policy
+        from search.promotion.study_promotion import promote_study
+
+        rules = read_policy(Path(policy) if policy is not None else None)
+        return promote_study(self.home, self.name, name=name, trial=trial, policy=rules, base=base, dry_run=dry_run)
 
     def compare(self, other: Study) -> StudyComparison:
         """Compare the best trials of two studies document by document, and the two searches as a whole.

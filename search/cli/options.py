@@ -8,13 +8,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-
-if TYPE_CHECKING:
-    from search.storage.home import Home
 
 __all__ = [
     "DEFAULT_HOME",
@@ -28,7 +25,6 @@ __all__ = [
     "StudyName",
     "TrackingUri",
     "console",
-    "home_of_study",
     "print_json",
 ]
 
@@ -92,24 +88,6 @@ class Command:
         """Help text: the function's docstring with one line per paragraph, which Typer wraps to the terminal."""
         paragraphs = inspect.cleandoc(self.function.__doc__ or "").split("\n\n")
         return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-
-
-def home_of_study(home: Path, study: str, server: str | None) -> Home:
-    """Return a home folder with the MLflow server that a study recorded.
-
-    Args:
-        home: The folder.
-        study: Name of the study.
-        server: URL that the user passed; the study's own if None.
-
-    Raises:
-        InputError: If there is no such folder or study.
-    """
-    from search.ledger.ledger import Ledger, open_storage
-    from search.storage.home import Home
-
-    recorded = Ledger.open(open_storage(Home.open(home)), study).attributes.get("server")
-    return Home.open(home, server or recorded)
 
 
 def console() -> Console:

@@ -15,7 +15,6 @@ from search.cli.options import (
     StudyName,
     TrackingUri,
     console,
-    home_of_study,
     print_json,
 )
 
@@ -55,17 +54,14 @@ def promote(
     exit status is 1 if the policy refuses the model.
     """
     from clinie_core.errors import fail
-    from search.promotion.policy import read_policy
-    from search.promotion.study_promotion import promote_study
+    from search.api import load_study
 
     if merge and pin:
         fail("--merge", "found together with --pin", allowed="one of --merge and --pin")
-    promotion = promote_study(
-        home_of_study(home, study, tracking_uri),
-        study,
-        name=name,
+    promotion = load_study(study, home=home, tracking_uri=tracking_uri).promote(
+        name,
         trial=trial,
-        policy=read_policy(policy),
+        policy=policy,
         base="merged" if merge else "pinned" if pin else "whole",
         dry_run=dry_run,
     )

@@ -90,6 +90,18 @@ def test_a_report_is_data_and_a_page(study: search.Study, tmp_path: Path) -> Non
     assert "<html" in (tmp_path / "pages" / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_dry_run_of_a_promotion_judges_the_best_trial(study: search.Study, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\n")
+    promotion = study.promote("api-model", policy=policy, dry_run=True)
+    assert study.best is not None
+    assert promotion.candidate.trial == study.best.number
+    assert promotion.version is None
+    assert 0 <= promotion.decision.test["strict_f1"] <= 1
+    with pytest.raises(InputError, match="study 'small' has no trial 7"):
+        study.promote("api-model", trial=7)
+
+
 def test_a_repeated_trial_is_a_study_of_its_own_that_can_be_compared(study: search.Study) -> None:
     repeated = study.repeat_trial(0, seed=99)
     assert repeated.name == "small-trial-0-seed-99"
