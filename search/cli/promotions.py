@@ -150,7 +150,7 @@ def rollback(
     if as_json:
         print_json({"name": name, "from": before, "version": now})
         return
-    console().print(f"[bold]{name}[/bold] version {now} is @champion again, in place of version {before}")
+    console().print(f"[bold]{name}[/bold] version {now} is @champion again, instead of version {before}")
 
 
 def copy(

@@ -42,7 +42,7 @@ def open_file_system(url: str) -> tuple[fs.FileSystem, str]:
 
 
 class TrialStore:
-    """Stores the training state of a study's trials under a URL.
+    """Storage for the training state of a study's trials under a URL.
 
     Args:
         url: URL of the folder that holds all trials.

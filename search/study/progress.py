@@ -34,7 +34,7 @@ class _Row:
 
 @dataclass
 class Progress(TrialListener):
-    """Displays the progress of a search.
+    """Progress display of a search.
 
     A terminal shows a table that is updated in place. Other outputs get one line per finished trial.
 

@@ -61,7 +61,7 @@ class StudyOutcome:
 
 
 class StudyRunner:
-    """Validates a study before its first trial, and runs it.
+    """Runner of a study over a validated space and its corpus.
 
     Args:
         validated: The space with its corpus.

@@ -45,7 +45,7 @@ def test_a_readable_token_and_disabled_authentication_are_bad(tmp_path: Path) ->
 
 @pytest.fixture
 def open_server(tmp_path: Path) -> Iterator[int]:
-    """Starts a program named mlflow that listens on all interfaces; gives its port."""
+    """Port of a running program named mlflow that listens on all interfaces."""
     program = tmp_path / "mlflow-server.py"
     program.write_text(
         "import socket\n"
