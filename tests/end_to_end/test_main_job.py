@@ -112,7 +112,8 @@ def test_promotion_scores_dev_and_test_and_names_the_champion(home: Path, promot
     assert promoted["dev"] == outcome["best"]["metrics"]
     test = promoted["decision"]["test"]
     assert 0 <= test["strict_f1"] <= test["lenient_f1"] <= 1
-    client = MlflowClient(Home.open(home).tracking_uri)
+    uri = Home.open(home).tracking_uri
+    client = MlflowClient(uri, registry_uri=uri)  # the default registry is global and may be another test's
     version = client.get_model_version_by_alias("tiny-model", "champion")
     assert str(version.version) == promoted["version"]
     assert version.tags["clinie.study"] == "small"
