@@ -22,8 +22,8 @@ from search.analysis.comparisons import (
     GroupComparison,
     Trend,
     compare_groups,
-    corrected_best,
-    trend,
+    compute_trend,
+    correct_best_score,
 )
 from search.ledger.records import TrialRecord
 
@@ -210,7 +210,7 @@ def analyze(
         states=dict(states),
         winner=winner,
         interval=_interval(winner),
-        corrected=corrected_best(_stacked(comparable)) if comparable and len(_stacked(comparable)[0]) > 1 else None,
+        corrected=correct_best_score(_stacked(comparable)) if comparable and len(_stacked(comparable)[0]) > 1 else None,
         runner_up=runner_up,
         margin=compare_trials(winner, runner_up) if winner is not None and runner_up is not None else None,
         architectures=_groups(scored, lambda t: t.architecture, sign, reference=None),
@@ -307,7 +307,7 @@ def _trends(trials: Sequence[ScoredTrial]) -> dict[str, Trend]:
         for path, value in trial.record.parameters.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 values[path].append((float(value), trial.score))
-    found = {path: trend([x for x, _ in pairs], [y for _, y in pairs]) for path, pairs in values.items()}
+    found = {path: compute_trend([x for x, _ in pairs], [y for _, y in pairs]) for path, pairs in values.items()}
     return {path: result for path, result in sorted(found.items()) if result is not None}
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.significance import compute_rates
-from search.analysis.comparisons import compare_groups, corrected_best, expected_best, trend
+from search.analysis.comparisons import compare_groups, compute_expected_best, compute_trend, correct_best_score
 from search.analysis.findings import CorpusRow, Findings, ScoredTrial, analyze, compare_with_single
 from search.ledger.records import TrialRecord
 from search.report.page import render_page
@@ -42,7 +42,7 @@ def study_of(
 def test_the_expected_best_is_the_mean_over_all_choices(scores: list[float], data: st.DataObject) -> None:
     tries = data.draw(st.integers(1, len(scores)))
     expected = np.mean([max(chosen) for chosen in itertools.combinations(scores, tries)])
-    assert expected_best(np.array(scores), tries) == pytest.approx(expected)
+    assert compute_expected_best(np.array(scores), tries) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("sizes", [(4, 4), (12, 12), (20, 8)])
@@ -86,7 +86,7 @@ def test_the_correction_takes_away_what_choosing_added() -> None:
     for _ in range(300):
         counts = study_of(draw, [0.0] * 20, documents=840, spread=0.005)
         seen, others = counts[:, :40], counts[:, 40:]
-        best = corrected_best(seen)
+        best = correct_best_score(seen)
         truth = float(compute_rates(others.sum(axis=1), "f1")[best.best])
         naive.append(best.score - truth)
         corrected.append(best.corrected - truth)
@@ -102,16 +102,16 @@ def test_a_trend_is_found_and_noise_is_not() -> None:
     rising, noise = 0, 0
     for _ in range(60):
         ranks = draw.uniform(1, 64, size=20)
-        found = trend(ranks.tolist(), (0.7 + 0.002 * ranks + draw.normal(0, 0.03, 20)).tolist())
-        none = trend(ranks.tolist(), draw.normal(0.7, 0.03, 20).tolist())
+        found = compute_trend(ranks.tolist(), (0.7 + 0.002 * ranks + draw.normal(0, 0.03, 20)).tolist())
+        none = compute_trend(ranks.tolist(), draw.normal(0.7, 0.03, 20).tolist())
         assert found is not None
         assert none is not None
         rising += found.significant and found.correlation > 0
         noise += none.significant
     assert rising >= 55
     assert noise <= 9
-    assert trend([1, 2, 3], [1, 2, 3]) is None
-    assert trend([1, 1, 1, 1], [1, 2, 3, 4]) is None
+    assert compute_trend([1, 2, 3], [1, 2, 3]) is None
+    assert compute_trend([1, 1, 1, 1], [1, 2, 3, 4]) is None
 
 
 def findings_of(shifts: dict[str, float], each: int, *, seed: int = 11) -> Findings:
