@@ -79,7 +79,7 @@ class AdapterMethod(PeftMethod):
 
         Args:
             backbone: The backbone.
-            targets: Linear modules to select in place of the method's own choice.
+            targets: Linear modules to select; by default the method's own ``targets``.
         """
         names = find_target_modules(backbone, targets or self.targets)
         depth = int(backbone.config.num_hidden_layers)

