@@ -226,7 +226,7 @@ def merge_backbone(model: ExtractionModel, method: FineTuning, name: str) -> Pre
 
 
 def _identify(tensor: Tensor) -> tuple[int, int]:
-    """Return a key that changes when a fine-tuning method repositions the tensor or its memory."""
+    """Return a key that changes when a fine-tuning method replaces the tensor or its memory."""
     return id(tensor), 0 if tensor.is_meta else tensor.data_ptr()
 
 
