@@ -58,7 +58,7 @@ def shard(model: nn.Module, backbone: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
     Args:
         model: The model, equal in all processes, on the CPU: the whole model may not fit on the device. The methods
-            ``forward`` and ``outputs`` gather its parameters.
+            ``forward`` and ``predict`` gather its parameters.
         backbone: The part of the model with the repeated layers.
         mesh: The processes.
 
@@ -69,7 +69,7 @@ def shard(model: nn.Module, backbone: nn.Module, mesh: DeviceMesh) -> nn.Module:
         fully_shard(layer, mesh=mesh)
     # Embeddings and heads stay gathered between the forward and the backward pass, which needs the heads first.
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
-    register_fsdp_forward_method(model, "outputs")
+    register_fsdp_forward_method(model, "predict")
     return model
 
 
