@@ -204,7 +204,7 @@ class Study:
         from search.report.page import render_page
         from search.tracking.connection import connect, log_report
 
-        page = render_page(f"Report on {self.name}", report.facts, report.sheets, report.findings, report.shots)
+        page = render_page(f"Report on {self.name}", report.facts, report.sections, report.findings, report.shots)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(page, encoding="utf-8")
         if report.parent_run:

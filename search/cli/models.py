@@ -47,7 +47,7 @@ def predict(
     """
     from clinie_core.data.corpora import FORMATS
     from clinie_core.inference.extractor import annotations_to_json
-    from search.report.terminal import marked_text
+    from search.report.terminal import mark_concepts
 
     format_ = FORMATS.load(to, "--to")()
     notes = _find_notes(files)
@@ -62,7 +62,7 @@ def predict(
         console().print(f"{len(documents)} documents in {output}", soft_wrap=True)
     else:
         for document in documents:
-            console().print(marked_text(document), soft_wrap=True)
+            console().print(mark_concepts(document), soft_wrap=True)
 
 
 def _find_notes(files: list[Path]) -> list[Path]:
@@ -110,7 +110,7 @@ def evaluate(
     """Score a registered model on one split of a corpus."""
     from clinie_core.data.corpora.loading import discover_splits, load_corpus
     from clinie_core.scoring.significance import bootstrap_interval
-    from search.report.terminal import scores_table
+    from search.report.terminal import build_scores_table
 
     loaded = load_corpus(discover_splits(corpus, format_), (split,))
     extractor = _load_extractor(model, home, tracking_uri)
@@ -119,7 +119,7 @@ def evaluate(
         low, high = bootstrap_interval(scores.overall.documents("strict"))
         print_json({"model": model, "split": split, **scores.metrics(), "strict_f1_interval": [low, high]})
     else:
-        console().print(scores_table(f"{model} on {split}, {len(loaded[split])} documents", scores.overall))
+        console().print(build_scores_table(f"{model} on {split}, {len(loaded[split])} documents", scores.overall))
 
 
 def serve(

@@ -42,7 +42,7 @@ def report(
     elif output is not None:
         console().print(f"report in {output}", soft_wrap=True)
     else:
-        print_sections(console(), built.facts, built.sheets)
+        print_sections(console(), built.facts, built.sections)
 
 
 def best(
@@ -61,7 +61,7 @@ def best(
         low, high = built.findings.interval or (None, None)
         print_json({"study": study, **winner.record.as_json(), "interval": [low, high]})
         return
-    print_sections(console(), built.facts, built.sheets[:1])
+    print_sections(console(), built.facts, built.sections[:1])
     console().print(f"checkpoint  {winner.record.checkpoint}", soft_wrap=True)
     console().print(f"repeat      clinie repeat {study} {winner.record.number}")
 
@@ -84,7 +84,7 @@ def compare(
     if as_json:
         print_json(comparison.as_json())
         return
-    print_sections(console(), f"{first} against {second}", [comparison.sheet])
+    print_sections(console(), f"{first} against {second}", [comparison.section])
 
 
 COMMANDS: tuple[Any, ...] = tuple(Command(f, "Search") for f in (report, best, compare))

@@ -71,9 +71,9 @@ def plan(
     )
     if planned.note:
         out.print(f"[yellow]note[/yellow] {planned.note}", soft_wrap=True)
-    from search.report.terminal import plan_table
+    from search.report.terminal import build_plan_table
 
-    out.print(plan_table(planned.samples, planned.sizes))
+    out.print(build_plan_table(planned.samples, planned.sizes))
 
 
 def search(
@@ -118,7 +118,7 @@ def transfer(
     import dataclasses
 
     from clinie_core.errors import fail
-    from search.report.terminal import transfer_table
+    from search.report.terminal import build_transfer_table
     from search.storage.home import Home
     from search.study.transfer import run_transfer, summarize, validate_transfer_space
 
@@ -140,7 +140,7 @@ def transfer(
         rows_json = [dataclasses.asdict(row) for row in rows]
         print_json({"study": validated.file.study, "rows": rows_json, "results": results_json})
         return
-    console().print(transfer_table(rows))
+    console().print(build_transfer_table(rows))
     console().print(
         f"strict F1 on {split}, with the {'range over seeds' if seeds > 1 else '95 % interval'} in parentheses"
     )
@@ -207,7 +207,7 @@ def _show_outcome(study: Study, *, as_json: bool) -> None:
     """
     from rich.console import Console
 
-    from search.report.terminal import trials_table
+    from search.report.terminal import build_trials_table
 
     messages, outcome = Console(stderr=True, highlight=False), study.outcome
     assert outcome is not None, "the study was just run"
@@ -215,7 +215,7 @@ def _show_outcome(study: Study, *, as_json: bool) -> None:
         print_json(outcome.as_json())
     else:
         title = f"study {study.name}, {study.metric} on dev"
-        console().print(trials_table(title, outcome.trials, study.metric, maximized=study.is_maximized))
+        console().print(build_trials_table(title, outcome.trials, study.metric, maximized=study.is_maximized))
     if outcome.interrupted:
         messages.print(f"{len(outcome.interrupted)} trials interrupted; continue with: clinie resume {outcome.study}")
     if outcome.waiting:
@@ -259,7 +259,7 @@ def status(
 
 
 def _show_study(study: Study, *, as_json: bool) -> None:
-    from search.report.terminal import trials_table
+    from search.report.terminal import build_trials_table
 
     running, trials, best, megabytes = study.is_running, study.records, study.best, study.disk_usage_mb
     if as_json:
@@ -274,7 +274,7 @@ def _show_study(study: Study, *, as_json: bool) -> None:
         )
         return
     title = f"study {study.name} ({'running' if running else 'not running'}, {megabytes:.0f} MB)"
-    console().print(trials_table(title, trials, study.metric, maximized=study.is_maximized))
+    console().print(build_trials_table(title, trials, study.metric, maximized=study.is_maximized))
 
 
 def _summarize(study: Study) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What people read of a study: tables in the terminal, and a page that answers the question."""
+"""Report of a study for the terminal and as an HTML page."""

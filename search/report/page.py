@@ -1,4 +1,4 @@
-"""A study's report as one page of HTML that needs nothing else: its figures and their library are inside."""
+"""A study's report as one self-contained HTML page, including its figures and their library."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ __all__ = ["render_page"]
 TEMPLATE = Path(__file__).with_name("page.html")
 NUMBER = re.compile(r"[-+]?[\d,.]+( %)?$")
 RESPONSES = 6
-"""Most dimensions whose response is drawn."""
+"""Largest number of dimensions whose response is plotted."""
 
 
 def render_page(
-    title: str, facts: str, sheets: Sequence[ReportSection], findings: Findings, shots: Mapping[str, Curve]
+    title: str, facts: str, sections: Sequence[ReportSection], findings: Findings, shots: Mapping[str, Curve]
 ) -> str:
-    """Render the page.
+    """Render the report as HTML.
 
     Args:
-        title: Its heading.
-        facts: One line on what it is about.
-        sheets: Its sections.
-        findings: What the figures show.
-        shots: Curves by number of documents.
+        title: Heading of the page.
+        facts: One line that describes the study.
+        sections: Sections of the report.
+        findings: Results shown in the figures.
+        shots: Learning curves by name.
     """
     environment = Environment(autoescape=True)
     environment.tests["number_like"] = lambda cell: bool(NUMBER.match(str(cell)))
     figures = {
-        sheet.key: [Markup(figure.to_html(full_html=False, include_plotlyjs=False)) for figure in drawn]
-        for sheet in sheets
-        if (drawn := _figures(sheet.key, findings, shots))
+        section.key: [Markup(figure.to_html(full_html=False, include_plotlyjs=False)) for figure in drawn]
+        for section in sections
+        if (drawn := _build_figures(section.key, findings, shots))
     }
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     script = Markup(get_plotlyjs()) if figures else ""
-    return page.render(title=title, facts=facts, sheets=sheets, figures=figures, script=script)
+    return page.render(title=title, facts=facts, sections=sections, figures=figures, script=script)
 
 
-def _figures(key: str, findings: Findings, shots: Mapping[str, Curve]) -> list[Any]:
+def _build_figures(key: str, findings: Findings, shots: Mapping[str, Curve]) -> list[Any]:
     metric = findings.metric
     if key == "architectures":
-        return [plots.groups_plot(findings.architectures, metric)]
+        return [plots.plot_groups(findings.architectures, metric)]
     if key == "methods":
-        return [plots.groups_plot(findings.methods, metric)]
+        return [plots.plot_groups(findings.methods, metric)]
     if key == "trends":
-        # Ranks and rates first, since those are what people ask about.
-        asked = sorted(findings.trends, key=lambda path: (not path.endswith(("rank", "learning_rate")), path))
-        return [plots.response_plot(findings.trials, path, metric) for path in asked[:RESPONSES]]
+        # Ranks and learning rates come first because users ask about them most.
+        paths = sorted(findings.trends, key=lambda path: (not path.endswith(("rank", "learning_rate")), path))
+        return [plots.plot_response(findings.trials, path, metric) for path in paths[:RESPONSES]]
     if key == "shots":
-        return [plots.shots_plot(shots, "strict F1")]
+        return [plots.plot_shots(shots, "strict F1")]
     if key == "front":
-        return [plots.front_plot(findings, name) for name in COSTS]
+        return [plots.plot_front(findings, name) for name in COSTS]
     if key == "importances":
-        return [plots.importance_plot(findings.importances)]
+        return [plots.plot_importances(findings.importances)]
     if key == "history":
-        return [plots.history_plot(findings, against=axis) for axis in ("trials", "hours")]
+        return [plots.plot_history(findings, against=axis) for axis in ("trials", "hours")]
     return []

@@ -1,4 +1,4 @@
-"""The figures of a report, by plotly."""
+"""Figures of a report, drawn by plotly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from search.analysis.findings import Findings, GroupRow, ScoredTrial, cost
 
-__all__ = ["front_plot", "groups_plot", "history_plot", "importance_plot", "response_plot", "shots_plot"]
+__all__ = ["plot_front", "plot_groups", "plot_history", "plot_importances", "plot_response", "plot_shots"]
 
 LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
@@ -20,13 +20,13 @@ LAYOUT: dict[str, Any] = {
     "legend": {"orientation": "h", "y": 1.12},
 }
 COST_NAMES = {
-    "seconds_per_document": "seconds to predict a document",
+    "seconds_per_document": "prediction time per document (s)",
     "peak_memory_mb": "peak memory (MiB)",
-    "trainable_parameters": "parameters trained",
+    "trainable_parameters": "trained parameters",
 }
 
 
-def _figure(traces: Sequence[Any], x: str, y: str, *, log_x: bool = False) -> go.Figure:
+def _make_figure(traces: Sequence[Any], x: str, y: str, *, log_x: bool = False) -> go.Figure:
     figure = go.Figure(traces)
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title=x, type="log" if log_x else None)
@@ -34,40 +34,40 @@ def _figure(traces: Sequence[Any], x: str, y: str, *, log_x: bool = False) -> go
     return figure
 
 
-def _by_method(trials: Sequence[ScoredTrial]) -> dict[str, list[ScoredTrial]]:
+def _group_by_method(trials: Sequence[ScoredTrial]) -> dict[str, list[ScoredTrial]]:
     groups: defaultdict[str, list[ScoredTrial]] = defaultdict(list)
     for trial in trials:
         groups[trial.method].append(trial)
     return dict(sorted(groups.items()))
 
 
-def groups_plot(rows: Sequence[GroupRow], metric: str) -> go.Figure:
-    """The best trial of each group with its interval."""
+def plot_groups(rows: Sequence[GroupRow], metric: str) -> go.Figure:
+    """Plot the score of the best trial of each group with its interval."""
     names, scores = [row.name for row in rows], [row.best.score for row in rows]
     up = [row.interval[1] - row.best.score if row.interval else 0.0 for row in rows]
     down = [row.best.score - row.interval[0] if row.interval else 0.0 for row in rows]
     bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
-    return _figure(
+    return _make_figure(
         [go.Scatter(x=names, y=scores, mode="markers", error_y=bars, marker={"size": 10})], "", f"dev {metric}"
     )
 
 
-def response_plot(trials: Sequence[ScoredTrial], path: str, metric: str) -> go.Figure:
-    """The score against a numeric dimension, by method."""
+def plot_response(trials: Sequence[ScoredTrial], path: str, metric: str) -> go.Figure:
+    """Plot the score against a numeric dimension, by method."""
     traces = []
-    for method, own in _by_method([t for t in trials if path in t.record.parameters]).items():
+    for method, own in _group_by_method([t for t in trials if path in t.record.parameters]).items():
         x = [float(t.record.parameters[path]) for t in own]
-        traces.append(go.Scatter(x=x, y=[t.score for t in own], mode="markers", name=method, text=_labels(own)))
+        traces.append(go.Scatter(x=x, y=[t.score for t in own], mode="markers", name=method, text=_label_trials(own)))
     values = [float(t.record.parameters[path]) for t in trials if path in t.record.parameters]
     spread = min(values) > 0 and max(values) / min(values) > 8
-    return _figure(traces, path, f"dev {metric}", log_x=spread)
+    return _make_figure(traces, path, f"dev {metric}", log_x=spread)
 
 
-def front_plot(findings: Findings, name: str) -> go.Figure:
-    """The score against one cost, the Pareto front of all costs marked."""
+def plot_front(findings: Findings, name: str) -> go.Figure:
+    """Plot the score against one cost and mark the trials on the Pareto front of all costs."""
     front = {t.record.number for t in findings.front}
     traces = []
-    for method, own in _by_method(findings.trials).items():
+    for method, own in _group_by_method(findings.trials).items():
         symbols = ["diamond" if t.record.number in front else "circle-open" for t in own]
         traces.append(
             go.Scatter(
@@ -75,34 +75,34 @@ def front_plot(findings: Findings, name: str) -> go.Figure:
                 y=[t.score for t in own],
                 mode="markers",
                 name=method,
-                text=_labels(own),
+                text=_label_trials(own),
                 marker={"symbol": symbols, "size": 9},
             )
         )
-    return _figure(traces, COST_NAMES[name], f"dev {findings.metric}", log_x=True)
+    return _make_figure(traces, COST_NAMES[name], f"dev {findings.metric}", log_x=True)
 
 
-def history_plot(findings: Findings, *, against: str) -> go.Figure:
-    """The best score so far, against trials or against hours of compute."""
+def plot_history(findings: Findings, *, against: str) -> go.Figure:
+    """Plot the best score so far against the number of trials or against hours of compute."""
     x = [number + 1 if against == "trials" else hours for number, (_, hours, _) in enumerate(findings.history)]
     y = [best for _, _, best in findings.history]
-    label = "trials ended" if against == "trials" else "hours of compute, all workers"
-    return _figure(
+    label = "finished trials" if against == "trials" else "hours of compute, all workers"
+    return _make_figure(
         [go.Scatter(x=x, y=y, mode="lines+markers", line={"shape": "hv"})], label, f"best dev {findings.metric}"
     )
 
 
-def importance_plot(importances: Mapping[str, float]) -> go.Figure:
-    """Share of each dimension, the largest on top."""
+def plot_importances(importances: Mapping[str, float]) -> go.Figure:
+    """Plot the share of each dimension, with the largest at the top."""
     names = list(importances)[::-1]
     bar = go.Bar(x=[importances[n] for n in names], y=names, orientation="h")
-    figure = _figure([bar], "share of the variation", "")
+    figure = _make_figure([bar], "share of the variation", "")
     figure.update_layout(margin={"l": 260, "r": 20, "t": 20, "b": 50})
     return figure
 
 
-def shots_plot(curves: Mapping[str, Sequence[tuple[int, float, float, float]]], metric: str) -> go.Figure:
-    """Scores by number of documents, ``(documents, score, low, high)``, a line each."""
+def plot_shots(curves: Mapping[str, Sequence[tuple[int, float, float, float]]], metric: str) -> go.Figure:
+    """Plot one learning curve per name, with points ``(documents, score, low, high)``."""
     traces = []
     for name, points in curves.items():
         up = [high - score for _, score, _, high in points]
@@ -110,10 +110,10 @@ def shots_plot(curves: Mapping[str, Sequence[tuple[int, float, float, float]]], 
         bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
         x, y = [str(p[0]) for p in points], [p[1] for p in points]
         traces.append(go.Scatter(x=x, y=y, mode="lines+markers", name=name, error_y=bars))
-    figure = _figure(traces, "documents trained on", metric)
+    figure = _make_figure(traces, "training documents", metric)
     figure.update_xaxes(type="category")
     return figure
 
 
-def _labels(trials: Sequence[ScoredTrial]) -> list[str]:
+def _label_trials(trials: Sequence[ScoredTrial]) -> list[str]:
     return [f"trial {t.record.number}" for t in trials]

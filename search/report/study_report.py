@@ -1,4 +1,4 @@
-"""Everything that a report reads: the ledger, kept counts, transfer results, reads of the test split."""
+"""Data of a report: trials, counts by document, transfer results and accesses to the test split."""
 
 from __future__ import annotations
 
@@ -27,48 +27,48 @@ __all__ = ["StudyReport", "build_study_report"]
 
 @dataclass(frozen=True)
 class StudyReport:
-    """A study's findings and what goes with them."""
+    """Results of a study's analysis with the data that its report shows."""
 
     file: SpaceFile
     findings: Findings
     shots: dict[str, Curve]
-    reads: list[TestSetAccess]
+    accesses: list[TestSetAccess]
     corpora: list[CorpusRow]
     parent_run: str | None
 
     @property
     def facts(self) -> str:
-        """One line on what the study is."""
+        """One-line description of the study."""
         file = self.file
-        return f"Study {file.study}: {file.task} on {file.corpus_title}, chosen by {file.objective[0].metric} on dev."
+        return f"Study {file.study}: {file.task} on {file.corpus_title}, objective {file.objective[0].metric} on dev."
 
     @property
-    def sheets(self) -> list[ReportSection]:
-        """The report's sections."""
-        return build_sections(self.findings, shots=self.shots, reads=self.reads, corpora=self.corpora)
+    def sections(self) -> list[ReportSection]:
+        """Sections of the report."""
+        return build_sections(self.findings, shots=self.shots, accesses=self.accesses, corpora=self.corpora)
 
     def as_json(self) -> dict[str, Any]:
-        """The report's sections for ``--json``."""
+        """Return the report's sections as JSON data."""
         return {
             "study": self.file.study,
             "sections": [
                 {
-                    "key": sheet.key,
-                    "title": sheet.title,
-                    "answer": sheet.answer,
-                    "rows": [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows],
+                    "key": section.key,
+                    "title": section.title,
+                    "answer": section.answer,
+                    "rows": [dict(zip(section.columns, row, strict=True)) for row in section.rows],
                 }
-                for sheet in self.sheets
+                for section in self.sections
             ],
         }
 
 
 def build_study_report(home: Home, study: str) -> StudyReport:
-    """Read all that is known of a study.
+    """Analyze a study and collect the data of its report.
 
     Args:
-        home: Where it is kept.
-        study: Its name.
+        home: The home folder.
+        study: Name of the study.
 
     Raises:
         InputError: If there is no study of that name.
@@ -84,13 +84,13 @@ def build_study_report(home: Home, study: str) -> StudyReport:
         importances=ledger.compute_importances(),
     )
     file = SpaceFile.model_validate(attributes["space"])
-    shots = _transfer_curves(home, study) | _document_curves(findings)
-    corpora = _corpora(home, client, file, findings)
-    return StudyReport(file, findings, shots, _reads(client, study), corpora, attributes.get("parent_run"))
+    shots = _read_transfer_curves(home, study) | _build_learning_curves(findings)
+    corpora = _compare_corpora(home, client, file, findings)
+    return StudyReport(file, findings, shots, _list_accesses(client, study), corpora, attributes.get("parent_run"))
 
 
-def _corpora(home: Home, client: MlflowClient, file: SpaceFile, findings: Findings) -> list[CorpusRow]:
-    """For a study of several corpora: each, with the best study of it alone in the same home."""
+def _compare_corpora(home: Home, client: MlflowClient, file: SpaceFile, findings: Findings) -> list[CorpusRow]:
+    """Compare a study of several corpora with the best single-corpus study of each in the same home."""
     winner = findings.winner
     if winner is None or len(file.corpus) < 2:
         return []
@@ -114,8 +114,8 @@ def _corpora(home: Home, client: MlflowClient, file: SpaceFile, findings: Findin
     return rows
 
 
-def _reads(client: MlflowClient, study: str) -> list[TestSetAccess]:
-    """Every promotion of the study that read the test split."""
+def _list_accesses(client: MlflowClient, study: str) -> list[TestSetAccess]:
+    """Return all promotions of the study that read the test split."""
     found = []
     for read in accesses_of_study(client, study):
         decision, content = read.decision, read.entry.content
@@ -128,20 +128,20 @@ def _reads(client: MlflowClient, study: str) -> list[TestSetAccess]:
     return found
 
 
-def _transfer_curves(home: Home, study: str) -> dict[str, Curve]:
-    """Scores of the transfer protocol, a curve for each corpus that was left out."""
+def _read_transfer_curves(home: Home, study: str) -> dict[str, Curve]:
+    """Read the results of the transfer protocol, one curve per held-out corpus."""
     file = home.study_folder(study) / "transfer" / RESULTS
     if not file.is_file():
         return {}
     results = [TransferResult(**result) for result in json.loads(file.read_text(encoding="utf-8"))["results"]]
     curves: defaultdict[str, list[tuple[int, float, float, float]]] = defaultdict(list)
     for row in summarize(results):
-        curves[f"{row.holdout}, left out"].append((row.shots, row.mean, row.low, row.high))
+        curves[f"{row.holdout}, held out"].append((row.shots, row.mean, row.low, row.high))
     return dict(curves)
 
 
-def _document_curves(findings: Findings) -> dict[str, Curve]:
-    """The best score at each number of training documents, by architecture, where that number was searched."""
+def _build_learning_curves(findings: Findings) -> dict[str, Curve]:
+    """Return the best score per number of training documents and architecture, if that number was searched."""
     best: dict[tuple[str, int], ScoredTrial] = {}
     for trial in findings.trials:
         documents = trial.record.parameters.get("train_documents")

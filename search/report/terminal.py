@@ -1,4 +1,4 @@
-"""Tables of a study for the terminal."""
+"""Terminal tables of studies, plans, scores and predictions."""
 
 from __future__ import annotations
 
@@ -22,16 +22,23 @@ if TYPE_CHECKING:
     from clinie_core.training.memory_estimate import MemoryEstimate
     from search.study.transfer import TransferRow
 
-__all__ = ["marked_text", "plan_table", "print_sections", "scores_table", "transfer_table", "trials_table"]
+__all__ = [
+    "build_plan_table",
+    "build_scores_table",
+    "build_transfer_table",
+    "build_trials_table",
+    "mark_concepts",
+    "print_sections",
+]
 
 WIDE = 140
-"""A terminal of so many columns shows a report's tables in whole."""
+"""Terminal width in columns from which a report's tables show all columns."""
 SHORT_CELL = 14
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
 
 
-def trials_table(title: str, records: Sequence[TrialRecord], metric: str, *, maximized: bool) -> RenderableType:
-    """Trials, best first, the finished ones before the others."""
+def build_trials_table(title: str, records: Sequence[TrialRecord], metric: str, *, maximized: bool) -> RenderableType:
+    """Build a table of trials: finished ones first, then by score."""
     order = ("complete", "pruned", "running", "interrupted", "infeasible", "failed")
     sign = -1 if maximized else 1
 
@@ -55,28 +62,28 @@ def trials_table(title: str, records: Sequence[TrialRecord], metric: str, *, max
     return table
 
 
-def print_sections(console: Console, facts: str, sheets: Sequence[ReportSection]) -> None:
-    """Print a report's sections, one after the other."""
+def print_sections(console: Console, facts: str, sections: Sequence[ReportSection]) -> None:
+    """Print a report's sections."""
     console.print(f"[dim]{escape(facts)}[/dim]")
-    for sheet in sheets:
-        console.print(f"\n[bold]{escape(sheet.title)}[/bold]")
-        console.print(escape(sheet.answer))
-        if not sheet.rows:
+    for section in sections:
+        console.print(f"\n[bold]{escape(section.title)}[/bold]")
+        console.print(escape(section.answer))
+        if not section.rows:
             continue
-        everything = tuple(range(len(sheet.columns)))
-        shown = sheet.narrow if sheet.narrow and console.width < WIDE else everything
+        everything = tuple(range(len(section.columns)))
+        shown = section.narrow if section.narrow and console.width < WIDE else everything
         table = Table(header_style="bold", box=None, padding=(0, 1))
         for column in shown:
-            short = max(len(row[column]) for row in sheet.rows) <= SHORT_CELL
-            table.add_column(escape(sheet.columns[column]), overflow="fold", no_wrap=False, min_width=SHORT_CELL // 2)
+            short = max(len(row[column]) for row in section.rows) <= SHORT_CELL
+            table.add_column(escape(section.columns[column]), overflow="fold", no_wrap=False, min_width=SHORT_CELL // 2)
             table.columns[-1].justify = "right" if short and column else "left"
-        for row in sheet.rows:
+        for row in section.rows:
             table.add_row(*(escape(row[column]) for column in shown))
         console.print(table)
 
 
-def plan_table(configs: Sequence[TrialConfig], sizes: Sequence[MemoryEstimate]) -> RenderableType:
-    """Configurations with their parameters and rough memory."""
+def build_plan_table(configs: Sequence[TrialConfig], sizes: Sequence[MemoryEstimate]) -> RenderableType:
+    """Build a table of configurations with their numbers of parameters and estimated memory."""
     table = Table(header_style="bold", box=None, padding=(0, 2))
     table.add_column("configuration", overflow="fold")
     for column in ("batch", "parameters", "trained", "memory"):
@@ -92,8 +99,8 @@ def plan_table(configs: Sequence[TrialConfig], sizes: Sequence[MemoryEstimate]) 
     return table
 
 
-def scores_table(title: str, scores: Scores) -> RenderableType:
-    """Strict scores by type, strict and lenient ones in all, and how sure the strict one is."""
+def build_scores_table(title: str, scores: Scores) -> RenderableType:
+    """Build a table of strict scores by type and of overall scores, with the interval of the strict F1."""
     low, high = bootstrap_interval(scores.documents("strict"))
     caption = f"strict F1: 95 % interval {low:.4f} to {high:.4f}, by bootstrap over documents"
     table = Table(
@@ -124,13 +131,13 @@ def scores_table(title: str, scores: Scores) -> RenderableType:
     return table
 
 
-def transfer_table(rows: Sequence[TransferRow]) -> RenderableType:
-    """Strict F1 by corpus left out and number of its documents, each with its interval."""
+def build_transfer_table(rows: Sequence[TransferRow]) -> RenderableType:
+    """Build a table of strict F1 with its interval by held-out corpus and number of its documents."""
     shots = sorted({row.shots for row in rows})
     table = Table(header_style="bold", box=None, padding=(0, 2))
-    table.add_column("left out")
+    table.add_column("held out")
     for count in shots:
-        table.add_column(f"{count} documents" if count else "none of its own", justify="right")
+        table.add_column(f"{count} documents" if count else "no documents", justify="right")
     for holdout in sorted({row.holdout for row in rows}):
         own = {row.shots: row for row in rows if row.holdout == holdout}
         cells = [own.get(count) for count in shots]
@@ -138,13 +145,13 @@ def transfer_table(rows: Sequence[TransferRow]) -> RenderableType:
     return table
 
 
-def marked_text(document: Document) -> Text:
-    """A document's text with each concept marked and followed by its type, and a line for each relation."""
+def mark_concepts(document: Document) -> Text:
+    """Return a document's text with marked concepts and their types, followed by one line per relation."""
     types = sorted({concept.type for concept in document.concepts})
     colour = {type_: COLOURS[i % len(COLOURS)] for i, type_ in enumerate(types)}
     text, at = Text(), 0
     for concept in sorted(document.concepts, key=lambda c: (c.start, c.end)):
-        if concept.start < at:  # overlaps the one before: it has its own line in --json
+        if concept.start < at:  # overlapping concepts are shown by --json only
             continue
         text.append(document.text[at : concept.start])
         text.append(f"[{document.text[concept.start : concept.end]}", style=f"bold {colour[concept.type]}")

@@ -39,7 +39,7 @@ def test_the_report_uses_the_results_of_the_search(home: Path, tmp_path: Path, c
 
 def test_the_terminal_shows_the_same_sections(home: Path, clinie: RunClinie) -> None:
     shown = clinie("report", "small", "--home", home, COLUMNS="80")
-    assert "What won, and by how much?" in shown.stdout
+    assert "Which configuration is best?" in shown.stdout
     assert "Full fine-tuning or which PEFT method?" in shown.stdout
     best = clinie("best", "small", "--home", home)
     number = outcome_of(home)["best"]["number"]

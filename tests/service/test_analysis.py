@@ -160,9 +160,9 @@ def test_a_report_says_which_method_wins_and_which_differences_are_none() -> Non
     assert rows["ia3"].against.significant
     assert rows["lora"].against is not None
     assert not rows["lora"].against.significant
-    sheet = next(s for s in build_sections(findings, shots={}, reads=[]) if s.key == "methods")
-    assert "full beats ia3" in sheet.answer
-    assert f"{NO_EVIDENCE} that lora and full differ" in sheet.answer
+    section = next(s for s in build_sections(findings, shots={}, accesses=[]) if s.key == "methods")
+    assert "full beats ia3" in section.answer
+    assert f"{NO_EVIDENCE} that lora and full differ" in section.answer
     assert findings.winner is not None
     assert findings.winner.method in ("full", "lora")
     assert findings.corrected is not None
@@ -198,9 +198,9 @@ def test_one_model_for_several_corpora_is_compared_with_one_for_each_on_the_same
     assert compared is not None
     assert compared.high < 0
     rows = [CorpusRow("a", together.score, "just-a", alone.score, compared), CorpusRow("b", 0.5)]
-    sheet = next(s for s in build_sections(findings, shots={}, reads=[], corpora=rows) if s.key == "corpora")
-    assert "a: one for it alone (just-a) beats one model for all" in sheet.answer
-    assert sheet.rows[1][2:] == ("-", "-", "-")
+    section = next(s for s in build_sections(findings, shots={}, accesses=[], corpora=rows) if s.key == "corpora")
+    assert "a: its own model (just-a) beats one model for all" in section.answer
+    assert section.rows[1][2:] == ("-", "-", "-")
     assert compare_with_single(together, "b", ScoredTrial(better.record, "strict_f1", better.counts)) is None
 
 
@@ -216,16 +216,16 @@ def test_the_front_holds_what_no_other_beats() -> None:
 
 def test_the_page_needs_nothing_else_and_answers_in_order() -> None:
     findings = findings_of({"full": 0.0, "lora": 0.02, "ia3": -0.2}, each=8)
-    shots = {"corpus, left out": [(0, 0.4, 0.3, 0.5), (5, 0.6, 0.5, 0.7)]}
-    sheets = build_sections(findings, shots=shots, reads=[])
-    page = render_page("Report on <planted>", "facts", sheets, findings, shots)
+    shots = {"corpus, held out": [(0, 0.4, 0.3, 0.5), (5, 0.6, 0.5, 0.7)]}
+    sections = build_sections(findings, shots=shots, accesses=[])
+    page = render_page("Report on <planted>", "facts", sections, findings, shots)
     assert "Report on &lt;planted&gt;" in page
     assert "<script src" not in page
     assert "<link" not in page
-    keys = [sheet.key for sheet in sheets]
+    keys = [section.key for section in sections]
     assert keys == ["winner", "methods", "trends", "shots", "front", "history", "test", "trials"]
     places = [page.index(f'<section id="{key}">') for key in keys]
     assert places == sorted(places)
     assert page.count("plotly-graph-div") >= 6
     assert "clinie repeat planted 3" in page
-    assert "the test split has not been read" in page
+    assert "The test split has not been read" in page
