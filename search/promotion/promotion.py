@@ -42,7 +42,7 @@ from search.promotion.registration import (
     write_model,
 )
 from search.promotion.test_set_accesses import count_accesses
-from search.tracking.connection import code_version, fetch_artifacts
+from search.tracking.connection import fetch_artifacts, get_code_version
 
 __all__ = ["HistoryBroken", "PromotionRun", "roll_back"]
 
@@ -158,7 +158,7 @@ class PromotionRun:
             PROMOTION_TAG: key,
             "clinie.candidate": self.candidate.digest(),
             "clinie.version": clinie_core.__version__,
-            "clinie.code": code_version(),
+            "clinie.code": get_code_version(),
             "clinie.packages": " ".join(list_requirements()),
             "clinie.dev_strict_f1": f"{extractor.checkpoint.metrics['strict_f1']:.4f}",
         }

@@ -1,4 +1,4 @@
-"""Tracking in MLflow: a parent run a study, a child run a trial, its curve, its best checkpoint.
+"""Tracking of a study in MLflow: one parent run, one child run per trial, metrics and best checkpoints.
 
-Nothing of a document's text goes there: parameters, numbers, digests and weights only.
+It sends parameters, numbers, digests and weights, but no document text.
 """

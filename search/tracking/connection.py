@@ -1,4 +1,4 @@
-"""The connection to MLflow: a home folder's own database, or a server by its URL."""
+"""Connection to MLflow: the database of a home folder, or a server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# A search does not stand still for a server that is away: what it has to say waits in the outbox.
+# The outbox retries events, so that a search does not wait for an unavailable server.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
@@ -25,9 +25,9 @@ from clinie_core.errors import fail
 from search.storage.home import Home, compute_source_digest, hide_password
 
 __all__ = [
-    "code_version",
     "connect",
     "fetch_artifacts",
+    "get_code_version",
     "get_or_create_experiment",
     "is_unreachable",
     "log_report",
@@ -35,16 +35,22 @@ __all__ = [
 ]
 
 OPENED_AS = {"mlflow.experimentKind": "custom_model_development"}
-"""MLflow's UI then shows the experiment as runs and models, not as conversations."""
-AWAY = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "CANCELLED"}
-"""Error codes of MLflow that speak of the server or its database, not of what was asked."""
+"""Experiment tag that selects the model-training view of MLflow's UI."""
+UNAVAILABLE_CODES = {
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "REQUEST_LIMIT_EXCEEDED",
+    "CANCELLED",
+}
+"""MLflow error codes caused by the server or its database, not by the request."""
 
 
 def connect(home: Home) -> MlflowClient:
-    """A client of a home's MLflow."""
+    """Return a client of a home folder's MLflow."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    # A server that is away and a database that is away or full are said once, by us.
+    # clinie reports an unavailable server or a full database itself, in one line.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     mlflow.set_tracking_uri(home.tracking_uri)
@@ -52,7 +58,7 @@ def connect(home: Home) -> MlflowClient:
     if home.server is not None or not home.root.is_dir():
         return MlflowClient(home.tracking_uri, home.tracking_uri)
     with (home.root / "mlflow.lock").open("w", encoding="ascii") as lock:
-        # MLflow makes its tables when it first looks at them, and two processes that do so at once break them.
+        # MLflow creates its tables at first use; two processes that create them at once corrupt the database.
         fcntl.flock(lock, fcntl.LOCK_EX)
         client = MlflowClient(home.tracking_uri, home.tracking_uri)
         client.search_experiments(max_results=1)
@@ -60,17 +66,17 @@ def connect(home: Home) -> MlflowClient:
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether an error says that the server, its database or its storage is away, rather than that a call was wrong."""
+    """Return whether an error means that the server, its database or its storage is unavailable."""
     if isinstance(error, MlflowException):
-        return error.error_code in AWAY
-    return isinstance(error, OSError)  # what the HTTP client raises is one
+        return error.error_code in UNAVAILABLE_CODES
+    return isinstance(error, OSError)  # errors of the HTTP client are subclasses
 
 
 def require_reachable(client: MlflowClient) -> None:
-    """Check that MLflow answers before anything begins.
+    """Check that MLflow answers.
 
     Raises:
-        InputError: If it does not.
+        InputError: If it does not answer.
     """
     try:
         client.search_experiments(max_results=1)
@@ -81,13 +87,13 @@ def require_reachable(client: MlflowClient) -> None:
         fail(
             "--tracking-uri",
             found,
-            allowed="the URL of a server that runs, or nothing for a database in the home folder",
+            allowed="the URL of a running server; without the option, a database in the home folder is used",
         )
 
 
 @cache
-def code_version() -> str:
-    """Clinie's version, the commit of its checkout if there is one, and a digest of its sources."""
+def get_code_version() -> str:
+    """Return clinie's version, the commit of its checkout if there is one, and a digest of its sources."""
     root = Path(clinie_core.__file__).parent.parent
     found = subprocess.run(
         ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
@@ -97,7 +103,7 @@ def code_version() -> str:
 
 
 def get_or_create_experiment(client: MlflowClient, home: Home, name: str) -> str:
-    """An experiment by its name, made where it is not there."""
+    """Return the id of an experiment, which is created if it does not exist."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
@@ -105,7 +111,7 @@ def get_or_create_experiment(client: MlflowClient, home: Home, name: str) -> str
     location = None if remote else f"{home.artifacts}/{name}"
     try:
         return str(client.create_experiment(name, artifact_location=location, tags=OPENED_AS))
-    except MlflowException:  # another study of this name came first, on a shared server
+    except MlflowException:  # on a shared server, another process has just created it
         again = client.get_experiment_by_name(name)
         if again is None:
             raise
@@ -113,15 +119,15 @@ def get_or_create_experiment(client: MlflowClient, home: Home, name: str) -> str
 
 
 def log_report(client: MlflowClient, run_id: str, file: Path) -> None:
-    """Keep a report as an artifact of its study's run."""
+    """Store a report as an artifact of its study's run."""
     client.log_artifact(run_id, str(file), "report")
 
 
 def fetch_artifacts(uri: str, target: Path) -> Path:
-    """Bring an artifact, a file or a folder, to this machine.
+    """Download an artifact, a file or folder, to this machine.
 
     Returns:
-        Where it is, which is the artifact itself where it is local already.
+        Its local path; a local artifact is not copied.
     """
     return Path(
         mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=None if uri.startswith("file:") else str(target))

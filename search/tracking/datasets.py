@@ -1,4 +1,4 @@
-"""A corpus as MLflow's dataset entities: digest, counts and types, never a word of its text."""
+"""MLflow dataset entities of a corpus: digest, counts and types, but no text."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["DatasetFacts", "make_dataset_inputs", "summarize_splits"]
 
 CONTEXTS = {"train": "training", "dev": "validation", "test": "testing"}
 DIGEST_LENGTH = 36
-"""MLflow keeps no longer digest."""
+"""Longest digest that MLflow stores."""
 PROFILE_TYPES = 100
-"""Types that a profile counts; MLflow limits its length."""
+"""Largest number of types in a profile, whose length MLflow limits."""
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is said of one split."""
+    """Description of one split."""
 
     name: str
     split: str
@@ -36,8 +36,8 @@ def summarize_splits(corpus: Corpus, name: str) -> list[DatasetFacts]:
     """Count each split of a corpus.
 
     Args:
-        corpus: The splits that are used.
-        name: What the corpus is called.
+        corpus: The splits to describe.
+        name: Name of the corpus.
     """
     facts = []
     for split, documents in corpus.splits.items():
@@ -50,7 +50,7 @@ def summarize_splits(corpus: Corpus, name: str) -> list[DatasetFacts]:
 
 
 def make_dataset_inputs(facts: list[DatasetFacts]) -> list[DatasetInput]:
-    """The inputs of a run that used these splits."""
+    """Return the dataset inputs of a run that uses these splits."""
     return [
         DatasetInput(
             Dataset(
@@ -58,8 +58,8 @@ def make_dataset_inputs(facts: list[DatasetFacts]) -> list[DatasetInput]:
                 digest=fact.digest,
                 source_type="clinie",
                 source=json.dumps({"corpus": fact.name, "split": fact.split}),
-                schema=_schema(fact),
-                profile=_profile(fact),
+                schema=_format_schema(fact),
+                profile=_format_profile(fact),
             ),
             [InputTag(MLFLOW_DATASET_CONTEXT, CONTEXTS[fact.split])],
         )
@@ -67,17 +67,21 @@ def make_dataset_inputs(facts: list[DatasetFacts]) -> list[DatasetInput]:
     ]
 
 
-def _schema(fact: DatasetFacts) -> str:
-    """The annotated types in the form in which MLflow's UI shows columns."""
+def _format_schema(fact: DatasetFacts) -> str:
+    """Return the annotated types in MLflow's format for columns, so that its UI lists them."""
     columns = [{"name": type_, "type": "concept"} for type_ in sorted(fact.concepts)]
     columns += [{"name": type_, "type": "relation"} for type_ in sorted(fact.relations)]
     return json.dumps({"mlflow_colspec": columns[:PROFILE_TYPES]})
 
 
-def _profile(fact: DatasetFacts) -> str:
-    def counted(counts: dict[str, int]) -> dict[str, int]:
+def _format_profile(fact: DatasetFacts) -> str:
+    def select_frequent(counts: dict[str, int]) -> dict[str, int]:
         return dict(Counter(counts).most_common(PROFILE_TYPES))
 
     return json.dumps(
-        {"documents": fact.documents, "concepts": counted(fact.concepts), "relations": counted(fact.relations)}
+        {
+            "documents": fact.documents,
+            "concepts": select_frequent(fact.concepts),
+            "relations": select_frequent(fact.relations),
+        }
     )

@@ -1,4 +1,4 @@
-"""The counts by document that trials left in MLflow."""
+"""Download of the trials' counts by document from MLflow."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ __all__ = ["fetch_document_counts"]
 
 
 def fetch_document_counts(client: MlflowClient, records: Iterable[TrialRecord]) -> dict[int, DocumentCounts]:
-    """Fetch what trials have kept, by number; those that kept none are left out."""
+    """Download the counts by document of trials.
+
+    Returns:
+        The counts by trial number; trials without counts are omitted.
+    """
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         for record in records:
             if record.run_id is None or FILE not in {f.path for f in client.list_artifacts(record.run_id)}:
-                continue  # it never did an epoch on dev, or its server has not been told yet
+                continue  # the trial has no epoch, or its events are still in the outbox
             target = Path(scratch, str(record.number))
             target.mkdir()
             file = client.download_artifacts(record.run_id, FILE, str(target))

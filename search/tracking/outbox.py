@@ -1,9 +1,9 @@
-"""What MLflow has yet to be told: events that wait, in order, while the server is away.
+"""Queue of events for MLflow that survives an unavailable server.
 
-An event goes out at once as long as nothing waits. Once a delivery fails because the server is away,
-that event and all after it are written to a file, and go out in the same order when the server answers
-again, be it in this process or in a later one. A delivery may be cut off after the server has taken it
-in, so each event is delivered in a way that a second time changes nothing.
+An event is delivered immediately if no event is waiting. If a delivery fails because the server is
+unavailable, this event and all later ones are written to a file. They are delivered in the same order when the
+server answers again, by this process or a later one. A connection can break after the server has accepted an
+event, so delivering an event twice must have no further effect.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["Event", "Outbox"]
 Event = dict[str, Any]
 """A JSON object."""
 PAUSE_SECONDS = 5.0
-"""How long a server that is away is left alone before it is asked again."""
+"""Minimum time between two attempts to reach an unavailable server."""
 
 
 class Outbox:
-    """Events on their way.
+    """Queue of undelivered events.
 
     Args:
-        file: Keeps what waits; what is in it already goes out first.
-        deliver: Delivers an event; its second argument says that an earlier delivery of the same event may
-            have arrived. Raises whatever the client raises.
-        is_unreachable: Whether an error of ``deliver`` means that the server is away.
+        file: File of the waiting events; those already in it are delivered first.
+        deliver: Function that delivers an event. Its second argument is whether an earlier delivery of the same
+            event may have succeeded. It raises the errors of the client.
+        is_unreachable: Function that returns whether an error of ``deliver`` means that the server is unavailable.
     """
 
     def __init__(
@@ -42,52 +42,55 @@ class Outbox:
         self._file = file
         self._deliver = deliver
         self._is_unreachable = is_unreachable
-        self._asked = 0.0
+        self._last_attempt = 0.0
         self._waiting: deque[Event] = deque()
         if file.exists():
             written = file.read_bytes()
-            whole = written[: written.rfind(b"\n") + 1]
-            if whole != written:  # a line that a crash cut off was never acknowledged to anybody
-                os.truncate(file, len(whole))
-            self._waiting.extend(json.loads(line) for line in whole.splitlines())
+            complete = written[: written.rfind(b"\n") + 1]
+            if complete != written:  # a crash truncated the last line, whose event was not accepted
+                os.truncate(file, len(complete))
+            self._waiting.extend(json.loads(line) for line in complete.splitlines())
 
     def __len__(self) -> int:
-        """How many events wait."""
+        """Return the number of waiting events."""
         return len(self._waiting)
 
     def put(self, event: Event) -> bool:
-        """Deliver an event, or keep it if the server is away.
+        """Deliver an event, or store it if the server is unavailable.
 
         Returns:
-            Whether it was delivered.
+            True if it was delivered.
 
         Raises:
-            DiskFull: If it can be neither delivered nor kept.
+            DiskFull: If it can be neither delivered nor stored.
         """
-        if self._waiting and time.monotonic() - self._asked >= PAUSE_SECONDS:
+        if self._waiting and time.monotonic() - self._last_attempt >= PAUSE_SECONDS:
             self.flush()
-        if not self._waiting and self._try(event, again=False):
+        if not self._waiting and self._try_delivery(event, again=False):
             return True
-        self._keep(event)
+        self._store(event)
         return False
 
     def flush(self) -> bool:
-        """Deliver what waits, in order, as far as the server takes it.
+        """Deliver the waiting events in order until one fails because the server is unavailable.
 
         Returns:
-            Whether nothing waits any more.
+            True if no event is waiting.
         """
-        while self._waiting and self._try(self._waiting[0], again=True):
+        while self._waiting and self._try_delivery(self._waiting[0], again=True):
             self._waiting.popleft()
         if not self._waiting:
             self._file.unlink(missing_ok=True)
         return not self._waiting
 
     def drain(self, seconds: float) -> bool:
-        """Go on flushing for so long.
+        """Repeat :meth:`flush` until no event is waiting or the time is over.
+
+        Args:
+            seconds: Maximum time in seconds.
 
         Returns:
-            Whether nothing waits any more.
+            True if no event is waiting.
         """
         deadline = time.monotonic() + seconds
         while not self.flush():
@@ -96,8 +99,8 @@ class Outbox:
             time.sleep(PAUSE_SECONDS)
         return True
 
-    def _try(self, event: Event, *, again: bool) -> bool:
-        self._asked = time.monotonic()
+    def _try_delivery(self, event: Event, *, again: bool) -> bool:
+        self._last_attempt = time.monotonic()
         try:
             self._deliver(event, again)
         except Exception as error:
@@ -106,7 +109,7 @@ class Outbox:
             raise
         return True
 
-    def _keep(self, event: Event) -> None:
+    def _store(self, event: Event) -> None:
         self._waiting.append(event)
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with map_disk_full(self._file), self._file.open("a", encoding="utf-8") as stream:

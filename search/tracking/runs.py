@@ -1,4 +1,4 @@
-"""What an event of a study becomes in MLflow; every event can be delivered twice and counts once."""
+"""Conversion of a study's events to MLflow runs; delivering an event twice has no further effect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from search.config.objectives import SYSTEM
 from search.tracking.datasets import DatasetFacts, make_dataset_inputs
 from search.tracking.outbox import Event
 
-__all__ = ["BATCH_METRICS", "CHECKPOINT", "Runs", "params_of"]
+__all__ = ["BATCH_METRICS", "CHECKPOINT", "Runs", "make_params"]
 
 CHECKPOINT = "checkpoint"
 BATCH_PARAMS = 100
@@ -32,13 +32,16 @@ STATUS = {
     "failed": "FAILED",
     "interrupted": "SCHEDULED",
 }
-"""A trial's state as the status of its run; the tag `clinie.state` says it in the ledger's own word."""
+"""Status of a run by the state of its trial; the tag ``clinie.state`` holds the state itself."""
 
-OnPlaced = Callable[[int, dict[str, str]], None]
+LocationCallback = Callable[[int, dict[str, str]], None]
 
 
-def params_of(config: TrialConfig) -> list[Param]:
-    """A configuration as parameters: each by its path, and the rate and rank that methods share by one name."""
+def make_params(config: TrialConfig) -> list[Param]:
+    """Return a configuration as MLflow parameters, named by key path.
+
+    The learning rate and rank, which several methods have, also get a common name.
+    """
     flat = config.flatten()
     shared = {k: v for k, v in config.finetuning.parameters.items() if k in ("learning_rate", "rank")}
     flat |= {k: v for k, v in shared.items() if k not in flat}
@@ -46,15 +49,15 @@ def params_of(config: TrialConfig) -> list[Param]:
 
 
 class Runs:
-    """Writes one study's runs.
+    """Writer of one study's runs.
 
     Args:
-        client: The connection.
-        experiment: The study's experiment.
-        parent: The study's run.
-        tags: Tags of every trial's run.
+        client: The MLflow client.
+        experiment: Id of the study's experiment.
+        parent: Id of the study's run.
+        tags: Tags of all trial runs.
         facts: The splits that trials use.
-        on_placed: Told where a trial is to be found once that is known: ``run_id``, ``checkpoint``.
+        on_location: Called with a trial's number and its ``run_id`` or ``checkpoint`` once this is known.
     """
 
     def __init__(
@@ -64,14 +67,14 @@ class Runs:
         parent: str,
         tags: Mapping[str, str],
         facts: list[DatasetFacts],
-        on_placed: OnPlaced,
+        on_location: LocationCallback,
     ) -> None:
         self._client = client
         self._experiment = experiment
         self._parent = parent
         self._tags = dict(tags)
         self._facts = facts
-        self._on_placed = on_placed
+        self._on_location = on_location
         self._ids: dict[int, str] = {}
         self._configs: dict[int, TrialConfig] = {}
 
@@ -79,7 +82,7 @@ class Runs:
         """Store the configuration of a running trial, so that its events need not parse it."""
         self._configs[number] = config
 
-    def _config(self, event: Event) -> TrialConfig:
+    def _get_config(self, event: Event) -> TrialConfig:
         number = event["trial"]
         if number not in self._configs:  # the event was queued by an earlier process
             self._configs[number] = TrialConfig.model_validate(event["config"])
@@ -89,44 +92,44 @@ class Runs:
         """Write an event; see :class:`search.tracking.outbox.Outbox`."""
         kind = event["event"]
         if kind == "begin":
-            self._begin(event["trial"], event, again=again)
+            self._begin_trial(event["trial"], event, again=again)
         elif kind == "epoch":
-            self._log_epoch(self._run(event["trial"]), event["epoch"], event["metrics"], event["at"])
+            self._log_epoch(self._get_run_id(event["trial"]), event["epoch"], event["metrics"], event["at"])
         elif kind == "end":
-            self._end(event["trial"], event)
+            self._end_trial(event["trial"], event)
         elif kind == "drop":
-            self._drop(event["trial"])
+            self._delete_checkpoint(event["trial"])
         else:
-            self._close(event)
+            self._close_study(event)
 
-    def _run(self, number: int) -> str:
+    def _get_run_id(self, number: int) -> str:
         if number not in self._ids:
-            found = self._find(number)
-            assert found is not None, "a trial's first event opens its run"
+            found = self._find_run(number)
+            assert found is not None, "the first event of a trial creates its run"
             self._ids[number] = found
         return self._ids[number]
 
-    def _find(self, number: int) -> str | None:
+    def _find_run(self, number: int) -> str | None:
         filter_ = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self._parent}' and tags.`clinie.trial` = '{number}'"
         found = self._client.search_runs([self._experiment], filter_, ViewType.ACTIVE_ONLY, 1)
         return str(found[0].info.run_id) if found else None
 
-    def _begin(self, number: int, event: Event, *, again: bool) -> None:
-        run_id = event["run_id"] or (self._find(number) if again or event["resumed"] else None)
+    def _begin_trial(self, number: int, event: Event, *, again: bool) -> None:
+        run_id = event["run_id"] or (self._find_run(number) if again or event["resumed"] else None)
         if run_id is None:
-            run_id = self._create(number, self._config(event))
+            run_id = self._create_run(number, self._get_config(event))
         else:
             self._client.update_run(run_id, status="RUNNING")
             self._client.set_tag(run_id, "clinie.state", "running")
         self._ids[number] = run_id
-        if event["epochs"]:  # a driver may have ended between the ledger's record of an epoch and MLflow's
-            there = {m.step for m in self._client.get_metric_history(run_id, "train_loss")}
+        if event["epochs"]:  # the driver was killed between the ledger's record and MLflow's
+            logged = {m.step for m in self._client.get_metric_history(run_id, "train_loss")}
             for epoch, metrics in event["epochs"].items():
-                if int(epoch) not in there:
+                if int(epoch) not in logged:
                     self._log_epoch(run_id, int(epoch), metrics, event["at"])
-        self._on_placed(number, {"run_id": run_id})
+        self._on_location(number, {"run_id": run_id})
 
-    def _create(self, number: int, config: TrialConfig) -> str:
+    def _create_run(self, number: int, config: TrialConfig) -> str:
         name = make_run_name(number, config)
         tags = {
             MLFLOW_PARENT_RUN_ID: self._parent,
@@ -142,7 +145,7 @@ class Runs:
             **self._tags,
         }
         run_id = str(self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id)
-        self._client.log_batch(run_id, params=params_of(config))
+        self._client.log_batch(run_id, params=make_params(config))
         self._client.log_inputs(run_id, make_dataset_inputs(self._facts))
         return run_id
 
@@ -150,19 +153,19 @@ class Runs:
         named = {k.replace(SYSTEM, "system/", 1) if k.startswith(SYSTEM) else k: v for k, v in metrics.items()}
         self._client.log_batch(run_id, metrics=[Metric(k, v, at, epoch) for k, v in named.items()])
 
-    def _end(self, number: int, event: Event) -> None:
-        run_id, state, at = self._run(number), event["state"], event["at"]
+    def _end_trial(self, number: int, event: Event) -> None:
+        run_id, state, at = self._get_run_id(number), event["state"], event["at"]
         tags = [RunTag("clinie.state", state)]
         tags += [RunTag("clinie.reason", event["reason"])] if event["reason"] else []
         self._client.log_batch(run_id, tags=tags)
         folder = Path(event["checkpoint"]) if event["checkpoint"] else None
         if folder is not None and folder.is_dir():
-            if (folder / COUNTS_FILE).is_file():  # stays with the run even where the weights go
+            if (folder / COUNTS_FILE).is_file():  # stored even if the weights are not
                 self._client.log_artifact(run_id, str(folder / COUNTS_FILE))
             if event["keep"]:
-                self._on_placed(number, {"checkpoint": self._keep_checkpoint(number, run_id, folder, event)})
+                self._on_location(number, {"checkpoint": self._upload_checkpoint(number, run_id, folder, event)})
             shutil.rmtree(folder)
-            with suppress(OSError):  # a resume may need what else is there until the ledger has the trial's end
+            with suppress(OSError):  # a resume may need other files until the ledger has recorded the end
                 folder.parent.rmdir()
         if state == "interrupted":
             self._client.update_run(run_id, status="SCHEDULED")
@@ -170,24 +173,24 @@ class Runs:
             self._client.set_terminated(run_id, STATUS[state], end_time=at)
         self._configs.pop(number, None)
 
-    def _keep_checkpoint(self, number: int, run_id: str, folder: Path, event: Event) -> str:
-        """Make a trial's best checkpoint a logged model of its run, with the metrics that it reached.
+    def _upload_checkpoint(self, number: int, run_id: str, folder: Path, event: Event) -> str:
+        """Upload a trial's best checkpoint as a logged model of its run, with its metrics.
 
         Returns:
             The URI of its artifacts.
         """
-        config = self._config(event)
-        model = self._logged_model(run_id) or self._client.create_logged_model(
+        config = self._get_config(event)
+        model = self._find_logged_model(run_id) or self._client.create_logged_model(
             self._experiment,
             name=CHECKPOINT,
             source_run_id=run_id,
             tags={"clinie.trial": str(number), "clinie.config_digest": config.digest()},
-            params={p.key: p.value for p in params_of(config)},
+            params={p.key: p.value for p in make_params(config)},
             model_type=config.task,
         )
         self._client.log_model_artifacts(model.model_id, str(folder))
         dev = next((f for f in self._facts if f.split == "dev"), None)
-        reached = [
+        metrics = [
             Metric(
                 f"best_{key}",
                 value,
@@ -200,24 +203,24 @@ class Runs:
             for key, value in event["best"].items()
             if not key.startswith(SYSTEM)
         ]
-        self._client.log_batch(run_id, metrics=reached)
+        self._client.log_batch(run_id, metrics=metrics)
         self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, event["best_epoch"])])
         self._client.finalize_logged_model(model.model_id, "READY")
         return str(model.artifact_location)
 
-    def _logged_model(self, run_id: str) -> LoggedModel | None:
+    def _find_logged_model(self, run_id: str) -> LoggedModel | None:
         found = self._client.search_logged_models([self._experiment], f"source_run_id = '{run_id}'", max_results=1)
         return found[0] if found else None
 
-    def _drop(self, number: int) -> None:
-        """Remove a trial's logged model, its files first."""
-        model = self._logged_model(self._run(number))
+    def _delete_checkpoint(self, number: int) -> None:
+        """Delete a trial's logged model, its files first."""
+        model = self._find_logged_model(self._get_run_id(number))
         if model is not None:
             get_artifact_repository(model.artifact_location).delete_artifacts()
             self._client.delete_logged_model(model.model_id)
-        self._on_placed(number, {"checkpoint": ""})
+        self._on_location(number, {"checkpoint": ""})
 
-    def _close(self, event: Event) -> None:
+    def _close_study(self, event: Event) -> None:
         status, at = event["status"], event["at"]
         numbers = [Metric(k, float(v), at, 0) for k, v in event["summary"].items() if isinstance(v, (int, float))]
         tags = [RunTag(k, str(v)) for k, v in event["summary"].items() if not isinstance(v, (int, float))]

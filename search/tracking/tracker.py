@@ -1,4 +1,4 @@
-"""One study in MLflow, as its search goes on: events out, through an outbox that outlasts a server's absence."""
+"""Writer of a running study to MLflow, through an outbox that survives an unavailable server."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from mlflow.tracking import MlflowClient
 
 from clinie_core.config import TrialConfig
 from search.storage.home import Home
-from search.tracking.connection import code_version, get_or_create_experiment, is_unreachable
+from search.tracking.connection import get_code_version, get_or_create_experiment, is_unreachable
 from search.tracking.datasets import DatasetFacts, make_dataset_inputs
 from search.tracking.outbox import Outbox
-from search.tracking.runs import OnPlaced, Runs
+from search.tracking.runs import LocationCallback, Runs
 from search.trials.listener import TrialListener
 from search.trials.result import EpochResult
 
 __all__ = ["StudyFacts", "Tracker"]
 
-GOODBYE_SECONDS = 60.0
-"""How long the end of a search waits for a server that is away."""
+CLOSE_SECONDS = 60.0
+"""Maximum time that the end of a search waits for an unavailable server."""
 
 
 @dataclass(frozen=True)
 class StudyFacts:
-    """What MLflow is told of a study as a whole.
+    """Description of a study for its MLflow run.
 
     Args:
-        study: Its name, which is also its experiment's.
+        study: Name of the study and of its experiment.
         tags: Tags of its run.
-        datasets: The splits that it reads.
+        datasets: Splits that it reads.
     """
 
     study: str
@@ -48,23 +48,23 @@ class Tracker(TrialListener):
     which checkpoints are uploaded.
 
     Args:
-        client: The connection.
-        home: Where artifacts go, and what waits for the server.
-        facts: The study.
-        on_placed: Told where a trial is to be found once that is known, at once or when the server is back.
+        client: The MLflow client.
+        home: Home folder of the artifacts and of the outbox.
+        facts: Description of the study.
+        on_location: Called with a trial's number and its ``run_id`` or ``checkpoint`` once this is known.
     """
 
-    def __init__(self, client: MlflowClient, home: Home, facts: StudyFacts, on_placed: OnPlaced) -> None:
+    def __init__(self, client: MlflowClient, home: Home, facts: StudyFacts, on_location: LocationCallback) -> None:
         self._client = client
         experiment = get_or_create_experiment(client, home, facts.study)
         corpus = {k: v for k, v in facts.tags.items() if k in ("clinie.corpus", "clinie.corpus_digest", "clinie.text")}
-        trial_tags = {"clinie.study": facts.study, "clinie.code": code_version(), **corpus}
-        self.parent = self._parent_run(experiment, facts)
-        self._runs = Runs(client, experiment, self.parent, trial_tags, facts.datasets, on_placed)
+        trial_tags = {"clinie.study": facts.study, "clinie.code": get_code_version(), **corpus}
+        self.parent = self._get_or_create_parent(experiment, facts)
+        self._runs = Runs(client, experiment, self.parent, trial_tags, facts.datasets, on_location)
         self._outbox = Outbox(home.study_folder(facts.study) / "outbox.jsonl", self._runs.deliver, is_unreachable)
         self._outbox.flush()
 
-    def _parent_run(self, experiment: str, facts: StudyFacts) -> str:
+    def _get_or_create_parent(self, experiment: str, facts: StudyFacts) -> str:
         found = self._client.search_runs(
             [experiment],
             f"tags.clinie.kind = 'study' and tags.clinie.study = '{facts.study}'",
@@ -75,7 +75,7 @@ class Tracker(TrialListener):
             run_id = str(found[0].info.run_id)
             self._client.update_run(run_id, status="RUNNING")
             return run_id
-        tags = {"clinie.kind": "study", "clinie.study": facts.study, "clinie.code": code_version(), **facts.tags}
+        tags = {"clinie.kind": "study", "clinie.study": facts.study, "clinie.code": get_code_version(), **facts.tags}
         run_id = str(self._client.create_run(experiment, run_name=facts.study, tags=tags).info.run_id)
         self._client.log_inputs(run_id, make_dataset_inputs(facts.datasets))
         return run_id
@@ -83,13 +83,13 @@ class Tracker(TrialListener):
     def begin(
         self, number: int, config: TrialConfig, run_id: str | None, epochs: Mapping[int, Mapping[str, float]]
     ) -> None:
-        """Open a trial's run, the same one if the trial goes on.
+        """Open a trial's run, or reopen it if the trial is resumed.
 
         Args:
-            number: The trial.
-            config: What it trains.
-            run_id: Its run, if the ledger knows it.
-            epochs: What the ledger has of it already; what MLflow lacks of that is written.
+            number: Number of the trial.
+            config: Its configuration.
+            run_id: Id of its run, if the ledger has it.
+            epochs: Metrics of its recorded epochs; those that MLflow lacks are written.
         """
         self._runs.add_config(number, config)
         self._outbox.put(
@@ -105,7 +105,7 @@ class Tracker(TrialListener):
         )
 
     def on_epoch_end(self, number: int, result: EpochResult) -> None:
-        """Write an epoch's metrics, with the epoch as their step."""
+        """Write an epoch's metrics with the epoch as step."""
         epoch, metrics = result.epoch, dict(result.metrics)
         self._outbox.put({"event": "epoch", "trial": number, "epoch": epoch, "metrics": metrics, "at": _now()})
 
@@ -124,14 +124,14 @@ class Tracker(TrialListener):
         """Close a trial's run.
 
         Args:
-            number: The trial.
-            state: How the ledger has it.
-            config: What it trained.
-            reason: Why it failed, without document text.
-            best: The metrics of its best epoch.
-            best_epoch: Which that was.
-            checkpoint: Its best checkpoint; removed once MLflow has what is kept of it.
-            keep: Whether its weights are kept; its counts by document always are.
+            number: Number of the trial.
+            state: Its state in the ledger.
+            config: Its configuration.
+            reason: Reason of a failure, without document text.
+            best: Metrics of its best epoch.
+            best_epoch: 1-based number of that epoch.
+            checkpoint: Folder of its best checkpoint, which is deleted after the upload.
+            keep: Whether its weights are uploaded; its counts by document always are.
         """
         self._outbox.put(
             {
@@ -149,25 +149,28 @@ class Tracker(TrialListener):
         )
 
     def drop(self, number: int) -> None:
-        """Remove the weights that are kept of a trial; its run stays."""
+        """Delete the uploaded weights of a trial, but not its run."""
         self._outbox.put({"event": "drop", "trial": number, "at": _now()})
 
     def close(self, status: str, summary: Mapping[str, Any], note: str) -> int:
         """Close the study's run.
 
         Args:
-            status: One of MLflow's run statuses.
-            summary: Numbers become metrics, anything else tags.
-            note: Its description, in Markdown.
+            status: An MLflow run status.
+            summary: Results; numbers become metrics, other values tags.
+            note: Description of the run in Markdown.
 
         Returns:
-            How many events still wait for the server; a resume of the study sends them.
+            Number of events that still wait for the server; resuming the study sends them.
         """
         self._outbox.put({"event": "close", "status": status, "summary": dict(summary), "note": note, "at": _now()})
-        self._outbox.drain(GOODBYE_SECONDS)
+        self._outbox.drain(CLOSE_SECONDS)
         return len(self._outbox)
 
 
 def _now() -> int:
-    """Milliseconds since 1970; taken when an event happens, so that a second delivery is the same event."""
+    """Return the time in milliseconds since 1970.
+
+    It is part of an event, so that a second delivery is identical.
+    """
     return int(time.time() * 1000)

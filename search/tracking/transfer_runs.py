@@ -1,4 +1,4 @@
-"""The run of a transfer protocol."""
+"""MLflow run of a transfer protocol."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from clinie_core.config import TrialConfig
 from search.storage.home import Home
-from search.tracking.connection import code_version, get_or_create_experiment
-from search.tracking.runs import BATCH_METRICS, params_of
+from search.tracking.connection import get_code_version, get_or_create_experiment
+from search.tracking.runs import BATCH_METRICS, make_params
 
 __all__ = ["record_transfer"]
 
@@ -20,17 +20,17 @@ __all__ = ["record_transfer"]
 def record_transfer(
     client: MlflowClient, home: Home, study: str, config: TrialConfig, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write the results of a transfer protocol as one run, the seeds as steps, with all rows as its artifact.
+    """Write the results of a transfer protocol as one run, with seeds as steps and all rows as an artifact.
 
     Args:
-        client: The connection.
-        home: Where artifacts go.
-        study: The experiment's name.
-        config: What was trained.
+        client: The MLflow client.
+        home: Home folder of the artifacts.
+        study: Name of the experiment.
+        config: The trained configuration.
         rows: ``holdout``, ``shots``, ``seed`` and ``metrics`` of each result.
     """
     experiment = get_or_create_experiment(client, home, study)
-    tags = {"clinie.kind": "transfer", "clinie.study": study, "clinie.code": code_version()}
+    tags = {"clinie.kind": "transfer", "clinie.study": study, "clinie.code": get_code_version()}
     run_id = str(client.create_run(experiment, run_name=f"{study} transfer", tags=tags).info.run_id)
     now = int(time.time() * 1000)
     metrics = [
@@ -38,7 +38,7 @@ def record_transfer(
         for row in rows
         for name, value in row["metrics"].items()
     ]
-    client.log_batch(run_id, params=params_of(config))
+    client.log_batch(run_id, params=make_params(config))
     for at in range(0, len(metrics), BATCH_METRICS):
         client.log_batch(run_id, metrics=metrics[at : at + BATCH_METRICS])
     client.log_dict(run_id, {"results": [dict(row) for row in rows]}, "transfer.json")

@@ -1,4 +1,4 @@
-"""Events reach whoever they are for in order, each counted once, whatever fails on the way."""
+"""The outbox delivers events in order and exactly once, whatever fails."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from search.tracking.outbox import Event, Outbox
 
 
 class Away(Exception):
-    """The server is away."""
+    """The server is unavailable."""
 
 
 class Server:
-    """Takes events in unless it is away; may be cut off right after it took one in."""
+    """A server that accepts events unless it is unavailable; a connection can break after an event was accepted."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -56,7 +56,7 @@ def test_everything_arrives_once_and_in_order(calls: list[str], restarts: set[in
         assert list(Path(folder).iterdir()) == []
 
 
-def test_a_line_that_a_crash_cut_off_is_dropped_and_the_next_one_is_whole(tmp_path: Path) -> None:
+def test_a_truncated_line_is_dropped_and_the_next_one_is_complete(tmp_path: Path) -> None:
     server = Server()
     server.calls = ["away"] * 2
     box = outbox(tmp_path, server)
@@ -69,7 +69,7 @@ def test_a_line_that_a_crash_cut_off_is_dropped_and_the_next_one_is_whole(tmp_pa
     assert server.taken == [0, 2]
 
 
-def test_an_error_of_the_call_itself_is_not_kept_for_later(tmp_path: Path) -> None:
+def test_an_event_that_the_server_rejects_is_not_stored(tmp_path: Path) -> None:
     def wrong(event: Event, again: bool) -> None:
         raise ValueError("no such run")
 

@@ -1,4 +1,4 @@
-"""What a study leaves in MLflow: on a real server that is killed on the way, and in a home folder's own database."""
+"""Runs of a study in MLflow: on a server that is killed in between, and in the database of a home folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MakeConfig = Callable[..., TrialConfig]
 Places = dict[int, dict[str, str]]
 
 
-def tracker_of(home: Home, corpus: Corpus, places: Places) -> Tracker:
+def make_tracker(home: Home, corpus: Corpus, places: Places) -> Tracker:
     def placed(number: int, where: dict[str, str]) -> None:
         places.setdefault(number, {}).update(where)
 
@@ -32,26 +32,26 @@ def tracker_of(home: Home, corpus: Corpus, places: Places) -> Tracker:
     return Tracker(connect(home), home, facts, placed)
 
 
-def copy_of(folder: Path, target: Path) -> Path:
+def copy_folder(folder: Path, target: Path) -> Path:
     import shutil
 
     shutil.copytree(folder, target / "best")
     return target / "best"
 
 
-def test_a_server_that_goes_away_and_comes_back_has_everything_once(
+def test_events_during_a_server_outage_arrive_once_after_it(
     tmp_path: Path, corpus: Corpus, mlflow_server: Any, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "PAUSE_SECONDS", 0.0)
     checkpoint, (config, reports) = trained
     home, places = Home(tmp_path, mlflow_server.uri), Places()
-    tracker = tracker_of(home, corpus, places)
+    tracker = make_tracker(home, corpus, places)
     tracker.begin(0, config, None, {})
     tracker.on_epoch_end(0, EpochResult(1, reports[0].metrics))
     mlflow_server.kill()
     for epoch in (2, 3):
         tracker.on_epoch_end(0, EpochResult(epoch, reports[epoch - 1].metrics))
-    best = copy_of(checkpoint, tmp_path / "trial-0")
+    best = copy_folder(checkpoint, tmp_path / "trial-0")
     tracker.end(
         0,
         "complete",
@@ -69,7 +69,7 @@ def test_a_server_that_goes_away_and_comes_back_has_everything_once(
     assert (home.study_folder("away") / "outbox.jsonl").exists()
 
     mlflow_server.start()
-    tracker = tracker_of(home, corpus, places)  # a later process sends what waits
+    tracker = make_tracker(home, corpus, places)  # a later process sends the waiting events
     tracker.on_epoch_end(1, EpochResult(2, reports[1].metrics))
     second = reports[1].metrics
     tracker.end(1, "pruned", config=config, reason=None, best=second, best_epoch=2, checkpoint=None, keep=False)
@@ -100,15 +100,15 @@ def test_a_server_that_goes_away_and_comes_back_has_everything_once(
     assert places[0]["checkpoint"] == model.artifact_location
 
 
-def test_a_trial_that_goes_on_writes_the_epochs_that_mlflow_lacks(tmp_path: Path, corpus: Corpus, trained: Any) -> None:
+def test_a_resumed_trial_writes_the_epochs_that_mlflow_lacks(tmp_path: Path, corpus: Corpus, trained: Any) -> None:
     _, (config, reports) = trained
     home, places = Home(tmp_path), Places()
-    tracker = tracker_of(home, corpus, places)
+    tracker = make_tracker(home, corpus, places)
     tracker.begin(0, config, None, {})
     tracker.on_epoch_end(0, EpochResult(1, reports[0].metrics))
-    # The driver ended after the ledger had epoch 2 and before MLflow had it.
+    # The driver was killed between the records of epoch 2 in the ledger and in MLflow.
     known = {e: reports[e - 1].metrics for e in (1, 2)}
-    again = tracker_of(home, corpus, places)
+    again = make_tracker(home, corpus, places)
     again.begin(0, config, places[0]["run_id"], known)
     again.on_epoch_end(0, EpochResult(3, reports[2].metrics))
     history = connect(home).get_metric_history(places[0]["run_id"], "strict_f1")
@@ -116,10 +116,10 @@ def test_a_trial_that_goes_on_writes_the_epochs_that_mlflow_lacks(tmp_path: Path
     assert again.parent == tracker.parent
 
 
-def test_a_run_says_what_it_is(tmp_path: Path, corpus: Corpus, trained: Any) -> None:
+def test_a_run_has_parameters_tags_and_datasets(tmp_path: Path, corpus: Corpus, trained: Any) -> None:
     _, (config, reports) = trained
     home, places = Home(tmp_path), Places()
-    tracker = tracker_of(home, corpus, places)
+    tracker = make_tracker(home, corpus, places)
     tracker.begin(7, config, None, {})
     tracker.on_epoch_end(7, EpochResult(1, {**reports[0].metrics, "system.cpu_utilization_percentage": 50.0}))
     run = connect(home).get_run(places[7]["run_id"])
@@ -135,7 +135,7 @@ def test_a_run_says_what_it_is(tmp_path: Path, corpus: Corpus, trained: Any) -> 
     assert all(note.text[:30] not in profile for note in corpus["train"])
 
 
-def test_a_server_that_is_not_there_is_one_line_before_anything_begins(tmp_path: Path) -> None:
+def test_an_unreachable_server_gives_one_line_before_the_search_starts(tmp_path: Path) -> None:
     home = Home(tmp_path, "http://127.0.0.1:9")
     with pytest.raises(
         InputError, match=r"--tracking-uri: MLflow does not answer at http://127\.0\.0\.1:9; the URL of a server"
@@ -151,7 +151,7 @@ def test_a_password_in_a_url_is_not_shown(tmp_path: Path) -> None:
     assert "secret-word" not in str(raised.value)
 
 
-def test_processes_that_begin_a_home_at_once_do_not_break_its_database(tmp_path: Path) -> None:
+def test_processes_that_create_a_home_concurrently_do_not_corrupt_its_database(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from search.storage.home import Home;"
         "from search.tracking.connection import connect;"
