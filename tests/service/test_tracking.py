@@ -1,4 +1,4 @@
-"""Runs of a study in MLflow: on a server that is killed in between, and in the database of a home folder."""
+"""MLflow runs of a study: on a server that is killed in between, and in the database of a home folder."""
 
 from __future__ import annotations
 
