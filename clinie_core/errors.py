@@ -68,7 +68,7 @@ class InputError(Exception):
 
 
 class ErrorList:
-    """Collects problems, so that a user sees all faults of an input at once."""
+    """Collection of problems, so that a user sees all faults of an input at once."""
 
     def __init__(self) -> None:
         self._problems: list[Problem] = []

@@ -57,11 +57,11 @@ class Span(_ForbidExtraKeys):
 
 
 def find_overlapping_spans(spans: Sequence[Span], start: int, end: int) -> tuple[int, int] | None:
-    """Return the indices of the first and last span that overlap a stretch of text.
+    """Return the indices of the first and last span that overlap a range of text.
 
     Args:
         spans: Disjoint spans, sorted by their offsets, such as tokens.
-        start: First code point of the stretch.
+        start: First code point of the range.
         end: One past its last code point.
 
     Returns:

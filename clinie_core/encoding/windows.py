@@ -93,7 +93,7 @@ class Window:
 
     @property
     def owned_positions(self) -> tuple[int, ...]:
-        """For each owned unit the index into ``token_ids`` of its first token."""
+        """Index into ``token_ids`` of the first token of each owned unit."""
         begin, stop = self.owned_units
         return self.positions[begin - self.first_unit : stop - self.first_unit]
 
@@ -143,15 +143,15 @@ def _divide_units(first: Sequence[int], tokens: int, size: int, overlap: int) ->
     overlap = min(overlap, size // 2)
     count = max(1, -(-(tokens - overlap) // max(1, size - overlap)))
     balanced = min(size, -(-(tokens + (count - 1) * overlap) // count) + size // 16)
-    stretches: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     begin = 0
     while True:
         stop = begin + 1
         while stop < len(first) and ends[stop] - first[begin] <= balanced:
             stop += 1
-        stretches.append((begin, stop))
+        ranges.append((begin, stop))
         if stop == len(first):
-            return stretches
+            return ranges
         next_begin = stop
         while next_begin > begin + 1 and first[stop] - first[next_begin - 1] <= overlap:
             next_begin -= 1
@@ -200,10 +200,10 @@ def _encode_batches(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) ->
 def _build_windows(ids: Sequence[int], first: Sequence[int], size: int, overlap: int) -> Iterator[Window]:
     if not first:
         return
-    stretches = _divide_units(first, len(ids), size, overlap)
-    for number, (begin, stop) in enumerate(stretches):
-        own_begin = 0 if number == 0 else (begin + stretches[number - 1][1] + 1) // 2
-        own_stop = len(first) if number == len(stretches) - 1 else (stretches[number + 1][0] + stop + 1) // 2
+    ranges = _divide_units(first, len(ids), size, overlap)
+    for number, (begin, stop) in enumerate(ranges):
+        own_begin = 0 if number == 0 else (begin + ranges[number - 1][1] + 1) // 2
+        own_stop = len(first) if number == len(ranges) - 1 else (ranges[number + 1][0] + stop + 1) // 2
         last_token = first[stop] if stop < len(first) else len(ids)
         body = tuple(ids[first[begin] : last_token][:size])
         positions = tuple(first[u] - first[begin] for u in range(begin, stop))

@@ -72,20 +72,20 @@ class _OverlapIndex:
 
     def __init__(self, items: Iterable[Item]) -> None:
         self.items = sorted(items)
-        first = [stretches[:2] or (0, 1) for stretches, _, _ in self.items]
+        first = [ranges[:2] or (0, 1) for ranges, _, _ in self.items]
         self._starts = [start for start, _ in first]
         self._longest = max((end - start for start, end in first), default=1)
 
-    def overlapping(self, item: Item) -> list[Item]:
+    def find_overlapping(self, item: Item) -> list[Item]:
         """Return the items that overlap the given one in every range, in order."""
-        stretches = item[0]
-        if not stretches:
+        ranges = item[0]
+        if not ranges:
             return self.items
-        begin = bisect_right(self._starts, stretches[0] - self._longest)
-        stop = bisect_left(self._starts, stretches[1])
-        near = [other for other in self.items[begin:stop] if other[0][1] > stretches[0]]
-        for i in range(2, len(stretches), 2):
-            near = [o for o in near if o[0][i] < stretches[i + 1] and stretches[i] < o[0][i + 1]]
+        begin = bisect_right(self._starts, ranges[0] - self._longest)
+        stop = bisect_left(self._starts, ranges[1])
+        near = [other for other in self.items[begin:stop] if other[0][1] > ranges[0]]
+        for i in range(2, len(ranges), 2):
+            near = [o for o in near if o[0][i] < ranges[i + 1] and ranges[i] < o[0][i + 1]]
         return near
 
 
@@ -116,7 +116,7 @@ def _count_lenient(sides: ItemSets) -> ByType:
     types = {type_ for _, type_, _ in others}
     places = {key: _OverlapIndex(items) for key, items in _group_by_labels(g for g in gold if g[1] in types).items()}
     for item in sorted(others):
-        over = places[item[1:]].overlapping(item) if item[1:] in places else []
+        over = places[item[1:]].find_overlapping(item) if item[1:] in places else []
         free = next((g for g in over if g not in exact and g not in found), None)
         if free is not None:
             found.add(free)
@@ -141,7 +141,7 @@ def _match_maximum(gold: _OverlapIndex, predicted: list[Item]) -> int:
     from scipy.sparse.csgraph import maximum_bipartite_matching
 
     number = {item: i for i, item in enumerate(gold.items)}
-    pairs = [(number[g], j) for j, p in enumerate(predicted) for g in gold.overlapping(p)]
+    pairs = [(number[g], j) for j, p in enumerate(predicted) for g in gold.find_overlapping(p)]
     if len({i for i, _ in pairs}) == len(pairs) == len({j for _, j in pairs}):
         return len(pairs)
     rows, columns = zip(*pairs, strict=True)
@@ -154,7 +154,7 @@ def _count_semeval(sides: ItemSets, *, by_type: bool) -> ByType:
     gold, predicted = sides.gold, sides.predicted
     places, taken, points = _OverlapIndex(gold), set[Item](), 0.0
     for item in sorted(predicted):
-        over = [g for g in places.overlapping(item) if g not in taken]
+        over = [g for g in places.find_overlapping(item) if g not in taken]
         if not over:
             continue
         if by_type:

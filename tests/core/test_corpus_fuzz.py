@@ -81,10 +81,10 @@ def originals(name: str) -> list[Document]:
 
 def check_mutants(name: str, folder: Path, count: int, mutations: tuple[Mutation, ...], seed: int) -> None:
     format_, draw = FORMATS.load(name)(), random.Random(seed)
-    whole, broken = folder / "whole", folder / "broken"
-    format_.write(originals(name), whole)
-    shutil.copytree(whole, broken)
-    files = sorted(file for file in whole.iterdir() if file.is_file() and file.stat().st_size)
+    intact, broken = folder / "intact", folder / "broken"
+    format_.write(originals(name), intact)
+    shutil.copytree(intact, broken)
+    files = sorted(file for file in intact.iterdir() if file.is_file() and file.stat().st_size)
     for _ in range(count):
         file = draw.choice(files)
         data = file.read_bytes()

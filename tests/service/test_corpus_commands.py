@@ -90,8 +90,8 @@ def test_split_lists_define_the_splits_of_a_corpus(corpus_folder: Path, tmp_path
     assert {split: counts["documents"] for split, counts in stats.items()} == {
         split: len(lists[f"{split}.list"]) for split in ("train", "dev", "test")
     }
-    (tmp_path / "all" / "dev.list").write_text("nobody\n")
-    assert "there is no document nobody" in clinie("data", "check", tmp_path / "all").stderr
+    (tmp_path / "all" / "dev.list").write_text("unknown\n")
+    assert "there is no document unknown" in clinie("data", "check", tmp_path / "all").stderr
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ class BiocDocument(_BiocPart):
 
 
 class _DocumentBuilder:
-    """Builds one document from its BioC parts."""
+    """Builder of one document from its BioC parts."""
 
     def __init__(self, where: str) -> None:
         self._where = where

@@ -84,7 +84,7 @@ def _assign_brat_ids(document: Document) -> dict[str, str]:
 
 
 class _AnnotationParser:
-    """Parses one ``.ann`` file against its text."""
+    """Parser of one ``.ann`` file."""
 
     def __init__(self, where: str, text: str) -> None:
         self._where = where

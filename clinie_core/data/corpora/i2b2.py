@@ -77,7 +77,7 @@ def _tokenize_lines(text: str) -> list[list[Span]]:
 
 
 class _Parser:
-    """Parses the three annotation files of one text."""
+    """Parser of the three annotation files of one text."""
 
     def __init__(self, where: Mapping[str, str], files: Mapping[str, str]) -> None:
         self._where = where

@@ -20,7 +20,7 @@ TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 
 
 class ObjectLocator:
-    """Finds the line on which each object of a file begins, by a second pass at the first problem.
+    """Line numbers of the objects of a file, found by a second pass at the first problem.
 
     Args:
         stream: The file; its position is restored after the second pass.

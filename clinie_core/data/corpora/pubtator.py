@@ -102,7 +102,7 @@ def _format_entry(normalization: Normalization) -> str:
 
 
 class _RecordParser:
-    """Parses the annotation lines of one record."""
+    """Parser of the annotation lines of one record."""
 
     def __init__(self, piece: DocumentLines, id_: str, text: str, errors: ErrorList) -> None:
         self._piece = piece

@@ -48,7 +48,7 @@ class CorpusSummary:
             counts["discontinuous"] += len(concept.spans) > 1
             overlaps = any(concept.start < end for end in reach.values())
             counts["overlapping an earlier one"] += overlaps
-            counts["of which of the same type"] += concept.start < reach.get(concept.type, 0)
+            counts["overlapping one of the same type"] += concept.start < reach.get(concept.type, 0)
             reach[concept.type] = max(reach.get(concept.type, 0), concept.end)
             inner = (text[i - 1 : i + 1] for i in (concept.start, concept.end) if 0 < i < len(text))
             counts["ending within a word"] += any(pair.isalnum() for pair in inner)

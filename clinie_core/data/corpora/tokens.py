@@ -76,7 +76,7 @@ def build_document(id_: str, sentences: Iterable[Sequence[Token]], where: str) -
         where: The file, for messages.
 
     Raises:
-        InputError: If a token's offset lies within the previous token or more than a million characters after it.
+        InputError: If a token's offset is inside the previous token or more than a million characters after it.
     """
     errors = ErrorList()
     parts: list[str] = []
