@@ -49,7 +49,7 @@ def make_loaded_program() -> Program:
 
     def run(job: Job, on_report: OnReport) -> None:
         config = TrialConfig.model_validate_json(job.config)
-        build_model(config, Schema(concept_types=("Disease",)), cache.backbone(config))
+        build_model(config, Schema(concept_types=("Disease",)), cache.get_backbone(config))
         empty(job, on_report)
 
     return run

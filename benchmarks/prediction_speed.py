@@ -63,7 +63,7 @@ def measure_generation(name: str, corpus: Corpus, documents: tuple[Document, ...
     formulation = ComponentChoice(name="generation", parameters={"instruction": "short"})
     extractor = train_extractor(DECODERS[name], formulation, few, folder, window_tokens=400, batch_size=4)
     config, tokenizer, model = extractor.checkpoint.config, extractor._tokenizer, extractor._model
-    head = model.head("concepts")
+    head = model.get_head("concepts")
     assert isinstance(head, LanguageHead)
     head.set_budget(BUDGET, head.eos_id)
     started = time.perf_counter()
@@ -114,7 +114,7 @@ def measure_encoder(corpus: Corpus, documents: tuple[Document, ...], folder: Pat
         theirs = AutoModelForTokenClassification.from_pretrain_extractor(
             locate(MINILM), num_labels=len(labels), id2label=names
         )
-    head = extractor._model.head("concepts")
+    head = extractor._model.get_head("concepts")
     assert isinstance(head, LinearHead)
     theirs.bert.load_state_dict(extractor._model.backbone.state_dict())
     theirs.classifier.load_state_dict(head.classifier[-1].state_dict())

@@ -89,7 +89,7 @@ def measure_trainer(examples: list[Example], labels: int, cache: ModelCache, *, 
             model,
             arguments,
             train_dataset=[row(e) for e in examples],
-            data_collator=DataCollatorForTokenClassification(cache.tokenizer(CONFIG)),
+            data_collator=DataCollatorForTokenClassification(cache.get_tokenizer(CONFIG)),
         )
         started = time.perf_counter()
         trainer.train()

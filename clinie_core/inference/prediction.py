@@ -90,7 +90,7 @@ class Predictor:
             encoded = formulation.encode(stripped, context, targets=False)
         with unshard_heads(self._model):
             outputs = self._compute_outputs(component, encoded)
-            transition_scores, remaining = self._model.head(component).get_transition_scores(), iter(outputs)
+            transition_scores, remaining = self._model.get_head(component).get_transition_scores(), iter(outputs)
             found = []
             for document, item in zip(stripped, encoded, strict=True):
                 own = [next(remaining) for _ in item.examples]

@@ -20,7 +20,7 @@ from clinie_core.data.schema import Schema
 from clinie_core.errors import fail, map_disk_full
 from clinie_core.modeling.folder_replacement import recover_folder, replace_folder
 from clinie_core.modeling.model import ExtractionModel
-from clinie_core.modeling.parallel import distribute_like, gather_full_tensor, local_part
+from clinie_core.modeling.parallel import distribute_like, gather_full_tensor, get_local_shard
 from clinie_core.scoring.document_counts import DocumentCounts
 
 __all__ = ["Checkpoint", "gather_trained_weights", "load_weights"]
@@ -114,7 +114,7 @@ def gather_trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
     selected: dict[int, tuple[str, Tensor]] = {}  # the projections of VeRA are one tensor, which is part of every layer
     for name, tensor in state.items():
         if name in trainable or name not in model.pretrained_names:
-            selected.setdefault(local_part(tensor).data_ptr() or id(tensor), (name, tensor))
+            selected.setdefault(get_local_shard(tensor).data_ptr() or id(tensor), (name, tensor))
     return {name: gather_full_tensor(tensor) for name, tensor in selected.values()}
 
 

@@ -56,7 +56,7 @@ class ExtractionModel(nn.Module):
         # PEFT does not pass token types to the backbone together with a soft prompt.
         self._has_segments = int(getattr(backbone.config, "type_vocab_size", 0) or 0) > 1 and not prepended
 
-    def head(self, component: str) -> TaskHead:
+    def get_head(self, component: str) -> TaskHead:
         """Return the head of a component."""
         head = self.heads[component]
         assert isinstance(head, TaskHead)
@@ -76,11 +76,11 @@ class ExtractionModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss summed over the batch's targets, a scalar."""
-        return self.head(batch.component).compute_loss(self._compute_hidden_states(batch), batch)
+        return self.get_head(batch.component).compute_loss(self._compute_hidden_states(batch), batch)
 
     def predict(self, batch: Batch) -> Sequence[HeadOutput]:
         """Return the head's output for each row of the batch; the component's formulation decodes it."""
-        return self.head(batch.component).predict(self._compute_hidden_states(batch), batch)
+        return self.get_head(batch.component).predict(self._compute_hidden_states(batch), batch)
 
 
 class LanguageModel(ExtractionModel):
@@ -108,7 +108,7 @@ class LanguageModel(ExtractionModel):
         """Generate the tokens of each row's answer by greedy decoding; input rows are padded on the left."""
         from transformers import GenerationConfig, LogitsProcessorList
 
-        head = self.head(batch.component)
+        head = self.get_head(batch.component)
         assert isinstance(head, LanguageHead)
         prompt_length = batch.input_ids.shape[1]
         model: Any = self.backbone

@@ -68,14 +68,14 @@ class ModelCache:
         entries.move_to_end(key)
         return entries[key]  # type: ignore[return-value]  # each key is made by one `make`
 
-    def backbone(self, config: TrialConfig) -> PreTrainedModel:
+    def get_backbone(self, config: TrialConfig) -> PreTrainedModel:
         """Return the pretrained backbone of a configuration, on the CPU; copy it before training."""
         seed = config.seed if config.backbone.scratch is not None else 0
         generates = any(formulation.generates for formulation in build_components(config).values())
         key = (config.backbone.digest(), config.dropout, seed, generates)
         return self._get_or_create("backbone", key, lambda: load_backbone(config))
 
-    def tokenizer(self, config: TrialConfig) -> PreTrainedTokenizerFast:
+    def get_tokenizer(self, config: TrialConfig) -> PreTrainedTokenizerFast:
         """Return the tokenizer of a configuration's backbone."""
         return self._get_or_create("tokenizer", config.backbone.digest(), lambda: load_tokenizer(config.backbone))
 
@@ -100,7 +100,7 @@ class ModelCache:
             targets: Whether to encode the gold annotations, too.
         """
         formulation = build_components(config)[component]
-        context = replace(build_input_context(config, self.tokenizer(config), schema), task=component)
+        context = replace(build_input_context(config, self.get_tokenizer(config), schema), task=component)
         rest = (context.window_tokens, context.overlap, context.hard_prompt, context.seed, component, targets)
         key = (digest, config.backbone.digest(), formulation.digest(), type(formulation), schema.digest(), rest)
         return self._get_or_create("encoded", key, lambda: formulation.encode(documents, context, targets=targets))

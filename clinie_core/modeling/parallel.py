@@ -22,12 +22,12 @@ from clinie_core.backbones.layer_removal import find_layers
 from clinie_core.modeling.distributed import DistributedContext
 
 __all__ = [
+    "build_mesh",
     "distribute_like",
     "gather_full_tensor",
-    "local_part",
-    "make_mesh",
-    "no_gradient_sync",
+    "get_local_shard",
     "shard",
+    "skip_gradient_sync",
     "unshard_heads",
     "wrap_data_parallel",
 ]
@@ -46,7 +46,7 @@ def wrap_data_parallel(model: nn.Module, distributed: DistributedContext, *, sev
     return nn.parallel.DistributedDataParallel(model, find_unused_parameters=several_heads)
 
 
-def make_mesh(distributed: DistributedContext) -> DeviceMesh:
+def build_mesh(distributed: DistributedContext) -> DeviceMesh:
     """Return a one-dimensional mesh of all processes; a collective operation."""
     return init_device_mesh(distributed.device.type, (distributed.size,))
 
@@ -73,7 +73,7 @@ def shard(model: nn.Module, backbone: nn.Module, mesh: DeviceMesh) -> nn.Module:
     return model
 
 
-def no_gradient_sync(model: nn.Module) -> AbstractContextManager[None]:
+def skip_gradient_sync(model: nn.Module) -> AbstractContextManager[None]:
     """Return a context within which each process accumulates gradients without synchronizing them.
 
     No-op for a sharded model, because the unsharded gradients may not fit into memory.
@@ -122,6 +122,6 @@ def distribute_like(tensor: Tensor, own: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(own.device), own.device_mesh, own.placements)
 
 
-def local_part(tensor: Tensor) -> Tensor:
+def get_local_shard(tensor: Tensor) -> Tensor:
     """Return this process's shard of a tensor, on the same memory; the tensor itself if it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

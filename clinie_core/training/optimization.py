@@ -14,7 +14,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.errors import fail
 from clinie_core.finetuning.method import FineTuning
 from clinie_core.modeling.model import ExtractionModel
-from clinie_core.modeling.parallel import local_part
+from clinie_core.modeling.parallel import get_local_shard
 
 __all__ = ["MovingAverage", "build_optimizer"]
 
@@ -85,8 +85,8 @@ class MovingAverage:
         """Update the average with the current weights; a sharded model updates the part of this process."""
         self.steps += 1
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
-        current = [local_part(p.detach()) for p in self._parameters]
-        torch._foreach_lerp_([local_part(v) for v in self.values], current, 1 - decay)
+        current = [get_local_shard(p.detach()) for p in self._parameters]
+        torch._foreach_lerp_([get_local_shard(v) for v in self.values], current, 1 - decay)
 
     @torch.no_grad()
     def _swap(self) -> None:

@@ -31,7 +31,7 @@ from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.folder_replacement import recover_folder
 from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning
 from clinie_core.modeling.model_cache import ModelCache, build_input_context, load_backbone
-from clinie_core.modeling.parallel import make_mesh, no_gradient_sync, shard, wrap_data_parallel
+from clinie_core.modeling.parallel import build_mesh, shard, skip_gradient_sync, wrap_data_parallel
 from clinie_core.scoring import score_task
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.training.optimization import MovingAverage, build_optimizer
@@ -97,7 +97,7 @@ class Trainer:
         self._dev_encoded: dict[str, tuple[EncodedDocument[object], ...]] = {}
         for name in self._components:
             self._encode(name, documents, digest, cache)
-        tokenizer = cache.tokenizer(config)
+        tokenizer = cache.get_tokenizer(config)
         self._pad_id = int(tokenizer.pad_token_id or 0)
 
         self._method = load_finetuning(config)
@@ -132,7 +132,7 @@ class Trainer:
 
     def _build_replicated_model(self, cache: ModelCache) -> tuple[ExtractionModel, nn.Module]:
         """Return the model on this process's device, and the wrapper that averages its gradients over processes."""
-        model = self._fit_heads(build_model(self.config, self._schema, cache.backbone(self.config)))
+        model = self._fit_heads(build_model(self.config, self._schema, cache.get_backbone(self.config)))
         several = len(self._components) > 1  # each batch leaves the other head without a gradient
         return model, wrap_data_parallel(model.to(self._distributed.device), self._distributed, several_heads=several)
 
@@ -144,14 +144,14 @@ class Trainer:
         config = self.config
         if not self._method.supports_sharding:
             fail("sharded", f"the weights of {config.finetuning.name} cannot be sharded", allowed="false")
-        mesh = make_mesh(self._distributed)
+        mesh = build_mesh(self._distributed)
         with self._distributed.take_turns():
             model = self._fit_heads(build_model(config, self._schema, load_backbone(config), reuse_weights=True))
             return model, shard(model, model.backbone, mesh)
 
     def _fit_heads(self, model: ExtractionModel) -> ExtractionModel:
         for name, formulation in self._components.items():
-            formulation.fit_head(model.head(name), self._examples[name])
+            formulation.fit_head(model.get_head(name), self._examples[name])
         return model
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
@@ -208,7 +208,7 @@ class Trainer:
         for start in starts:
             part = share[start : start + self.micro_batch]
             last = start == starts[-1]
-            with nullcontext() if last else no_gradient_sync(self._wrapped):
+            with nullcontext() if last else skip_gradient_sync(self._wrapped):
                 data = collate(part or rows[:1], self._pad_id, distributed.device, targets=True, component=component)
                 with self._autocast:
                     loss: torch.Tensor = self._wrapped(data)

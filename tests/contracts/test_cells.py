@@ -192,13 +192,13 @@ def test_training_lowers_the_loss_and_changes_all_trainable_parameters_and_no_ot
     result = trained(cell)
     assert result.losses[-1] < result.losses[0]
     extractor = Extractor.load(result.folder)
-    pretrained = cache.backbone(result.config)
+    pretrained = cache.get_backbone(result.config)
     fresh = build_model(result.config, extractor.checkpoint.schema, pretrained)
     trainable = {name for name, p in fresh.named_parameters() if p.requires_grad}
     assert any(name.startswith("backbone.") for name in trainable) or cell.finetuning == "head_only"
     old, new = dict(fresh.named_parameters()), dict(extractor._model.named_parameters())
     assert {name for name, value in old.items() if not torch.equal(value, new[name])} == trainable
-    untouched = ModelCache().backbone(result.config).state_dict()
+    untouched = ModelCache().get_backbone(result.config).state_dict()
     assert all(torch.equal(v, untouched[k]) for k, v in pretrained.state_dict().items()), "training changed the cache"
 
 

@@ -124,7 +124,7 @@ def test_concepts_and_relations_are_trained_with_separate_prompts(
     config = config.model_copy(update={"task": "joint"})
     components = build_components(config)
     assert list(components) == ["concepts", "relations"]
-    context = build_input_context(config, ModelCache().tokenizer(config), Schema.from_documents(few["train"]))
+    context = build_input_context(config, ModelCache().get_tokenizer(config), Schema.from_documents(few["train"]))
     for component, wanted in (("concepts", "Find the concepts"), ("relations", "Find the relations between")):
         (encoded,) = components[component].encode(few["dev"], replace(context, task=component), targets=False)  # type: ignore[arg-type]
         assert wanted in context.tokenizer.decode(encoded.examples[0].input_ids)

@@ -76,7 +76,7 @@ def test_each_layer_follows_the_schedule_from_its_own_rate(make_config: MakeConf
     parameters = {"learning_rate": 1e-3, "layerwise_lr_decay": 0.5, "head_rate_factor": 2.0}
     finetuning = ComponentChoice(name="full", parameters=parameters)
     config = make_config(schedule=schedule, warmup_ratio=0.2, finetuning=finetuning)
-    model = build_model(config, Schema(concept_types=("A",)), ModelCache().backbone(config))
+    model = build_model(config, Schema(concept_types=("A",)), ModelCache().get_backbone(config))
     optimizer, scheduler = build_optimizer(config, load_finetuning(config), model, steps=20)
     rates = []
     for _ in range(20):
@@ -178,5 +178,5 @@ def test_building_a_model_preserves_the_callers_random_state(make_config: MakeCo
     expected = torch.rand(1)
     torch.manual_seed(5)
     config = make_config()
-    build_model(config, Schema(concept_types=("A",)), ModelCache().backbone(config))
+    build_model(config, Schema(concept_types=("A",)), ModelCache().get_backbone(config))
     assert torch.equal(torch.rand(1), expected)
