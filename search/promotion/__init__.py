@@ -1,1 +1,1 @@
-"""Promotion: a study's best trial is judged on the locked test split and becomes a registered model's champion."""
+"""Promotion: judge a trial on the locked test split and make it the champion of a registered model."""

@@ -1,4 +1,4 @@
-"""A registered model's card: what it is, what it scored, what it costs, how it is used."""
+"""The model card of a registered model: task, scores, costs and limits of use."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["render_model_card"]
 
 
 def render_model_card(checkpoint: Checkpoint, facts: Mapping[str, str], decision: Decision | None) -> str:
-    """The card in Markdown.
+    """Render the model card as Markdown.
 
     Args:
-        checkpoint: The model.
-        facts: The version's tags.
-        decision: What the test split said; None before it was read.
+        checkpoint: Checkpoint of the model.
+        facts: Tags of the registered version.
+        decision: Decision of the promotion policy; None before the test split is read.
     """
     config, schema = checkpoint.config, checkpoint.schema
     lines = [
@@ -30,27 +30,30 @@ def render_model_card(checkpoint: Checkpoint, facts: Mapping[str, str], decision
     ]
     if schema.relation_types:
         lines += ["", f"Relation types: {', '.join(schema.relation_types)}."]
-    lines += ["", f"Dev strict F1 {checkpoint.metrics['strict_f1']:.4f}: it chose this model and is optimistic."]
+    lines += [
+        "",
+        f"Dev strict F1 {checkpoint.metrics['strict_f1']:.4f}: optimistic, since the model was selected on dev.",
+    ]
     if decision is not None:
         low, high = decision.interval
         lines += [
             "",
-            f"Test strict F1 **{decision.test['strict_f1']:.4f}** (95 % interval {low:.4f} to {high:.4f}), read no. "
+            f"Test strict F1 **{decision.test['strict_f1']:.4f}** (95 % interval {low:.4f} to {high:.4f}), read "
             f"{decision.read} of this split; lenient {decision.test['lenient_f1']:.4f}.",
             "",
             "| type | test F1 | gold |",
             "|---|---|---|",
             *(f"| {name} | {score.f1:.4f} | {score.support} |" for name, score in sorted(decision.types.items())),
             "",
-            f"Predicting takes {decision.costs['seconds_per_document'] * 1000:.0f} ms a document and "
-            f"{decision.costs['peak_memory_mb']:,.0f} MiB where it was promoted; its files are "
-            f"{decision.costs['size_mb']:,.0f} MiB.",
+            f"Prediction takes {decision.costs['seconds_per_document'] * 1000:.0f} ms per document and "
+            f"{decision.costs['peak_memory_mb']:,.0f} MiB of memory on the machine that promoted the model. "
+            f"Its files have {decision.costs['size_mb']:,.0f} MiB.",
             "",
-            "Gate: " + ("kept every rule." if decision.promote else "refused. " + "; ".join(decision.refusals)),
+            "Promotion policy: " + ("passed." if decision.promote else "refused. " + "; ".join(decision.refusals)),
         ]
     lines += [
         "",
-        "Offsets are code points, half-open. Scores hold for text like the corpus it was trained on; on other notes"
-        " check it first with `clinie evaluate`.",
+        "Offsets are half-open and count code points. The scores hold for texts like those of the training corpus; for"
+        " other texts, first measure the model with `clinie evaluate`.",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Copy a registered model to another registry, as from development to production."""
+"""Copy a registered model to another registry, for example from development to production."""
 
 from __future__ import annotations
 
@@ -14,60 +14,60 @@ from search.tracking.connection import connect, get_or_create_experiment
 __all__ = ["copy_model"]
 
 EXPERIMENT = "registry"
-PROBES = 6
+CHECKED_DOCUMENTS = 6
 
 
 def copy_model(source: Home, target: Home, model: str, name: str) -> str:
-    """Copy a version with its tags and description, check it there, and make it champion.
+    """Copy a version with its tags and description, check the copy's predictions, and make it champion.
 
     Args:
-        source: Where it is.
-        target: Where it goes.
+        source: Home folder whose registry has the model.
+        target: Home folder whose registry receives the copy.
         model: ``NAME@ALIAS`` or ``NAME/VERSION``.
-        name: What it is called there.
+        name: Name of the registered model in the target registry.
 
     Returns:
-        Its version there; the one that is there already if it was copied before.
+        Version number of the copy. A model that was copied before is not copied again.
 
     Raises:
-        InputError: If there is no such model.
-        PredictionsDiffer: If the copy predicts otherwise; it is then not made champion.
+        InputError: If the source registry has no such model.
+        PredictionsDiffer: If the copy predicts differently; it is then not made champion.
     """
     client = connect(source)
     folder = fetch_model_files(model)
     title, _, alias = model.partition("@")
-    there = client.get_model_version_by_alias(title, alias) if alias else client.get_model_version(*model.split("/"))
-    origin = f"{hide_password(source.tracking_uri)} {there.name}/{there.version}"
+    original = client.get_model_version_by_alias(title, alias) if alias else client.get_model_version(*model.split("/"))
+    origin = f"{hide_password(source.tracking_uri)} {original.name}/{original.version}"
     extractor = Extractor.load(folder / EXTRACTOR)
 
-    away = connect(target)
-    history = History(away, name)
-    history.ensure()
-    version = _copied(away, name, origin)
+    target_client = connect(target)
+    history = History(target_client, name)
+    history.create_model()
+    version = _find_copy(target_client, name, origin)
     if version is None:
-        tags = {k: v for k, v in there.tags.items() if k != HISTORY_DIGEST} | {"clinie.origin": origin}
+        tags = {k: v for k, v in original.tags.items() if k != HISTORY_DIGEST} | {"clinie.origin": origin}
         version = create_version(
-            away,
+            target_client,
             folder,
-            get_or_create_experiment(away, target, EXPERIMENT),
+            get_or_create_experiment(target_client, target, EXPERIMENT),
             run_id=None,
             name=name,
             tags=tags,
-            description=there.description or "",
+            description=original.description or "",
         )
-    # Synthetic notes: the text of no patient, and the same in both places.
-    probes = generate_splits(20, seed=7)["test"][:PROBES]
-    check_predictions(away, extractor, f"models:/{name}/{version}", tuple(probes))
+    # Synthetic notes contain no patient text and are identical on every machine.
+    documents = generate_splits(20, seed=7)["test"][:CHECKED_DOCUMENTS]
+    check_predictions(target_client, extractor, f"models:/{name}/{version}", tuple(documents))
     if history.find_champion() != version:
-        away.set_registered_model_alias(name, CHAMPION, version)
-    recorded = [e for e in history.read_entries() if e.kind == "copied" and e.content["version"] == version]
-    entry = recorded[-1] if recorded else history.append("copied", {"version": version, "origin": origin})
-    away.set_model_version_tag(name, version, HISTORY_DIGEST, entry.digest)
+        target_client.set_registered_model_alias(name, CHAMPION, version)
+    copies = [e for e in history.read_entries() if e.kind == "copied" and e.content["version"] == version]
+    entry = copies[-1] if copies else history.append("copied", {"version": version, "origin": origin})
+    target_client.set_model_version_tag(name, version, HISTORY_DIGEST, entry.digest)
     connect(source)
     return version
 
 
-def _copied(client: MlflowClient, name: str, origin: str) -> str | None:
+def _find_copy(client: MlflowClient, name: str, origin: str) -> str | None:
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.tags.get("clinie.origin") == origin:
             return str(version.version)

@@ -1,4 +1,4 @@
-"""What a model shows on the test split: scores by document and type, and what predicting costs."""
+"""Measurement of a model on the test split: scores by document and type, and the costs of prediction."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ __all__ = ["measure"]
 
 
 def measure(extractor: Extractor, folder: Path, documents: Sequence[Document]) -> Evidence:
-    """Predict the test split and score it.
+    """Predict the test split, score the predictions and measure the costs.
 
     Args:
         extractor: The model.
-        folder: Its files, whose size counts.
-        documents: The test split.
+        folder: Folder with the model's files, for their total size.
+        documents: Documents of the test split.
+
+    Returns:
+        The scores and costs.
     """
     distributed = DistributedContext.current()
     distributed.reset_peak_memory()

@@ -1,8 +1,8 @@
-"""The decision whether a model becomes champion: pure arithmetic on what was measured on the test split.
+"""The promotion gate: decide from measurements on the test split whether a model becomes champion.
 
-A challenger must beat the champion on the same documents, and each look at the same test split costs: the
-level of all looks together is the policy's. The levels alpha / (k (k + 1)) add up to alpha (an alpha-spending
-sequence, see Foster and Stine 2008, JRSS B 70).
+A challenger must beat the champion on the same documents. Because several promotions read the same test split,
+the k-th one is tested at the level alpha / (k (k + 1)). These levels sum to alpha, the policy's level for all
+promotions together (alpha spending, see Foster and Stine 2008, JRSS B 70).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Check", "Decision", "Evidence", "TypeScore", "decide"]
 
 @dataclass(frozen=True)
 class TypeScore:
-    """A type's F1 on the test split, and how many of it there are."""
+    """F1 of one type on the test split, and its number of gold annotations."""
 
     f1: float
     support: int
@@ -31,13 +31,13 @@ class TypeScore:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a model showed on the test split.
+    """Scores and costs of a model on the test split.
 
     Args:
-        counts: By document, ``[documents, 3]``.
-        metrics: Of the whole split.
-        types: By type.
-        costs: ``seconds_per_document``, ``peak_memory_mb``, ``size_mb``.
+        counts: True positives, false positives and false negatives of each document, ``[documents, 3]``.
+        metrics: Metrics of the whole split, by name.
+        types: Scores by type.
+        costs: ``seconds_per_document``, ``peak_memory_mb`` and ``size_mb`` (both in MiB).
     """
 
     counts: NDArray[np.float64]
@@ -48,7 +48,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Check:
-    """One rule of the policy and how the model stood against it, in numbers."""
+    """One rule of the policy, whether the model passes it, and the numbers that were compared."""
 
     rule: str
     passed: bool
@@ -57,17 +57,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a model becomes champion, and why.
+    """Decision whether a model becomes champion, with its reasons.
 
     Args:
-        promote: Every rule was kept.
-        checks: The rules.
-        read: The how-manieth promotion on this test split it is.
-        level: The level at which the champion had to be beaten.
-        test: The model's metrics on the test split.
+        promote: Whether the model passes all rules.
+        checks: Results of the rules.
+        read: 1-based index of this promotion among the promotions that read this test split.
+        level: Significance level at which the model has to beat the champion.
+        test: Metrics of the model on the test split.
         interval: 95 % interval of its strict F1.
-        types: Its scores by type.
-        costs: What it costs.
+        types: Scores by type.
+        costs: Costs of prediction, as in :class:`Evidence`.
     """
 
     promote: bool
@@ -80,12 +80,12 @@ class Decision:
     costs: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The decision as JSON values."""
+        """Return the decision as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Decision:
-        """A decision that was recorded."""
+        """Restore a decision from the JSON values of :meth:`as_json`."""
         values = dict(content)
         values["checks"] = [Check(**check) for check in values["checks"]]
         values["types"] = {name: TypeScore(**score) for name, score in values["types"].items()}
@@ -94,27 +94,31 @@ class Decision:
 
     @property
     def refusals(self) -> list[str]:
-        """The rules that were not kept, with their numbers."""
+        """Rules that the model fails, with the numbers that were compared."""
         return [f"{check.rule}: {check.detail}" for check in self.checks if not check.passed]
 
 
 def decide(policy: Policy, challenger: Evidence, champion: Evidence | None, *, read: int) -> Decision:
-    """Hold a challenger to a policy.
+    """Apply a promotion policy to a challenger.
 
     Args:
-        policy: The rules.
-        challenger: What it showed.
-        champion: What the champion showed on the same documents; None where there is none.
-        read: The how-manieth promotion on this test split it is, from 1.
+        policy: The promotion policy.
+        challenger: Measurements of the challenger.
+        champion: Measurements of the champion on the same documents; None if there is no champion.
+        read: 1-based index of this promotion among the promotions that read this test split.
     """
     level = policy.level(read)
-    checks = [*_floors(policy, challenger), *_limits(policy, challenger)]
+    checks = [*_check_type_floors(policy, challenger), *_check_limits(policy, challenger)]
     if champion is None:
         for metric, floor in policy.first_champion.items():
             value = challenger.metrics.get(metric, 0.0)
             checks.append(Check(f"first_champion.{metric}", value >= floor, f"{value:.4f}, at least {floor:g}"))
     else:
-        checks = [_better(challenger, champion, level, read), *_drops(policy, challenger, champion), *checks]
+        checks = [
+            _check_superiority(challenger, champion, level, read),
+            *_check_type_drops(policy, challenger, champion),
+            *checks,
+        ]
     return Decision(
         promote=all(check.passed for check in checks),
         checks=checks,
@@ -127,7 +131,7 @@ def decide(policy: Policy, challenger: Evidence, champion: Evidence | None, *, r
     )
 
 
-def _better(challenger: Evidence, champion: Evidence, level: float, read: int) -> Check:
+def _check_superiority(challenger: Evidence, champion: Evidence, level: float, read: int) -> Check:
     found = superiority_p_value(challenger.counts, champion.counts)
     detail = (
         f"strict F1 {challenger.metrics['strict_f1']:.4f} against {champion.metrics['strict_f1']:.4f}, p ="
@@ -136,18 +140,18 @@ def _better(challenger: Evidence, champion: Evidence, level: float, read: int) -
     return Check("alpha", found <= level, detail)
 
 
-def _drops(policy: Policy, challenger: Evidence, champion: Evidence) -> list[Check]:
+def _check_type_drops(policy: Policy, challenger: Evidence, champion: Evidence) -> list[Check]:
     checks = []
     for type_, before in sorted(champion.types.items()):
         if before.support >= policy.least_support:
             now = challenger.types.get(type_, TypeScore(0.0, before.support))
             lost = before.f1 - now.f1
-            detail = f"{type_} {now.f1:.4f}, the champion {before.f1:.4f}; may lose {policy.type_drop:g}"
+            detail = f"{type_} {now.f1:.4f}, champion {before.f1:.4f}; the allowed loss is {policy.type_drop:g}"
             checks.append(Check(f"type_drop.{type_}", lost <= policy.type_drop, detail))
     return checks
 
 
-def _floors(policy: Policy, challenger: Evidence) -> list[Check]:
+def _check_type_floors(policy: Policy, challenger: Evidence) -> list[Check]:
     checks = []
     for type_, floor in sorted(policy.type_floors.items()):
         value = challenger.types[type_].f1 if type_ in challenger.types else 0.0
@@ -155,7 +159,7 @@ def _floors(policy: Policy, challenger: Evidence) -> list[Check]:
     return checks
 
 
-def _limits(policy: Policy, challenger: Evidence) -> list[Check]:
+def _check_limits(policy: Policy, challenger: Evidence) -> list[Check]:
     checks = []
     for name, limit in policy.limits.model_dump().items():
         if limit is not None:

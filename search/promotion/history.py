@@ -1,8 +1,7 @@
-"""What happened to a registered model: an append-only record whose entries each hold the digest of the one before.
+"""History of a registered model: an append-only list of entries, each with the digest of the previous entry.
 
-It is kept as tags of the registered model, so that everyone who uses the registry sees the same, and the
-digest of the entry by which a version was registered stands on that version too: an entry that was changed,
-taken away or put in between shows.
+The entries are tags of the registered model, so that all users of the registry share them. Each version also has
+a tag with the digest of its ``registered`` entry. Changed, deleted and inserted entries are therefore detected.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ FIRST = "0" * 64
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that happened.
+    """One event in the history of a registered model.
 
     Args:
-        number: From 1.
+        number: 1-based number of the entry.
         kind: ``read`` (the test split is about to be read), ``decision``, ``registered``, ``promoted``,
-            ``rolled_back``, ``copied``.
-        at: When, in UTC, ISO 8601.
-        content: What there is to say of it.
-        previous: Digest of the entry before.
-        digest: Of all of this.
+            ``rolled_back`` or ``copied``.
+        at: Time in UTC, ISO 8601.
+        content: Details of the event, as JSON values.
+        previous: Digest of the previous entry; zeros for the first entry.
+        digest: SHA-256 of the other fields.
     """
 
     number: int
@@ -47,17 +46,17 @@ class Entry:
     digest: str = ""
 
     def compute_digest(self) -> str:
-        """The digest that the entry should have."""
+        """Compute the digest that an unchanged entry has."""
         own = {k: v for k, v in asdict(self).items() if k != "digest"}
         return hashlib.sha256(json.dumps(own, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class History:
-    """The record of one registered model, which is made when the first entry is.
+    """History of one registered model; the first entry creates the model if it is missing.
 
     Args:
-        client: The registry.
-        name: The model.
+        client: Client of the registry.
+        name: Name of the registered model.
     """
 
     def __init__(self, client: MlflowClient, name: str) -> None:
@@ -65,12 +64,12 @@ class History:
         self.name = name
 
     def read_entries(self) -> list[Entry]:
-        """All entries, in order; empty where there is no such model."""
+        """Return all entries in order; none if the registry has no such model."""
         tags = self._tags()
         return [Entry(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(PREFIX)]
 
     def find(self, kind: str, promotion: str) -> Entry | None:
-        """The entry of a kind that a promotion has left; None if it has not come to that."""
+        """Return the entry of the given kind and promotion key; None if there is none."""
         own = (e for e in self.read_entries() if e.kind == kind and e.content.get("promotion") == promotion)
         return next(own, None)
 
@@ -82,14 +81,22 @@ class History:
                 return {}
             raise
 
-    def ensure(self) -> None:
-        """Make the registered model if it is not there; a model without a version holds a record already."""
+    def create_model(self) -> None:
+        """Create the registered model if it is missing; its history needs no version."""
         if not self.client.search_registered_models(f"name = '{self.name}'", max_results=1):
             self.client.create_registered_model(self.name)
 
     def append(self, kind: str, content: Mapping[str, Any]) -> Entry:
-        """Record that something happened."""
-        self.ensure()
+        """Append an entry with the current time.
+
+        Args:
+            kind: Kind of the event.
+            content: Details of the event, as JSON values.
+
+        Returns:
+            The new entry.
+        """
+        self.create_model()
         before = self.read_entries()
         at = datetime.now(UTC).isoformat(timespec="seconds")
         entry = Entry(len(before) + 1, kind, at, dict(content), before[-1].digest if before else FIRST)
@@ -99,36 +106,36 @@ class History:
         return entry
 
     def find_faults(self) -> list[str]:
-        """What shows that the record was tampered with; nothing if it holds."""
+        """Verify the history and return a message for each fault; none if it is intact."""
         entries = self.read_entries()
         faults = []
         previous = FIRST
-        for place, entry in enumerate(entries, start=1):
-            if entry.number != place:
-                faults.append(f"entry {place} is missing")
+        for number, entry in enumerate(entries, start=1):
+            if entry.number != number:
+                faults.append(f"entry {number} is missing")
                 break
             if entry.digest != entry.compute_digest():
-                faults.append(f"entry {place} was changed")
+                faults.append(f"entry {number} was changed")
             if entry.previous != previous:
-                faults.append(f"entry {place} does not follow the entry before it")
+                faults.append(f"entry {number} does not follow the previous entry")
             previous = entry.digest
         known = {entry.digest for entry in entries}
         for version in self.client.search_model_versions(f"name = '{self.name}'"):
             digest = version.tags.get(HISTORY_DIGEST)
             if digest is not None and digest not in known:
-                faults.append(f"the entry by which version {version.version} was registered is missing")
-        champion, said = self.find_champion(), self.find_recorded_champion(entries)
-        if champion is not None and champion != said:
-            faults.append(f"version {champion} is champion, and the record says {said or 'none'}")
+                faults.append(f"the `registered` entry of version {version.version} is missing")
+        champion, recorded = self.find_champion(), self.find_recorded_champion(entries)
+        if champion is not None and champion != recorded:
+            faults.append(f"version {champion} is champion, but the recorded champion is {recorded or 'none'}")
         return faults
 
     def find_unrecorded_versions(self) -> list[str]:
-        """Versions that something else registered, which does the record no harm as long as none is champion."""
+        """Return versions that clinie did not register; they are no fault unless one is champion."""
         versions = self.client.search_model_versions(f"name = '{self.name}'")
         return [str(version.version) for version in versions if HISTORY_DIGEST not in version.tags]
 
     def find_champion(self) -> str | None:
-        """The version that is champion now."""
+        """Return the version with the alias ``champion``; None if there is none."""
         try:
             return str(self.client.get_model_version_by_alias(self.name, CHAMPION).version)
         except MlflowException as error:
@@ -138,12 +145,12 @@ class History:
 
     @staticmethod
     def find_recorded_champion(entries: list[Entry]) -> str | None:
-        """The version that the record says is champion."""
+        """Return the champion according to the entries; None if no version was promoted."""
         champions = [e for e in entries if e.kind in ("promoted", "rolled_back", "copied")]
         return str(champions[-1].content["version"]) if champions else None
 
     def list_champions(self) -> list[str]:
-        """Versions that were champion, in order; a rollback takes back what it rolled back from."""
+        """Return the champions in order, the current one last; a rollback removes the champion that it replaces."""
         stack: list[str] = []
         for entry in self.read_entries():
             if entry.kind in ("promoted", "copied"):

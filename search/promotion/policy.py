@@ -1,4 +1,4 @@
-"""The rules by which a model becomes champion, as a file that can be reviewed and signed."""
+"""The promotion policy: the rules that a model must pass to become champion, as a reviewable YAML file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SHIPPED = Path(__file__).with_name("policy.yaml")
 
 
 class Limits(FrozenModel):
-    """Most that a model may cost; None for no limit.
+    """Upper limits on the costs of a model; None for no limit.
 
     Args:
-        seconds_per_document: Time to predict one document of the test split.
-        peak_memory_mb: Memory of the process or GPU while it predicts, in MiB.
-        size_mb: Of its files, in MiB.
+        seconds_per_document: Time to predict one document of the test split, in seconds.
+        peak_memory_mb: Peak memory of the process or GPU during prediction, in MiB.
+        size_mb: Total size of the model's files, in MiB.
     """
 
     seconds_per_document: float | None = Field(default=None, gt=0)
@@ -31,15 +31,16 @@ class Limits(FrozenModel):
 
 
 class Policy(FrozenModel):
-    """When a model may become champion.
+    """Rules that a model must pass to become champion.
 
     Args:
-        alpha: Level of the test against the champion, over all reads of one test split together.
-        first_champion: Test metrics that the first champion must reach.
-        type_floors: F1 that a type must reach, by type.
-        type_drop: Most F1 that a type may lose against the champion.
-        least_support: Types of which the test split has fewer are not held to ``type_drop``.
-        limits: What a model may cost.
+        version: Version of the policy format.
+        alpha: Significance level of the test against the champion, for all reads of one test split together.
+        first_champion: Lower bounds on test metrics of the first champion, by metric.
+        type_floors: Lower bounds on F1, by type.
+        type_drop: Largest allowed loss of F1 of a type against the champion.
+        least_support: Smallest number of gold annotations of a type to which ``type_drop`` applies.
+        limits: Upper limits on costs.
     """
 
     version: Literal[1]
@@ -51,25 +52,32 @@ class Policy(FrozenModel):
     limits: Limits = Limits()
 
     def level(self, read: int) -> float:
-        """The level of the k-th promotion that reads a test split, from 1; over all k they add up to ``alpha``."""
+        """Return the significance level of one promotion; the levels of all promotions sum to ``alpha``.
+
+        Args:
+            read: 1-based index of the promotion among the promotions that read the same test split.
+        """
         return self.alpha / (read * (read + 1))
 
 
 def read_policy(file: Path | None) -> Policy:
-    """Read a policy; the one that comes with clinie if no file is given.
+    """Read a promotion policy.
+
+    Args:
+        file: YAML file; None for the policy that comes with clinie.
 
     Raises:
-        InputError: With everything that is wrong with it.
+        InputError: If the file cannot be read or is invalid; the message has all faults.
     """
     path = file or SHIPPED
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        fail("--policy", f"{path}: {error.strerror}", allowed="a YAML file", remedy=f"copy {SHIPPED}")
+        fail("--policy", f"{path}: {error.strerror}", allowed="a YAML file", remedy=f"copy and edit {SHIPPED}")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
-        fail(place, f"no YAML: {getattr(error, 'problem', 'it does not parse')}", remedy="mend the line")
+        fail(place, f"invalid YAML: {getattr(error, 'problem', 'parse error')}", remedy="correct the line")
     try:
         return Policy.model_validate(content if isinstance(content, dict) else {})
     except ValidationError as error:

@@ -152,7 +152,7 @@ class PromotionRun:
 
     def _register(self, key: str, extractor: Extractor, folder: Path) -> str:
         """Return the version number of the candidate, which is registered first if it is missing."""
-        self.history.ensure()
+        self.history.create_model()
         tags = {
             **{f"clinie.{k}": str(v) for k, v in self.candidate.model_dump().items()},
             PROMOTION_TAG: key,

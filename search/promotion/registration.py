@@ -1,7 +1,7 @@
-"""Registered models: how one is written, checked, found again and copied to another registry.
+"""Registered models: write, register, check and fetch them.
 
-A version is a pyfunc model whose code is stored as source and whose weights are safetensors: nothing in it
-is a pickle. ``mlflow.transformers`` is not used, since it saves a PEFT model's base wrongly.
+A version is an MLflow pyfunc model with its code as source files and its weights as safetensors; it contains no
+pickle. ``mlflow.transformers`` is not used, because it saves the base model of a PEFT model incorrectly.
 """
 
 from __future__ import annotations
@@ -41,43 +41,43 @@ __all__ = [
 ]
 
 Base = Literal["whole", "pinned", "merged"]
-"""Whether a version carries its backbone, names it by sha256, or has everything in one set of weights."""
-SERVED = Path(__file__).with_name("served_model.py")
+"""Storage of the backbone: beside the adapter, as a pinned sha256, or merged with the adapter."""
+SERVED_MODEL = Path(__file__).with_name("served_model.py")
 EXTRACTOR = "artifacts/extractor"
-FRESH = """
+PREDICTION_PROGRAM = """
 import json, sys
-asked = json.load(sys.stdin)
+request = json.load(sys.stdin)
 import mlflow
-mlflow.set_tracking_uri(asked["tracking_uri"])
-mlflow.set_registry_uri(asked["tracking_uri"])
-model = mlflow.pyfunc.load_model(asked["uri"])
-print("PREDICTED " + json.dumps([json.loads(row) for row in model.predict(asked["inputs"])]))
+mlflow.set_tracking_uri(request["tracking_uri"])
+mlflow.set_registry_uri(request["tracking_uri"])
+model = mlflow.pyfunc.load_model(request["uri"])
+print("PREDICTED " + json.dumps([json.loads(row) for row in model.predict(request["inputs"])]))
 """
 
 
 class PredictionsDiffer(RuntimeError):
-    """A registered model predicts otherwise than the model that was registered, or not at all."""
+    """A registered model fails to load or predicts differently from the model that was registered."""
 
 
 def list_requirements() -> list[str]:
-    """The packages that a served model needs, at the versions that are here."""
+    """Return the requirements of a served model, pinned to the installed versions."""
     names = ("mlflow", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy", "pydantic")
     return [f"{name}=={version_of(name).partition('+')[0]}" for name in names]
 
 
 def write_model(extractor: Extractor, base: Base, folder: Path) -> Extractor:
-    """Write an extractor as a registered model carries it.
+    """Write the files of an extractor for a registered model.
 
     Args:
-        extractor: The model in hand.
-        base: What becomes of its backbone.
-        folder: Where to.
+        extractor: The trained model.
+        base: Storage of the backbone.
+        folder: Target folder.
 
     Returns:
-        The model whose predictions what was written must give: the one in hand, merged where that was asked for.
+        The model whose predictions the written model must reproduce: ``extractor``, merged if ``base`` is ``merged``.
 
     Raises:
-        InputError: If it cannot be written so.
+        InputError: If the model cannot be stored with this ``base``.
     """
     reference = extractor.merge_adapter() if base == "merged" else extractor
     if base == "pinned":
@@ -90,35 +90,35 @@ def write_model(extractor: Extractor, base: Base, folder: Path) -> Extractor:
 def register_version(
     client: MlflowClient, folder: Path, *, run_id: str, name: str, tags: Mapping[str, str], description: str
 ) -> str:
-    """Log an extractor as a pyfunc model from code, and make it a version of a registered model.
+    """Register an extractor as a new version, stored as a pyfunc model from code.
 
     Args:
-        client: The registry.
-        folder: What :func:`write_model` wrote.
-        run_id: The run that the model comes from.
-        name: The registered model, which is there already.
-        tags: Of the version, which has them from its first moment.
-        description: Of the version.
+        client: Client of the registry.
+        folder: Folder that :func:`write_model` has written.
+        run_id: Id of the study's MLflow run.
+        name: Name of an existing registered model.
+        tags: Tags of the version, set when it is created.
+        description: Description of the version.
 
     Returns:
-        The version's number.
+        Number of the version.
     """
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        # MLflow suggests an input example; that would be text, which stays out. The signature comes
+        # MLflow warns that the model has no input example, which would store text. The signature comes
         # from the type hints of the served model.
         warnings.simplefilter("ignore")
         target = Path(scratch) / "model"
         mlflow.pyfunc.save_model(
             target,
-            python_model=str(SERVED),
+            python_model=str(SERVED_MODEL),
             artifacts={"extractor": str(folder)},
             code_paths=[str(Path(clinie_core.__file__).parent)],
             pip_requirements=list_requirements(),
         )
-        for left in target.rglob("__pycache__"):
-            for file in left.iterdir():
+        for cache in target.rglob("__pycache__"):
+            for file in cache.iterdir():
                 file.unlink()
-            left.rmdir()
+            cache.rmdir()
         experiment = client.get_run(run_id).info.experiment_id
         return create_version(client, target, experiment, run_id=run_id, name=name, tags=tags, description=description)
 
@@ -133,11 +133,24 @@ def create_version(
     tags: Mapping[str, str],
     description: str,
 ) -> str:
-    """Log a folder that MLflow saved a model into, and make it a version of a registered model."""
+    """Upload a saved MLflow model and make it a version of a registered model.
+
+    Args:
+        client: Client of the registry.
+        folder: Folder of the saved MLflow model.
+        experiment: Id of the experiment that gets the logged model.
+        run_id: Id of the run that the model comes from, if any.
+        name: Name of an existing registered model.
+        tags: Tags of the version, set when it is created.
+        description: Description of the version.
+
+    Returns:
+        Number of the version.
+    """
     model = client.create_logged_model(experiment, name=name, source_run_id=run_id, model_type="clinie")
     client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
-    made = client.create_model_version(
+    created = client.create_model_version(
         name,
         f"models:/{model.model_id}",
         run_id,
@@ -145,51 +158,55 @@ def create_version(
         description=description,
         model_id=model.model_id,
     )
-    return str(made.version)
+    return str(created.version)
 
 
 def check_predictions(client: MlflowClient, extractor: Extractor, uri: str, documents: Sequence[Document]) -> None:
-    """Check that a registered model, loaded in a process of its own, predicts exactly what the model in hand does.
+    """Check that a registered model, loaded in a fresh process, predicts exactly the same as the trained model.
 
     Args:
-        client: The registry.
-        extractor: The model in hand.
+        client: Client of the registry.
+        extractor: The trained model.
         uri: ``models:/NAME/VERSION``.
-        documents: What both predict.
+        documents: Documents that both models predict.
 
     Raises:
-        PredictionsDiffer: If it does not; the message holds no text.
+        PredictionsDiffer: If the predictions differ or the model fails to load. The message contains no text of the
+            documents.
     """
     expected = [annotations_to_json(document) for document in extractor.annotate(documents)]
     inputs = [Jsonl().render(d) if extractor.task == "relations" else d.text for d in documents]
-    asked = {"tracking_uri": client.tracking_uri, "uri": uri, "inputs": inputs}
-    with tempfile.TemporaryDirectory() as elsewhere:
-        done = subprocess.run(
-            [sys.executable, "-c", FRESH],
-            input=json.dumps(asked),
+    request = {"tracking_uri": client.tracking_uri, "uri": uri, "inputs": inputs}
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.run(
+            [sys.executable, "-c", PREDICTION_PROGRAM],
+            input=json.dumps(request),
             capture_output=True,
             text=True,
-            cwd=elsewhere,
+            cwd=folder,
             check=False,
         )
-    rows = [line for line in done.stdout.splitlines() if line.startswith("PREDICTED ")]
-    if done.returncode != 0 or not rows:
-        kind = done.stderr.strip().splitlines()[-1].partition(":")[0] if done.stderr.strip() else "no output"
-        raise PredictionsDiffer(f"{uri} does not load and predict in a fresh process: {kind}")
-    found = json.loads(rows[-1].removeprefix("PREDICTED "))
-    if found != expected:
-        other = sum(a != b for a, b in zip(found, expected, strict=True))
+    rows = [line for line in process.stdout.splitlines() if line.startswith("PREDICTED ")]
+    if process.returncode != 0 or not rows:
+        kind = process.stderr.strip().splitlines()[-1].partition(":")[0] if process.stderr.strip() else "no output"
+        raise PredictionsDiffer(f"{uri} fails to load or predict in a fresh process: {kind}")
+    predicted = json.loads(rows[-1].removeprefix("PREDICTED "))
+    if predicted != expected:
+        differing = sum(a != b for a, b in zip(predicted, expected, strict=True))
         raise PredictionsDiffer(
-            f"{uri} predicts otherwise than the trained model in {other} of {len(expected)} documents"
+            f"{uri} predicts differently from the trained model in {differing} of {len(expected)} documents"
         )
 
 
 def fetch_model_files(model: str, *, where: str = "--model") -> Path:
-    """The files of a registered model, on this machine.
+    """Download the files of a registered model.
 
     Args:
         model: ``NAME@ALIAS`` or ``NAME/VERSION``.
-        where: What the user gave it as, for the message.
+        where: Option that the user passed the model with, for the error message.
+
+    Returns:
+        Local folder of the files.
 
     Raises:
         InputError: If the registry has no such model.
@@ -208,7 +225,7 @@ def fetch_model_files(model: str, *, where: str = "--model") -> Path:
 
 
 def load_registered_extractor(model: str) -> Extractor:
-    """The extractor inside a registered model.
+    """Load the extractor of a registered model.
 
     Args:
         model: ``NAME@ALIAS`` or ``NAME/VERSION``.

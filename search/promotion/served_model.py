@@ -1,7 +1,7 @@
-"""The model that MLflow serves: text in, JSON of concepts with offsets and of relations out.
+"""The model that MLflow serves: it maps texts to JSON with concepts, their offsets, and relations.
 
-MLflow stores this file as code and runs it where the model is loaded. It imports clinie_core, whose
-sources travel with the model, and nothing of the search.
+MLflow stores this file as code and executes it where the model is loaded. The sources of clinie_core are stored
+with the model, so this file may import clinie_core but not the search package.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ __all__ = ["ServedExtractor"]
 
 
 class ServedExtractor(PythonModel):
-    """Extracts what its task is from a list of texts, or from a table of one column of them."""
+    """Pyfunc model that extracts concepts and relations from a list of texts or a DataFrame with one column."""
 
     def load_context(self, context: Any) -> None:
-        """Load the extractor from the model's own artifacts."""
+        """Load the extractor from the artifacts of the model."""
         self._extractor = Extractor.load(Path(context.artifacts["extractor"]))
 
     def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[str]:
-        """Extract.
+        """Extract concepts and relations.
 
         Args:
-            context: MLflow's; not used.
-            model_input: Texts; where the model finds relations between concepts that are given,
-                documents with them, each as a line of clinie's JSONL.
-            params: None are known.
+            context: MLflow's context; not used.
+            model_input: Texts. For a model of the task ``relations``: documents with their concepts, each as a line
+                of clinie's JSONL.
+            params: Not used.
 
         Returns:
-            For each text a JSON object ``{"concepts": [{"id", "type", "start", "end"}, ...], "relations":
-            [{"type", "head", "tail"}, ...]}``; offsets are code points of the text, half-open.
+            One JSON object per text: ``{"concepts": [{"id", "type", "start", "end"}, ...], "relations":
+            [{"type", "head", "tail"}, ...]}``; offsets are half-open and count code points.
         """
         documents = [self._document(number, text) for number, text in enumerate(model_input, start=1)]
         return [json.dumps(annotations_to_json(document)) for document in self._extractor.annotate(documents)]
@@ -50,5 +50,5 @@ class ServedExtractor(PythonModel):
         return Document(f"text-{number}", text)
 
 
-if __name__ not in ("search.promotion.served_model",):  # MLflow executes the file under a name of its own
+if __name__ not in ("search.promotion.served_model",):  # MLflow executes the file under another name
     mlflow.models.set_model(ServedExtractor())

@@ -1,4 +1,4 @@
-"""How often a test split was read, over all models of a registry: each read makes the next one less convincing."""
+"""Reads of test splits, over all models of a registry; each read lowers the significance level of the next one."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from mlflow.tracking import MlflowClient
 
 from search.promotion.history import Entry, History
 
-__all__ = ["TestSetAccess", "accesses_of_study", "count_accesses"]
+__all__ = ["TestSetAccess", "count_accesses", "list_accesses_of_study"]
 
 
 @dataclass(frozen=True)
 class TestSetAccess:
-    """One promotion that read a test split, and what it decided, if it came to that."""
+    """One promotion that read a test split.
+
+    Args:
+        model: Name of the registered model.
+        entry: The ``read`` entry of the model's history.
+        decision: The decision as JSON values; None if the promotion was interrupted before it.
+    """
 
     model: str
     entry: Entry
     decision: dict[str, Any] | None
 
 
-def _histories(client: MlflowClient) -> list[History]:
+def _list_histories(client: MlflowClient) -> list[History]:
     found, token = [], None
     while True:
         page = client.search_registered_models(max_results=100, page_token=token)
@@ -32,20 +38,20 @@ def _histories(client: MlflowClient) -> list[History]:
 
 
 def count_accesses(client: MlflowClient, test_digest: str) -> int:
-    """How many promotions have read a test split.
+    """Return the number of promotions that have read a test split.
 
     Args:
-        client: The registry.
-        test_digest: Of the split.
+        client: Client of the registry.
+        test_digest: Digest of the split.
     """
-    entries = [e for history in _histories(client) for e in history.read_entries() if e.kind == "read"]
+    entries = [e for history in _list_histories(client) for e in history.read_entries() if e.kind == "read"]
     return len({e.content["promotion"] for e in entries if e.content["test_digest"] == test_digest})
 
 
-def accesses_of_study(client: MlflowClient, study: str) -> list[TestSetAccess]:
-    """Every promotion of a study that read its test split, in order of time."""
+def list_accesses_of_study(client: MlflowClient, study: str) -> list[TestSetAccess]:
+    """Return the promotions of a study that read its test split, in order of time."""
     found = []
-    for history in _histories(client):
+    for history in _list_histories(client):
         entries = history.read_entries()
         decided = {e.content["promotion"]: e.content["decision"] for e in entries if e.kind == "decision"}
         found += [

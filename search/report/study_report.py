@@ -11,7 +11,7 @@ from clinie_core.training.transfer import TransferResult
 from search.analysis.findings import CorpusRow, Findings, ScoredTrial, analyze, compare_with_single
 from search.config.space_file import SpaceFile
 from search.ledger.ledger import Ledger, list_study_names, open_storage
-from search.promotion.test_set_accesses import accesses_of_study
+from search.promotion.test_set_accesses import list_accesses_of_study
 from search.report.sections import Curve, ReportSection, TestSetAccess, build_sections
 from search.study.transfer import RESULTS, summarize
 from search.tracking.connection import connect
@@ -117,7 +117,7 @@ def _compare_corpora(home: Home, client: MlflowClient, file: SpaceFile, findings
 def _list_accesses(client: MlflowClient, study: str) -> list[TestSetAccess]:
     """Return all promotions of the study that read the test split."""
     found = []
-    for read in accesses_of_study(client, study):
+    for read in list_accesses_of_study(client, study):
         decision, content = read.decision, read.entry.content
         said = "-" if decision is None else "passed" if decision["promote"] else "refused"
         score = "-"

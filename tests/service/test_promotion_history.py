@@ -56,6 +56,6 @@ def test_versions_and_champions_without_an_entry_are_detected(history: History, 
     version = client.create_model_version("model", (tmp_path / "model").as_uri()).version
     client.set_registered_model_alias("model", "champion", version)
     assert history.find_unrecorded_versions() == [str(version)]
-    assert history.find_faults() == [f"version {version} is champion, and the record says none"]
+    assert history.find_faults() == [f"version {version} is champion, but the recorded champion is none"]
     client.delete_registered_model_alias("model", "champion")
     assert history.find_faults() == []
