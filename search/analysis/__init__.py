@@ -1,1 +1,1 @@
-"""What a study's trials say: comparisons that know how sure they are, and what follows from them."""
+"""Analysis of the trials of a study: comparisons with their uncertainty, trends and the Pareto front."""

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 TRIES = 5
-"""Number of trials of which the best is compared between groups; fewer if the smaller group has fewer."""
+"""Number of trials in an expected best, unless the smaller group has fewer trials."""
 PERMUTATIONS = 4_000
 RESAMPLES = 1_000
 
@@ -51,7 +51,7 @@ class GroupComparison:
         low: Lower end of the 95 % interval of the difference, over documents and trials.
         high: Upper end of the interval.
         p: Two-sided p-value of a permutation test that exchanges the trials' groups.
-        tries: Number of trials of which the best is taken.
+        tries: Number of trials in the expected best.
         trials: Number of trials of each group.
     """
 
@@ -64,7 +64,7 @@ class GroupComparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the difference between the groups is significant."""
+        """True if the difference between the groups is significant."""
         return is_significant(self.p, self.low, self.high)
 
 
@@ -103,7 +103,7 @@ class Trend:
 
     @property
     def significant(self) -> bool:
-        """Whether the correlation is significant."""
+        """True if the correlation is significant."""
         return self.p <= SIGNIFICANCE_LEVEL
 
 

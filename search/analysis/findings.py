@@ -1,6 +1,6 @@
-"""What a study found, as values: the winner, groups compared, methods, trends, the Pareto front, the history.
+"""Results of a study: the winner, comparisons of groups, trends, the Pareto front and the history.
 
-Every score here is on dev. Numbers on the test split come from promotions alone.
+All scores are dev scores. Only promotions score on the test split.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ __all__ = [
     "compare_groups_of_studies",
     "compare_trials",
     "compare_with_single",
-    "cost",
-    "pareto_front",
+    "find_pareto_front",
+    "get_cost",
 ]
 
 FULL = "full"
@@ -50,7 +50,13 @@ COSTS = ("seconds_per_document", "peak_memory_mb", "trainable_parameters")
 
 @dataclass(frozen=True)
 class ScoredTrial:
-    """A trial that did an epoch, with the counts of its best epoch where they were kept."""
+    """A trial with at least one finished epoch.
+
+    Args:
+        record: The trial.
+        metric: Name of the metric of the study's first objective.
+        counts: Counts by document of the best epoch; None if they were not stored.
+    """
 
     record: TrialRecord
     metric: str
@@ -58,67 +64,67 @@ class ScoredTrial:
 
     @property
     def score(self) -> float:
-        """Its best epoch's value of the study's first objective."""
+        """Value of the first objective in the best epoch."""
         return self.record.metrics[self.metric]
 
     def get_metric(self, name: str) -> float:
-        """Another metric of its best epoch; not a number where it has none."""
+        """Return a metric of the best epoch; NaN if the epoch has no such metric."""
         return self.record.metrics.get(name, math.nan)
 
     @property
     def method(self) -> str:
-        """Its fine-tuning method."""
+        """Name of the fine-tuning method."""
         assert self.record.config is not None
         return self.record.config.finetuning.name
 
     @property
     def architecture(self) -> str:
-        """Encoder or decoder."""
+        """Architecture of the backbone: ``encoder``, ``decoder`` or ``unknown``."""
         assert self.record.config is not None
         try:
             return read_architecture(self.record.config.backbone)
-        except InputError:  # the backbone was somewhere that this machine does not see
+        except InputError:  # the files of the backbone are not on this machine
             return "unknown"
 
     @property
     def compute_seconds(self) -> float:
-        """What its epochs took, in seconds."""
+        """Compute time of all epochs, in seconds."""
         return sum(metrics.get("seconds", 0.0) for metrics in self.record.epochs.values())
 
 
 @dataclass(frozen=True)
 class GroupRow:
-    """A group of trials in one row: its best trial, what that costs, and how far it keeps up with another.
+    """A group of trials and its comparison with a reference group.
 
     Args:
-        name: The group.
-        trials: How many trials.
-        best: Its best trial.
-        interval: 95 % interval of that trial's score, by bootstrap over documents; None without counts.
-        kept: Share of the reference group's best score that it reaches.
-        is_reference: Whether it is the group that the others are compared with.
-        against: Its comparison with the reference group; None for that group itself, or without counts.
+        name: Name of the group.
+        trials: Number of trials.
+        best: Best trial of the group.
+        interval: 95 % interval of the best trial's score, by bootstrap over documents; None without counts.
+        relative_score: Best score divided by the best score of the reference group; None if that is 0.
+        is_reference: Whether this is the reference group.
+        against: Comparison with the reference group; None for the reference group itself, or without counts.
     """
 
     name: str
     trials: int
     best: ScoredTrial
     interval: tuple[float, float] | None
-    kept: float | None
+    relative_score: float | None
     is_reference: bool
     against: GroupComparison | None
 
 
 @dataclass(frozen=True)
 class CorpusRow:
-    """One of the corpora that a model serves together, and the best model of that corpus alone, if there is a study.
+    """Comparison of a model for several corpora with a model for one of these corpora.
 
     Args:
-        corpus: Its name.
-        together: Strict F1 on its dev documents of the winner that serves all.
-        study: A study of that corpus alone.
-        alone: The score of that study's winner.
-        comparison: The two on the same documents; None if they were not scored on the same ones.
+        corpus: Name of the corpus.
+        together: Strict F1 of the model for several corpora on the dev documents of this corpus.
+        study: Name of a study of this corpus alone; None if there is none.
+        alone: Score of the best trial of that study.
+        comparison: Comparison on the same documents; None if the models were not scored on the same documents.
     """
 
     corpus: str
@@ -130,24 +136,24 @@ class CorpusRow:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report says of a study.
+    """Results of a study that a report shows.
 
     Args:
-        study: Its name.
-        metric: Its first objective.
-        maximized: Whether more of it is better.
-        trials: Those that did an epoch, by number.
-        states: How many trials ended how.
-        winner: The best finished trial.
-        interval: The winner's score, 95 % interval by bootstrap over documents.
-        corrected: What the best is expected to score on other documents.
-        margin: The winner against the runner-up on the same documents.
-        runner_up: The second-best finished trial.
-        architectures: Encoders and decoders, where there are both.
-        methods: Fine-tuning methods, ``full`` as the reference where it was tried.
-        trends: By path of a numeric dimension, whether the score follows it.
-        front: Trials that no other beats in score, speed, memory and parameters at once.
-        history: After each trial: its number, hours of compute so far, best score so far.
+        study: Name of the study.
+        metric: Name of the metric of the first objective.
+        maximized: Whether a higher value of the metric is better.
+        trials: Trials with at least one finished epoch, in order of number.
+        states: Number of trials by state.
+        winner: Best complete trial; None if no trial is complete.
+        interval: 95 % interval of the winner's score, by bootstrap over documents.
+        corrected: Score of the best trial, corrected for the selection.
+        runner_up: Second-best complete trial.
+        margin: Comparison of the winner with the runner-up on the same documents.
+        architectures: Groups by architecture; none if all trials have the same.
+        methods: Groups by fine-tuning method, with ``full`` as the reference group if it was tried.
+        trends: Rank correlation of the score with each numeric dimension, by path.
+        front: Pareto front of score, prediction time, memory and trainable parameters.
+        history: For each ended trial: its number, cumulative compute hours, and best score up to then.
         importances: Share of the score's variation by dimension.
     """
 
@@ -178,18 +184,18 @@ def analyze(
     counts: Mapping[int, DocumentCounts],
     importances: Mapping[str, float],
 ) -> Findings:
-    """Work out what a study found.
+    """Analyze the trials of a study.
 
     Args:
-        study: Its name.
-        records: Its trials.
-        metric: Its first objective.
-        maximized: Whether more of it is better.
-        counts: Of each trial's best epoch, by number, where they were kept.
-        importances: Of its dimensions, from the ledger.
+        study: Name of the study.
+        records: All trials of the study.
+        metric: Name of the metric of the first objective.
+        maximized: Whether a higher value of the metric is better.
+        counts: Counts by document of each trial's best epoch, by trial number; trials without counts are missing.
+        importances: Importance of the dimensions, from the ledger.
     """
     scored = [
-        ScoredTrial(record, metric, _of_metric(counts.get(record.number), metric))
+        ScoredTrial(record, metric, _select_counts(counts.get(record.number), metric))
         for record in records
         if record.config is not None and math.isfinite(record.metrics.get(metric, math.nan))
     ]
@@ -198,7 +204,7 @@ def analyze(
         (t for t in scored if t.record.state == "complete"), key=lambda t: (-sign * t.score, t.record.number)
     )
     winner, runner_up = (ranked[0] if ranked else None), (ranked[1] if len(ranked) > 1 else None)
-    comparable = _comparable(scored, winner)
+    comparable = _select_comparable(scored, winner)
     states: defaultdict[str, int] = defaultdict(int)
     for record in records:
         states[record.state] += 1
@@ -209,44 +215,50 @@ def analyze(
         trials=scored,
         states=dict(states),
         winner=winner,
-        interval=_interval(winner),
-        corrected=correct_best_score(_stacked(comparable)) if comparable and len(_stacked(comparable)[0]) > 1 else None,
+        interval=_compute_interval(winner),
+        corrected=correct_best_score(_stack_counts(comparable))
+        if comparable and len(_stack_counts(comparable)[0]) > 1
+        else None,
         runner_up=runner_up,
         margin=compare_trials(winner, runner_up) if winner is not None and runner_up is not None else None,
-        architectures=_groups(scored, lambda t: t.architecture, sign, reference=None),
-        methods=_groups(scored, lambda t: t.method, sign, reference=FULL),
-        trends=_trends(scored),
-        front=pareto_front(scored),
-        history=_history(scored, sign),
+        architectures=_compare_groups_by(scored, lambda t: t.architecture, sign, reference=None),
+        methods=_compare_groups_by(scored, lambda t: t.method, sign, reference=FULL),
+        trends=_compute_trends(scored),
+        front=find_pareto_front(scored),
+        history=_make_history(scored, sign),
         importances=dict(importances),
     )
 
 
-def _of_metric(counts: DocumentCounts | None, metric: str) -> DocumentCounts | None:
-    """Counts that add up to the metric that trials are judged by; a study may be judged by something else."""
+def _select_counts(counts: DocumentCounts | None, metric: str) -> DocumentCounts | None:
+    """Return the counts if the metric is an F1 that they sum up to; else None."""
     return counts if counts is not None and counts.metric == metric and metric.endswith("_f1") else None
 
 
-def _comparable(trials: Sequence[ScoredTrial], winner: ScoredTrial | None) -> list[ScoredTrial]:
-    """The trials whose counts are of the same documents as the winner's."""
+def _select_comparable(trials: Sequence[ScoredTrial], winner: ScoredTrial | None) -> list[ScoredTrial]:
+    """Return the trials with counts of the same documents as the winner."""
     if winner is None or winner.counts is None:
         return []
     return [t for t in trials if t.counts is not None and t.counts.documents_digest == winner.counts.documents_digest]
 
 
-def _stacked(trials: Sequence[ScoredTrial]) -> NDArray[np.float64]:
-    """Counts of trials on the same documents, ``[trials, documents, 3]``."""
+def _stack_counts(trials: Sequence[ScoredTrial]) -> NDArray[np.float64]:
+    """Stack the counts of trials on the same documents to ``[trials, documents, 3]``."""
     return np.stack([t.counts.counts for t in trials if t.counts is not None])
 
 
-def _interval(trial: ScoredTrial | None) -> tuple[float, float] | None:
+def _compute_interval(trial: ScoredTrial | None) -> tuple[float, float] | None:
     if trial is None or trial.counts is None or not len(trial.counts.counts):
         return None
     return bootstrap_interval(trial.counts.counts)
 
 
 def compare_trials(first: ScoredTrial, second: ScoredTrial) -> Comparison | None:
-    """Compare two trials document by document; None if their counts are not of the same documents."""
+    """Compare two trials document by document.
+
+    Returns:
+        The comparison; None without counts of the same documents.
+    """
     if first.counts is None or second.counts is None or first.counts.documents_digest != second.counts.documents_digest:
         return None
     return compare(first.counts.counts, second.counts.counts)
@@ -255,7 +267,10 @@ def compare_trials(first: ScoredTrial, second: ScoredTrial) -> Comparison | None
 def compare_with_single(together: ScoredTrial, corpus: str, single: ScoredTrial) -> Comparison | None:
     """Compare a model of several corpora with one of a single corpus, on that corpus's documents.
 
-    Ids differ between the two, so that documents are matched by their order; each must have as many gold annotations.
+    Document ids differ between the two studies, so documents are matched by their order.
+
+    Returns:
+        The comparison; None without counts, or if the documents differ in their numbers of gold annotations.
     """
     if together.counts is None or single.counts is None:
         return None
@@ -267,14 +282,14 @@ def compare_with_single(together: ScoredTrial, corpus: str, single: ScoredTrial)
     return compare(first, second)
 
 
-def _groups(
+def _compare_groups_by(
     trials: Sequence[ScoredTrial],
     key: Callable[[ScoredTrial], str],
     sign: int,
     *,
     reference: str | None,
 ) -> list[GroupRow]:
-    """Rows by group, best first; none where there is nothing to compare."""
+    """Return one row per group, best group first; none if there is only one group."""
     groups: defaultdict[str, list[ScoredTrial]] = defaultdict(list)
     for trial in trials:
         groups[key(trial)].append(trial)
@@ -282,26 +297,40 @@ def _groups(
         return []
     best = {name: max(own, key=lambda t: sign * t.score) for name, own in groups.items()}
     order = sorted(groups, key=lambda name: -sign * best[name].score)
-    stands = reference if reference is not None and reference in groups else order[0]
+    reference_name = reference if reference is not None and reference in groups else order[0]
     rows = []
     for name in order:
-        kept = best[name].score / best[stands].score if best[stands].score else None
-        against = compare_groups_of_studies(groups[name], groups[stands]) if name != stands else None
-        rows.append(GroupRow(name, len(groups[name]), best[name], _interval(best[name]), kept, name == stands, against))
+        relative = best[name].score / best[reference_name].score if best[reference_name].score else None
+        against = compare_groups_of_studies(groups[name], groups[reference_name]) if name != reference_name else None
+        rows.append(
+            GroupRow(
+                name,
+                len(groups[name]),
+                best[name],
+                _compute_interval(best[name]),
+                relative,
+                name == reference_name,
+                against,
+            )
+        )
     return rows
 
 
 def compare_groups_of_studies(first: Sequence[ScoredTrial], second: Sequence[ScoredTrial]) -> GroupComparison | None:
-    """Compare two groups of trials, as far as their trials' counts are of the same documents."""
+    """Compare the trials of two groups that have counts of the same documents.
+
+    Returns:
+        The comparison; None if a group has no such trial.
+    """
     anchor = next((t for t in second if t.counts is not None), None)
-    own, others = _comparable(first, anchor), _comparable(second, anchor)
-    if not own or not others or not len(_stacked(own)[0]):
+    own, others = _select_comparable(first, anchor), _select_comparable(second, anchor)
+    if not own or not others or not len(_stack_counts(own)[0]):
         return None
-    return compare_groups(_stacked(own), _stacked(others))
+    return compare_groups(_stack_counts(own), _stack_counts(others))
 
 
-def _trends(trials: Sequence[ScoredTrial]) -> dict[str, Trend]:
-    """Whether the score follows each numeric dimension, among the trials that have it."""
+def _compute_trends(trials: Sequence[ScoredTrial]) -> dict[str, Trend]:
+    """Return the trend of the score with each numeric dimension, over the trials that have the dimension."""
     values: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for trial in trials:
         for path, value in trial.record.parameters.items():
@@ -311,23 +340,23 @@ def _trends(trials: Sequence[ScoredTrial]) -> dict[str, Trend]:
     return {path: result for path, result in sorted(found.items()) if result is not None}
 
 
-def cost(trial: ScoredTrial, name: str) -> float:
-    """What a trial's model costs: MiB at its peak, parameters trained, or seconds to predict a document."""
+def get_cost(trial: ScoredTrial, name: str) -> float:
+    """Return a cost of a trial's model, one of ``COSTS``: seconds, MiB or number of parameters; NaN if unknown."""
     if name == "seconds_per_document":
         speed = trial.get_metric("documents_per_second")
         return 1 / speed if speed else math.nan
     return trial.get_metric(name)
 
 
-def pareto_front(trials: Sequence[ScoredTrial]) -> list[ScoredTrial]:
-    """Trials that no other beats in score and in every cost at once, best score first; those with all costs known."""
-    rows = [(t, np.array([-t.score, *(cost(t, name) for name in COSTS)])) for t in trials]
+def find_pareto_front(trials: Sequence[ScoredTrial]) -> list[ScoredTrial]:
+    """Return the Pareto front of score and costs, best score first; trials with unknown costs are left out."""
+    rows = [(t, np.array([-t.score, *(get_cost(t, name) for name in COSTS)])) for t in trials]
     known = [(t, v) for t, v in rows if np.isfinite(v).all()]
     front = [t for t, v in known if not any(bool((other <= v).all() and (other < v).any()) for _, other in known)]
     return sorted(front, key=lambda t: -t.score)
 
 
-def _history(trials: Sequence[ScoredTrial], sign: int) -> list[tuple[int, float, float]]:
+def _make_history(trials: Sequence[ScoredTrial], sign: int) -> list[tuple[int, float, float]]:
     ended = sorted((t for t in trials if t.record.ended is not None), key=lambda t: (t.record.ended, t.record.number))
     history, hours, best = [], 0.0, -math.inf
     for trial in ended:

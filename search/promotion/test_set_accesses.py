@@ -1,4 +1,4 @@
-"""Reads of test splits, over all models of a registry; each read lowers the significance level of the next one."""
+"""Record of the reads of test splits, over all models of a registry."""
 
 from __future__ import annotations
 

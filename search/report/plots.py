@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from search.analysis.findings import Findings, GroupRow, ScoredTrial, cost
+from search.analysis.findings import Findings, GroupRow, ScoredTrial, get_cost
 
 __all__ = ["plot_front", "plot_groups", "plot_history", "plot_importances", "plot_response", "plot_shots"]
 
@@ -71,7 +71,7 @@ def plot_front(findings: Findings, name: str) -> go.Figure:
         symbols = ["diamond" if t.record.number in front else "circle-open" for t in own]
         traces.append(
             go.Scatter(
-                x=[cost(t, name) for t in own],
+                x=[get_cost(t, name) for t in own],
                 y=[t.score for t in own],
                 mode="markers",
                 name=method,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from clinie_core.scoring.significance import Comparison
 from search.analysis.comparisons import GroupComparison
-from search.analysis.findings import CorpusRow, Findings, GroupRow, ScoredTrial, cost
+from search.analysis.findings import CorpusRow, Findings, GroupRow, ScoredTrial, get_cost
 from search.config.description import describe_config
 
 __all__ = ["Curve", "ReportSection", "TestSetAccess", "build_sections", "describe_comparison"]
@@ -171,7 +171,7 @@ def _build_groups(key: str, title: str, rows: Sequence[GroupRow], metric: str, n
                 str(row.trials),
                 _format_number(best.score),
                 _format_interval(row.interval),
-                f"{100 * row.kept:.1f} %" if row.kept is not None else "-",
+                f"{100 * row.relative_score:.1f} %" if row.relative_score is not None else "-",
                 _format_count(best.get_metric("trainable_parameters")),
                 _format_count(best.get_metric("peak_memory_mb")),
                 _format_number(best.get_metric("seconds"), 1),
@@ -255,7 +255,7 @@ def _build_front(findings: Findings) -> ReportSection | None:
         (
             f"trial {t.record.number}",
             _format_number(t.score),
-            _format_number(cost(t, "seconds_per_document") * 1000, 1),
+            _format_number(get_cost(t, "seconds_per_document") * 1000, 1),
             _format_count(t.get_metric("peak_memory_mb")),
             _format_count(t.get_metric("trainable_parameters")),
             _describe_trial(t),
