@@ -83,9 +83,9 @@ def train(
         distributed: The processes that train together; the current process group if omitted.
         folder: Folder for the ``best`` and ``last`` checkpoints; None writes nothing. Training resumes from an
             existing ``last`` checkpoint, and reports the earlier epochs again without training them again.
-        start: A checkpoint with initial weights, in place of the pretrained ones. Its configuration may differ in
+        start: A checkpoint with initial weights, instead of the pretrained ones. Its configuration may differ in
             the corpus and the number of epochs only.
-        micro_batch: Windows per forward pass in one process, in place of the configuration's value; results are
+        micro_batch: Windows per forward pass in one process, instead of the configuration's value; results are
             equal up to rounding.
         on_epoch: Called in rank 0 after every epoch; training ends if it returns False.
 
