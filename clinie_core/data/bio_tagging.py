@@ -60,7 +60,7 @@ def tag_units(
         labels: Result of :func:`build_bio_labels`.
 
     Returns:
-        The label indices ``[units]``, and the concepts that are not represented exactly: they share a unit
+        The label indices ``[units]``, and the concepts that are not represented exactly. These share a unit
         with a longer concept, do not begin and end with a unit, or are discontinuous.
     """
     number = {label: i for i, label in enumerate(labels)}

@@ -97,8 +97,8 @@ def _build_counts(tp: Counter[str], fp: Counter[str], gold: Counter[str]) -> ByT
     return {t: (tp[t], fp[t], gold[t] - tp[t]) for t in {*gold, *fp}}
 
 
-def _count_strict(sides: ItemSets) -> ByType:
-    return _build_counts(sides.exact_types, _count_types(sides.unmatched), sides.gold_types)
+def _count_strict(items: ItemSets) -> ByType:
+    return _build_counts(items.exact_types, _count_types(items.unmatched), items.gold_types)
 
 
 def _group_by_labels(items: Iterable[Item]) -> defaultdict[tuple[str, tuple[str, ...]], list[Item]]:
@@ -109,29 +109,29 @@ def _group_by_labels(items: Iterable[Item]) -> defaultdict[tuple[str, tuple[str,
     return groups
 
 
-def _count_lenient(sides: ItemSets) -> ByType:
+def _count_lenient(items: ItemSets) -> ByType:
     # Exact predictions match first, so that a lenient score is never below the strict one.
-    gold, exact, others = sides.gold, sides.exact, sides.unmatched
-    tp, fp, found = Counter(sides.exact_types), Counter[str](), set[Item]()
+    gold, exact, others = items.gold, items.exact, items.unmatched
+    tp, fp, matched = Counter(items.exact_types), Counter[str](), set[Item]()
     types = {type_ for _, type_, _ in others}
-    places = {key: _OverlapIndex(items) for key, items in _group_by_labels(g for g in gold if g[1] in types).items()}
+    index = {key: _OverlapIndex(group) for key, group in _group_by_labels(g for g in gold if g[1] in types).items()}
     for item in sorted(others):
-        over = places[item[1:]].find_overlapping(item) if item[1:] in places else []
-        free = next((g for g in over if g not in exact and g not in found), None)
+        over = index[item[1:]].find_overlapping(item) if item[1:] in index else []
+        free = next((g for g in over if g not in exact and g not in matched), None)
         if free is not None:
-            found.add(free)
+            matched.add(free)
             tp[item[1]] += 1
         elif not over:
             fp[item[1]] += 1
-    return _build_counts(tp, fp, sides.gold_types)
+    return _build_counts(tp, fp, items.gold_types)
 
 
-def _count_overlap(sides: ItemSets) -> ByType:
-    ours, theirs = _group_by_labels(sides.gold), _group_by_labels(sides.predicted)
+def _count_overlap(items: ItemSets) -> ByType:
+    gold, predicted = _group_by_labels(items.gold), _group_by_labels(items.predicted)
     tp = Counter[str]()
-    for key in ours.keys() & theirs.keys():
-        tp[key[0]] += _match_maximum(_OverlapIndex(ours[key]), theirs[key])
-    return _build_counts(tp, _count_types(sides.predicted) - tp, sides.gold_types)
+    for key in gold.keys() & predicted.keys():
+        tp[key[0]] += _match_maximum(_OverlapIndex(gold[key]), predicted[key])
+    return _build_counts(tp, _count_types(items.predicted) - tp, items.gold_types)
 
 
 def _match_maximum(gold: _OverlapIndex, predicted: list[Item]) -> int:
@@ -149,12 +149,12 @@ def _match_maximum(gold: _OverlapIndex, predicted: list[Item]) -> int:
     return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
 
 
-def _count_semeval(sides: ItemSets, *, by_type: bool) -> ByType:
+def _count_semeval(items: ItemSets, *, by_type: bool) -> ByType:
     """Match each prediction in order with the best unmatched annotation, else the first that it overlaps."""
-    gold, predicted = sides.gold, sides.predicted
-    places, taken, points = _OverlapIndex(gold), set[Item](), 0.0
+    gold, predicted = items.gold, items.predicted
+    index, taken, points = _OverlapIndex(gold), set[Item](), 0.0
     for item in sorted(predicted):
-        over = [g for g in places.find_overlapping(item) if g not in taken]
+        over = [g for g in index.find_overlapping(item) if g not in taken]
         if not over:
             continue
         if by_type:
@@ -180,6 +180,6 @@ MODES: dict[str, ItemCounter] = {
     "strict": _count_strict,
     "lenient": _count_lenient,
     "overlap": _count_overlap,
-    "partial": lambda sides: _count_semeval(sides, by_type=False),
-    "type": lambda sides: _count_semeval(sides, by_type=True),
+    "partial": lambda items: _count_semeval(items, by_type=False),
+    "type": lambda items: _count_semeval(items, by_type=True),
 }

@@ -70,9 +70,9 @@ def find_group(document: Document, rule: str | None) -> str:
 def stratify(members: Iterable[Member], shares: Mapping[str, float], seed: int) -> dict[str, list[str]]:
     """Divide documents so that each part has its share of documents and of each concept type.
 
-    Iterative stratification (Sechidis et al. 2011, ECML PKDD) over groups instead of examples: the groups
-    with the type that is rarest among the unassigned groups are assigned first, each to the part with the
-    largest deficit of that type.
+    This is iterative stratification (Sechidis et al. 2011, ECML PKDD) over groups instead of examples. Groups
+    with the type that is rarest among the unassigned groups come first. Each group is assigned to the part
+    with the largest deficit of that type.
 
     Args:
         members: The documents.
@@ -120,8 +120,8 @@ def stratify(members: Iterable[Member], shares: Mapping[str, float], seed: int) 
 def order_few_shot(members: Sequence[Member], seed: int) -> list[str]:
     """Order documents so that each prefix is a few-shot sample; the samples are nested.
 
-    The order is random, but documents with a type that has not yet occurred come first, starting with the
-    rarest type, so that small samples cover as many types as possible.
+    The order is random, but documents with a type that has not yet occurred come first, rarest type first.
+    Small samples thus cover as many types as possible.
 
     Args:
         members: The documents of the training split.

@@ -1,8 +1,8 @@
 """Generator of a seeded synthetic corpus of clinical notes, for demonstrations and tests.
 
 The notes are discharge summaries, radiology reports and social histories with concepts, relations and
-attributes. The type of a word depends on its context: a measured drug is a test, a symptom that a drug
-causes is an ADE, and a relative's disease is not a concept. Names are composed, so a lookup table does not
+attributes. The type of a word depends on its context: a measured drug is a test, and a symptom that a drug
+causes is an ADE. A relative's disease is not a concept. Names are composed, so a lookup table does not
 solve the task. No text comes from real notes.
 """
 

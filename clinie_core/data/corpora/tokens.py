@@ -45,8 +45,8 @@ class Token:
 def decode_tags(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
     """Decode the concepts of a tag sequence.
 
-    ``B``, ``S`` and ``U`` begin a concept; ``I``, ``M``, ``E`` and ``L`` continue a concept of the same type
-    or begin one if there is none; ``E``, ``L``, ``S`` and ``U`` end it.
+    ``B``, ``S`` and ``U`` begin a concept. ``I``, ``M``, ``E`` and ``L`` continue a concept of the same type,
+    or begin one if there is none. ``E``, ``L``, ``S`` and ``U`` end it.
 
     Yields:
         Type, first token, one past the last token.
