@@ -22,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._file import get_lock_file
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from clinie_core.errors import fail
 from search.storage.home import LEDGER_VARIABLE, Home, hide_password
@@ -212,26 +213,32 @@ def _retry(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def call(self: _RetryingStorage, *args: Any, **kwargs: Any) -> Any:
-        deadline = time.monotonic() + RETRY_SECONDS
-        checks_lock = method.__name__ == "_create_new_trial"  # on each draw: no call may have noticed an outage
-        while True:
-            try:
-                if checks_lock:
-                    self.check_lock()
-                return method(self, *args, **kwargs)
-            except (StorageInternalError, OperationalError, InterfaceError) as error:
-                cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-                if not isinstance(cause, OperationalError | InterfaceError):
-                    raise
-                if time.monotonic() > deadline:
-                    raise LedgerUnavailable(
-                        f"the ledger at {self.shown} has not answered for {RETRY_SECONDS / 60:.0f} minutes;"
-                        " resume the study when it does"
-                    ) from None
-            checks_lock = True
-            _pause(PAUSE_SECONDS)
+        always_checks_lock = method.__name__ == "_create_new_trial"  # on each draw: no call may have noticed an outage
+        attempts = Retrying(
+            retry=retry_if_exception(_is_outage),
+            stop=stop_after_delay(RETRY_SECONDS),
+            wait=wait_fixed(PAUSE_SECONDS),
+            sleep=_pause,
+        )
+        try:
+            for attempt in attempts:
+                with attempt:
+                    if always_checks_lock or attempt.retry_state.attempt_number > 1:
+                        self.check_lock()
+                    return method(self, *args, **kwargs)
+        except RetryError:
+            raise LedgerUnavailable(
+                f"the ledger at {self.shown} has not answered for {RETRY_SECONDS / 60:.0f} minutes;"
+                " resume the study when it does"
+            ) from None
 
     return call
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Return whether an error means that the database is unavailable."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return isinstance(cause, OperationalError | InterfaceError)
 
 
 def _pause(seconds: float) -> None:
