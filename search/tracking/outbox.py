@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tenacity import Retrying, retry_if_result, stop_before_delay, wait_fixed
+
 from clinie_core.errors import map_disk_full
 
 __all__ = ["Event", "Outbox"]
@@ -92,12 +94,13 @@ class Outbox:
         Returns:
             True if no event is waiting.
         """
-        deadline = time.monotonic() + seconds
-        while not self.flush():
-            if time.monotonic() + PAUSE_SECONDS > deadline:
-                return False
-            time.sleep(PAUSE_SECONDS)
-        return True
+        attempts = Retrying(
+            retry=retry_if_result(lambda is_empty: not is_empty),
+            stop=stop_before_delay(seconds),
+            wait=wait_fixed(PAUSE_SECONDS),
+            retry_error_callback=lambda _: False,
+        )
+        return bool(attempts(self.flush))
 
     def _try_delivery(self, event: Event, *, again: bool) -> bool:
         self._last_attempt = time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import ray
 import ray.exceptions
 from ray.tune import Trainable
 from ray.tune.result import DONE
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from search.pool.queue_actor import JobQueueHandle
 from search.trials.job import Job, JobEnded
@@ -22,9 +22,9 @@ from search.trials.spec import TrialSpec
 
 __all__ = ["PoolUnavailable", "RunSettings", "TrialTrainable"]
 
-QUEUE_TIMEOUT_SECONDS = 120.0
-"""Time that a trial waits for a queue that is being restarted."""
 PAUSE_SECONDS = 0.2
+QUEUE_ATTEMPTS = 600
+"""Number of calls, two minutes in all, until a trial stops waiting for a queue that is being restarted."""
 QUEUE = "queue"
 FOLDER = "folder"
 
@@ -118,18 +118,27 @@ class TrialTrainable(Trainable):
 
     def _next_message(self) -> EpochResult | JobEnded:
         """Wait for a message from the queue, which may have to be restarted."""
-        deadline = time.monotonic() + QUEUE_TIMEOUT_SECONDS
-        while True:
-            try:
-                if self._job is not None:
-                    return ray.get(self._queue.next_report.remote(self._job.id))  # type: ignore[no-any-return]
-                self._job = self._make_job()
-                return ray.get(self._queue.submit.remote(self._job))  # type: ignore[no-any-return]
-            except ray.exceptions.RayActorError as error:
-                self._job = None
-                if time.monotonic() > deadline:
-                    raise PoolUnavailable(f"the job queue was not restarted: {type(error).__name__}") from None
-            time.sleep(PAUSE_SECONDS)
+        attempts = Retrying(
+            retry=retry_if_exception_type(ray.exceptions.RayActorError),
+            stop=stop_after_attempt(QUEUE_ATTEMPTS),  # not a delay, because the first attempt may last an epoch
+            wait=wait_fixed(PAUSE_SECONDS),
+        )
+        try:
+            return attempts(self._request_message)
+        except RetryError as error:
+            cause = type(error.last_attempt.exception()).__name__
+            raise PoolUnavailable(f"the job queue was not restarted: {cause}") from None
+
+    def _request_message(self) -> EpochResult | JobEnded:
+        """Request the next message about the trial's job, which is submitted first if there is none."""
+        try:
+            if self._job is not None:
+                return ray.get(self._queue.next_report.remote(self._job.id))  # type: ignore[no-any-return]
+            self._job = self._make_job()
+            return ray.get(self._queue.submit.remote(self._job))  # type: ignore[no-any-return]
+        except ray.exceptions.RayActorError:
+            self._job = None  # a restarted queue does not have it
+            raise
 
     def _make_job(self) -> Job:
         spec = self._spec
