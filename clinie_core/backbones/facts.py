@@ -101,7 +101,7 @@ def read_facts(source: BackboneSource, where: str = "backbone") -> BackboneFacts
         positions -= int(config.get("pad_token_id") or 1) + 1  # their first position follows the padding token's id
     return BackboneFacts(
         source.name,
-        _architecture(config),
+        _infer_architecture(config),
         width,
         first("intermediate_size", "n_inner", "ffn_dim") or (4 * width if "n_embd" in config else None),
         first("num_hidden_layers", "n_layer"),
@@ -111,10 +111,10 @@ def read_facts(source: BackboneSource, where: str = "backbone") -> BackboneFacts
 
 def read_architecture(source: BackboneSource) -> Architecture:
     """Return whether a backbone is an encoder or a decoder."""
-    return _architecture(read_config(source, "backbone"))
+    return _infer_architecture(read_config(source, "backbone"))
 
 
-def _architecture(config: Mapping[str, Any]) -> Architecture:
+def _infer_architecture(config: Mapping[str, Any]) -> Architecture:
     names = " ".join(config.get("architectures") or [])
     causal = config.get("is_decoder") or "CausalLM" in names or "LMHeadModel" in names
     return "decoder" if causal or config.get("model_type") in CAUSAL_TYPES else "encoder"

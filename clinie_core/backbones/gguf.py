@@ -20,14 +20,14 @@ from clinie_core.backbones.transformers_logging import quiet_transformers
 __all__ = ["convert_gguf"]
 
 
-def _cache_folder() -> Path:
+def _get_cache_folder() -> Path:
     """Return the folder of conversions: ``CLINIE_CACHE``, by default ``clinie`` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(os.environ.get("CLINIE_CACHE") or Path(base) / "clinie")
 
 
 @lru_cache(maxsize=16)
-def _digest(file: str, size: int, modified: int) -> str:
+def _compute_digest(file: str, size: int, modified: int) -> str:
     with Path(file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -42,7 +42,7 @@ def convert_gguf(file: Path) -> Path:
         A folder with the model and its tokenizer in transformers' format, named by the file's sha256.
     """
     stat = file.stat()
-    folder = _cache_folder() / "gguf" / _digest(str(file), stat.st_size, stat.st_mtime_ns)
+    folder = _get_cache_folder() / "gguf" / _compute_digest(str(file), stat.st_size, stat.st_mtime_ns)
     if (folder / "config.json").is_file():
         return folder
     import torch

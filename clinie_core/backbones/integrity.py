@@ -40,7 +40,7 @@ def check_backbone(source: BackboneSource, where: str = "backbone") -> None:
         file = fetch_file(source, name, where)
         if not file.is_file():
             fail(where, f"backbone {source.name!r}: {name} is not in {place}")
-        found = _sha256(file)
+        found = _compute_sha256(file)
         if found != expected:
             fail(
                 where,
@@ -71,12 +71,12 @@ def pin_weights(source: BackboneSource) -> BackboneSource:
         config = AutoConfig.from_pretrained(source.hub, revision=source.revision)
         commit = getattr(config, "_commit_hash", None) or source.revision
         source = source.model_copy(update={"revision": commit})
-    names = [source.gguf] if source.gguf else _weight_names(source)
-    digests = {name: _sha256(fetch_file(source, name, "--pin")) for name in names}
+    names = [source.gguf] if source.gguf else _list_weight_files(source)
+    digests = {name: _compute_sha256(fetch_file(source, name, "--pin")) for name in names}
     return source.model_copy(update={"sha256": {**source.sha256, **digests}})
 
 
-def _weight_names(source: BackboneSource) -> list[str]:
+def _list_weight_files(source: BackboneSource) -> list[str]:
     if source.hub is None:
         return sorted(file.name for file in find_folder(source, "--pin").glob("*.safetensors"))
     from huggingface_hub import list_repo_files
@@ -86,6 +86,6 @@ def _weight_names(source: BackboneSource) -> list[str]:
     )
 
 
-def _sha256(file: Path) -> str:
+def _compute_sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -29,7 +29,7 @@ def load_tokenizer(source: BackboneSource) -> PreTrainedTokenizerFast:
     place = locate(source)
     if place is None:
         causal = (source.scratch or {}).get("model_type") in CAUSAL_TYPES
-        return _byte_tokenizer() if causal else _character_tokenizer()
+        return _build_byte_tokenizer() if causal else _build_character_tokenizer()
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(place, revision=source.revision)
@@ -47,7 +47,7 @@ def load_tokenizer(source: BackboneSource) -> PreTrainedTokenizerFast:
     return fast
 
 
-def _byte_tokenizer() -> PreTrainedTokenizerFast:
+def _build_byte_tokenizer() -> PreTrainedTokenizerFast:
     """Build a tokenizer of single bytes, which reproduces any text exactly and needs no corpus."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -66,7 +66,7 @@ def _byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _character_tokenizer() -> PreTrainedTokenizerFast:
+def _build_character_tokenizer() -> PreTrainedTokenizerFast:
     """Build a tokenizer of single characters within words.
 
     Its vocabulary is printable ASCII. A vocabulary learned from clinical notes would store patients' names in

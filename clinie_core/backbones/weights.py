@@ -66,7 +66,7 @@ def load_model(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return initialize_model(config, generates=generates)
-    model_class, extra = _model_class(config, generates=generates)
+    model_class, extra = _select_model_class(config, generates=generates)
     with quiet_transformers():
         model: PreTrainedModel = model_class.from_pretrained(
             place,
@@ -86,12 +86,12 @@ def initialize_model(config: PretrainedConfig, *, generates: bool) -> PreTrained
         config: Its transformers configuration.
         generates: Whether it has a language-model head.
     """
-    model_class, extra = _model_class(config, generates=generates)
+    model_class, extra = _select_model_class(config, generates=generates)
     model: PreTrainedModel = model_class.from_config(config, **extra)
     return model
 
 
-def _model_class(config: PretrainedConfig, *, generates: bool) -> tuple[Any, dict[str, Any]]:
+def _select_model_class(config: PretrainedConfig, *, generates: bool) -> tuple[Any, dict[str, Any]]:
     """Return the transformers class that builds a backbone, and its further arguments."""
     from transformers import AutoModel, AutoModelForCausalLM
 

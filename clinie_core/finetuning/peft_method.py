@@ -108,7 +108,7 @@ def find_target_modules(backbone: PreTrainedModel, targets: Targets) -> list[str
     """
     names = [
         name
-        for name, is_attention in _linear_modules(backbone)
+        for name, is_attention in _iter_linear_modules(backbone)
         if targets == "all_linear" or is_attention == (targets == "attention")
     ]
     if not names:
@@ -116,7 +116,7 @@ def find_target_modules(backbone: PreTrainedModel, targets: Targets) -> list[str
     return names
 
 
-def _linear_modules(backbone: PreTrainedModel) -> Iterator[tuple[str, bool]]:
+def _iter_linear_modules(backbone: PreTrainedModel) -> Iterator[tuple[str, bool]]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 

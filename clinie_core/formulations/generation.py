@@ -333,7 +333,7 @@ def _build_constraint(template: str, source: Source, tokenizer: PreTrainedTokeni
     from clinie_core.templates.constrained_decoding import Grammar
 
     edges = partial(TEMPLATES.load(template)().iter_edges, source=source)
-    return Grammar(_build_vocabulary(tokenizer), edges, END).constraint()
+    return Grammar(_build_vocabulary(tokenizer), edges, END).begin()
 
 
 @lru_cache(maxsize=2)

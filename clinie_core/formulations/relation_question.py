@@ -88,10 +88,10 @@ class RelationQuestion(Formulation[QuestionedDocument]):
         rows: list[list[tuple[TailQuery, tuple[tuple[int, int, int], ...]]]] = []  # query, its gold spans
         for document, tokens in zip(documents, tokenized, strict=True):
             tails = _collect_tails(document) if targets else {}
-            asked = self._build_queries(document, tokens, context.schema.for_document(document))
-            gold = [[(0, tail) for tail in tails.get((a.type, a.head.id), ())] for a in asked]
+            queries = self._build_queries(document, tokens, context.schema.for_document(document))
+            gold = [[(0, tail) for tail in tails.get((a.type, a.head.id), ())] for a in queries]
             parts.append(tokens)
-            rows.append([(a, select_spans_in_window(a.window, tokens, g)) for a, g in zip(asked, gold, strict=True)])
+            rows.append([(a, select_spans_in_window(a.window, tokens, g)) for a, g in zip(queries, gold, strict=True)])
         if targets:
             rows = sample_negatives(
                 rows, documents, lambda row: bool(row[1]), ratio=self.negative_ratio, seed=context.seed
@@ -114,29 +114,29 @@ class RelationQuestion(Formulation[QuestionedDocument]):
 
     @staticmethod
     def _build_queries(document: Document, tokens: TokenizedDocument, schema: Schema) -> list[TailQuery]:
-        asked = []
+        queries = []
         for head in document.concepts:
             units = find_overlapping_spans(tokens.units, head.start, head.end)
             if units is None:
                 continue
             window = next(w for w in tokens.windows if w.owned_units[0] <= units[0] < w.owned_units[1])
             types = sorted({type_ for type_, head_type, _ in schema.links if head_type == head.type})
-            asked += [TailQuery(head, type_, window) for type_ in types]
-        return asked
+            queries += [TailQuery(head, type_, window) for type_ in types]
+        return queries
 
     def _build_example(
-        self, document: Document, asked: TailQuery, spans: tuple[tuple[int, int, int], ...], context: InputContext
+        self, document: Document, query: TailQuery, spans: tuple[tuple[int, int, int], ...], context: InputContext
     ) -> Example:
         name, tokenizer = context.schema.describe_type, context.tokenizer
-        mention = tokenizer.decode(encode_text(tokenizer, document.mention(asked.head))[:MENTION_TOKENS])
+        mention = tokenizer.decode(encode_text(tokenizer, document.mention(query.head))[:MENTION_TOKENS])
         question = QUESTIONS[self.wording].format(
-            relation=name(asked.type), head=name(asked.head.type), mention=mention
+            relation=name(query.type), head=name(query.head.type), mention=mention
         )
         ids = encode_text(tokenizer, f"{context.prompt}. {question}" if context.prompt else question)
-        question_tokens = context.window_tokens - len(asked.window.token_ids) - Frame.for_pair(tokenizer, ()).size
+        question_tokens = context.window_tokens - len(query.window.token_ids) - Frame.for_pair(tokenizer, ()).size
         frame = Frame.for_pair(tokenizer, ids[:question_tokens])
-        positions = tuple(len(frame.prefix) + p for p in asked.window.positions)
-        return Example(frame.wrap(asked.window.token_ids), positions, spans=spans, second_segment=frame.second_segment)
+        positions = tuple(len(frame.prefix) + p for p in query.window.positions)
+        return Example(frame.wrap(query.window.token_ids), positions, spans=spans, second_segment=frame.second_segment)
 
     def build_head(self, hidden_size: int, schema: Schema) -> TaskHead:
         """Build a head for starts, ends and matches over ``[batch, positions, hidden_size]``."""

@@ -80,9 +80,9 @@ class SpanPointer(Formulation[TokenizedDocument]):
         """Return the predicted spans, each from the window that owns its first unit."""
         tokens = prediction.encoded.state
         found = [
-            scored
+            span
             for window, spans in zip(tokens.windows, prediction.outputs, strict=True)
-            for scored in select_owned_spans(window, tokens, spans, prediction.context.schema.concept_types)
+            for span in select_owned_spans(window, tokens, spans, prediction.context.schema.concept_types)
         ]
         spans = found if self.overlaps else remove_overlaps(found)
         return replace(prediction.document, concepts=number_concepts(spans))

@@ -101,15 +101,15 @@ class SpanQuestion(Formulation[QuestionedDocument]):
         parts: list[TokenizedDocument] = []
         rows: list[list[tuple[SpanQuery, tuple[tuple[int, int, int], ...]]]] = []  # query, its gold spans
         for document, tokens in zip(documents, tokenized, strict=True):
-            asked = []
+            queries = []
             for type_ in schema.for_document(document).concept_types:
                 gold = [(0, c) for c in document.concepts if c.type == type_] if targets else []
-                asked += [
+                queries += [
                     (SpanQuery(window, type_), select_spans_in_window(window, tokens, gold))
                     for window in tokens.windows
                 ]
             parts.append(tokens)
-            rows.append(asked)
+            rows.append(queries)
         if targets:
             rows = sample_negatives(
                 rows, documents, lambda row: bool(row[1]), ratio=self.negative_ratio, seed=context.seed
@@ -138,9 +138,9 @@ class SpanQuestion(Formulation[QuestionedDocument]):
         """Return the answers, each from the window that owns its first unit."""
         state = prediction.encoded.state
         found = [
-            scored
+            span
             for query, spans in zip(state.queries, prediction.outputs, strict=True)
-            for scored in select_owned_spans(query.window, state.tokens, spans, (query.type,))
+            for span in select_owned_spans(query.window, state.tokens, spans, (query.type,))
         ]
         return replace(
             prediction.document, concepts=number_concepts(found if self.overlaps else remove_overlaps(found))

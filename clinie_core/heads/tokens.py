@@ -79,7 +79,7 @@ class CrfHead(LinearHead):
             mask = targets != IGNORE_INDEX  # [batch, positions], True first, padding after
             return (self._compute_log_partition(scores, mask) - self._compute_path_score(scores, targets, mask)).sum()
 
-    def _legal_transitions(self) -> Tensor:
+    def _get_legal_transitions(self) -> Tensor:
         legal = self.legal
         assert isinstance(legal, Tensor)
         return self.transitions + legal
@@ -88,14 +88,14 @@ class CrfHead(LinearHead):
         """Compute the score of the gold path of each row, ``[batch]``."""
         gold = targets.clamp(min=0)
         unary = scores.gather(2, gold.unsqueeze(2)).squeeze(2) * mask  # [batch, positions]
-        pairs = self._legal_transitions()[gold[:, :-1], gold[:, 1:]] * mask[:, 1:]
+        pairs = self._get_legal_transitions()[gold[:, :-1], gold[:, 1:]] * mask[:, 1:]
         last = gold.gather(1, (mask.sum(1, keepdim=True) - 1).clamp(min=0)).squeeze(1)  # [batch]
         filled = mask[:, 0]
         return unary.sum(1) + pairs.sum(1) + (self.start[gold[:, 0]] + self.end[last]) * filled
 
     def _compute_log_partition(self, scores: Tensor, mask: Tensor) -> Tensor:
         """Compute the log of the summed exponentiated scores of all paths of each row, ``[batch]``."""
-        transitions = self._legal_transitions().unsqueeze(0)  # [1, from, to]
+        transitions = self._get_legal_transitions().unsqueeze(0)  # [1, from, to]
         alpha = self.start + scores[:, 0]  # [batch, labels]
         for i in range(1, scores.shape[1]):
             step = torch.logsumexp(alpha.unsqueeze(2) + transitions, dim=1) + scores[:, i]

@@ -172,7 +172,7 @@ class Extractor:
         Returns:
             New documents in the same order.
         """
-        return self._predictor().annotate(documents)
+        return self._make_predictor().annotate(documents)
 
     def score(self, documents: Sequence[Document], schema: Schema | None = None) -> TaskScores:
         """Score predictions against the annotations of documents.
@@ -184,14 +184,14 @@ class Extractor:
         config = self.checkpoint.config
         _, *further = build_components(config)
         (gold,) = apply_view(Corpus({"all": tuple(documents)}), config.view).splits.values()
-        predictor = self._predictor(schema)
+        predictor = self._make_predictor(schema)
         found = predictor.annotate(gold)
         given = None
         for component in further:
             given = list(zip(gold, predictor.annotate_component(component, gold), strict=True))
         return score_task(config.task, list(zip(gold, found, strict=True)), given)
 
-    def _predictor(self, schema: Schema | None = None) -> Predictor:
+    def _make_predictor(self, schema: Schema | None = None) -> Predictor:
         config = self.checkpoint.config
         context = build_input_context(config, self._tokenizer, schema or self.checkpoint.schema)
         return Predictor(self._model, build_components(config), context, self._distributed.autocast(config))

@@ -65,7 +65,7 @@ def list_token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
     a single byte by ``<0x41>``.
     """
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    byte_of = _byte_characters()
+    byte_of = _list_byte_characters()
     byte_level = any(piece is not None and "\u0120" in piece for piece in pieces)
 
     def encode(piece: str | None) -> bytes:
@@ -81,7 +81,7 @@ def list_token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
 
 
 @lru_cache(maxsize=1)
-def _byte_characters() -> dict[str, int]:
+def _list_byte_characters() -> dict[str, int]:
     """Return the bytes by the characters that represent them in byte-level tokenizers (Radford et al. 2019, GPT-2)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     names = {chr(byte): byte for byte in printable}
@@ -120,7 +120,7 @@ class Grammar:
                 waiting += [(text.encode(), then) for text, then in self._edges(node)]
         return frozenset(out)
 
-    def constraint(self) -> GrammarConstraint:
+    def begin(self) -> GrammarConstraint:
         """Return the constraint of an empty answer."""
         return GrammarConstraint(self, self.start)
 

@@ -28,7 +28,7 @@ def ground(mentions: Iterable[Mention], source: Source) -> list[tuple[int, int] 
     used: set[tuple[str, tuple[int, int]]] = set()
     cursor = 0
     for mention in mentions:
-        span = mention.span or _find(mention, source.text, cursor, used)
+        span = mention.span or _find_mention(mention, source.text, cursor, used)
         if span is not None:
             used.add((mention.type, span))
             cursor = span[0]
@@ -36,7 +36,9 @@ def ground(mentions: Iterable[Mention], source: Source) -> list[tuple[int, int] 
     return found
 
 
-def _find(mention: Mention, text: str, cursor: int, used: set[tuple[str, tuple[int, int]]]) -> tuple[int, int] | None:
+def _find_mention(
+    mention: Mention, text: str, cursor: int, used: set[tuple[str, tuple[int, int]]]
+) -> tuple[int, int] | None:
     words = mention.text.split()
     if not words:
         return None

@@ -78,7 +78,7 @@ class JsonList(Template):
             if source.task == "relations":
                 yield "", ("links", source.concepts)
             else:
-                yield f"{opening}[]", self._node_after_mentions(0, source)
+                yield f"{opening}[]", self._get_node_after_mentions(0, source)
                 yield f"{opening}[", ("item", 0)
         elif isinstance(node, tuple) and node[0] == "item":
             count = node[1] + 1 if joint else 0
@@ -86,7 +86,7 @@ class JsonList(Template):
                 yield f'{{"type": {json.dumps(type_, ensure_ascii=False)}, "text": "', (("copy", count), None)
         elif isinstance(node, tuple) and isinstance(node[0], tuple) and node[0][0] == "copy":
             count, at = node[0][1], node[1]
-            then: list[Edge] = [('"}, ', ("item", count)), ('"}]', self._node_after_mentions(count, source))]
+            then: list[Edge] = [('"}, ', ("item", count)), ('"}]', self._get_node_after_mentions(count, source))]
             if at is None:
                 yield from iter_copy_starts(source, node[0], escape=True)
             else:
@@ -101,7 +101,7 @@ class JsonList(Template):
             yield from self._iter_relation_edges(node, source)
 
     @staticmethod
-    def _node_after_mentions(count: int, source: Source) -> Node:
+    def _get_node_after_mentions(count: int, source: Source) -> Node:
         return ("between", count) if source.task == "joint" else END
 
     @staticmethod
