@@ -1,4 +1,4 @@
-"""Comparisons find what is there and call the rest no evidence, at the stated rates."""
+"""Comparisons of trials detect true differences and reject absent ones at the stated rates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DOCUMENTS = 100
 def study_of(
     draw: np.random.Generator, shifts: list[float], *, documents: int = DOCUMENTS, spread: float = 0.03
 ) -> Counts:
-    """Counts of synthetic trials, ``[trials, documents, 3]``: each has its own quality, documents are hard for all."""
+    """Draw counts of trials of varying quality on documents of varying difficulty, ``[trials, documents, 3]``."""
     hardness = draw.normal(0, 0.15, size=documents)
     concepts = draw.integers(3, 15, size=documents)
     quality = 0.8 + np.array(shifts) + draw.normal(0, spread, size=len(shifts))
@@ -115,7 +115,7 @@ def test_a_trend_is_found_and_noise_is_not() -> None:
 
 
 def findings_of(shifts: dict[str, float], each: int, *, seed: int = 11) -> Findings:
-    """A study of so many trials of each method, whose methods differ by the shifts."""
+    """Return the findings of a study with ``each`` trials per method and the given differences between methods."""
     draw = np.random.default_rng(seed)
     names = [name for name in shifts for _ in range(each)]
     counts = study_of(draw, [shifts[name] for name in names])

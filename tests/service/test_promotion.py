@@ -1,4 +1,4 @@
-"""Promotions on a real registry: judged, refused, cut off at any point, taken back, copied, without a pickle."""
+"""Promotions on a real registry: accepted, refused, killed at any point, rolled back and copied."""
 
 from __future__ import annotations
 
@@ -15,18 +15,24 @@ import mlflow
 import pytest
 
 from clinie_core.config import TrialConfig
-from clinie_core.data.document import Corpus
+from clinie_core.data.document import Corpus, Document
 from clinie_core.errors import InputError
+from clinie_core.inference.extractor import annotations_to_json
 from clinie_core.training.train import train
 from search.promotion.candidate import Candidate, Promotion
 from search.promotion.copying import copy_model
 from search.promotion.history import History
 from search.promotion.policy import Policy
 from search.promotion.promotion import HistoryBroken, PromotionRun, roll_back
-from search.promotion.registration import PredictionsDiffer, fetch_model_files, load_registered_extractor
+from search.promotion.registration import (
+    PredictionsDiffer,
+    fetch_model_files,
+    list_requirements,
+    load_registered_extractor,
+)
 from search.promotion.test_set_accesses import count_accesses
 from search.storage.home import Home
-from search.tracking.connection import connect
+from search.tracking.connection import connect, get_code_version
 
 MUTATING = (
     "create_registered_model",
@@ -46,7 +52,7 @@ PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".ckpt", ".pyc"}
 
 
 class Registry:
-    """A home folder's registry and a study's run in it, with a trial to promote."""
+    """Registry of a home folder, with a study's run and a trial to promote."""
 
     def __init__(self, folder: Path, corpus: Corpus, checkpoint: Path, config: TrialConfig) -> None:
         self.home = Home(folder)
@@ -97,14 +103,21 @@ def registry(tmp_path: Path, corpus: Corpus, trained: Any) -> Registry:
     return Registry(tmp_path, corpus, checkpoint, config)
 
 
-def test_a_promotion_is_judged_recorded_and_not_done_twice(registry: Registry) -> None:
+def test_a_promotion_is_recorded_and_runs_once(registry: Registry) -> None:
     done = registry.promote()
     assert done.promoted
-    assert registry.kinds() == ["registered", "read", "decision", "promoted"]
+    registered, read, decided, promoted = registry.history.read_entries()
+    assert [e.kind for e in (registered, read, decided, promoted)] == ["registered", "read", "decision", "promoted"]
+    assert (read.content["test_digest"], read.content["read"]) == (registry.corpus.digest("test"), 1)
+    assert decided.content["decision"] == json.loads(json.dumps(done.decision.as_json()))
+    assert registered.content["version"] == promoted.content["version"] == done.version
     assert registry.history.find_faults() == []
     version = registry.client.get_model_version_by_alias("model", "champion")
-    for tag in ("study", "trial", "corpus_digest", "test_digest", "space_digest", "code", "packages", "gate"):
-        assert version.tags[f"clinie.{tag}"], tag
+    for tag, value in registry.candidate().model_dump().items():
+        assert version.tags[f"clinie.{tag}"] == str(value), tag
+    assert version.tags["clinie.gate"] == "passed"
+    assert version.tags["clinie.code"] == get_code_version()
+    assert version.tags["clinie.packages"].split() == list_requirements()
     assert "Test strict F1" in version.description
     assert version.tags["clinie.test_strict_f1"] == f"{done.decision.test['strict_f1']:.4f}"
 
@@ -114,7 +127,7 @@ def test_a_promotion_is_judged_recorded_and_not_done_twice(registry: Registry) -
     assert registry.kinds() == ["registered", "read", "decision", "promoted"]
 
 
-def test_every_read_counts_and_the_next_one_needs_more(registry: Registry) -> None:
+def test_each_read_of_the_test_split_lowers_the_significance_level(registry: Registry) -> None:
     strict = Policy.model_validate({"version": 1, "first_champion": {"strict_f1": 1.0}})
     dry = registry.promote(strict, dry_run=True)
     assert not dry.decision.promote
@@ -122,7 +135,7 @@ def test_every_read_counts_and_the_next_one_needs_more(registry: Registry) -> No
     assert registry.kinds() == ["read", "decision"]
     assert registry.client.search_model_versions("name = 'model'") == []
 
-    refused = registry.promote(strict)  # the same promotion: what the dry run read is not read again
+    refused = registry.promote(strict)  # the same promotion does not read the test split again
     assert not refused.promoted
     assert refused.decision == dry.decision
     assert refused.decision.refusals[0].startswith("first_champion.strict_f1: ")
@@ -137,7 +150,7 @@ def test_every_read_counts_and_the_next_one_needs_more(registry: Registry) -> No
     assert count_accesses(registry.client, registry.corpus.digest("test")) == 2
 
 
-def test_the_same_model_under_another_trial_does_not_beat_the_champion_and_rollback_brings_one_back(
+def test_an_equal_model_is_refused_and_a_rollback_restores_the_previous_champion(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = registry.promote()
@@ -158,7 +171,7 @@ def test_the_same_model_under_another_trial_does_not_beat_the_champion_and_rollb
         roll_back(registry.client, "model")
 
 
-def test_nothing_is_promoted_on_a_record_that_was_tampered_with(registry: Registry) -> None:
+def test_a_damaged_history_prevents_promotions(registry: Registry) -> None:
     registry.promote()
     registry.client.delete_registered_model_tag("model", "clinie.history.000002")
     with pytest.raises(HistoryBroken, match="history of model 'model' is damaged: entry 2 is missing"):
@@ -177,40 +190,40 @@ from search.promotion.promotion import PromotionRun
 from search.storage.home import Home
 from search.tracking.connection import connect
 
-asked = json.load(sys.stdin)
+request = json.load(sys.stdin)
 made = 0
 
-def counted(original):
+def kill_after_change(original):
     def call(self, *args, **kwargs):
         global made
         result = original(self, *args, **kwargs)
         made += 1
-        if made == asked["calls"]:
+        if made == request["calls"]:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
     return call
 
-for name in asked["mutating"]:
-    setattr(MlflowClient, name, counted(getattr(MlflowClient, name)))
+for name in request["mutating"]:
+    setattr(MlflowClient, name, kill_after_change(getattr(MlflowClient, name)))
 splits = {split: tuple(notes) for split, notes in generate_splits(20, seed=3).items()}
 PromotionRun(
-    client=connect(Home(Path(asked["home"]))),
+    client=connect(Home(Path(request["home"]))),
     name="model",
-    candidate=Candidate.model_validate(asked["candidate"]),
+    candidate=Candidate.model_validate(request["candidate"]),
     corpus=Corpus({"dev": splits["dev"], "test": splits["test"]}),
     dev_metrics={"strict_f1": 0.5},
     policy=Policy(version=1),
-    parent_run=asked["parent"],
+    parent_run=request["parent"],
 ).run()
 print("changes", made)
 """
 CHANGES = 18
-"""How often a promotion changes the registry."""
+"""Number of changes that one promotion makes to the registry."""
 
 
-def promoted_in_a_process(registry: Registry, calls: int) -> subprocess.CompletedProcess[str]:
-    """Promote in a process that ends by SIGKILL right after so many changes to the registry."""
-    asked = {
+def promote_in_process(registry: Registry, calls: int) -> subprocess.CompletedProcess[str]:
+    """Promote in a process that is killed right after the given number of changes to the registry."""
+    request = {
         "calls": calls,
         "mutating": MUTATING,
         "home": str(registry.home.root),
@@ -218,18 +231,19 @@ def promoted_in_a_process(registry: Registry, calls: int) -> subprocess.Complete
         "parent": registry.parent,
     }
     command = [sys.executable, "-c", PROMOTE]
-    return subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+    return subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
     "calls", [pytest.param(n, marks=[] if n == 15 else [pytest.mark.slow]) for n in range(1, CHANGES + 1)]
 )
-def test_killed_after_any_change_it_goes_on_to_the_same_end(registry: Registry, calls: int) -> None:
-    killed = promoted_in_a_process(registry, calls)
+def test_a_promotion_killed_after_any_change_resumes_to_the_same_result(registry: Registry, calls: int) -> None:
+    killed = promote_in_process(registry, calls)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     done = registry.promote()
     assert done.promoted
     versions = registry.client.search_model_versions("name = 'model'")
+    assert versions[0].tags["clinie.test_strict_f1"] == f"{done.decision.test['strict_f1']:.4f}"
     assert [str(version.version) for version in versions] == ["1"]
     assert registry.history.find_champion() == "1"
     assert sorted(registry.kinds()) == ["decision", "promoted", "read", "registered"]
@@ -237,13 +251,13 @@ def test_killed_after_any_change_it_goes_on_to_the_same_end(registry: Registry, 
 
 
 @pytest.mark.slow
-def test_the_points_at_which_a_promotion_is_killed_are_all_there_are(registry: Registry) -> None:
-    done = promoted_in_a_process(registry, 10_000)
+def test_the_number_of_changes_is_complete(registry: Registry) -> None:
+    done = promote_in_process(registry, 10_000)
     assert f"changes {CHANGES}" in done.stdout, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("base", ["whole", "merged"])
-def test_a_registered_model_is_whole_and_without_a_pickle(registry: Registry, base: str) -> None:
+def test_a_registered_model_contains_no_pickle_and_predicts_like_its_extractor(registry: Registry, base: str) -> None:
     done = registry.promote(base=base)
     folder = fetch_model_files(f"model/{done.version}")
     files = [file for file in folder.rglob("*") if file.is_file()]
@@ -253,7 +267,8 @@ def test_a_registered_model_is_whole_and_without_a_pickle(registry: Registry, ba
     assert extractor.checkpoint.config.finetuning.name == ("head_only" if base == "merged" else "lora")
     texts = [d.text for d in registry.corpus["test"][:2]]
     served = mlflow.pyfunc.load_model(f"models:/model/{done.version}").predict(texts)
-    assert len(served) == 2
+    expected = extractor.annotate([Document(f"text-{i}", text) for i, text in enumerate(texts, start=1)])
+    assert [json.loads(row) for row in served] == [annotations_to_json(document) for document in expected]
 
 
 def test_a_backbone_from_scratch_cannot_be_pinned(registry: Registry) -> None:
@@ -262,7 +277,7 @@ def test_a_backbone_from_scratch_cannot_be_pinned(registry: Registry) -> None:
     assert registry.client.search_model_versions("name = 'model'") == []
 
 
-def test_a_pinned_model_refuses_other_weights(
+def test_a_pinned_model_rejects_a_backbone_with_other_weights(
     tmp_path: Path, corpus: Corpus, make_config: Callable[..., TrialConfig], trained: Any
 ) -> None:
     from clinie_core.backbones.tokenizer import load_tokenizer
@@ -286,7 +301,7 @@ def test_a_pinned_model_refuses_other_weights(
         load_registered_extractor("model@champion")
 
 
-def test_a_model_that_predicts_otherwise_is_not_promoted(
+def test_a_model_that_predicts_differently_is_not_promoted(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from clinie_core.inference.extractor import Extractor
@@ -309,6 +324,7 @@ def test_a_model_that_predicts_otherwise_is_not_promoted(
 
 def test_a_model_is_copied_to_another_registry_once(registry: Registry, tmp_path: Path) -> None:
     registry.promote()
+    expected = load_registered_extractor("model@champion").predict([registry.corpus["test"][0].text])
     target = Home(tmp_path / "there")
     target.root.mkdir()
     there = Home(target.root, target.tracking_uri)
@@ -322,5 +338,6 @@ def test_a_model_is_copied_to_another_registry_once(registry: Registry, tmp_path
     history = History(client, "model")
     assert [entry.kind for entry in history.read_entries()] == ["copied"]
     assert history.find_faults() == []
-    shutil.rmtree(tmp_path / "artifacts")  # it needs nothing of where it came from
-    assert load_registered_extractor("model@champion").predict(["No fever."])
+    shutil.rmtree(tmp_path / "artifacts")  # the copy does not depend on the source registry
+    note = registry.corpus["test"][0].text
+    assert load_registered_extractor("model@champion").predict([note]) == expected
