@@ -53,6 +53,7 @@ check: setup-dev
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/python tools/check_links.py
+	$(BIN)/python tools/check_language.py
 
 format: setup-dev
 	$(BIN)/ruff check --fix .
