@@ -26,7 +26,7 @@ def test_the_report_uses_the_results_of_the_search(home: Path, tmp_path: Path, c
     assert done.returncode == 0, done.stderr
     sections = {s["key"]: s for s in json.loads(done.stdout)["sections"]}
     best = outcome_of(home)["best"]
-    assert sections["winner"]["answer"].startswith(f"Trial {best['number']} won with dev strict_f1 ")
+    assert sections["winner"]["answer"].startswith(f"Trial {best['number']} is best with dev strict_f1 ")
     assert "On the same documents, " in sections["winner"]["answer"]  # counts per document were stored and compared
     assert {row["method"] for row in sections["methods"]["rows"]} == {"full", "lora", "ia3"}
     assert len(sections["trials"]["rows"]) == 4
