@@ -138,7 +138,8 @@ def test_a_run_has_parameters_tags_and_datasets(tmp_path: Path, corpus: Corpus, 
 def test_an_unreachable_server_gives_one_line_before_the_search_starts(tmp_path: Path) -> None:
     home = Home(tmp_path, "http://127.0.0.1:9")
     with pytest.raises(
-        InputError, match=r"--tracking-uri: MLflow does not answer at http://127\.0\.0\.1:9; the URL of a running server"
+        InputError,
+        match=r"--tracking-uri: MLflow does not answer at http://127\.0\.0\.1:9; the URL of a running server",
     ):
         require_reachable(connect(home))
     assert list(tmp_path.iterdir()) == []
