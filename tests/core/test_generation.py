@@ -81,6 +81,7 @@ def decoder_config(make_config: Callable[..., TrialConfig], **parameters: object
     )
 
 
+@pytest.mark.integration
 def test_constraints_reduce_malformed_answers_and_prevent_hallucination(
     make_config: Callable[..., TrialConfig], corpus: Corpus, tmp_path: Path
 ) -> None:

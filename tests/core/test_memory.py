@@ -27,6 +27,7 @@ def weights_after(config: TrialConfig, corpus: Corpus, folder: Path, **how: Any)
     return dict(load_file(folder / "best" / "model.safetensors"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_accumulated_gradients_equal_those_of_the_whole_batch(
     method: str, make_config: MakeConfig, corpus: Corpus, tmp_path: Path
