@@ -1,7 +1,7 @@
 """Conversion of text to overlapping token windows, with the character offsets of each labelled unit.
 
-A document is tokenized once. Its *units* are the labelled elements: whole words (as the tokenizer's
-pre-tokenizer splits them) or single tokens. A long document is divided into overlapping windows. Each unit
+A document is tokenized once. Its *units* are the labelled elements: words (see :mod:`clinie_core.encoding.words`)
+or single tokens. A long document is divided into overlapping windows. Each unit
 is *owned* by the window in which it is farthest from an edge. It is trained and predicted only there and is
 context in other windows. A document's units therefore have one label sequence, and a concept can span two
 windows.
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from clinie_core.data.document import Span
+from clinie_core.encoding.words import align_words, segment_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -81,7 +82,7 @@ class Window:
 
     Args:
         token_ids: Token ids without special tokens.
-        positions: For each unit the index into ``token_ids`` of its first token.
+        positions: For each unit the index into ``token_ids`` of the token that represents it.
         first_unit: Index of the first unit in the document.
         owned_units: Indices in the document of the first owned unit, and one past the last.
     """
@@ -93,7 +94,7 @@ class Window:
 
     @property
     def owned_positions(self) -> tuple[int, ...]:
-        """Index into ``token_ids`` of the first token of each owned unit."""
+        """Index into ``token_ids`` of the token that represents each owned unit."""
         begin, stop = self.owned_units
         return self.positions[begin - self.first_unit : stop - self.first_unit]
 
@@ -115,31 +116,29 @@ def _trim_whitespace(text: str, start: int, end: int) -> Span | None:
     return Span(start, end) if start < end else None
 
 
-def _group_tokens(
-    text: str, offsets: Sequence[tuple[int, int]], words: Sequence[int | None], unit: Unit
-) -> tuple[list[Span], list[int]]:
-    """Return the span of each unit and the index of its first token."""
+def _find_units(text: str, offsets: Sequence[tuple[int, int]], unit: Unit) -> tuple[list[Span], list[int]]:
+    """Return the span of each unit and the index of the token that represents it."""
+    tokens = [_trim_whitespace(text, start, end) for start, end in offsets]
+    if unit == "word":
+        return align_words(segment_words(text), tokens)
     spans: list[Span] = []
     first: list[int] = []
-    previous: int | None = None
-    for token, (start, end) in enumerate(offsets):
-        span = _trim_whitespace(text, start, end)
-        if span is None:
+    for index, token in enumerate(tokens):
+        if token is None:
             continue
-        same_word = unit == "word" and words[token] is not None and words[token] == previous
         # Byte-level tokenizers assign the span of one character to several tokens: these form one unit.
-        if spans and (same_word or span.start < spans[-1].end):
-            spans[-1] = Span(spans[-1].start, max(spans[-1].end, span.end))
+        if spans and token.start < spans[-1].end:
+            spans[-1] = Span(spans[-1].start, max(spans[-1].end, token.end))
         else:
-            spans.append(span)
-            first.append(token)
-        previous = words[token]
+            spans.append(token)
+            first.append(index)
     return spans, first
 
 
 def _divide_units(first: Sequence[int], tokens: int, size: int, overlap: int) -> list[tuple[int, int]]:
     """Divide units into overlapping ranges of balanced length, at most ``size`` tokens or a single unit."""
-    ends = [*first[1:], tokens]
+    # Adjacent units may share a token; a unit ends after its own token in any case.
+    ends = [max(own + 1, following) for own, following in zip(first, [*first[1:], tokens], strict=True)]
     overlap = min(overlap, size // 2)
     count = max(1, -(-(tokens - overlap) // max(1, size - overlap)))
     balanced = min(size, -(-(tokens + (count - 1) * overlap) // count) + size // 16)
@@ -177,7 +176,7 @@ def tokenize_documents(
     for batch, encoding in _encode_batches(texts, tokenizer):
         for number, text in enumerate(batch):
             ids: list[int] = encoding["input_ids"][number]
-            units, first = _group_tokens(text, encoding["offset_mapping"][number], encoding.word_ids(number), unit)
+            units, first = _find_units(text, encoding["offset_mapping"][number], unit)
             yield TokenizedDocument(tuple(units), tuple(_build_windows(ids, first, size, overlap)))
 
 
@@ -204,7 +203,7 @@ def _build_windows(ids: Sequence[int], first: Sequence[int], size: int, overlap:
     for number, (begin, stop) in enumerate(ranges):
         own_begin = 0 if number == 0 else (begin + ranges[number - 1][1] + 1) // 2
         own_stop = len(first) if number == len(ranges) - 1 else (ranges[number + 1][0] + stop + 1) // 2
-        last_token = first[stop] if stop < len(first) else len(ids)
+        last_token = max(first[stop], first[stop - 1] + 1) if stop < len(first) else len(ids)
         body = tuple(ids[first[begin] : last_token][:size])
         positions = tuple(first[u] - first[begin] for u in range(begin, stop))
         yield Window(body, positions, begin, (own_begin, own_stop))

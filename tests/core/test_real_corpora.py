@@ -5,15 +5,23 @@ The corpora may not be redistributed; the environment variable CLINIE_CORPORA na
 
 from __future__ import annotations
 
+import itertools
 import os
+import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
+from clinie_core.data.bio_tagging import build_bio_labels, decode_concepts, tag_units
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.document_comparison import count_differences
+from clinie_core.data.document import Document, Span
+from clinie_core.encoding.windows import tokenize_documents
 
 CORPORA = os.environ.get("CLINIE_CORPORA")
 pytestmark = pytest.mark.skipif(CORPORA is None, reason="CLINIE_CORPORA is not set")
@@ -59,3 +67,61 @@ def test_round_trip_of_case_reports_loses_nothing(name: str) -> None:
     documents = Brat().read_all(Path(CORPORA or "") / "maccrobat-2020")[:40]
     assert sum(len(d.equivalences) + len(d.notes) for d in documents)
     assert sum((count_differences(d, format_.round_trip(d)) for d in documents), Counter[str]()) == {}
+
+
+def train_tokenizer(kind: str, texts: list[str]) -> PreTrainedTokenizerFast:
+    """Train a tokenizer of the kind of BERT, GPT-2, XLM-R (metaspace) or Llama 2 (unsplit) on texts."""
+    special = ["<unk>"]
+    trainer: trainers.Trainer = trainers.BpeTrainer(vocab_size=5000, special_tokens=special)
+    if kind == "bert":
+        model = Tokenizer(models.WordPiece(unk_token="<unk>"))
+        model.normalizer = normalizers.BertNormalizer(lowercase=True)
+        model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(vocab_size=5000, special_tokens=special)
+    elif kind == "gpt2":
+        model = Tokenizer(models.BPE())
+        model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    elif kind == "metaspace":
+        model = Tokenizer(models.Unigram())
+        model.normalizer = normalizers.NFKC()
+        model.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(vocab_size=5000, special_tokens=special, unk_token="<unk>")
+    else:
+        model = Tokenizer(models.BPE(unk_token="<unk>"))
+        model.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    # Spaces are removed from the training texts of the unsplit kind, since training on whole notes takes minutes.
+    model.train_from_iterator([w for t in texts for w in t.split(" ")] if kind == "unsplit" else texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=model, unk_token="<unk>")
+
+
+def decompose(document: Document) -> Document:
+    """Return a document with its text in Unicode's form NFD and adapted offsets."""
+    parts = [unicodedata.normalize("NFD", character) for character in document.text]
+    at = [0, *itertools.accumulate(len(part) for part in parts)]
+    concepts = tuple(replace(c, spans=tuple(Span(at[s.start], at[s.end]) for s in c.spans)) for c in document.concepts)
+    return Document(document.id, "".join(parts), concepts)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "metaspace", "unsplit"])
+def test_gold_concepts_come_back_from_their_labels_with_any_tokenizer(kind: str) -> None:
+    corpora = {
+        "maccrobat-2020": Brat().read_all(Path(CORPORA or "") / "maccrobat-2020"),
+        "bc5cdr": FORMATS.load("pubtator")().read_all(Path(CORPORA or "") / "bc5cdr" / "CDR_TestSet.PubTator.txt"),
+    }
+    tokenizer = train_tokenizer(kind, [d.text for documents in corpora.values() for d in documents])
+    for name, documents in corpora.items():
+        labels = build_bio_labels(sorted({c.type for d in documents for c in d.concepts}))
+        for version in (documents, tuple(decompose(d) for d in documents)):
+            total = recovered = 0
+            texts = [document.text for document in version]
+            for document, tokens in zip(
+                version, tokenize_documents(texts, tokenizer, size=510, overlap=64), strict=True
+            ):
+                # Concepts that share a word or are discontinuous exceed any flat labelling, not the segmentation.
+                gold = [c for c in document.concepts if len(c.spans) == 1]
+                gold = [c for c in gold if not any(c is not o and c.start < o.end and o.start < c.end for o in gold)]
+                found = decode_concepts(tokens.units, tag_units(tokens.units, gold, labels)[0], labels)
+                total += len(gold)
+                recovered += len({(c.type, c.extent) for c in gold} & {(c.type, c.extent) for c in found})
+            assert recovered / total >= 0.99, (name, recovered, total)

