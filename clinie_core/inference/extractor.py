@@ -24,7 +24,7 @@ from clinie_core.modeling.checkpoint import Checkpoint, gather_trained_weights, 
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning, merge_backbone
 from clinie_core.modeling.model_cache import build_input_context, load_backbone
-from clinie_core.scoring import TaskScores, score_task
+from clinie_core.scoring import DEFAULT_SCORER, TaskScores, score_task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -174,12 +174,15 @@ class Extractor:
         """
         return self._make_predictor().annotate(documents)
 
-    def score(self, documents: Sequence[Document], schema: Schema | None = None) -> TaskScores:
+    def score(
+        self, documents: Sequence[Document], schema: Schema | None = None, scorer: str = DEFAULT_SCORER
+    ) -> TaskScores:
         """Score predictions against the annotations of documents.
 
         Args:
             documents: Annotated documents; the view of the model's corpus is applied to them.
             schema: Types to predict instead of those seen in training; only for a type-conditioned model.
+            scorer: How to count; one of :data:`~clinie_core.scoring.scorers.SCORERS`.
         """
         config = self.checkpoint.config
         _, *further = build_components(config)
@@ -189,7 +192,7 @@ class Extractor:
         given = None
         for component in further:
             given = list(zip(gold, predictor.annotate_component(component, gold), strict=True))
-        return score_task(config.task, list(zip(gold, found, strict=True)), given)
+        return score_task(config.task, list(zip(gold, found, strict=True)), given, scorer)
 
     def _make_predictor(self, schema: Schema | None = None) -> Predictor:
         config = self.checkpoint.config

@@ -8,10 +8,13 @@ from clinie_core.scoring.annotations import (
     score_entity_relations,
     score_relations,
 )
+from clinie_core.scoring.scorers import DEFAULT_SCORER, SCORERS
 from clinie_core.scoring.scores import Counts, Scores
 from clinie_core.scoring.tasks import TaskScores, score_task
 
 __all__ = [
+    "DEFAULT_SCORER",
+    "SCORERS",
     "Counts",
     "Scores",
     "TaskScores",

@@ -4,9 +4,9 @@ Each annotation is converted to an :data:`Item`: a type, labels that must be equ
 must be equal or overlap. The modes are
 
 * ``strict``: type, labels and ranges are equal;
-* ``lenient``: the scorer of 2018 n2c2 track 2 (Henry et al. 2020, JAMIA 27(1)): equal type and labels and
-  an overlap of at least one character in every range. Each prediction matches at most one annotation, and
-  further predictions that overlap a matched annotation are ignored;
+* ``lenient``: equal type and labels and an overlap of at least one character in every range. Each prediction
+  matches at most one annotation, and further predictions that overlap a matched annotation are ignored.
+  :mod:`clinie_core.scoring.n2c2_2018` counts as the script of 2018 n2c2 track 2 does, which differs;
 * ``overlap``: the same condition, counted by a maximum one-to-one matching, which is symmetric in gold and
   prediction;
 * ``partial`` and ``type``: SemEval-2013 task 9.1 (Segura-Bedmar et al. 2013), as nervaluate counts them.
@@ -23,7 +23,17 @@ from functools import cached_property
 
 from clinie_core.scoring.scores import ALL_TYPES, Triple
 
-__all__ = ["MODES", "ByType", "Item", "ItemCounter", "ItemSets"]
+__all__ = [
+    "MODES",
+    "ByType",
+    "Item",
+    "ItemCounter",
+    "ItemSets",
+    "OverlapIndex",
+    "build_counts",
+    "count_types",
+    "group_by_labels",
+]
 
 Item = tuple[tuple[int, ...], str, tuple[str, ...]]
 """Start and end of each range that must match; the type that is counted; labels that must be equal
@@ -35,13 +45,15 @@ class ItemSets:
     """Gold and predicted items of one document, with cached sets that several modes share.
 
     Args:
-        gold: Annotated items.
-        predicted: Predicted items.
+        gold: Annotated items, in the order of the document.
+        predicted: Predicted items, in the order of the document.
     """
 
     def __init__(self, gold: Iterable[Item], predicted: Iterable[Item]) -> None:
-        self.gold = frozenset(gold)
-        self.predicted = frozenset(predicted)
+        self.ordered_gold = tuple(gold)
+        self.ordered_predicted = tuple(predicted)
+        self.gold = frozenset(self.ordered_gold)
+        self.predicted = frozenset(self.ordered_predicted)
 
     @cached_property
     def exact(self) -> frozenset[Item]:
@@ -56,18 +68,18 @@ class ItemSets:
     @cached_property
     def exact_types(self) -> Counter[str]:
         """Number of exact matches of each type."""
-        return _count_types(self.exact)
+        return count_types(self.exact)
 
     @cached_property
     def gold_types(self) -> Counter[str]:
         """Number of gold items of each type."""
-        return _count_types(self.gold)
+        return count_types(self.gold)
 
 
 ItemCounter = Callable[[ItemSets], ByType]
 
 
-class _OverlapIndex:
+class OverlapIndex:
     """Items sorted by position, to find overlapping items by binary search."""
 
     def __init__(self, items: Iterable[Item]) -> None:
@@ -89,19 +101,21 @@ class _OverlapIndex:
         return near
 
 
-def _count_types(items: Iterable[Item]) -> Counter[str]:
+def count_types(items: Iterable[Item]) -> Counter[str]:
+    """Count the items of each type."""
     return Counter([type_ for _, type_, _ in items])
 
 
-def _build_counts(tp: Counter[str], fp: Counter[str], gold: Counter[str]) -> ByType:
+def build_counts(tp: Counter[str], fp: Counter[str], gold: Counter[str]) -> ByType:
+    """Build the counts by type from true positives, false positives and annotations."""
     return {t: (tp[t], fp[t], gold[t] - tp[t]) for t in {*gold, *fp}}
 
 
 def _count_strict(items: ItemSets) -> ByType:
-    return _build_counts(items.exact_types, _count_types(items.unmatched), items.gold_types)
+    return build_counts(items.exact_types, count_types(items.unmatched), items.gold_types)
 
 
-def _group_by_labels(items: Iterable[Item]) -> defaultdict[tuple[str, tuple[str, ...]], list[Item]]:
+def group_by_labels(items: Iterable[Item]) -> defaultdict[tuple[str, tuple[str, ...]], list[Item]]:
     """Group items by type and labels, since only items of one group can match."""
     groups: defaultdict[tuple[str, tuple[str, ...]], list[Item]] = defaultdict(list)
     for item in items:
@@ -114,7 +128,7 @@ def _count_lenient(items: ItemSets) -> ByType:
     gold, exact, others = items.gold, items.exact, items.unmatched
     tp, fp, matched = Counter(items.exact_types), Counter[str](), set[Item]()
     types = {type_ for _, type_, _ in others}
-    index = {key: _OverlapIndex(group) for key, group in _group_by_labels(g for g in gold if g[1] in types).items()}
+    index = {key: OverlapIndex(group) for key, group in group_by_labels(g for g in gold if g[1] in types).items()}
     for item in sorted(others):
         over = index[item[1:]].find_overlapping(item) if item[1:] in index else []
         free = next((g for g in over if g not in exact and g not in matched), None)
@@ -123,18 +137,18 @@ def _count_lenient(items: ItemSets) -> ByType:
             tp[item[1]] += 1
         elif not over:
             fp[item[1]] += 1
-    return _build_counts(tp, fp, items.gold_types)
+    return build_counts(tp, fp, items.gold_types)
 
 
 def _count_overlap(items: ItemSets) -> ByType:
-    gold, predicted = _group_by_labels(items.gold), _group_by_labels(items.predicted)
+    gold, predicted = group_by_labels(items.gold), group_by_labels(items.predicted)
     tp = Counter[str]()
     for key in gold.keys() & predicted.keys():
-        tp[key[0]] += _match_maximum(_OverlapIndex(gold[key]), predicted[key])
-    return _build_counts(tp, _count_types(items.predicted) - tp, items.gold_types)
+        tp[key[0]] += _match_maximum(OverlapIndex(gold[key]), predicted[key])
+    return build_counts(tp, count_types(items.predicted) - tp, items.gold_types)
 
 
-def _match_maximum(gold: _OverlapIndex, predicted: list[Item]) -> int:
+def _match_maximum(gold: OverlapIndex, predicted: list[Item]) -> int:
     """Return the size of a maximum one-to-one matching of overlapping items."""
     import numpy as np
     from scipy.sparse import csr_array
@@ -152,7 +166,7 @@ def _match_maximum(gold: _OverlapIndex, predicted: list[Item]) -> int:
 def _count_semeval(items: ItemSets, *, by_type: bool) -> ByType:
     """Match each prediction in order with the best unmatched annotation, else the first that it overlaps."""
     gold, predicted = items.gold, items.predicted
-    index, taken, points = _OverlapIndex(gold), set[Item](), 0.0
+    index, taken, points = OverlapIndex(gold), set[Item](), 0.0
     for item in sorted(predicted):
         over = [g for g in index.find_overlapping(item) if g not in taken]
         if not over:

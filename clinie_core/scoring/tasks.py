@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from clinie_core.config import Task
 from clinie_core.data.document import Document
 from clinie_core.scoring.annotations import score_concepts, score_entity_relations, score_relations
+from clinie_core.scoring.scorers import DEFAULT_SCORER
 from clinie_core.scoring.scores import Scores
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ class TaskScores:
         overall: Scores of the task's annotations; for ``joint`` of concepts and relations together.
         parts: For ``joint``: ``concept``, ``relation`` (between predicted concepts), and optionally
             ``gold_relation`` (between annotated concepts).
+        scorer: Name of the scorer that counted.
     """
 
     overall: Scores
     parts: dict[str, Scores]
+    scorer: str = DEFAULT_SCORER
 
     def counts(self, metric: str) -> NDArray[np.float64]:
         """Return the counts by document behind a metric such as ``relation_strict_f1``, ``[documents, 3]``."""
@@ -44,32 +47,36 @@ class TaskScores:
         return self.overall.metrics() | apart
 
 
-def score_task(task: Task, pairs: Pairs, gold_pairs: Pairs | None = None) -> TaskScores:
+def score_task(task: Task, pairs: Pairs, gold_pairs: Pairs | None = None, scorer: str = DEFAULT_SCORER) -> TaskScores:
     """Score the predictions of a task.
 
     Args:
         task: The extraction task.
         pairs: For each document its gold and its predicted version.
         gold_pairs: The same with relations predicted between gold concepts; only for ``joint``.
+        scorer: How to count; one of :data:`~clinie_core.scoring.scorers.SCORERS`.
+
+    Raises:
+        InputError: If there is no such scorer.
     """
-    if task == "concepts":
-        return TaskScores(score_concepts((gold.concepts, found.concepts) for gold, found in pairs), {})
     if task == "relations":
-        return TaskScores(_score_all_relations(pairs), {})
-    concepts = score_concepts((gold.concepts, found.concepts) for gold, found in pairs)
-    relations = _score_all_relations(pairs)
+        return TaskScores(_score_all_relations(pairs, scorer), {}, scorer)
+    concepts = score_concepts(((gold.concepts, found.concepts) for gold, found in pairs), scorer=scorer)
+    if task == "concepts":
+        return TaskScores(concepts, {}, scorer)
+    relations = _score_all_relations(pairs, scorer)
     parts = {"concept": concepts, "relation": relations}
     if gold_pairs is not None:
-        parts["gold_relation"] = _score_all_relations(gold_pairs)
-    return TaskScores(Scores.combine(concepts, relations), parts)
+        parts["gold_relation"] = _score_all_relations(gold_pairs, scorer)
+    return TaskScores(Scores.combine(concepts, relations), parts, scorer)
 
 
-def _score_all_relations(pairs: Pairs) -> Scores:
+def _score_all_relations(pairs: Pairs, scorer: str) -> Scores:
     """Score relations between concepts together with document-level relations, where either kind occurs."""
     stated = any(gold.entity_relations or found.entity_relations for gold, found in pairs)
     if not stated:
-        return score_relations(pairs)
+        return score_relations(pairs, scorer=scorer)
     linked = any(gold.relations or found.relations for gold, found in pairs)
     if not linked:
-        return score_entity_relations(pairs)
-    return Scores.combine(score_relations(pairs), score_entity_relations(pairs))
+        return score_entity_relations(pairs, scorer)
+    return Scores.combine(score_relations(pairs, scorer=scorer), score_entity_relations(pairs, scorer))

@@ -103,23 +103,30 @@ def evaluate(
     format_: Annotated[
         str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all.")
     ] = "brat",
+    scorer: Annotated[
+        str, typer.Option(help="How to count: clinie, or n2c2-2018 for the script of that shared task.")
+    ] = "clinie",
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a registered model on one split of a corpus."""
     from clinie_core.data.corpora.loading import discover_splits, load_corpus
+    from clinie_core.scoring import SCORERS
     from clinie_core.scoring.significance import bootstrap_interval
     from search.report.terminal import build_scores_table
 
+    SCORERS.load(scorer, "--scorer")
     loaded = load_corpus(discover_splits(corpus, format_), (split,))
     extractor = _load_extractor(model, home, tracking_uri)
-    scores = extractor.score(loaded[split])
+    scores = extractor.score(loaded[split], scorer=scorer)
     if as_json:
         low, high = bootstrap_interval(scores.overall.documents("strict"))
-        print_json({"model": model, "split": split, **scores.metrics(), "strict_f1_interval": [low, high]})
+        row = {"model": model, "split": split, "scorer": scores.scorer, **scores.metrics()}
+        print_json({**row, "strict_f1_interval": [low, high]})
     else:
-        console().print(build_scores_table(f"{model} on {split}, {len(loaded[split])} documents", scores.overall))
+        title = f"{model} on {split}, {len(loaded[split])} documents, scorer {scores.scorer}"
+        console().print(build_scores_table(title, scores.overall))
 
 
 def serve(
