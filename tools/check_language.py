@@ -81,7 +81,7 @@ PHRASES: dict[str, str] = {
     r"footprints?": "memory estimate",
     r"(is|are|was|were|be|been) told": "is notified, receives",
     r"(error|exception)('s)?( own)? words|words of (an|the) error": "message",
-    r"in words": "as text",
+    r"in words(?!:)": "as text",
     r"(by|of) (which|whom|whose)": "a separate, simple sentence",
     r"ends? as what": "ends with the status",
     r"what (it|he|they) (was|were)": "the concrete noun",
