@@ -18,6 +18,17 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from clinie_core.data.corpora.checking import validate_document
+from clinie_core.data.corpora.files import (
+    GZIP_SUFFIX,
+    FileGroup,
+    decode_text,
+    is_litter,
+    list_files,
+    match_suffix,
+    open_binary,
+    read_text,
+)
+from clinie_core.data.corpora.split_names import find_split
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList, InputError, Problem, fail
 
@@ -27,6 +38,8 @@ __all__ = [
     "LineFormat",
     "StandoffFormat",
     "StreamFormat",
+    "make_file_name",
+    "make_file_names",
     "read_text",
     "require_empty_folder",
 ]
@@ -41,13 +54,56 @@ class CorpusFormat(ABC):
     example: ClassVar[str]
     """One line that describes the files of this format."""
 
+    one_document_per_file: ClassVar[bool] = False
+    """Whether each file contains one document; its name cannot name a split then."""
+
+    files_without_documents: ClassVar[tuple[str, ...]] = ()
+    """Names of files that belong to the format and contain no document."""
+
     @abstractmethod
-    def read(self, path: Path) -> Iterator[Document | Problem]:
-        """Read a folder or file, one document at a time.
+    def group_files(self, files: Sequence[Path], root: Path) -> list[FileGroup]:
+        """Group the files that are read together; files in no group belong to another format.
+
+        Args:
+            files: The files of a corpus.
+            root: The folder to which the names of the groups are relative.
+        """
+
+    @abstractmethod
+    def read_groups(self, groups: Iterable[FileGroup]) -> Iterator[Document | Problem]:
+        """Read files, one document at a time.
 
         Yields:
             A document, or a problem that names file and line and quotes no text.
         """
+
+    def group_file(self, file: Path) -> FileGroup | None:
+        """Return the group of a single file that was named by the user; None if the format reads only folders."""
+        return None
+
+    def explain_unread_file(self, file: Path) -> Problem | None:
+        """Return why a file that looks like one of this format belongs to no group; None for other files."""
+        return None
+
+    def read(self, path: Path) -> Iterator[Document | Problem]:
+        """Read a folder at any depth, or a file, one document at a time.
+
+        Yields:
+            A document, or a problem that names file and line and quotes no text.
+        """
+        if path.is_file():
+            group = self.group_file(path)
+            yield from self.read_groups([group] if group else [])
+            return
+        try:
+            files = list_files(path) if path.is_dir() else []
+        except InputError as error:
+            yield from error.problems
+            return
+        groups = self.group_files(files, path)
+        grouped = {file for group in groups for file in group.files.values()}
+        yield from filter(None, (self.explain_unread_file(file) for file in files if file not in grouped))
+        yield from self.read_groups(groups)
 
     @abstractmethod
     def write(self, documents: Iterable[Document], folder: Path) -> None:
@@ -85,29 +141,10 @@ def require_empty_folder(folder: Path) -> None:
         )
 
 
-def read_text(file: Path) -> str:
-    """Read a file as UTF-8 and keep its line ends, since offsets count them.
-
-    Raises:
-        InputError: If it cannot be read or is not UTF-8.
-    """
-    try:
-        with file.open(encoding="utf-8", newline="") as stream:
-            return stream.read()
-    except UnicodeDecodeError as error:
-        fail(
-            str(file),
-            f"broken UTF-8 at byte {error.start}",
-            allowed="UTF-8",
-            remedy="convert the file, for example by iconv",
-        )
-    except OSError as error:
-        fail(str(file), f"cannot be read: {error.strerror}")
-
-
 class StandoffFormat(CorpusFormat):
     """Base class of formats with one text file per document and annotation files of the same name."""
 
+    one_document_per_file: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]]
     """Suffix of the text file, then those of the annotation files, which are optional."""
 
@@ -128,39 +165,60 @@ class StandoffFormat(CorpusFormat):
     def render(self, document: Document) -> dict[str, str]:
         """Return the content of each file of a document, by suffix."""
 
-    def read(self, path: Path) -> Iterator[Document | Problem]:
-        """See :meth:`CorpusFormat.read`; documents are sorted by name."""
-        suffix, *companions = self.suffixes
-        names = {file.name.removesuffix(suffix) for file in path.glob(f"*{suffix}")}
-        for companion in companions:
-            for orphan in sorted(path.glob(f"*{companion}")):
-                name = orphan.name.removesuffix(companion)
-                if name not in names:
-                    remedy = "add the text or remove the annotations"
-                    yield Problem(str(orphan), f"the text {name}{suffix} is missing", remedy=remedy)
-        for name in sorted(names):
-            where = {s: str(path / f"{name}{s}") for s in self.suffixes}
+    def group_files(self, files: Sequence[Path], root: Path) -> list[FileGroup]:
+        """See :meth:`CorpusFormat.group_files`; sorted by name, which is the path of the text without suffix."""
+        found: dict[str, dict[str, Path]] = {}
+        for file in files:
+            match = match_suffix(file.name, self.suffixes)
+            if match is not None:
+                name = (file.relative_to(root).parent / match[0]).as_posix()
+                found.setdefault(name, {}).setdefault(match[1], file)
+        return [
+            FileGroup(name, {s: found[name][s] for s in self.suffixes if s in found[name]})
+            for name in sorted(found)
+            if self.suffixes[0] in found[name]
+        ]
+
+    def explain_unread_file(self, file: Path) -> Problem | None:
+        """See :meth:`CorpusFormat.explain_unread_file`: annotations without a text, or a second file of one name."""
+        match = match_suffix(file.name, self.suffixes)
+        if match is None:
+            return None
+        text = f"{match[0]}{self.suffixes[0]}"
+        siblings = {match_suffix(other.name, self.suffixes) for other in file.parent.iterdir()}
+        if (match[0], self.suffixes[0]) in siblings:
+            return Problem(str(file), f"another file is {match[0]}{match[1]} too", remedy="remove or rename one")
+        remedy = "add the text or remove the annotations"
+        return Problem(str(file), f"the text {text} is missing", remedy=remedy)
+
+    def read_groups(self, groups: Iterable[FileGroup]) -> Iterator[Document | Problem]:
+        """See :meth:`CorpusFormat.read_groups`."""
+        for group in groups:
+            match = match_suffix(group.main.name, self.suffixes)
+            stem = match[0] if match else group.main.stem
+            where = {s: str(group.files.get(s, group.main.with_name(f"{stem}{s}"))) for s in self.suffixes}
             try:
-                files = {s: read_text(Path(file)) for s, file in where.items() if s == suffix or Path(file).exists()}
-                document = self.parse(name, where, files)
+                files = {suffix: read_text(file) for suffix, file in group.files.items()}
+                document = self.parse(group.name, where, files)
             except InputError as error:
                 yield from error.problems
             else:
-                yield from validate_document(document, where[companions[0]] if companions else where[suffix])
+                yield from validate_document(document, where[self.suffixes[min(1, len(self.suffixes) - 1)]])
 
     def write(self, documents: Iterable[Document], folder: Path) -> None:
-        """See :meth:`CorpusFormat.write`.
+        """See :meth:`CorpusFormat.write`; an id with slashes becomes a file in subfolders.
 
         Raises:
-            InputError: If the ids of two documents map to the same file name.
+            InputError: If the ids of two documents map to the same file name. Nothing is written then if
+                ``documents`` is a sequence.
         """
+        if isinstance(documents, Sequence):
+            make_file_names(document.id for document in documents)
+        written: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        written: set[str] = set()
         for document in documents:
-            name = _make_file_name(document.id)
-            if name in written:
-                fail(str(folder / name), "two documents have this file name", remedy="rename one, or write jsonl")
-            written.add(name)
+            name = _add_file_name(document.id, written)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             for suffix, content in self.render(document).items():
                 with (folder / f"{name}{suffix}").open("w", encoding="utf-8", newline="") as stream:
                     stream.write(content)
@@ -168,19 +226,59 @@ class StandoffFormat(CorpusFormat):
     def round_trip(self, document: Document) -> Document:
         """See :meth:`CorpusFormat.round_trip`."""
         where = {suffix: f"{document.id}{suffix}" for suffix in self.suffixes}
-        return self.parse(_make_file_name(document.id), where, self.render(document))
+        return self.parse(make_file_name(document.id), where, self.render(document))
 
 
-def _make_file_name(id_: str) -> str:
-    """Convert a document's id to a file name that cannot point outside the folder."""
-    name = re.sub(r"[^\w.+@=-]", "_", id_).lstrip(".") or "_"
-    return name if len(name.encode()) <= 200 else hashlib.sha256(id_.encode()).hexdigest()
+def make_file_name(id_: str) -> str:
+    """Convert a document's id to a relative path without suffix, which a reader converts back to the same id.
+
+    Letters, blanks and punctuation are kept. Control characters and backslashes become ``_``, and so do slashes
+    of ids that would point outside the folder, to a hidden file or to a folder that names a split.
+    """
+    name = re.sub(r"[\x00-\x1f\x7f\\\ud800-\udfff]", "_", id_)
+    parts = name.split("/")
+    if any(not part.strip() or is_litter(part) or find_split(part) for part in parts[:-1]) or not parts[-1].strip():
+        parts = [name.replace("/", "_")]
+    parts[-1] = parts[-1].lstrip(".") or "_"
+    if any(len(part.encode()) > 200 for part in parts):
+        return hashlib.sha256(id_.encode()).hexdigest()
+    return "/".join(parts)
+
+
+def make_file_names(ids: Iterable[str]) -> dict[str, str]:
+    """Return the file name of each document without suffix, by id.
+
+    Raises:
+        InputError: If two documents have the same file name, for each such pair.
+    """
+    errors, written = ErrorList(), dict[str, str]()
+    names = {}
+    for id_ in ids:
+        try:
+            names[id_] = _add_file_name(id_, written)
+        except InputError as error:
+            errors.extend(error.problems)
+    errors.raise_if_any()
+    return names
+
+
+def _add_file_name(id_: str, written: dict[str, str]) -> str:
+    name = make_file_name(id_)
+    if name in written:
+        found = f"two documents have this file name, {id_!r} and {written[name]!r}"
+        fail(name, found, remedy="rename one, or write jsonl")
+    written[name] = id_
+    return name
 
 
 class StreamFormat(CorpusFormat):
     """Base class of formats with many documents in one file."""
 
     suffix: ClassVar[str]
+    """Suffix of the files that are written and read."""
+
+    other_suffixes: ClassVar[tuple[str, ...]] = ()
+    """Further suffixes of files that are read, in lower case."""
 
     @abstractmethod
     def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
@@ -202,18 +300,32 @@ class StreamFormat(CorpusFormat):
     def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
         """Write documents to one file."""
 
-    def read(self, path: Path) -> Iterator[Document | Problem]:
-        """See :meth:`CorpusFormat.read`; documents are in the order of the sorted files and of each file."""
+    def group_files(self, files: Sequence[Path], root: Path) -> list[FileGroup]:
+        """See :meth:`CorpusFormat.group_files`; each file is a group."""
+        groups = []
+        for file in sorted(files):
+            match = match_suffix(file.name, (self.suffix, *self.other_suffixes))
+            if match is not None:
+                name = (file.relative_to(root).parent / match[0]).as_posix()
+                groups.append(FileGroup(name, {match[1]: file}))
+        return groups
+
+    def group_file(self, file: Path) -> FileGroup:
+        """See :meth:`CorpusFormat.group_file`; the file may have any suffix."""
+        match = match_suffix(file.name, (self.suffix, *self.other_suffixes))
+        name = match[0] if match else file.name.removesuffix(GZIP_SUFFIX)
+        return FileGroup(name, {self.suffix: file})
+
+    def read_groups(self, groups: Iterable[FileGroup]) -> Iterator[Document | Problem]:
+        """See :meth:`CorpusFormat.read_groups`; documents are in the order of the files and of each file."""
         seen: dict[str, str] = {}
-        for file in [path] if path.is_file() else sorted(path.glob(f"*{self.suffix}")):
+        for group in groups:
             try:
-                with file.open("rb") as stream:
-                    for item in self.read_stream(stream, str(file), file.name.removesuffix(self.suffix)):
+                with open_binary(group.main) as stream:
+                    for item in self.read_stream(stream, str(group.main), group.name):
                         yield from _reject_duplicate(item, seen)
             except InputError as error:
                 yield from error.problems
-            except OSError as error:
-                yield Problem(str(file), f"cannot be read: {error.strerror}")
 
     def write(self, documents: Iterable[Document], folder: Path) -> None:
         """See :meth:`CorpusFormat.write`; writes one file named ``documents`` with the format's suffix."""
@@ -309,12 +421,4 @@ def _read_lines(stream: BinaryIO, where: str) -> Iterator[str]:
             return
         if len(line) > MAX_LINE_BYTES:
             fail(f"{where}:{number}", f"a line of more than {MAX_LINE_BYTES:,} bytes", allowed="shorter lines")
-        try:
-            yield line.decode().removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            fail(
-                f"{where}:{number}",
-                f"broken UTF-8 at byte {error.start} of the line",
-                allowed="UTF-8",
-                remedy="convert the file, for example by iconv",
-            )
+        yield decode_text(line, f"{where}:{number}", " of the line").removesuffix("\n").removesuffix("\r")

@@ -9,46 +9,42 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from clinie_core.data.corpora.checking import validate_document
 from clinie_core.data.corpora.corpus_format import CorpusFormat
+from clinie_core.data.corpora.files import FileGroup
 from clinie_core.data.corpora.tokens import Token, build_document, tag_sentences
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError, Problem, fail
 
 __all__ = ["HfDataset"]
 
+INFO = "dataset_info.json"
 TOKENS, TAGS, ID = "tokens", ("ner_tags", "tags", "labels"), "id"
 
 
 class HfDataset(CorpusFormat):
     """Folders with ``dataset_info.json`` and Arrow files."""
 
+    files_without_documents: ClassVar[tuple[str, ...]] = ("dataset_dict.json",)
     example: ClassVar[str] = "output of Dataset.save_to_disk, with columns tokens and ner_tags, tags or labels"
 
-    def read(self, path: Path) -> Iterator[Document | Problem]:
-        """See :meth:`CorpusFormat.read`."""
-        if not (path / "dataset_info.json").is_file():
-            return
-        try:
-            dataset = _load(path)
-            tags = next((name for name in TAGS if name in dataset.column_names), None)
-            if TOKENS not in dataset.column_names or tags is None:
-                found = f"columns {', '.join(dataset.column_names)}"
-                fail(str(path), found, allowed=f"{TOKENS} and one of {', '.join(TAGS)}", remedy="rename the columns")
-            names = getattr(getattr(dataset.features[tags], "feature", None), "names", None)
-        except InputError as error:
-            yield from error.problems
-            return
+    def group_files(self, files: Sequence[Path], root: Path) -> list[FileGroup]:
+        """See :meth:`CorpusFormat.group_files`; each folder with ``dataset_info.json`` is a group."""
+        found: dict[Path, dict[str, Path]] = {file.parent: {INFO: file} for file in files if file.name == INFO}
+        for file in files:
+            if file.parent in found:
+                found[file.parent][file.name] = file
+        return [FileGroup(folder.relative_to(root).as_posix(), found[folder]) for folder in sorted(found)]
+
+    def read_groups(self, groups: Iterable[FileGroup]) -> Iterator[Document | Problem]:
+        """See :meth:`CorpusFormat.read_groups`."""
         seen: set[str] = set()
-        try:
-            for number, row in enumerate(_read_rows(dataset, path)):
-                yield from _read_row(row, f"{path}: row {number}", str(row.get(ID, number)), tags, names, seen)
-        except InputError as error:
-            yield from error.problems
+        for group in groups:
+            yield from _read_folder(group, seen)
 
     def write(self, documents: Iterable[Document], folder: Path) -> None:
         """See :meth:`CorpusFormat.write`; sentence boundaries are lost."""
@@ -69,6 +65,22 @@ class HfDataset(CorpusFormat):
     def round_trip(self, document: Document) -> Document:
         """See :meth:`CorpusFormat.round_trip`."""
         return _build_document(_build_row(document), document.id, TAGS[0], None, document.id)
+
+
+def _read_folder(group: FileGroup, seen: set[str]) -> Iterator[Document | Problem]:
+    path = group.main.parent
+    prefix = "" if group.name == "." else f"{group.name}/"  # rows are numbered from 0 in each folder
+    try:
+        dataset = _load(path)
+        tags = next((name for name in TAGS if name in dataset.column_names), None)
+        if TOKENS not in dataset.column_names or tags is None:
+            found = f"columns {', '.join(dataset.column_names)}"
+            fail(str(path), found, allowed=f"{TOKENS} and one of {', '.join(TAGS)}", remedy="rename the columns")
+        names = getattr(getattr(dataset.features[tags], "feature", None), "names", None)
+        for number, row in enumerate(_read_rows(dataset, path)):
+            yield from _read_row(row, f"{path}: row {number}", str(row.get(ID, f"{prefix}{number}")), tags, names, seen)
+    except InputError as error:
+        yield from error.problems
 
 
 def _import_datasets() -> Any:

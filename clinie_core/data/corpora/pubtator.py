@@ -30,6 +30,7 @@ class PubTator(LineFormat):
 
     example: ClassVar[str] = "NAME.txt of records 'id|t|title', 'id|a|abstract' and tab-separated mentions"
     suffix: ClassVar[str] = ".txt"
+    other_suffixes: ClassVar[tuple[str, ...]] = (".pubtator",)
 
     def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
         """See :meth:`LineFormat.split_documents`; blank lines separate documents."""

@@ -1,0 +1,204 @@
+"""Files of a corpus: listing without files of other programs, suffixes, byte order marks and gzip."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO, Any, BinaryIO, NoReturn, cast
+
+from clinie_core.errors import fail
+
+__all__ = [
+    "FileGroup",
+    "decode_text",
+    "is_ignored",
+    "is_litter",
+    "list_files",
+    "match_suffix",
+    "open_binary",
+    "read_text",
+]
+
+GZIP_SUFFIX = ".gz"
+GZIP_MARK = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+LITTER = frozenset(
+    {
+        "__macosx",
+        "thumbs.db",
+        "desktop.ini",
+        "annotation.conf",
+        "visual.conf",
+        "tools.conf",
+        "kb_shortcuts.conf",
+    }
+)
+"""Names of files and folders without documents, in lower case: those of operating systems and of brat's settings."""
+
+
+@dataclass(frozen=True)
+class FileGroup:
+    """Files that are read together: a text with its annotation files, a file of documents, or a dataset's folder.
+
+    Args:
+        name: The document's id, or the name from which ids are derived.
+        files: The files by suffix; the first is the text or the file of documents.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+
+    @property
+    def main(self) -> Path:
+        """The text, or the file of documents."""
+        return next(iter(self.files.values()))
+
+
+def is_litter(name: str) -> bool:
+    """Return whether a file or folder of this name never contains documents; hidden files count as such."""
+    return name.startswith(".") or name.casefold() in LITTER
+
+
+def is_ignored(relative: Path, patterns: Sequence[str]) -> bool:
+    """Return whether a path, one of its folders or one of their names matches a pattern of ``--ignore``."""
+    paths = [relative, *(parent for parent in relative.parents if parent.name)]
+    names = {name for path in paths for name in (path.name, path.as_posix())}
+    return any(fnmatchcase(name, pattern.removesuffix("/")) for pattern in patterns for name in names)
+
+
+def list_files(root: Path) -> list[Path]:
+    """List the files below a folder at any depth, sorted, without litter; links to folders are followed once.
+
+    Raises:
+        InputError: If a folder cannot be listed.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+
+    def reject(error: OSError) -> NoReturn:
+        fail(str(error.filename), f"cannot be listed: {error.strerror}")
+
+    for folder, subfolders, names in os.walk(root, onerror=reject, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not is_litter(name))
+        found += [Path(folder, name) for name in names if not is_litter(name)]
+    return sorted(found)
+
+
+def match_suffix(name: str, suffixes: Sequence[str]) -> tuple[str, str] | None:
+    """Divide a file name into stem and suffix, in any letter case and with or without ``.gz``.
+
+    Args:
+        name: The file's name.
+        suffixes: The suffixes in lower case.
+
+    Returns:
+        The stem as written and the longest suffix that matches; None if there is none.
+    """
+    plain = name[: -len(GZIP_SUFFIX)] if name.casefold().endswith(GZIP_SUFFIX) else name
+    for suffix in sorted(suffixes, key=len, reverse=True):
+        if plain.casefold().endswith(suffix.casefold()) and len(plain) > len(suffix):
+            return plain[: -len(suffix)], suffix
+    return None
+
+
+class _OffsetReader(io.RawIOBase):
+    """The bytes of a file after its byte order mark; position 0 is the first byte after it."""
+
+    def __init__(self, source: IO[bytes], offset: int) -> None:
+        self._source = source
+        self._offset = offset
+        source.seek(offset)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._source.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+    def seek(self, position: int, origin: int = io.SEEK_SET) -> int:
+        moved = position + self._offset if origin == io.SEEK_SET else position
+        return self._source.seek(moved, origin) - self._offset
+
+    def tell(self) -> int:
+        return self._source.tell() - self._offset
+
+
+@contextmanager
+def open_binary(file: Path) -> Iterator[BinaryIO]:
+    """Open a file, decompress it if its suffix is ``.gz``, and skip a byte order mark.
+
+    Raises:
+        InputError: If it cannot be read, is damaged, or is compressed without the suffix ``.gz``. Errors of
+            reads within the context are converted too.
+    """
+    try:
+        with file.open("rb") as raw, ExitStack() as stack:
+            compressed = raw.read(2) == GZIP_MARK
+            raw.seek(0)
+            if compressed != file.name.casefold().endswith(GZIP_SUFFIX):
+                _reject_compression(file, compressed)
+            stream = cast(BinaryIO, stack.enter_context(gzip.open(raw))) if compressed else raw
+            marked = stream.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK
+            stream.seek(0)
+            yield cast(BinaryIO, io.BufferedReader(_OffsetReader(stream, len(BYTE_ORDER_MARK)))) if marked else stream
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        remedy = "download or compress the file again"
+        fail(str(file), "damaged or incomplete gzip data", allowed="a complete gzip file", remedy=remedy)
+    except OSError as error:
+        fail(str(file), f"cannot be read: {error.strerror}")
+
+
+def _reject_compression(file: Path, compressed: bool) -> NoReturn:
+    if compressed:
+        remedy = f"decompress it, or rename it to {file.name}{GZIP_SUFFIX}"
+        fail(str(file), "gzip data in a file without the suffix .gz", allowed="text, or gzip with .gz", remedy=remedy)
+    fail(str(file), "not gzip data, although the suffix is .gz", allowed="gzip", remedy="compress or rename the file")
+
+
+def decode_text(content: bytes, where: str, remark: str = "") -> str:
+    """Decode UTF-8.
+
+    Args:
+        content: The bytes.
+        where: File and line, for the message.
+        remark: End of the message's place, such as ``of the line``.
+
+    Raises:
+        InputError: If the bytes are not UTF-8.
+    """
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        found = f"broken UTF-8 at byte {error.start}{remark}"
+        if content.startswith(UTF_16_MARKS):
+            found += ", and a byte order mark of UTF-16"
+        fail(where, found, allowed="UTF-8", remedy="convert the file, for example by iconv")
+
+
+def read_text(file: Path) -> str:
+    """Read a file as UTF-8 without a byte order mark; keep its line ends, since offsets count them.
+
+    Raises:
+        InputError: If it cannot be read or is not UTF-8.
+    """
+    with open_binary(file) as stream:
+        content = stream.read()
+    return decode_text(content, str(file))
