@@ -22,6 +22,7 @@ FORMATS: Registry[type[CorpusFormat]] = Registry(
         "bioc_json": "clinie_core.data.corpora.bioc_json:BiocJson",
         "pubtator": "clinie_core.data.corpora.pubtator:PubTator",
         "conll": "clinie_core.data.corpora.conll:Conll",
+        "label_studio": "clinie_core.data.corpora.label_studio:LabelStudio",
         "hf_dataset": "clinie_core.data.corpora.hf_dataset:HfDataset",
     },
 )

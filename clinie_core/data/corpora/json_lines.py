@@ -1,0 +1,71 @@
+"""Base class of formats with one JSON object per line and document."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ValidationError
+
+from clinie_core.config import convert_validation_error
+from clinie_core.data.corpora.corpus_format import DocumentLines, LineFormat
+from clinie_core.data.document import Document
+from clinie_core.errors import InputError
+
+__all__ = ["JsonLineFormat", "collect_metadata", "select_metadata"]
+
+
+class JsonLineFormat(LineFormat):
+    """Base class of JSON Lines formats; each line that is not blank is a document."""
+
+    suffix: ClassVar[str] = ".jsonl"
+    model: ClassVar[type[BaseModel]]
+    """Model of a line."""
+
+    @abstractmethod
+    def build(self, row: Any, where: str, name: str) -> Document:
+        """Build a document.
+
+        Args:
+            row: The line, an instance of ``model``.
+            where: File and line, for messages.
+            name: Id of a document whose line contains none.
+
+        Raises:
+            InputError: With all problems of the line.
+        """
+
+    @abstractmethod
+    def dump(self, document: Document) -> dict[str, Any]:
+        """Return the fields of a document's line."""
+
+    def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
+        """See :meth:`LineFormat.split_documents`."""
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield DocumentLines(where, number, [line], f"{name}-{number}")
+
+    def parse(self, piece: DocumentLines) -> Document:
+        """See :meth:`LineFormat.parse`."""
+        where = piece.locate(0)
+        try:
+            row = self.model.model_validate_json(piece.lines[0])
+        except ValidationError as error:
+            raise InputError(convert_validation_error(error, where, quote=False)) from None
+        return self.build(row, where, piece.name)
+
+    def render(self, document: Document) -> str:
+        """See :meth:`LineFormat.render`."""
+        return json.dumps(self.dump(document)) + "\n"
+
+
+def collect_metadata(fields: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the additional fields of an object that are strings or numbers; the others are tool-specific."""
+    return {key: str(value) for key, value in (fields or {}).items() if isinstance(value, str | int | float)}
+
+
+def select_metadata(document: Document, reserved: Collection[str]) -> dict[str, str]:
+    """Return a document's metadata without the keys that have a meaning in the format."""
+    return {key: value for key, value in document.metadata.items() if key not in reserved}

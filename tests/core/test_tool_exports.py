@@ -1,0 +1,121 @@
+"""Exports of annotation tools, each tested with a small file in the layout that the tool writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinie_core.data.corpora import FORMATS
+from clinie_core.data.corpora.document_comparison import count_differences
+from clinie_core.data.document import Attribute, Document, Note, Relation
+from clinie_core.errors import InputError
+
+TEXT = "\U0001f600 Given 5 mg warfarin; no chest pain."
+"""An emoji precedes all concepts; in UTF-16 they are shifted by one."""
+
+
+def read(format_: str, folder: Path, content: Any, suffix: str = "json") -> tuple[Document, ...]:
+    """Write one file and read it; a list of rows is written as lines if the suffix is ``jsonl``."""
+    if suffix == "jsonl":
+        content = "".join(json.dumps(row) + "\n" for row in content)
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / f"export.{suffix}").write_text(text, encoding="utf-8", newline="")
+    return FORMATS.load(format_)().read_all(folder)
+
+
+def fail_to_read(format_: str, folder: Path, content: Any, suffix: str = "json") -> list[str]:
+    """Return the lines of the error that a file results in."""
+    with pytest.raises(InputError) as caught:
+        read(format_, folder, content, suffix)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{folder / 'export'}.{suffix}:") for line in lines)
+    assert "warfarin" not in str(caught.value)
+    return lines
+
+
+def mentions(document: Document) -> list[tuple[str, str]]:
+    return [(c.type, document.mention(c)) for c in document.concepts]
+
+
+def locate(mention: str, *, shift: int = 0) -> dict[str, int]:
+    at = TEXT.index(mention) + shift
+    return {"start": at, "end": at + len(mention)}
+
+
+def region(id_: str, mention: str, label: str, *, shift: int = 0) -> dict[str, Any]:
+    value = {**locate(mention, shift=shift), "text": mention, "labels": [label]}
+    return {"id": id_, "from_name": "label", "to_name": "text", "type": "labels", "origin": "manual", "value": value}
+
+
+def task(*results: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    annotation = {"id": 9, "completed_by": 1, "was_cancelled": False, "ground_truth": False, "result": [*results]}
+    rest = {"id": 4, "data": {"text": TEXT, "ward": "B"}, "predictions": [], "project": 2}
+    return rest | {"annotations": [annotation]} | fields
+
+
+class TestLabelStudio:
+    @pytest.mark.parametrize("shift", [0, 1], ids=["code points", "utf-16"])
+    def test_regions_relations_and_properties_are_read(self, tmp_path: Path, shift: int) -> None:
+        pain = region("b", "chest pain", "Problem", shift=shift)
+        choice = pain | {"from_name": "assertion", "type": "choices"}
+        choice["value"] = {**locate("chest pain", shift=shift), "text": "chest pain", "choices": ["absent"]}
+        comment = pain | {"from_name": "comment", "type": "textarea"}
+        comment["value"] = {**locate("chest pain", shift=shift), "text": ["unsure"]}
+        whole = {"id": "z", "from_name": "quality", "to_name": "text", "type": "choices", "value": {"choices": ["ok"]}}
+        link = {"type": "relation", "from_id": "a", "to_id": "b", "direction": "left", "labels": ["treats"]}
+        drug = region("a", "warfarin", "Drug", shift=shift)
+        (document,) = read("label_studio", tmp_path, [task(drug, pain, choice, comment, whole, link)])
+        assert document.id == "4"
+        assert mentions(document) == [("Drug", "warfarin"), ("Problem", "chest pain")]
+        assert document.relations == (Relation("R1", "treats", "b", "a"),)
+        assert document.attributes == (Attribute("A1", "assertion", "b", "absent"),)
+        assert document.notes == (Note("N1", "comment", "b", "unsure"),)
+        assert document.metadata == {"ward": "B", "quality": "ok"}
+        assert not count_differences(document, FORMATS.load("label_studio")().round_trip(document))
+
+    def test_the_minimal_export_is_read(self, tmp_path: Path) -> None:
+        labels = [{**locate("warfarin"), "text": "warfarin", "labels": ["Drug"]}]
+        sure = [{**locate("warfarin"), "text": "warfarin", "choices": ["high"]}]
+        row = {"id": 7, "text": TEXT, "label": labels, "certainty": sure, "annotator": 1, "annotation_id": 3}
+        unlabelled = {"id": 8, "text": TEXT, "annotator": 1, "annotation_id": 4, "lead_time": 2.5}
+        first, second = read("label_studio", tmp_path, [row, unlabelled])
+        assert (first.id, mentions(first)) == ("7", [("Drug", "warfarin")])
+        assert [(a.type, a.value) for a in first.attributes] == [("certainty", "high")]
+        assert (second.id, second.concepts, second.metadata) == ("8", (), {})
+
+    def test_labels_of_one_region_are_separate_concepts(self, tmp_path: Path) -> None:
+        both = region("a", "warfarin", "Drug")
+        both["value"]["labels"] = ["Drug", "Cause"]
+        (document,) = read("label_studio", tmp_path, [task(both, region("a", "warfarin", "Trade name"))])
+        assert sorted(mentions(document)) == [("Cause", "warfarin"), ("Drug", "warfarin"), ("Trade name", "warfarin")]
+
+    def test_the_ground_truth_is_read_if_annotations_differ(self, tmp_path: Path) -> None:
+        drug, dose = region("a", "warfarin", "Drug"), region("b", "5 mg", "Dose")
+        annotations: list[dict[str, Any]] = [{"result": [drug]}, {"result": [dose], "ground_truth": True}]
+        (document,) = read("label_studio", tmp_path, [task(annotations=annotations)])
+        assert mentions(document) == [("Dose", "5 mg")]
+        annotations[1]["ground_truth"] = False
+        (line,) = fail_to_read("label_studio", tmp_path, [task(annotations=annotations)])
+        assert "2 annotations that differ" in line
+
+    @pytest.mark.parametrize(
+        ("broken", "expected"),
+        [
+            (task(region("a", "warfarin", "")), "a: a region without a label"),
+            (task(region("a", "warfarin", "Drug", shift=3)), "a: the mention differs from the text at its offsets"),
+            (task(region("a", "warfarin", "Drug", shift=99)), "a: offsets 112:120 lie outside the text"),
+            (task({"type": "relation", "from_id": "a", "to_id": "b"}), "a relation refers to a, which is not"),
+            (task({"id": "a", "type": "rectanglelabels"}), "a result of the unsupported type rectanglelabels"),
+            (task(annotations=[{"was_cancelled": True}]), "all annotations of the task are cancelled"),
+            ({"id": 1, "data": {"text": TEXT}}, "no annotations"),
+            ({"id": 1, "text": TEXT}, "neither annotations nor labels"),
+            (task(data={"note": TEXT, "summary": TEXT}), "2 fields can be the text"),
+        ],
+    )
+    def test_each_problem_is_one_line_with_its_place(self, tmp_path: Path, broken: Any, expected: str) -> None:
+        content = f"[{json.dumps(task())},\n{json.dumps(broken)}]"
+        (line,) = fail_to_read("label_studio", tmp_path, content)
+        assert line.startswith(f"{tmp_path / 'export.json'}:2: task 2: {expected}")
