@@ -10,7 +10,7 @@ import pytest
 
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.document_comparison import count_differences
-from clinie_core.data.document import Attribute, Document, Note, Relation
+from clinie_core.data.document import Attribute, Document, Normalization, Note, Relation
 from clinie_core.errors import InputError
 
 TEXT = "\U0001f600 Given 5 mg warfarin; no chest pain."
@@ -119,3 +119,101 @@ class TestLabelStudio:
         content = f"[{json.dumps(task())},\n{json.dumps(broken)}]"
         (line,) = fail_to_read("label_studio", tmp_path, content)
         assert line.startswith(f"{tmp_path / 'export.json'}:2: task 2: {expected}")
+
+
+def triple(mention: str, label: str, *, shift: int = 0) -> list[Any]:
+    return [*locate(mention, shift=shift).values(), label]
+
+
+class TestDoccano:
+    @pytest.mark.parametrize("field", ["label", "labels", "entities"])
+    @pytest.mark.parametrize("shift", [0, 1], ids=["code points", "utf-16"])
+    def test_lists_of_offsets_and_label_are_read(self, tmp_path: Path, field: str, shift: int) -> None:
+        labels = [triple("warfarin", "Drug", shift=shift), triple("chest pain", "Problem", shift=shift)]
+        row = {"id": 3, "text": TEXT, field: labels, "ward": "B", "Comments": []}
+        (document,) = read("doccano", tmp_path, [row], "jsonl")
+        assert (document.id, document.metadata) == ("3", {"ward": "B"})
+        assert mentions(document) == [("Drug", "warfarin"), ("Problem", "chest pain")]
+        assert not count_differences(document, FORMATS.load("doccano")().round_trip(document))
+
+    def test_entities_with_relations_are_read(self, tmp_path: Path) -> None:
+        offsets = {m: {f"{key}_offset": value for key, value in locate(m).items()} for m in ("5 mg", "warfarin")}
+        entities = [{"id": 11, "label": "Dose", **offsets["5 mg"]}, {"id": 12, "label": "Drug", **offsets["warfarin"]}]
+        relations = [{"id": 1, "from_id": 11, "to_id": 12, "type": "dose of"}]
+        row = {"id": 3, "text": TEXT, "entities": entities, "relations": relations, "Comments": []}
+        (document,) = read("doccano", tmp_path, [row], "jsonl")
+        assert mentions(document) == [("Dose", "5 mg"), ("Drug", "warfarin")]
+        assert document.relations == (Relation("R1", "dose of", "11", "12"),)
+        assert not count_differences(document, FORMATS.load("doccano")().round_trip(document))
+
+    def test_the_unit_of_ambiguous_offsets_is_asked_for(self, tmp_path: Path) -> None:
+        row: dict[str, Any] = {"text": "\U0001f600 ----", "label": [[4, 5, "Dash"]]}
+        (line,) = fail_to_read("doccano", tmp_path, [row], "jsonl")
+        assert "code points or UTF-16 units" in line
+        starts = {}
+        for unit in ("code points", "utf-16"):
+            ((concept,),) = (d.concepts for d in read("doccano", tmp_path, [row | {"offset_unit": unit}], "jsonl"))
+            starts[unit] = concept.start
+        assert starts == {"code points": 4, "utf-16": 3}
+
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ({"label": ["sick"]}, "label 1 has no offsets or no type"),
+            ({"label": [[0, 1, ""]]}, "label 1 has no offsets or no type"),
+            ({"label": [[900, 901, "Drug"]], "offset_unit": "utf-16"}, "T1: offsets 38:38 lie outside the text"),
+            ({"label": [], "relations": [{"from_id": 1, "to_id": 2, "type": "x"}]}, "R1 refers to 1, which does not"),
+            ({}, "no label; entities, label, labels; export as JSONL"),
+        ],
+    )
+    def test_each_problem_is_one_line_with_its_place(self, tmp_path: Path, fields: Any, expected: str) -> None:
+        rows = [{"text": TEXT, "label": []}, {"text": TEXT, **fields}]
+        lines = fail_to_read("doccano", tmp_path, rows, "jsonl")
+        assert lines[0].startswith(f"{tmp_path / 'export.jsonl'}:2: {expected}")
+
+
+def spacy_span(mention: str, label: str, **fields: Any) -> dict[str, Any]:
+    return {**locate(mention), "label": label, "token_start": 1, "token_end": 1, **fields}
+
+
+class TestSpacyJsonl:
+    def test_a_prodigy_example_with_relations_is_read(self, tmp_path: Path) -> None:
+        dose, drug = spacy_span("5 mg", "DOSE"), spacy_span("warfarin", "DRUG", kb_id="RxNorm:11289")
+        relation = {"head": 2, "child": 3, "head_span": dose, "child_span": drug, "label": "DOSE_OF", "color": "#ffd"}
+        row = {"text": TEXT, "meta": {"ward": "B"}, "_input_hash": -5, "_task_hash": 7, "_view_id": "relations"}
+        row |= {"tokens": [], "spans": [dose, drug], "relations": [relation], "answer": "accept"}
+        (document,) = read("spacy_jsonl", tmp_path, [row], "jsonl")
+        assert (document.id, document.metadata) == ("export-1", {"ward": "B"})
+        assert mentions(document) == [("DOSE", "5 mg"), ("DRUG", "warfarin")]
+        assert document.relations == (Relation("R1", "DOSE_OF", "T1", "T2"),)
+        assert document.normalizations == (Normalization("N1", "T2", "RxNorm", "11289"),)
+        assert not count_differences(document, FORMATS.load("spacy_jsonl")().round_trip(document))
+
+    def test_an_accepted_text_without_spans_has_no_concepts(self, tmp_path: Path) -> None:
+        rows = [{"text": TEXT, "meta": {"id": 17}, "answer": "accept"}, {"text": TEXT, "spans": []}]
+        documents = read("spacy_jsonl", tmp_path, rows, "jsonl")
+        assert [(d.id, d.concepts) for d in documents] == [("17", ()), ("export-2", ())]
+
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ({"spans": [], "answer": "reject"}, "an example that was not accepted"),
+            ({"spans": [{"start": 0, "end": 1}]}, "spans.0.label: Field required"),
+            ({"spans": [{"start": 0, "end": 1, "label": ""}]}, "spans.0.label: String should have at least 1"),
+            ({"spans": [{"start": 3, "end": 99, "label": "X"}]}, "T1: offsets 3:99 lie outside the text"),
+            ({}, "no spans"),
+            (
+                {
+                    "spans": [],
+                    "relations": [
+                        {"head_span": spacy_span("5 mg", "D"), "child_span": spacy_span("5 mg", "D"), "label": "x"}
+                    ],
+                },
+                "relation 1 refers to a span that does not exist",
+            ),
+        ],
+    )
+    def test_each_problem_is_one_line_with_its_place(self, tmp_path: Path, fields: Any, expected: str) -> None:
+        rows = [{"text": TEXT, "spans": []}, {"text": TEXT, **fields}]
+        (line,) = fail_to_read("spacy_jsonl", tmp_path, rows, "jsonl")
+        assert line.startswith(f"{tmp_path / 'export.jsonl'}:2: {expected}")

@@ -23,6 +23,8 @@ FORMATS: Registry[type[CorpusFormat]] = Registry(
         "pubtator": "clinie_core.data.corpora.pubtator:PubTator",
         "conll": "clinie_core.data.corpora.conll:Conll",
         "label_studio": "clinie_core.data.corpora.label_studio:LabelStudio",
+        "doccano": "clinie_core.data.corpora.doccano:Doccano",
+        "spacy_jsonl": "clinie_core.data.corpora.spacy_jsonl:SpacyJsonl",
         "hf_dataset": "clinie_core.data.corpora.hf_dataset:HfDataset",
     },
 )
