@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 __all__ = ["DiskFull", "ErrorList", "InputError", "OutOfMemory", "Problem", "fail", "map_disk_full"]
 
@@ -29,12 +29,15 @@ class Problem:
         found: The value or state found there, without document text.
         allowed: The allowed values; empty if ``found`` implies them.
         remedy: What the user can do; empty if it is obvious.
+        severity: ``error``, ``warning``, or what was done to a faulty part at the user's request: ``skipped``
+            or ``trimmed``.
     """
 
     where: str
     found: str
     allowed: str = field(default="", kw_only=True)
     remedy: str = field(default="", kw_only=True)
+    severity: Literal["error", "warning", "skipped", "trimmed"] = field(default="error", kw_only=True)
 
     def __str__(self) -> str:
         return f"{_shorten(self.where)}: " + "; ".join(
@@ -68,10 +71,14 @@ class InputError(Exception):
 
 
 class ErrorList:
-    """Collection of problems, so that a user sees all faults of an input at once."""
+    """Collection of problems, so that a user sees all faults of an input at once.
+
+    Warnings and skipped parts are collected in ``notices``; they are no errors.
+    """
 
     def __init__(self) -> None:
         self._problems: list[Problem] = []
+        self.notices: list[Problem] = []
 
     def __len__(self) -> int:
         return len(self._problems)
@@ -82,7 +89,8 @@ class ErrorList:
 
     def extend(self, problems: Iterable[Problem]) -> None:
         """Add several problems, for example those of one file of a corpus."""
-        self._problems.extend(problems)
+        for problem in problems:
+            (self._problems if problem.severity == "error" else self.notices).append(problem)
 
     def raise_if_any(self) -> None:
         """Raise all collected problems as one error.

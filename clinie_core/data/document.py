@@ -111,7 +111,7 @@ class Relation(_ForbidExtraKeys):
 
 @dataclass(frozen=True, slots=True)
 class Attribute(_ForbidExtraKeys):
-    """A property of a concept or relation (``target``, its id); ``value`` is None for a flag."""
+    """A property of a concept or of a relation of either kind (``target``, its id); ``value`` is None for a flag."""
 
     id: str
     type: str
@@ -254,7 +254,10 @@ class Corpus:
             kept = {c.id for c in concepts}
             wanted = [r for r in document.relations if not relation_types or r.type in relation_types]
             relations = tuple(r for r in wanted if {r.head, r.tail} <= kept)
-            targets = kept | {r.id for r in relations}
+            entity_relations = tuple(
+                r for r in document.entity_relations if not relation_types or r.type in relation_types
+            )
+            targets = kept | {r.id for r in relations} | {r.id for r in entity_relations}
             return replace(
                 document,
                 concepts=concepts,
@@ -263,9 +266,7 @@ class Corpus:
                 normalizations=tuple(n for n in document.normalizations if n.target in kept),
                 equivalences=tuple(e for e in document.equivalences if kept.issuperset(e.members)),
                 notes=tuple(n for n in document.notes if n.target in targets),
-                entity_relations=tuple(
-                    r for r in document.entity_relations if not relation_types or r.type in relation_types
-                ),
+                entity_relations=entity_relations,
             )
 
         return self._map_documents(restrict) if concept_types or relation_types else self

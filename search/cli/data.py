@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +23,17 @@ app = typer.Typer(help="Write, check, count, convert and split corpora.", no_arg
 CorpusPath = Annotated[Path, typer.Argument(metavar="PATH", help="Folder, file, zip or tar archive of the corpus.")]
 NewFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to; it must be empty or not exist.")]
 Format = Annotated[str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all.")]
+Offsets = Annotated[
+    Literal["verify", "trust"],
+    typer.Option(help="verify: the mention in a file must equal the text at its offsets. trust: it is ignored."),
+]
+OnError = Annotated[
+    Literal["stop", "skip", "trim"],
+    typer.Option(
+        help="stop: a fault is an error. skip: leave out faulty annotations, and documents that cannot be read."
+        " trim: also cut concepts at the end of the text and white space at their boundaries."
+    ),
+]
 
 
 def synth(
@@ -61,13 +73,13 @@ def formats(as_json: AsJson = False) -> None:
 
 
 @contextmanager
-def _open_corpus(path: Path, format_: str) -> Iterator[CorpusSource]:
+def _open_corpus(path: Path, format_: str, offsets: str, on_error: str) -> Iterator[CorpusSource]:
     """Open the corpus at a path; an archive is unpacked within this context."""
     from clinie_core.data.corpora.archive import unpack
     from clinie_core.data.corpora.loading import discover_splits
 
     with unpack(path) as folder:
-        yield discover_splits(folder, format_)
+        yield discover_splits(folder, format_).model_copy(update={"offsets": offsets, "on_error": on_error})
 
 
 def _summarize(source: CorpusSource) -> CorpusSummary:
@@ -87,6 +99,7 @@ def _summarize(source: CorpusSource) -> CorpusSummary:
         problem = item if isinstance(item, Problem) else summary.add(split, item)
         errors.extend([problem] if problem else [])
     errors.raise_if_any()
+    summary.notices = errors.notices
     return summary
 
 
@@ -99,23 +112,49 @@ def _read_items(source: CorpusSource) -> Iterator[tuple[str, Document | Problem]
             yield split, item
 
 
-def check(path: CorpusPath, format_: Format = "brat", as_json: AsJson = False) -> None:
+def check(
+    path: CorpusPath,
+    format_: Format = "brat",
+    offsets: Offsets = "verify",
+    on_error: OnError = "stop",
+    as_json: AsJson = False,
+) -> None:
     """Check a corpus for errors and for annotations that a model cannot represent.
 
     Exits with 2 if there are errors, with 0 if there are only warnings.
     """
-    with _open_corpus(path, format_) as source:
+    with _open_corpus(path, format_, offsets, on_error) as source:
         summary = _summarize(source)
         warnings = summary.warnings() + _find_undeclared_types(source, summary)
+        warnings += [notice for notice in summary.notices if notice.severity == "warning"]
+        left_out = [notice for notice in summary.notices if notice.severity != "warning"]
     if as_json:
         counts = dict(summary.representation)
-        print_json({"documents": dict(summary.documents), "warnings": [str(w) for w in warnings], "concepts": counts})
+        print_json(
+            {
+                "documents": dict(summary.documents),
+                "warnings": [str(w) for w in warnings],
+                "left_out": [f"{n.severity} {n}" for n in left_out],
+                "concepts": counts,
+            }
+        )
         return
     out = console()
     out.print(f"{summary.documents.total()} documents read, no errors")
     for warning in warnings:
         out.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+    _print_notices(left_out)
     out.print("concepts: " + ", ".join(f"{count:,} {name}" for name, count in summary.representation.items()))
+
+
+def _print_notices(notices: Sequence[Problem]) -> None:
+    """Print the warnings of a corpus, and the parts that were skipped or trimmed, with their counts."""
+    out = console()
+    for notice in notices:
+        out.print(f"[yellow]{notice.severity}[/yellow] {notice}", soft_wrap=True)
+    counts = Counter(notice.severity for notice in notices if notice.severity != "warning")
+    if counts:
+        out.print(", ".join(f"{count:,} problems {severity}" for severity, count in sorted(counts.items())))
 
 
 def _find_undeclared_types(source: CorpusSource, summary: CorpusSummary) -> list[Problem]:
@@ -139,12 +178,19 @@ def _find_undeclared_types(source: CorpusSource, summary: CorpusSummary) -> list
     ]
 
 
-def stats(path: CorpusPath, format_: Format = "brat", as_json: AsJson = False) -> None:
+def stats(
+    path: CorpusPath,
+    format_: Format = "brat",
+    offsets: Offsets = "verify",
+    on_error: OnError = "stop",
+    as_json: AsJson = False,
+) -> None:
     """Count documents, characters and annotations of a corpus by type and split."""
     from rich.table import Table
 
-    with _open_corpus(path, format_) as source:
-        counts = _summarize(source).to_json()
+    with _open_corpus(path, format_, offsets, on_error) as source:
+        summary = _summarize(source)
+    counts = summary.to_json()
     if as_json:
         print_json(counts)
         return
@@ -158,6 +204,7 @@ def stats(path: CorpusPath, format_: Format = "brat", as_json: AsJson = False) -
         cells = (split[group].get(name, 0) if name else split[group] for split in counts.values())
         table.add_row(label, *(f"{cell:,}" for cell in cells))
     console().print(table)
+    _print_notices(summary.notices)
 
 
 def _list_names(counts: dict[str, dict[str, Any]], group: str) -> list[str]:
@@ -172,6 +219,8 @@ def convert(
     folder: NewFolder,
     to: Annotated[str, typer.Option(help="Format to write; `clinie data formats` lists all.")] = "jsonl",
     format_: Format = "brat",
+    offsets: Offsets = "verify",
+    on_error: OnError = "stop",
     as_json: AsJson = False,
 ) -> None:
     """Convert a corpus to another format, and report what that format cannot represent.
@@ -180,17 +229,23 @@ def convert(
     """
     from clinie_core.data.corpora.conversion import convert as convert_corpus
 
-    with _open_corpus(path, format_) as source:
+    with _open_corpus(path, format_, offsets, on_error) as source:
         report = convert_corpus(source, to, folder)
     if as_json:
         print_json(
-            {"documents": report.documents, "lost": dict(report.lost), "lossy_documents": report.lossy_documents}
+            {
+                "documents": report.documents,
+                "lost": dict(report.lost),
+                "lossy_documents": report.lossy_documents,
+                "notices": [f"{n.severity} {n}" for n in report.notices],
+            }
         )
         return
     out = console()
     counts = ", ".join(f"{count:,} {split}" for split, count in report.documents.items())
     out.print(f"documents in {folder}: {counts}", soft_wrap=True)
-    if not report.lost:
+    _print_notices(report.notices)
+    if not report.lost and not report.notices:
         out.print("nothing was lost")
     for kind, count in sorted(report.lost.items()):
         out.print(f"[yellow]lost[/yellow] {count:,} {kind}: {to} cannot represent them", soft_wrap=True)
@@ -202,6 +257,8 @@ def split(
         Path, typer.Argument(metavar="FOLDER", help="Folder for the lists, which have one document id per line.")
     ],
     format_: Format = "brat",
+    offsets: Offsets = "verify",
+    on_error: OnError = "stop",
     dev: Annotated[float, typer.Option(help="Share of documents in dev.", min=0, max=0.9)] = 0.15,
     test: Annotated[float, typer.Option(help="Share of documents in test.", min=0, max=0.9)] = 0.15,
     folds: Annotated[int, typer.Option(help="Number of cross-validation folds, instead of one split.", min=0)] = 0,
@@ -225,7 +282,7 @@ def split(
     from clinie_core.errors import ErrorList, Problem
 
     errors, members = ErrorList(), []
-    with _open_corpus(path, format_) as source:
+    with _open_corpus(path, format_, offsets, on_error) as source:
         for _, item in _read_items(source):
             if isinstance(item, Problem):
                 errors.extend([item])
@@ -236,6 +293,7 @@ def split(
     if as_json:
         print_json({"folder": str(folder), "documents": counts})
         return
+    _print_notices(errors.notices)
     for name, count in counts.items():
         console().print(f"{count:>8,}  {folder / name}", soft_wrap=True, highlight=False)
 

@@ -273,3 +273,23 @@ def test_json_problems_name_the_line_of_their_document(tmp_path: Path) -> None:
     (tmp_path / "notes.json").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=r"notes\.json:4: two: 1: tokens 7 to 7 are not in the text"):
         FORMATS.load("radgraph")().read_all(tmp_path)
+
+
+BIORED = (
+    "1|t|Aspirin and gout\n1|a|Aspirin worsens gout.\n1\t0\t7\tAspirin\tChemical\tD001241\n"
+    "1\t12\t16\tgout\tDisease\tD006073\n1\tPositive_Correlation\tD001241\tD006073\tNovel\n"
+    "1\tAssociation\tD001241\tD006073\tNo\n"
+)
+
+
+def test_pubtator_reads_the_novelty_of_biored(tmp_path: Path) -> None:
+    document = read("pubtator", tmp_path, txt=BIORED)
+    assert document.entity_relations == (
+        EntityRelation("R1", "Positive_Correlation", "D001241", "D006073"),
+        EntityRelation("R2", "Association", "D001241", "D006073"),
+    )
+    assert document.attributes == (Attribute("A1", "novelty", "R1", "Novel"), Attribute("A2", "novelty", "R2", "No"))
+    for name in ("pubtator", "jsonl"):
+        assert not count_differences(document, FORMATS.load(name)().round_trip(document))
+    lost = count_differences(document, Brat().round_trip(document))
+    assert (lost["document-level relations"], lost["attributes"]) == (2, 2)

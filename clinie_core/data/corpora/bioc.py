@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clinie_core.data.corpora.checking import check_mention
+from clinie_core.data.corpora.reading import AnnotationErrors
 from clinie_core.data.document import (
     Attribute,
     Concept,
@@ -24,7 +24,7 @@ from clinie_core.data.document import (
     Section,
     Span,
 )
-from clinie_core.errors import ErrorList
+from clinie_core.errors import fail
 
 __all__ = ["BiocDocument", "from_bioc", "to_bioc"]
 
@@ -99,9 +99,9 @@ class BiocDocument(_BiocPart):
 class _DocumentBuilder:
     """Builder of one document from its BioC parts."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, errors: AnnotationErrors) -> None:
         self._where = where
-        self.errors = ErrorList()
+        self.errors = errors
         self.text = ""
         self.sections: list[Section] = []
         self.concepts: list[Concept] = []
@@ -115,24 +115,25 @@ class _DocumentBuilder:
         gap = offset - len(self.text)
         if not 0 <= gap <= MAX_GAP:
             found = f"a passage at offset {offset} does not follow the {len(self.text)} characters before it"
-            self.errors.add(self._where, found, remedy="check that offsets count characters, not bytes")
-            self.errors.raise_if_any()
+            fail(self._where, found, remedy="check that offsets count characters, not bytes")
         self.text += ("\n" + " " * gap)[:gap] + text
 
     def add_annotation(self, annotation: BiocAnnotation) -> None:
         """Check one annotation against the text and add its concept, attributes and normalizations."""
         id_ = annotation.id or f"T{len(self.concepts) + 1}"
-        spans = tuple(Span(place.offset, place.offset + place.length) for place in annotation.locations)
-        if any(span.end > len(self.text) for span in spans):
-            found = f"{id_}: offsets lie outside the text of {len(self.text)} characters"
-            self.errors.add(
-                self._where, found, allowed="0 <= start < end <= length", remedy="check that offsets count characters"
-            )
+        places = [(place.offset, place.offset + place.length) for place in annotation.locations]
+        fitted = [self.errors.fit_span(self._where, id_, start, end, len(self.text)) for start, end in places]
+        spans = tuple(span for span in fitted if span is not None)
+        if len(spans) < len(fitted):
             return
         text_at_offsets = " ".join(self.text[s.start : s.end] for s in spans)
-        if annotation.text is not None and len(spans) == 1:  # copies of several parts include the text in between
-            problem = check_mention(self._where, id_, annotation.text, text_at_offsets)
-            self.errors.extend([problem] if problem else [])
+        # Copies of several parts include the text in between.
+        if (
+            annotation.text is not None
+            and len(spans) == 1
+            and not self.errors.check_mention(self._where, id_, annotation.text, text_at_offsets)
+        ):
+            return
         infons = dict(annotation.infons)
         self.concepts.append(Concept(id_, infons.pop("type", "") or "annotation", spans))
         for key, value in infons.items():
@@ -169,17 +170,18 @@ class _DocumentBuilder:
             )
 
 
-def from_bioc(source: BiocDocument, where: str) -> Document:
+def from_bioc(source: BiocDocument, where: str, errors: AnnotationErrors) -> Document:
     """Convert a BioC document to a :class:`Document`.
 
     Args:
         source: The parsed BioC document.
         where: File and line or id, for messages.
+        errors: An empty list for the faults of the annotations.
 
     Raises:
         InputError: With all problems of the document.
     """
-    builder = _DocumentBuilder(where)
+    builder = _DocumentBuilder(where, errors)
     annotations, relations = list(source.annotations), list(source.relations)
     for passage in source.passages:
         pieces: Sequence[BiocSentence] = passage.sentences if passage.text is None else [passage]

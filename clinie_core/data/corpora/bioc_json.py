@@ -29,11 +29,14 @@ class BiocJson(StreamFormat):
         for number, content in enumerate(read_items(stream, where, "documents.item")):
             place = f"{where}: documents.{number}"
             try:
-                yield place, from_bioc(BiocDocument.model_validate(content), place)
+                document = from_bioc(BiocDocument.model_validate(content), place, self.collect_errors())
             except ValidationError as error:
-                yield from lines.locate(convert_validation_error(error, place, quote=False), number)
+                yield from self.skip(lines.locate(convert_validation_error(error, place, quote=False), number))
             except InputError as error:
-                yield from lines.locate(error.problems, number)
+                yield from self.skip(lines.locate(error.problems, number))
+            else:
+                yield from lines.locate(self.take_notices(), number)
+                yield place, document
 
     def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
         """See :meth:`StreamFormat.write_stream`."""

@@ -37,11 +37,12 @@ class BiocXml(StreamFormat):
             for _, element in events:
                 place = f"{where}:{element.sourceline}"
                 try:
-                    yield place, from_bioc(BiocDocument.model_validate(_parse_element(element, where)), place)
+                    source = BiocDocument.model_validate(_parse_element(element, where))
+                    yield place, from_bioc(source, place, self.collect_errors())
                 except ValidationError as error:
-                    yield from convert_validation_error(error, place, quote=False)
+                    yield from self.skip(convert_validation_error(error, place, quote=False))
                 except InputError as error:
-                    yield from error.problems
+                    yield from self.skip(error.problems)
                 element.clear()
                 while element.getprevious() is not None:  # free the parsed elements, so that memory stays constant
                     del element.getparent()[0]

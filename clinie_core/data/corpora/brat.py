@@ -14,8 +14,9 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from clinie_core.data.corpora.checking import check_mention, normalize_whitespace
+from clinie_core.data.corpora.checking import normalize_whitespace
 from clinie_core.data.corpora.corpus_format import StandoffFormat, read_text
+from clinie_core.data.corpora.reading import AnnotationErrors
 from clinie_core.data.document import (
     Attribute,
     Concept,
@@ -27,7 +28,6 @@ from clinie_core.data.document import (
     Relation,
     Span,
 )
-from clinie_core.errors import ErrorList
 
 __all__ = ["Brat", "read_declared_types"]
 
@@ -45,27 +45,41 @@ class Brat(StandoffFormat):
 
     def parse(self, name: str, where: Mapping[str, str], files: Mapping[str, str]) -> Document:
         """See :meth:`StandoffFormat.parse`."""
-        return _AnnotationParser(where[".ann"], files[".txt"]).parse(name, files.get(".ann", ""))
+        return _AnnotationParser(where[".ann"], files[".txt"], self.collect_errors()).parse(name, files.get(".ann", ""))
 
     def render(self, document: Document) -> dict[str, str]:
-        """See :meth:`StandoffFormat.render`; if an id does not follow brat's rules, all are renumbered."""
+        """See :meth:`StandoffFormat.render`.
+
+        If an id does not follow brat's rules, all are renumbered. White space within a type becomes ``_``.
+        """
         ids = _assign_brat_ids(document)
         lines = []
         for concept in document.concepts:
             offsets = ";".join(f"{s.start} {s.end}" for s in concept.spans)
-            lines.append(
-                f"{ids[concept.id]}\t{concept.type} {offsets}\t{normalize_whitespace(document.mention(concept))}"
-            )
-        lines += [f"{ids[r.id]}\t{r.type} Arg1:{ids[r.head]} Arg2:{ids[r.tail]}" for r in document.relations]
+            mention = normalize_whitespace(document.mention(concept))
+            lines.append(f"{ids[concept.id]}\t{_join_words(concept.type)} {offsets}\t{mention}")
+        lines += [
+            f"{ids[r.id]}\t{_join_words(r.type)} Arg1:{ids[r.head]} Arg2:{ids[r.tail]}" for r in document.relations
+        ]
+        linked = {r.id for r in document.entity_relations}  # brat cannot represent them
         for attribute in document.attributes:
+            if attribute.target in linked:
+                continue
             value = f" {normalize_whitespace(attribute.value)}" if attribute.value else ""
-            lines.append(f"{ids[attribute.id]}\t{attribute.type} {ids[attribute.target]}{value}")
+            lines.append(f"{ids[attribute.id]}\t{_join_words(attribute.type)} {ids[attribute.target]}{value}")
         for n in document.normalizations:
             name = f"\t{normalize_whitespace(n.name)}" if n.name else ""
             lines.append(f"{ids[n.id]}\tReference {ids[n.target]} {n.database}:{n.reference}{name}")
-        lines += ["*\t" + " ".join((e.type, *(ids[m] for m in e.members))) for e in document.equivalences]
-        lines += [f"{ids[n.id]}\t{n.type} {ids[n.target]}\t{normalize_whitespace(n.text)}" for n in document.notes]
+        lines += ["*\t" + " ".join((_join_words(e.type), *(ids[m] for m in e.members))) for e in document.equivalences]
+        lines += [
+            f"{ids[n.id]}\t{_join_words(n.type)} {ids[n.target]}\t{normalize_whitespace(n.text)}"
+            for n in document.notes
+        ]
         return {".txt": document.text, ".ann": "".join(f"{line}\n" for line in lines)}
+
+
+def _join_words(type_: str) -> str:
+    return "_".join(type_.split())
 
 
 LETTERS = {Concept: "T", Relation: "R", Attribute: "A", Normalization: "N", Note: "#", EntityRelation: ""}
@@ -86,11 +100,11 @@ def _assign_brat_ids(document: Document) -> dict[str, str]:
 class _AnnotationParser:
     """Parser of one ``.ann`` file."""
 
-    def __init__(self, where: str, text: str) -> None:
+    def __init__(self, where: str, text: str, errors: AnnotationErrors) -> None:
         self._where = where
         self._text = text
         self._line = 0
-        self._errors = ErrorList()
+        self._errors = errors
         self._lines: dict[str, int] = {}
         self._concepts: dict[str, Concept] = {}
         self._events: dict[str, str] = {}  # event id to its trigger's id
@@ -171,25 +185,19 @@ class _AnnotationParser:
         if not OFFSETS.fullmatch(offsets) or not type_:
             self._add_problem(f"{id_}: offsets do not parse", "'Type START END', further spans after ';'")
             return
-        spans = []
-        for pair in offsets.split(";"):
-            start, end = map(int, pair.split())
-            if not start < end <= len(self._text):
-                self._add_problem(
-                    f"{id_}: offsets {start}:{end} lie outside the text of {len(self._text)} characters",
-                    "0 <= start < end <= length",
-                    "check that offsets count characters, not bytes",
-                )
-                return
-            spans.append(Span(start, end))
-        concept = Concept(id_, type_, tuple(spans))
+        where = f"{self._where}:{self._line}"
+        pairs = [map(int, pair.split()) for pair in offsets.split(";")]
+        fitted = [self._errors.fit_span(where, id_, start, end, len(self._text)) for start, end in pairs]
+        spans = tuple(span for span in fitted if span is not None)
+        if len(spans) < len(fitted):
+            return
         text_at_offsets = " ".join(self._text[s.start : s.end] for s in spans)
         if mention and mention != text_at_offsets:
-            problem = check_mention(f"{self._where}:{self._line}", id_, mention, text_at_offsets)
-            if problem is not None:
-                self._errors.extend([problem])
+            # Tools differ in the white space that they write within a mention and between its parts.
+            ours, theirs = "".join(text_at_offsets.split()), "".join(mention.split())
+            if ours != theirs and not self._errors.check_mention(where, id_, mention, text_at_offsets):
                 return
-        self._concepts[id_] = concept
+        self._concepts[id_] = Concept(id_, type_, spans)
 
     def _parse_relation(self, id_: str, rest: str) -> None:
         parts = rest.split()

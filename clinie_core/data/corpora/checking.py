@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
-from clinie_core.data.document import Document
+from clinie_core.data.document import Concept, Document, Span
 from clinie_core.errors import Problem
 
-__all__ = ["check_document", "check_mention", "find_split_leak", "normalize_whitespace", "validate_document"]
+__all__ = [
+    "check_document",
+    "check_mention",
+    "find_split_leak",
+    "normalize_whitespace",
+    "repair_document",
+    "validate_document",
+]
+
+UNUSABLE_IN_TYPE = re.compile(r"[\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+"""Tab and line ends, which separate the fields of annotation files; a blank within a type is allowed."""
 
 
 def normalize_whitespace(text: str) -> str:
@@ -65,54 +78,119 @@ def find_split_leak(document: Document, split: str, split_of: dict[str, str]) ->
 
 
 def check_document(document: Document, where: str) -> list[Problem]:
-    """Find offsets outside the text, duplicate ids and dangling references.
+    """Find offsets outside the text, unusable types, duplicate ids and dangling references.
 
     Args:
         document: A parsed document.
         where: The file, for messages.
     """
-    problems: list[Problem] = []
+    return [problem for _, problem in _find_faults(document, where)]
+
+
+def repair_document(document: Document, where: str, *, trim: bool) -> tuple[Document, list[Problem]]:
+    """Leave out the faulty annotations of a document, and those that refer to them.
+
+    Args:
+        document: A parsed document.
+        where: The file, for messages.
+        trim: Whether to cut concepts at the end of the text and to remove white space at their boundaries first.
+
+    Returns:
+        The document and a notice for each annotation that was trimmed or left out.
+    """
+    notices: list[Problem] = []
+    if trim:
+        concepts = tuple(_trim_concept(concept, document.text) for concept in document.concepts)
+        for before, after in zip(document.concepts, concepts, strict=True):
+            if before != after:
+                found = f"{before.id}: trimmed to the text without white space at the boundaries"
+                notices.append(Problem(where, found, severity="trimmed"))
+        document = replace(document, concepts=concepts)
+    while faults := list(_find_faults(document, where)):
+        notices += [replace(problem, severity="skipped") for _, problem in faults]
+        faulty = {id(item) for item, _ in faults}  # by identity, since ids may not be unique
+        kept: dict[str, Any] = {k: tuple(i for i in getattr(document, k) if id(i) not in faulty) for k in CHECKED_KINDS}
+        document = replace(document, **kept)
+    return document, notices
+
+
+CHECKED_KINDS = (
+    "concepts",
+    "relations",
+    "attributes",
+    "normalizations",
+    "equivalences",
+    "notes",
+    "entity_relations",
+    "sections",
+)
+
+
+def _trim_concept(concept: Concept, text: str) -> Concept:
+    spans = []
+    for span in concept.spans:
+        part = text[span.start : span.end]
+        start = span.start + len(part) - len(part.lstrip())
+        end = span.start + len(part.rstrip())
+        if start < end:
+            spans.append(Span(start, end))
+    return replace(concept, spans=tuple(spans))
+
+
+def _find_faults(document: Document, where: str) -> Iterator[tuple[object, Problem]]:
+    """Yield each faulty item of a document with its problem."""
     length = len(document.text)
     for concept in document.concepts:
         for span in concept.spans:
             if span.end > length:
                 found = f"{concept.id}: offsets {span.start}:{span.end} lie outside the text of {length} characters"
-                problems.append(
-                    Problem(
-                        where,
-                        found,
-                        allowed="0 <= start < end <= length",
-                        remedy="check that offsets count characters, not bytes",
-                    )
-                )
+                remedy = "check that offsets count characters, not bytes"
+                yield concept, Problem(where, found, allowed="0 <= start < end <= length", remedy=remedy)
         if not concept.spans:
-            problems.append(Problem(where, f"{concept.id}: a concept without a span", allowed="at least one span"))
+            yield concept, Problem(where, f"{concept.id}: a concept without a span", allowed="at least one span")
     for section in document.sections:
         if section.span.end > length:
-            problems.append(Problem(where, "a section ends outside the text", allowed="offsets within the text"))
+            yield section, Problem(where, "a section ends outside the text", allowed="offsets within the text")
+    yield from _find_unusable_types(document, where)
     known: set[str] = set()
     for annotation in document.annotations:
         if annotation.id in known:
-            problems.append(Problem(where, f"duplicate id {annotation.id}", remedy="give each annotation its own id"))
+            found = f"duplicate id {annotation.id}"
+            yield annotation, Problem(where, found, remedy="give each annotation its own id")
         known.add(annotation.id)
+    yield from _find_dangling_references(document, where)
+
+
+def _find_unusable_types(document: Document, where: str) -> Iterator[tuple[object, Problem]]:
+    typed = (
+        document.concepts,
+        document.relations,
+        document.attributes,
+        document.equivalences,
+        document.notes,
+        document.entity_relations,
+    )
+    for kind in typed:
+        for item in kind:
+            if not item.type.strip() or UNUSABLE_IN_TYPE.search(item.type):
+                state = "contains a tab or line end" if item.type.strip() else "is empty"
+                found = f"{getattr(item, 'id', '*')}: its type {state}"
+                yield item, Problem(where, found, allowed="a name without tab and line end", remedy="name the type")
+
+
+def _find_dangling_references(document: Document, where: str) -> Iterator[tuple[object, Problem]]:
     concepts = {c.id for c in document.concepts}
-    problems += _find_dangling_references(
-        where, ((r.id, t) for r in document.relations for t in (r.head, r.tail)), concepts
+    targets = concepts | {r.id for r in document.relations} | {r.id for r in document.entity_relations}
+    all_targets = targets | {a.id for a in document.attributes}
+    references: Iterable[tuple[object, str, tuple[str, ...], set[str]]] = (
+        *((r, r.id, (r.head, r.tail), concepts) for r in document.relations),
+        *((e, e.type, e.members, concepts) for e in document.equivalences),
+        *((n, n.id, (n.target,), concepts) for n in document.normalizations),
+        *((a, a.id, (a.target,), targets) for a in document.attributes),
+        *((n, n.id, (n.target,), all_targets) for n in document.notes),
     )
-    problems += _find_dangling_references(
-        where, ((e.type, m) for e in document.equivalences for m in e.members), concepts
-    )
-    problems += _find_dangling_references(where, ((n.id, n.target) for n in document.normalizations), concepts)
-    targets = concepts | {r.id for r in document.relations}
-    problems += _find_dangling_references(where, ((a.id, a.target) for a in document.attributes), targets)
-    targets |= {a.id for a in document.attributes}
-    problems += _find_dangling_references(where, ((n.id, n.target) for n in document.notes), targets)
-    return problems
-
-
-def _find_dangling_references(where: str, references: Iterable[tuple[str, str]], known: set[str]) -> list[Problem]:
-    return [
-        Problem(where, f"{id_} refers to {target}, which does not exist", allowed="an annotation of this document")
-        for id_, target in references
-        if target not in known
-    ]
+    for item, id_, ends, known in references:
+        for target in ends:
+            if target not in known:
+                found = f"{id_} refers to {target}, which does not exist"
+                yield item, Problem(where, found, allowed="an annotation of this document")

@@ -26,11 +26,13 @@ class ConversionReport:
         documents: Number of documents written, by split.
         lost: Number of items that the new format cannot represent, by kind.
         lossy_documents: Number of documents that lost an item.
+        notices: Warnings, and the annotations and documents of the corpus that were left out on request.
     """
 
     documents: dict[str, int] = field(default_factory=dict)
     lost: Counter[str] = field(default_factory=Counter)
     lossy_documents: int = 0
+    notices: list[Problem] = field(default_factory=list)
 
 
 def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionReport:
@@ -63,6 +65,7 @@ def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionRepor
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
+        report.notices = errors.notices
     except OSError as error:
         fail(str(folder), f"cannot be written: {error.strerror}", allowed="a writable folder")
     finally:

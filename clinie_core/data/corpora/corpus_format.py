@@ -13,11 +13,11 @@ import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
-from clinie_core.data.corpora.checking import validate_document
+from clinie_core.data.corpora.checking import repair_document, validate_document
 from clinie_core.data.corpora.files import (
     GZIP_SUFFIX,
     FileGroup,
@@ -28,6 +28,7 @@ from clinie_core.data.corpora.files import (
     open_binary,
     read_text,
 )
+from clinie_core.data.corpora.reading import AnnotationErrors, ReadingOptions
 from clinie_core.data.corpora.split_names import find_split
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList, InputError, Problem, fail
@@ -49,7 +50,11 @@ MAX_LINE_BYTES = 64 * 2**20
 
 
 class CorpusFormat(ABC):
-    """Base class of all formats; each concrete subclass is an entry of ``FORMATS``."""
+    """Base class of all formats; each concrete subclass is an entry of ``FORMATS``.
+
+    Args:
+        options: How to treat faults of the files; by default each is an error.
+    """
 
     example: ClassVar[str]
     """One line that describes the files of this format."""
@@ -59,6 +64,33 @@ class CorpusFormat(ABC):
 
     files_without_documents: ClassVar[tuple[str, ...]] = ()
     """Names of files that belong to the format and contain no document."""
+
+    def __init__(self, options: ReadingOptions | None = None) -> None:
+        self.options = options or ReadingOptions()
+        self._notices: list[Problem] = []
+
+    def collect_errors(self) -> AnnotationErrors:
+        """Return an empty list for the faults of one document's annotations."""
+        return AnnotationErrors(self.options, self._notices)
+
+    def take_notices(self) -> list[Problem]:
+        """Return the warnings and skipped annotations since the last call."""
+        taken, self._notices[:] = list(self._notices), []
+        return taken
+
+    def validate(self, document: Document, where: str) -> Iterator[Document | Problem]:
+        """Yield a document if it is valid, or after leaving out its faults if the options request that."""
+        if self.options.on_error == "stop":
+            yield from validate_document(document, where)
+            return
+        repaired, notices = repair_document(document, where, trim=self.options.on_error == "trim")
+        yield from notices
+        yield repaired
+
+    def skip(self, problems: Iterable[Problem]) -> Iterator[Problem]:
+        """Yield the problems of a document that cannot be read, as notices if the options request that."""
+        for problem in problems:
+            yield problem if self.options.on_error == "stop" else replace(problem, severity="skipped")
 
     @abstractmethod
     def group_files(self, files: Sequence[Path], root: Path) -> list[FileGroup]:
@@ -74,7 +106,8 @@ class CorpusFormat(ABC):
         """Read files, one document at a time.
 
         Yields:
-            A document, or a problem that names file and line and quotes no text.
+            A document, or a problem that names file and line and quotes no text. A problem whose severity is
+            not ``error`` is a notice.
         """
 
     def group_file(self, file: Path) -> FileGroup | None:
@@ -201,9 +234,10 @@ class StandoffFormat(CorpusFormat):
                 files = {suffix: read_text(file) for suffix, file in group.files.items()}
                 document = self.parse(group.name, where, files)
             except InputError as error:
-                yield from error.problems
+                yield from self.skip(error.problems)
             else:
-                yield from validate_document(document, where[self.suffixes[min(1, len(self.suffixes) - 1)]])
+                yield from self.take_notices()
+                yield from self.validate(document, where[self.suffixes[min(1, len(self.suffixes) - 1)]])
 
     def write(self, documents: Iterable[Document], folder: Path) -> None:
         """See :meth:`CorpusFormat.write`; an id with slashes becomes a file in subfolders.
@@ -323,7 +357,8 @@ class StreamFormat(CorpusFormat):
             try:
                 with open_binary(group.main) as stream:
                     for item in self.read_stream(stream, str(group.main), group.name):
-                        yield from _reject_duplicate(item, seen)
+                        yield from self.take_notices()
+                        yield from self._reject_duplicate(item, seen)
             except InputError as error:
                 yield from error.problems
 
@@ -338,23 +373,27 @@ class StreamFormat(CorpusFormat):
         stream = io.BytesIO()
         self.write_stream([document], stream)
         stream.seek(0)
-        item = next(self.read_stream(stream, document.id, document.id))
+        errors = ErrorList()
+        for item in self.read_stream(stream, document.id, document.id):
+            if not isinstance(item, Problem):
+                return item[1]
+            errors.extend([item])
+        errors.raise_if_any()
+        raise InputError(Problem(document.id, "no document after writing", remedy="report this fault"))
+
+    def _reject_duplicate(
+        self, item: tuple[str, Document] | Problem, seen: dict[str, str]
+    ) -> Iterator[Document | Problem]:
         if isinstance(item, Problem):
-            raise InputError(item)
-        return item[1]
-
-
-def _reject_duplicate(item: tuple[str, Document] | Problem, seen: dict[str, str]) -> Iterator[Document | Problem]:
-    if isinstance(item, Problem):
-        yield item
-        return
-    where, document = item
-    if document.id in seen:
-        found = f"duplicate document id, first at {seen[document.id]}"
-        yield Problem(where, found, remedy="give each document its own id")
-        return
-    seen[document.id] = where
-    yield from validate_document(document, where)
+            yield item
+            return
+        where, document = item
+        if document.id in seen:
+            found = f"duplicate document id, first at {seen[document.id]}"
+            yield from self.skip([Problem(where, found, remedy="give each document its own id")])
+            return
+        seen[document.id] = where
+        yield from self.validate(document, where)
 
 
 @dataclass(frozen=True)
@@ -403,7 +442,7 @@ class LineFormat(StreamFormat):
             try:
                 document = self.parse(piece)
             except InputError as error:
-                yield from error.problems
+                yield from self.skip(error.problems)
             else:
                 yield piece.locate(0), document
 

@@ -56,10 +56,10 @@ def _collect_items(document: Document, *, exact: bool) -> dict[str, Counter[Hash
     relations: dict[str, Hashable] = {
         r.id: (r.type, concepts.get(r.head), concepts.get(r.tail)) for r in document.relations
     }
-    attributes: dict[str, Hashable] = {
-        a.id: (a.type, (concepts | relations).get(a.target), a.value) for a in document.attributes
-    }
-    known: Mapping[str, Hashable] = concepts | relations | attributes
+    linked = {r.id: (r.type, r.head, r.tail) for r in document.entity_relations}
+    targets: Mapping[str, Hashable] = concepts | relations | linked
+    attributes: dict[str, Hashable] = {a.id: (a.type, targets.get(a.target), a.value) for a in document.attributes}
+    known: Mapping[str, Hashable] = {**targets, **attributes}
     return {
         "concepts": Counter(concepts.values()),
         "relations": Counter(relations.values()),
@@ -69,7 +69,7 @@ def _collect_items(document: Document, *, exact: bool) -> dict[str, Counter[Hash
         ),
         "equivalences": Counter((e.type, frozenset(known.get(m) for m in e.members)) for e in document.equivalences),
         "notes": Counter((n.type, known.get(n.target), " ".join(n.text.split())) for n in document.notes),
-        "document-level relations": Counter((r.type, r.head, r.tail) for r in document.entity_relations),
+        "document-level relations": Counter(linked.values()),
         "sections": Counter((s.type, place(((s.span.start, s.span.end),))) for s in document.sections),
         "metadata": Counter(document.metadata.items()),
     }

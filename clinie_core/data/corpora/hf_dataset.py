@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from clinie_core.data.corpora.checking import validate_document
 from clinie_core.data.corpora.corpus_format import CorpusFormat
 from clinie_core.data.corpora.files import FileGroup
 from clinie_core.data.corpora.tokens import Token, build_document, tag_sentences
@@ -44,7 +43,38 @@ class HfDataset(CorpusFormat):
         """See :meth:`CorpusFormat.read_groups`."""
         seen: set[str] = set()
         for group in groups:
-            yield from _read_folder(group, seen)
+            yield from self._read_folder(group, seen)
+
+    def _read_folder(self, group: FileGroup, seen: set[str]) -> Iterator[Document | Problem]:
+        path = group.main.parent
+        prefix = "" if group.name == "." else f"{group.name}/"  # rows are numbered from 0 in each folder
+        try:
+            dataset = _load(path)
+            tags = next((name for name in TAGS if name in dataset.column_names), None)
+            if TOKENS not in dataset.column_names or tags is None:
+                found = f"columns {', '.join(dataset.column_names)}"
+                fail(str(path), found, allowed=f"{TOKENS} and one of {', '.join(TAGS)}", remedy="rename the columns")
+            names = getattr(getattr(dataset.features[tags], "feature", None), "names", None)
+            for number, row in enumerate(_read_rows(dataset, path)):
+                id_ = str(row.get(ID, f"{prefix}{number}"))
+                yield from self._read_row(row, f"{path}: row {number}", id_, tags, names, seen)
+        except InputError as error:
+            yield from error.problems
+
+    def _read_row(
+        self, row: dict[str, Any], where: str, id_: str, tags: str, names: list[str] | None, seen: set[str]
+    ) -> Iterator[Document | Problem]:
+        try:
+            document = _build_document(row, id_, tags, names, where)
+        except InputError as error:
+            yield from self.skip(error.problems)
+            return
+        if id_ in seen:
+            found = f"duplicate document id {id_}"
+            yield from self.skip([Problem(where, found, remedy="give each row its own id")])
+            return
+        seen.add(id_)
+        yield from self.validate(document, where)
 
     def write(self, documents: Iterable[Document], folder: Path) -> None:
         """See :meth:`CorpusFormat.write`; sentence boundaries are lost."""
@@ -65,22 +95,6 @@ class HfDataset(CorpusFormat):
     def round_trip(self, document: Document) -> Document:
         """See :meth:`CorpusFormat.round_trip`."""
         return _build_document(_build_row(document), document.id, TAGS[0], None, document.id)
-
-
-def _read_folder(group: FileGroup, seen: set[str]) -> Iterator[Document | Problem]:
-    path = group.main.parent
-    prefix = "" if group.name == "." else f"{group.name}/"  # rows are numbered from 0 in each folder
-    try:
-        dataset = _load(path)
-        tags = next((name for name in TAGS if name in dataset.column_names), None)
-        if TOKENS not in dataset.column_names or tags is None:
-            found = f"columns {', '.join(dataset.column_names)}"
-            fail(str(path), found, allowed=f"{TOKENS} and one of {', '.join(TAGS)}", remedy="rename the columns")
-        names = getattr(getattr(dataset.features[tags], "feature", None), "names", None)
-        for number, row in enumerate(_read_rows(dataset, path)):
-            yield from _read_row(row, f"{path}: row {number}", str(row.get(ID, f"{prefix}{number}")), tags, names, seen)
-    except InputError as error:
-        yield from error.problems
 
 
 def _import_datasets() -> Any:
@@ -143,18 +157,3 @@ def _build_document(row: dict[str, Any], id_: str, tags: str, names: list[str] |
         fail(where, "a token is empty or contains white space", allowed="tokens without white space")
     words = [names[int(label)] if names is not None else str(label) for label in labels]
     return build_document(id_, [[Token(t, tag) for t, tag in zip(tokens, words, strict=True)]], where)
-
-
-def _read_row(
-    row: dict[str, Any], where: str, id_: str, tags: str, names: list[str] | None, seen: set[str]
-) -> Iterator[Document | Problem]:
-    try:
-        document = _build_document(row, id_, tags, names, where)
-    except InputError as error:
-        yield from error.problems
-        return
-    if id_ in seen:
-        yield Problem(where, f"duplicate document id {id_}", remedy="give each row its own id")
-        return
-    seen.add(id_)
-    yield from validate_document(document, where)

@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from clinie_core.data.corpora.checking import check_mention, normalize_whitespace
+from clinie_core.data.corpora.checking import normalize_whitespace
 from clinie_core.data.corpora.corpus_format import StandoffFormat
+from clinie_core.data.corpora.reading import AnnotationErrors
 from clinie_core.data.corpora.tokens import find_tokens
 from clinie_core.data.document import Attribute, Concept, Document, Relation, Span, find_overlapping_spans
-from clinie_core.errors import ErrorList
 
 __all__ = ["I2b2"]
 
@@ -34,7 +34,7 @@ class I2b2(StandoffFormat):
 
     def parse(self, name: str, where: Mapping[str, str], files: Mapping[str, str]) -> Document:
         """See :meth:`StandoffFormat.parse`."""
-        parser = _Parser(where, files)
+        parser = _Parser(where, files, self.collect_errors())
         parser.parse()
         parser.errors.raise_if_any()
         text = files[".txt"]
@@ -79,12 +79,12 @@ def _tokenize_lines(text: str) -> list[list[Span]]:
 class _Parser:
     """Parser of the three annotation files of one text."""
 
-    def __init__(self, where: Mapping[str, str], files: Mapping[str, str]) -> None:
+    def __init__(self, where: Mapping[str, str], files: Mapping[str, str], errors: AnnotationErrors) -> None:
         self._where = where
         self._files = files
         self._text = files[".txt"]
         self._lines = _tokenize_lines(self._text)
-        self.errors = ErrorList()
+        self.errors = errors
         self.concepts: list[Concept] = []
         self.relations: list[Relation] = []
         self.attributes: list[Attribute] = []
@@ -133,11 +133,7 @@ class _Parser:
             return None
         span = Span(ends[0].start, ends[1].end)
         text_at_offsets = self._text[span.start : span.end]
-        problem = check_mention(where, "c", mention, text_at_offsets, any_case=True)
-        if problem is not None:
-            self.errors.extend([problem])
-            return None
-        return span
+        return span if self.errors.check_mention(where, "c", mention, text_at_offsets, any_case=True) else None
 
     def _find_concept(self, where: str, groups: tuple[str, ...], type_: str | None = None) -> str | None:
         span = self._resolve_span(where, groups)

@@ -41,12 +41,14 @@ class ObjectLocator:
             problems: Problems of one object.
             number: 0-based index of the object.
         """
-        if self._lines is None:
+        problems = list(problems)
+        if problems and self._lines is None:
             at = self._stream.tell()
             self._stream.seek(0)
             self._lines = list(self._find_object_lines())
             self._stream.seek(at)
-        line = self._lines[number] if number < len(self._lines) else 1
+        lines = self._lines or []
+        line = lines[number] if number < len(lines) else 1
         for problem in problems:
             yield replace(problem, where=problem.where.replace(self._where, f"{self._where}:{line}", 1))
 

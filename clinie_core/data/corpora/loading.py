@@ -12,6 +12,7 @@ from clinie_core.config import CorpusView, FrozenModel
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.checking import find_split_leak
 from clinie_core.data.corpora.corpus_format import CorpusFormat, StreamFormat, read_text
+from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.corpora.splitting import Member, stratify
 from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import CORPUS_KEY
@@ -58,7 +59,7 @@ def _default_splits() -> dict[str, str | list[str]]:
     return {split: split for split in SPLITS}
 
 
-class CorpusSource(CorpusView):
+class CorpusSource(CorpusView, ReadingOptions):
     """Location, format, splits and view of a corpus.
 
     Args:
@@ -68,6 +69,8 @@ class CorpusSource(CorpusView):
         splits: Maps each split (train, dev, test) to one or several places: a subfolder, a file of a format
             with many documents per file, or a ``.list`` file with one document id per line.
         shares: How to split a corpus without splits; ``splits`` is ignored then.
+
+    The further fields are those of :class:`ReadingOptions` and :class:`CorpusView`.
     """
 
     name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
@@ -91,6 +94,11 @@ class CorpusSource(CorpusView):
         """The view of the annotations, without their location."""
         return CorpusView(**{name: getattr(self, name) for name in CorpusView.model_fields})
 
+    @property
+    def reading(self) -> ReadingOptions:
+        """The options for faults of the files."""
+        return ReadingOptions(**{name: getattr(self, name) for name in ReadingOptions.model_fields})
+
 
 def read_split(source: CorpusSource, split: str) -> Iterator[Document | Problem]:
     """Read one split, one document at a time.
@@ -107,7 +115,7 @@ def read_split(source: CorpusSource, split: str) -> Iterator[Document | Problem]
 
 
 def _read_place(source: CorpusSource, name: str, where: str) -> Iterator[Document | Problem]:
-    format_: CorpusFormat = FORMATS.load(source.format, "corpus.format")()
+    format_: CorpusFormat = FORMATS.load(source.format, "corpus.format")(source.reading)
     root, place = Path(source.path), Path(source.path, name)
     if place.suffix == LIST_SUFFIX:
         items = _read_listed(format_, root, place)

@@ -1,7 +1,8 @@
 """The PubTator format: title and abstract, mentions with identifiers, relations between identifiers.
 
 Source: BioCreative V CDR (Li et al. 2016, Database 2016:baw068) and PubTator 3. Offsets refer to the title
-and the abstract joined by one character. A relation links two identifiers at the level of the document.
+and the abstract joined by one character. A relation links two identifiers at the level of the document. BioRED
+(Luo et al. 2022, Briefings in Bioinformatics 23(5)) adds a column with the relation's novelty.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import ClassVar
 
-from clinie_core.data.corpora.checking import check_mention
 from clinie_core.data.corpora.corpus_format import DocumentLines, LineFormat
-from clinie_core.data.document import Concept, Document, EntityRelation, Normalization, Section, Span
+from clinie_core.data.corpora.reading import AnnotationErrors
+from clinie_core.data.document import Attribute, Concept, Document, EntityRelation, Normalization, Section, Span
 from clinie_core.errors import ErrorList
 
 __all__ = ["PubTator"]
@@ -22,6 +23,8 @@ TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)")
 MISSING_ENTRIES = ("", "-", "-1")
 UNNAMED_DATABASE = "PubTator"
 """Database name of identifiers without a named terminology."""
+NOVELTY = "novelty"
+"""Attribute of a relation with a fifth column, as in BioRED: whether the relation is new knowledge."""
 MAX_DIGITS = 12
 
 
@@ -50,25 +53,29 @@ class PubTator(LineFormat):
         errors = ErrorList()
         texts: dict[str, str] = {}
         id_ = ""
-        for index, line in enumerate(piece.lines[:2]):
+        titled = len(piece.lines) > 1 and TEXT_LINE.fullmatch(piece.lines[1]) is None and "\t" in piece.lines[1]
+        count = 1 if titled else 2  # a record of a title and annotations has no abstract
+        for index, line in enumerate(piece.lines[:count]):
             match = TEXT_LINE.fullmatch(line)
             if match is None or match[2] != "ta"[index] or (index and match[1] != id_):
                 errors.add(piece.locate(index), "not a record's text", allowed=f"'id|{'ta'[index]}|text'")
                 continue
             id_, texts[match[2]] = match[1], match[3]
         errors.raise_if_any()
+        faults = self.collect_errors()
         title, abstract = texts["t"], texts.get("a")
         text = title if abstract is None else f"{title}\n{abstract}"
-        record = _RecordParser(piece, id_, text, errors)
-        for index, line in enumerate(piece.lines[2:], start=2):
+        record = _RecordParser(piece, id_, text, faults)
+        for index, line in enumerate(piece.lines[count:], start=count):
             record.parse_line(index, line)
-        errors.raise_if_any()
+        faults.raise_if_any()
         parts = [("title", 0, len(title)), ("abstract", len(title) + 1, len(text))]
         sections = tuple(Section(type_, Span(start, end)) for type_, start, end in parts if start < end)
         return Document(
             id_,
             text,
             concepts=tuple(record.concepts),
+            attributes=tuple(record.attributes),
             normalizations=tuple(record.normalizations),
             entity_relations=tuple(record.relations),
             sections=sections,
@@ -92,7 +99,10 @@ class PubTator(LineFormat):
             if len(names) > 1 and all(names):
                 cells.append("|".join(str(name) for name in names))
             lines.append("\t".join(cells))
-        lines += ["\t".join((id_, r.type, r.head, r.tail)) for r in document.entity_relations]
+        novelty = {a.target: a.value for a in document.attributes if a.type == NOVELTY and a.value}
+        for r in document.entity_relations:
+            row = [id_, r.type, r.head, r.tail, *filter(None, [novelty.get(r.id)])]
+            lines.append("\t".join(row))
         return "\n".join(lines) + "\n\n"
 
 
@@ -105,7 +115,7 @@ def _format_entry(normalization: Normalization) -> str:
 class _RecordParser:
     """Parser of the annotation lines of one record."""
 
-    def __init__(self, piece: DocumentLines, id_: str, text: str, errors: ErrorList) -> None:
+    def __init__(self, piece: DocumentLines, id_: str, text: str, errors: AnnotationErrors) -> None:
         self._piece = piece
         self._id = id_
         self._text = text
@@ -113,6 +123,7 @@ class _RecordParser:
         self.concepts: list[Concept] = []
         self.normalizations: list[Normalization] = []
         self.relations: list[EntityRelation] = []
+        self.attributes: list[Attribute] = []
 
     def parse_line(self, index: int, line: str) -> None:
         """Parse one line that follows title and abstract."""
@@ -125,8 +136,8 @@ class _RecordParser:
                 allowed="its id and a tab",
                 remedy="put a blank line between records",
             )
-        elif len(cells) == 4 and not cells[1].isdecimal():
-            self.relations.append(EntityRelation(f"R{len(self.relations) + 1}", cells[1], cells[2], cells[3]))
+        elif len(cells) in (4, 5) and not cells[1].isdecimal() and all(cells):
+            self._parse_relation(cells)
         elif len(cells) in (5, 6, 7) and cells[1].isdecimal() and cells[2].isdecimal() and cells[4]:
             self._parse_mention(where, cells)
         else:
@@ -134,18 +145,19 @@ class _RecordParser:
                 where, "neither a mention nor a relation", allowed="id, start, end, mention, type, identifier"
             )
 
+    def _parse_relation(self, cells: list[str]) -> None:
+        id_ = f"R{len(self.relations) + 1}"
+        self.relations.append(EntityRelation(id_, *cells[1:4]))
+        if len(cells) == 5:
+            self.attributes.append(Attribute(f"A{len(self.attributes) + 1}", NOVELTY, id_, cells[4]))
+
     def _parse_mention(self, where: str, cells: list[str]) -> None:
         id_ = f"T{len(self.concepts) + 1}"
-        if max(len(cells[1]), len(cells[2])) > MAX_DIGITS or not int(cells[1]) < int(cells[2]) <= len(self._text):
-            found = f"{id_}: offsets lie outside the text of {len(self._text)} characters"
-            self._errors.add(
-                where, found, allowed="0 <= start < end <= length", remedy="check that offsets count characters"
-            )
+        if max(len(cells[1]), len(cells[2])) > MAX_DIGITS:
+            self._errors.add(where, f"{id_}: offsets of more than {MAX_DIGITS} digits", allowed="offsets of characters")
             return
-        span = Span(int(cells[1]), int(cells[2]))
-        problem = check_mention(where, id_, cells[3], self._text[span.start : span.end])
-        if problem is not None:
-            self._errors.extend([problem])
+        span = self._errors.fit_span(where, id_, int(cells[1]), int(cells[2]), len(self._text))
+        if span is None or not self._errors.check_mention(where, id_, cells[3], self._text[span.start : span.end]):
             return
         self.concepts.append(Concept(id_, cells[4], (span,)))
         references = cells[5].split("|") if len(cells) > 5 and cells[5] not in MISSING_ENTRIES else []

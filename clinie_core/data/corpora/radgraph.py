@@ -14,12 +14,12 @@ from typing import Annotated, Any, BinaryIO, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clinie_core.config import convert_validation_error
-from clinie_core.data.corpora.checking import check_mention
 from clinie_core.data.corpora.corpus_format import StreamFormat
 from clinie_core.data.corpora.json_stream import ObjectLocator, read_pairs
+from clinie_core.data.corpora.reading import AnnotationErrors
 from clinie_core.data.corpora.tokens import find_tokens
 from clinie_core.data.document import Concept, Document, Relation, Span, find_overlapping_spans
-from clinie_core.errors import ErrorList, InputError, Problem
+from clinie_core.errors import InputError, Problem, fail
 
 __all__ = ["RadGraph"]
 
@@ -64,9 +64,12 @@ class RadGraph(StreamFormat):
         for number, (id_, content) in enumerate(read_pairs(stream, where)):
             place = f"{where}: {id_}"
             try:
-                yield place, _build_document(id_, place, content)
+                document = _build_document(id_, place, content, self.collect_errors())
             except InputError as error:
-                yield from lines.locate(error.problems, number)
+                yield from self.skip(lines.locate(error.problems, number))
+            else:
+                yield from lines.locate(self.take_notices(), number)
+                yield place, document
 
     def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
         """See :meth:`StreamFormat.write_stream`; concepts are extended to whole tokens."""
@@ -77,26 +80,27 @@ class RadGraph(StreamFormat):
         stream.write(b"\n}\n")
 
 
-def _build_document(id_: str, where: str, content: object) -> Document:
+def _build_document(id_: str, where: str, content: object, errors: AnnotationErrors) -> Document:
     try:
         report = _Report.model_validate(content)
     except ValidationError as error:
         raise InputError(convert_validation_error(error, where, quote=False)) from None
-    errors = ErrorList()
-    entities = report.entities if report.entities is not None else report.labeler_1 and report.labeler_1.entities
+    entities = report.entities
+    if entities is None and report.labeler_1 is not None:
+        entities = report.labeler_1.entities
     if entities is None:
-        errors.add(where, "no entities", allowed="entities, or labeler_1 with entities")
+        fail(where, "no entities", allowed="entities, or labeler_1 with entities")
     spans = find_tokens(report.text, words=False)
     concepts: list[Concept] = []
     relations: list[Relation] = []
-    for number, entity in (entities or {}).items():
+    for number, entity in entities.items():
         if not entity.start_ix <= entity.end_ix < len(spans):
             found = f"{number}: tokens {entity.start_ix} to {entity.end_ix} are not in the text of {len(spans)} tokens"
             errors.add(where, found, allowed="0 <= start_ix <= end_ix < tokens")
             continue
         span = Span(spans[entity.start_ix].start, spans[entity.end_ix].end)
-        problem = check_mention(where, number, entity.tokens, report.text[span.start : span.end])
-        errors.extend([problem] if problem else [])
+        if not errors.check_mention(where, number, entity.tokens, report.text[span.start : span.end]):
+            continue
         concepts.append(Concept(number, entity.label, (span,)))
         for type_, tail in entity.relations:
             relations.append(Relation(f"R{len(relations) + 1}", type_, number, tail))

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from clinie_core.data.corpora.checking import find_split_leak
-from clinie_core.data.document import Corpus, Document
+from clinie_core.data.document import Corpus, Document, Span
 from clinie_core.errors import Problem
 
 __all__ = ["CorpusSummary", "summarize"]
@@ -20,7 +20,9 @@ class CorpusSummary:
         self.characters: Counter[str] = Counter()
         self.items: defaultdict[str, defaultdict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
         self.representation: Counter[str] = Counter()
+        self.notices: list[Problem] = []
         self._split_of: dict[str, str] = {}
+        self._padded: Counter[str] = Counter()
 
     def add(self, split: str, document: Document) -> Problem | None:
         """Count one document; return a problem if another split has a document of the same id."""
@@ -37,6 +39,11 @@ class CorpusSummary:
         ):
             self.items[kind][split].update(_get_type(item) for item in items)
         self._count_unrepresentable(document)
+        self._padded[split] += sum(
+            document.text[span.start].isspace() or document.text[span.end - 1].isspace()
+            for concept in document.concepts
+            for span in (Span(*concept.extent),)
+        )
         return find_split_leak(document, split, self._split_of)
 
     def _count_unrepresentable(self, document: Document) -> None:
@@ -54,9 +61,24 @@ class CorpusSummary:
             counts["ending within a word"] += any(pair.isalnum() for pair in inner)
 
     def warnings(self) -> list[Problem]:
-        """Return warnings for types that occur in dev or test and never in train."""
+        """Return warnings for concepts that cannot match, cannot be predicted or have no name in brat."""
         trained = self.items["concepts"]["train"]
-        return [
+        warnings = [
+            Problem(
+                f"corpus.splits.{split}",
+                f"{count:,} concepts begin or end in white space, which no strict match can find",
+                remedy="use --on-error trim, or corpus.on_error=trim in a search",
+            )
+            for split, count in self._padded.items()
+            if count
+        ]
+        types = sorted({type_ for counts in self.items["concepts"].values() for type_ in counts})
+        warnings += [
+            Problem("corpus", f"type {type_} contains a blank; brat writes it with _", remedy="rename the type")
+            for type_ in types
+            if len(type_.split()) > 1
+        ]
+        return warnings + [
             Problem(
                 f"corpus.splits.{split}",
                 f"type {type_} occurs {count} times here and never in train",
