@@ -29,8 +29,8 @@ class Problem:
         found: The value or state found there, without document text.
         allowed: The allowed values; empty if ``found`` implies them.
         remedy: What the user can do; empty if it is obvious.
-        severity: ``error``, ``warning``, or what was done to a faulty part at the user's request: ``skipped``
-            or ``trimmed``.
+        severity: ``error``, ``warning``, or the treatment of a faulty part that the user requested:
+            ``skipped`` or ``trimmed``.
     """
 
     where: str

@@ -16,7 +16,7 @@ __all__ = ["AnnotationErrors", "ReadingOptions"]
 
 
 class ReadingOptions(FrozenModel):
-    """How formats treat faults of their files.
+    """Treatment of faulty annotations and documents by the formats.
 
     Args:
         offsets: ``verify`` rejects an annotation whose copy of the mention differs from the text at its
@@ -33,7 +33,7 @@ class ReadingOptions(FrozenModel):
 
 
 class AnnotationErrors(ErrorList):
-    """Faults of the annotations of one document, each of which concerns a single annotation.
+    """Faults of the annotations of one document; each concerns a single annotation.
 
     Args:
         options: The options of the format.
