@@ -17,6 +17,7 @@ from clinie_core.data.document import Document
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.encoding.outputs import HeadOutput, TransitionScores
+from clinie_core.formulations.representable import RepresentableCounts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -148,13 +149,27 @@ class Formulation(FrozenModel, ABC, Generic[State]):
         """Count faults of generated answers: ``answers``, ``malformed``, ``mentions`` and ``hallucinated``."""
         return Counter()
 
+    def count_representable(
+        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[State]]
+    ) -> RepresentableCounts | None:
+        """Count the gold concepts that the formulation can and cannot express; None if it does not select units.
+
+        Args:
+            documents: Gold documents.
+            encoded: Their encoding.
+        """
+        return None
+
     def compute_diagnostics(
         self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[State]]
     ) -> dict[str, float]:
-        """Compute further metrics of a split, by name.
+        """Compute further metrics of a split, by name, which do not depend on a model.
+
+        By default ``representable``, the share of the gold concepts that the formulation can express.
 
         Args:
             documents: Gold documents.
             encoded: Their encoding without targets.
         """
-        return {}
+        counts = self.count_representable(documents, encoded)
+        return {} if counts is None else {"representable": counts.share}

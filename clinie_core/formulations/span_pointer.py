@@ -14,6 +14,7 @@ from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.encoding.outputs import HeadOutput
 from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, tokenize_documents
 from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
+from clinie_core.formulations.representable import RepresentableCounts, count_representable
 
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead
@@ -75,6 +76,12 @@ class SpanPointer(Formulation[TokenizedDocument]):
 
         row = {"global_pointer": heads.GlobalPointerHead, "biaffine": heads.BiaffineHead}[self.head]
         return row(hidden_size, len(schema.concept_types), self.width, self.dropout)
+
+    def count_representable(
+        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[TokenizedDocument]]
+    ) -> RepresentableCounts:
+        """Count the gold concepts that are a span of units inside a window."""
+        return count_representable(documents, (item.state for item in encoded), flat=not self.overlaps)
 
     def decode(self, prediction: Prediction[TokenizedDocument]) -> Document:
         """Return the predicted spans, each from the window that owns its first unit."""

@@ -20,6 +20,7 @@ from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.encoding.windows import Frame, TokenizedDocument, Window, encode_text, tokenize_documents
 from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
 from clinie_core.formulations.negatives import sample_negatives
+from clinie_core.formulations.representable import RepresentableCounts, count_representable
 from clinie_core.formulations.span_pointer import (
     number_concepts,
     remove_overlaps,
@@ -133,6 +134,12 @@ class SpanQuestion(Formulation[QuestionedDocument]):
         from clinie_core.heads import QuestionHead
 
         return QuestionHead(hidden_size, self.width, self.dropout)
+
+    def count_representable(
+        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[QuestionedDocument]]
+    ) -> RepresentableCounts:
+        """Count the gold concepts that are a span of units inside a window."""
+        return count_representable(documents, (item.state.tokens for item in encoded), flat=not self.overlaps)
 
     def decode(self, prediction: Prediction[QuestionedDocument]) -> Document:
         """Return the answers, each from the window that owns its first unit."""

@@ -23,6 +23,7 @@ from clinie_core.data.document import Document, Span
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.windows import Frame, Unit, tokenize_documents
 from clinie_core.formulations.formulation import EncodedDocument, Example, Formulation, InputContext, Prediction
+from clinie_core.formulations.representable import RepresentableCounts, count_representable
 
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead
@@ -78,6 +79,12 @@ class TokenClassification(Formulation[tuple[Span, ...]]):
 
         row = {"linear": heads.LinearHead, "crf": heads.CrfHead}[self.head]
         return row(hidden_size, build_bio_labels(schema.concept_types), self.dropout, self.head_layers)
+
+    def count_representable(
+        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[tuple[Span, ...]]]
+    ) -> RepresentableCounts:
+        """Count the gold concepts that flat labels of the units express."""
+        return count_representable(documents, (item.state for item in encoded), flat=True)
 
     def decode(self, prediction: Prediction[tuple[Span, ...]]) -> Document:
         """Return the concepts of the best legal label sequence over the whole document."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.config import BackboneSource, Task, TrialConfig
-from clinie_core.data.document import Corpus, Document
+from clinie_core.data.document import Concept, Corpus, Document, Span
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import Example
 from clinie_core.errors import ErrorList
@@ -44,6 +45,21 @@ def list_annotations(document: Document, task: Task) -> set[object]:
     return concepts | relations
 
 
+def draw_concepts(document: Document, draw: random.Random) -> tuple[Concept, ...]:
+    """Add concepts that overlap, end within a word, are discontinuous, or are longer than a window."""
+    text, spans = document.text, [c.spans for c in document.concepts]
+    for _ in range(12):
+        start = draw.randrange(len(text) - 8)
+        end = min(len(text), start + draw.choice((3, 8, 300)))
+        spans.append(
+            (Span(start, start + 2), Span(start + 4, end))
+            if draw.random() < 0.2 and end > start + 4
+            else (Span(start, end),)
+        )
+        spans.append(draw.choice(spans))
+    return tuple(Concept(f"T{i}", draw.choice("AB"), own) for i, own in enumerate(spans))
+
+
 @pytest.mark.parametrize(("name", "task"), ROWS)
 class TestFormulation:
     def test_gold_targets_are_decoded_to_the_gold_annotations(
@@ -70,6 +86,42 @@ class TestFormulation:
         assert reachable >= 0.95 * total
         if task == "concepts":
             assert reachable == total
+
+    def test_representable_concepts_are_exactly_those_recovered_from_gold_targets(
+        self, make_config: Callable[..., TrialConfig], corpus: Corpus, name: str, task: Task
+    ) -> None:
+        draw = random.Random(5)
+        documents = [replace(d, concepts=draw_concepts(d, draw), relations=()) for d in corpus["train"]]
+        schema = Schema.from_documents(documents)
+        tokenizer = load_tokenizer(BackboneSource(name="tiny", scratch={"model_type": "bert"}))
+        context = build_input_context(make_config(task=task, window_tokens=100), tokenizer, schema)
+        for changes in ({}, {"overlaps": False}, {"unit": "token"}):
+            if not changes.keys() <= FORMULATIONS.load(name).model_fields.keys() or FORMULATIONS.load(name).generates:
+                continue
+            formulation = FORMULATIONS.load(name).model_validate(changes)
+            encoded = formulation.encode(documents, context, targets=True)
+            counts = formulation.count_representable(documents, encoded)
+            if task == "relations":
+                assert counts is None
+                continue
+            assert counts is not None
+            recovered = 0
+            for document, item in zip(documents, encoded, strict=True):
+                outputs = [make_certain_output(example, formulation, schema) for example in item.examples]
+                bare = Document(document.id, document.text)
+                found = formulation.decode(Prediction(bare, item, outputs, context))
+                recovered += len(
+                    {(c.type, c.spans) for c in found.concepts} & {(c.type, c.spans) for c in document.concepts}
+                )
+            if "overlaps" in changes:  # a tie between certain answers is decided by their order, not by their length
+                assert counts.by_reason()["overlap"] > 0
+                continue
+            total = counts.concepts.total()
+            assert total == sum(len({(c.type, c.spans) for c in d.concepts}) for d in documents)
+            assert round(counts.share * total) == recovered
+            assert 0 < recovered < total
+            assert sum(counts.by_reason().values()) == total - recovered
+            assert formulation.compute_diagnostics(documents, encoded)["representable"] == counts.share
 
     def test_inputs_stay_within_the_window(
         self, make_config: Callable[..., TrialConfig], corpus: Corpus, name: str, task: Task

@@ -135,6 +135,7 @@ def test_joint_task_reports_separate_scores_and_respects_the_view(
     result = train(config, corpus, folder=tmp_path)
     metrics = result.best_metrics
     assert {"concept_strict_f1", "relation_strict_f1", "gold_relation_strict_f1", "candidate_recall"} <= set(metrics)
+    assert metrics["representable"] == 1.0
     extractor = Extractor.load(tmp_path / "best")
     assert extractor.checkpoint.schema.relation_types == tuple(types[:1])
     assert extractor.score(corpus["dev"]).metrics()["strict_f1"] == metrics["strict_f1"]
