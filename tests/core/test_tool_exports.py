@@ -217,3 +217,43 @@ class TestSpacyJsonl:
         rows = [{"text": TEXT, "spans": []}, {"text": TEXT, **fields}]
         (line,) = fail_to_read("spacy_jsonl", tmp_path, rows, "jsonl")
         assert line.startswith(f"{tmp_path / 'export.jsonl'}:2: {expected}")
+
+
+def hf_row(**fields: Any) -> dict[str, Any]:
+    return {"tokens": ["\U0001f600", "no", "chest", "pain"], "ner_tags": ["O", "O", "B-Problem", "I-Problem"]} | fields
+
+
+class TestHfJsonl:
+    @pytest.mark.parametrize("field", ["ner_tags", "tags", "labels"])
+    def test_tags_that_are_strings_are_read(self, tmp_path: Path, field: str) -> None:
+        row = hf_row(id="12", ward="B")
+        row[field] = row.pop("ner_tags")
+        (document,) = read("hf_jsonl", tmp_path, [row], "jsonl")
+        assert (document.id, document.text) == ("export-12", "\U0001f600 no chest pain")
+        assert mentions(document) == [("Problem", "chest pain")]
+        assert document.metadata["ward"] == "B"
+        assert not count_differences(document, FORMATS.load("hf_jsonl")().round_trip(document))
+
+    def test_tags_that_are_numbers_need_names(self, tmp_path: Path) -> None:
+        names = {"names": ["O", "B-Problem", "I-Problem"]}
+        row = hf_row(ner_tags=[0, 0, 1, 2])
+        for rows in ([names, row, row], [row | names, row]):
+            documents = read("hf_jsonl", tmp_path, rows, "jsonl")
+            assert [mentions(d) for d in documents] == [[("Problem", "chest pain")]] * 2
+        (line,) = fail_to_read("hf_jsonl", tmp_path, [row], "jsonl")
+        assert "tags are numbers without names" in line
+        assert 'write a first line {"names": ["O", "B-Drug", ...]}' in line
+
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ({"ner_tags": ["O"]}, "4 tokens and 1 tags"),
+            ({"ner_tags": [0, 0, 1, 9], "names": ["O", "B-X"]}, "tag 9 has no name; 0 to 1"),
+            ({"ner_tags": [None] * 4}, "a tag is neither a string nor a number"),
+            ({"tokens": ["a b", "", "c", "d"]}, "a token is empty or contains white space"),
+            ({"ner_tags": None}, "no tokens or no tags"),
+        ],
+    )
+    def test_each_problem_is_one_line_with_its_place(self, tmp_path: Path, fields: Any, expected: str) -> None:
+        (line,) = fail_to_read("hf_jsonl", tmp_path, [hf_row(), hf_row(**fields)], "jsonl")
+        assert line.startswith(f"{tmp_path / 'export.jsonl'}:2: {expected}")

@@ -25,6 +25,8 @@ FORMATS: Registry[type[CorpusFormat]] = Registry(
         "label_studio": "clinie_core.data.corpora.label_studio:LabelStudio",
         "doccano": "clinie_core.data.corpora.doccano:Doccano",
         "spacy_jsonl": "clinie_core.data.corpora.spacy_jsonl:SpacyJsonl",
+        "bionlp": "clinie_core.data.corpora.bionlp:BioNlp",
+        "hf_jsonl": "clinie_core.data.corpora.hf_jsonl:HfJsonl",
         "hf_dataset": "clinie_core.data.corpora.hf_dataset:HfDataset",
     },
 )
