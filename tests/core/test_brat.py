@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.synthetic import generate_splits
-from clinie_core.data.document import Attribute, Concept, Document, Relation, Span
+from clinie_core.data.document import Attribute, Concept, Document, Normalization, Relation, Span
 from clinie_core.errors import InputError
 
 
@@ -124,3 +124,67 @@ def test_round_trip_preserves_any_text_and_span(
     folder = tmp_path_factory.mktemp("trip")
     Brat().write([document], folder)
     assert read_one(folder) == document
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# written by a tool",
+        "#",
+        "#\tcheck this",
+        "#1\tplease check",
+        "#1\tAnnotatorNotes unclear whether it is a drug",
+        "#1 a comment without a tab",
+        "#!version 2\n#!version 2",
+    ],
+)
+def test_comments_without_a_target_are_no_annotations(tmp_path: Path, line: str) -> None:
+    document = read_one(
+        folder_with(tmp_path, "aspirin", f"{line}\nT1\tDrug 0 7\taspirin\n#1\tAnnotatorNotes T1\tsure\n")
+    )
+    assert [c.id for c in document.concepts] == ["T1"]
+    assert [(n.target, n.text) for n in document.notes] == [("T1", "sure")]
+
+
+def test_a_note_on_a_missing_annotation_is_an_error(tmp_path: Path) -> None:
+    message = problem_of(folder_with(tmp_path, "aspirin", "#1\tAnnotatorNotes T9\tsure\n"))
+    assert "#1 refers to T9, which does not exist" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation"),
+    [
+        ("mu- and kappa-opioids", "T1\tDrug 0 3;14 21\tmu-opioids"),
+        ("mu- and kappa-opioids", "T1\tDrug 0 3;14 21\tmu-  opioids "),
+        ("mu- and kappa-opioids", "T1\tDrug 0 3;14 21\tmu- opioids"),
+        ("chest\n  pain", "T1\tProblem 0 5;8 12\tchestpain"),
+        ("chest\n  pain", "T1\tProblem 0 12\tchestpain"),
+        ("chestpain", "T1\tProblem 0 9\tchest pain"),
+    ],
+)
+def test_white_space_in_a_mention_and_between_its_parts_need_not_match(
+    tmp_path: Path, text: str, annotation: str
+) -> None:
+    (concept,) = read_one(folder_with(tmp_path, text, annotation)).concepts
+    offsets = annotation.split("\t")[1].split(" ", 1)[1]
+    assert ";".join(f"{s.start} {s.end}" for s in concept.spans) == offsets
+
+
+def test_codes_of_cadec_normalize_the_concepts_at_their_offsets(tmp_path: Path) -> None:
+    annotations = (
+        "T1\tADR 0 10\tbit drowsy\nT2\tDrug 16 23\taspirin\nT3\tADR 24 28\trash\n"
+        "TT1\t10013649 0 10\tbit drowsy\nTT2 271782001 | Drowsy | 0 10 bit drowsy\nTT3\tCONCEPT_LESS 24 28\trash\n"
+    )
+    document = read_one(folder_with(tmp_path, "bit drowsy from aspirin rash", annotations))
+    assert [c.id for c in document.concepts] == ["T1", "T2", "T3"]
+    assert document.normalizations == (
+        Normalization("TT1", "T1", "MedDRA", "10013649"),
+        Normalization("TT2", "T1", "SNOMED", "271782001", "Drowsy"),
+    )
+
+
+def test_codes_of_cadec_without_concepts_are_concepts(tmp_path: Path) -> None:
+    document = read_one(folder_with(tmp_path, "bit drowsy", "TT1\t10013649 0 3;4 10\tbit drowsy\n"))
+    assert document.concepts == (Concept("TT1", "10013649", (Span(0, 3), Span(4, 10))),)
+    message = problem_of(folder_with(tmp_path, "bit drowsy", "TT1\t10013649 0 99\tbit drowsy\n"))
+    assert "TT1: offsets 0:99 lie outside the text" in message

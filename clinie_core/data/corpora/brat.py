@@ -3,6 +3,7 @@
 Source: https://brat.nlplab.org/standoff.html. Offsets count code points of the text as stored in the file.
 An event becomes its trigger's concept and one relation from it to each argument; references to the event
 become references to that concept. 2018 n2c2 track 2 and 2022 n2c2 track 2 (SHAC) use this format.
+CADEC's ``TT`` lines become normalizations of the concepts at their offsets.
 ``annotation.conf``, in the folder or its parent folder, declares the types.
 """
 
@@ -33,6 +34,12 @@ __all__ = ["Brat", "read_declared_types"]
 
 OFFSETS = re.compile(r"[0-9]{1,12} [0-9]{1,12}(?:;[0-9]{1,12} [0-9]{1,12})*")
 PLAIN_CONCEPT = re.compile(r"(T[0-9]+)\t([^\s]+) ([0-9]{1,12}) ([0-9]{1,12})\t(.+)")
+NOTE = re.compile(r"#[^\s]*\t[^\s]+ +[A-Z#][^\s]*[0-9] *(?:\t.*)?")
+CODE = re.compile(r"TT[0-9]+\s")
+CODE_LINE = re.compile(
+    r"(TT[0-9]+)\s+([^\s|]+)(?:[ \t]*\|([^|\t]*)\|[^\t|]*?)?[ \t]+"
+    r"([0-9]{1,12} [0-9]{1,12}(?:;[0-9]{1,12} [0-9]{1,12})*)(?:\s+(.*))?"
+)
 ROLE_NUMBER = re.compile(r"[0-9]+$")
 CONFIGURATION = "annotation.conf"
 
@@ -113,6 +120,7 @@ class _AnnotationParser:
         self._normalizations: list[Normalization] = []
         self._equivalences: list[tuple[int, Equivalence]] = []
         self._notes: list[Note] = []
+        self._codes: list[tuple[str, str, str | None, tuple[Span, ...]]] = []
         self._parsers = {
             "T": self._parse_concept,
             "R": self._parse_relation,
@@ -134,6 +142,7 @@ class _AnnotationParser:
             self._line = number
             if not self._parse_simple_concept(line) and line and not line.isspace():
                 self._parse_line(line)
+        self._resolve_codes()
         self._check_references()
         self._errors.raise_if_any()
         resolved = self._resolve
@@ -166,6 +175,10 @@ class _AnnotationParser:
         parts = rest.split() if id_ == "*" else []
         if len(parts) > 1:
             self._equivalences.append((self._line, Equivalence(parts[0], tuple(parts[1:]))))
+        elif id_.startswith("#") and not NOTE.fullmatch(line):
+            pass  # a comment of a person or tool that does not concern an annotation
+        elif CODE.match(line):
+            self._parse_code(line)
         elif id_ in self._lines:
             found = f"duplicate id {id_}, first on line {self._lines[id_]}"
             self._add_problem(found, "", "give each annotation its own id")
@@ -185,19 +198,25 @@ class _AnnotationParser:
         if not OFFSETS.fullmatch(offsets) or not type_:
             self._add_problem(f"{id_}: offsets do not parse", "'Type START END', further spans after ';'")
             return
+        spans = self._parse_offsets(id_, offsets, mention)
+        if spans:
+            self._concepts[id_] = Concept(id_, type_, spans)
+
+    def _parse_offsets(self, id_: str, offsets: str, mention: str) -> tuple[Span, ...]:
+        """Return the spans of an annotation; empty after adding a problem."""
         where = f"{self._where}:{self._line}"
         pairs = [map(int, pair.split()) for pair in offsets.split(";")]
         fitted = [self._errors.fit_span(where, id_, start, end, len(self._text)) for start, end in pairs]
         spans = tuple(span for span in fitted if span is not None)
         if len(spans) < len(fitted):
-            return
+            return ()
         text_at_offsets = " ".join(self._text[s.start : s.end] for s in spans)
         if mention and mention != text_at_offsets:
             # Tools differ in the white space that they write within a mention and between its parts.
             ours, theirs = "".join(text_at_offsets.split()), "".join(mention.split())
             if ours != theirs and not self._errors.check_mention(where, id_, mention, text_at_offsets):
-                return
-        self._concepts[id_] = Concept(id_, type_, spans)
+                return ()
+        return spans
 
     def _parse_relation(self, id_: str, rest: str) -> None:
         parts = rest.split()
@@ -237,9 +256,37 @@ class _AnnotationParser:
 
     def _parse_note(self, id_: str, rest: str) -> None:
         head, _, text = rest.partition("\t")
-        parts = head.split()
-        if len(parts) == 2:  # comments without a target do not concern an annotation
-            self._notes.append(Note(id_, parts[0], parts[1], text.strip()))
+        type_, target = head.split()
+        self._notes.append(Note(id_, type_, target, text.strip()))
+
+    def _parse_code(self, line: str) -> None:
+        """Parse a terminology entry in CADEC's notation, ``TT1 CODE 0 7 mention`` or ``TT1 CODE | NAME | 0 7 mention``.
+
+        An entry whose offsets are those of a concept normalizes it; another entry is a concept itself.
+        """
+        match = CODE_LINE.fullmatch(line)
+        if match is None:
+            self._add_problem(f"{line.split(maxsplit=1)[0]}: a code does not parse", "'TT1 CODE START END'")
+            return
+        id_, code, name, offsets, mention = match.groups()
+        if id_ in self._lines:
+            found = f"duplicate id {id_}, first on line {self._lines[id_]}"
+            self._add_problem(found, "", "give each annotation its own id")
+            return
+        self._lines[id_] = self._line
+        spans = self._parse_offsets(id_, offsets, mention or "")
+        if spans:
+            self._codes.append((id_, code, name and name.strip(), spans))
+
+    def _resolve_codes(self) -> None:
+        concepts = {c.spans: c.id for c in self._concepts.values()}
+        for id_, code, name, spans in self._codes:
+            target = concepts.get(spans)
+            if target is None:
+                self._concepts[id_] = Concept(id_, code, spans)
+            elif code.strip("0123456789+/") == "":  # otherwise CONCEPT_LESS
+                database = "MedDRA" if name is None else "SNOMED"
+                self._normalizations.append(Normalization(id_, target, database, code, name))
 
     def _resolve(self, id_: str) -> str:
         return self._events.get(id_, id_)
