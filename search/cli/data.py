@@ -13,6 +13,7 @@ import typer
 from search.cli.options import AsJson, Command, console, print_json
 
 if TYPE_CHECKING:
+    from clinie_core.data.corpora.discovery import CorpusFiles
     from clinie_core.data.corpora.loading import CorpusSource
     from clinie_core.data.corpora.summary import CorpusSummary
     from clinie_core.data.document import Document
@@ -26,6 +27,14 @@ Format = Annotated[str, typer.Option("--format", help="Format of the corpus; `cl
 Offsets = Annotated[
     Literal["verify", "trust"],
     typer.Option(help="verify: the mention in a file must equal the text at its offsets. trust: it is ignored."),
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore",
+        metavar="PATTERN",
+        help="Files that are not read, such as README.md or '*.pdf'; repeatable. Any other unread file is an error.",
+    ),
 ]
 OnError = Annotated[
     Literal["stop", "skip", "trim"],
@@ -73,29 +82,46 @@ def formats(as_json: AsJson = False) -> None:
 
 
 @contextmanager
-def _open_corpus(path: Path, format_: str, offsets: str, on_error: str) -> Iterator[CorpusSource]:
+def _open_corpus(
+    path: Path, format_: str, ignore: list[str] | None, offsets: str, on_error: str
+) -> Iterator[CorpusSource]:
     """Open the corpus at a path; an archive is unpacked within this context."""
     from clinie_core.data.corpora.archive import unpack
     from clinie_core.data.corpora.loading import discover_splits
 
     with unpack(path) as folder:
-        yield discover_splits(folder, format_).model_copy(update={"offsets": offsets, "on_error": on_error})
+        yield discover_splits(folder, format_, ignore or ()).model_copy(
+            update={"offsets": offsets, "on_error": on_error}
+        )
 
 
-def _summarize(source: CorpusSource) -> CorpusSummary:
+def _find_files(source: CorpusSource) -> CorpusFiles:
+    """Find the files of a corpus.
+
+    Raises:
+        InputError: If the path or the format does not exist.
+    """
+    from clinie_core.data.corpora.loading import check_source, find_files
+    from clinie_core.errors import ErrorList
+
+    errors = ErrorList()
+    errors.extend(check_source(source))
+    errors.raise_if_any()
+    return find_files(source)
+
+
+def _summarize(source: CorpusSource, files: CorpusFiles) -> CorpusSummary:
     """Read a corpus and count its annotations.
 
     Raises:
         InputError: If the corpus has problems; the error lists all of them.
     """
-    from clinie_core.data.corpora.loading import check_source
     from clinie_core.data.corpora.summary import CorpusSummary
     from clinie_core.errors import ErrorList, Problem
 
     errors, summary = ErrorList(), CorpusSummary()
-    errors.extend(check_source(source))
-    errors.raise_if_any()
-    for split, item in _read_items(source):
+    errors.extend(files.problems)
+    for split, item in _read_items(source, files):
         problem = item if isinstance(item, Problem) else summary.add(split, item)
         errors.extend([problem] if problem else [])
     errors.raise_if_any()
@@ -103,48 +129,79 @@ def _summarize(source: CorpusSource) -> CorpusSummary:
     return summary
 
 
-def _read_items(source: CorpusSource) -> Iterator[tuple[str, Document | Problem]]:
+def _read_items(source: CorpusSource, files: CorpusFiles) -> Iterator[tuple[str, Document | Problem]]:
     """Yield each document and each problem of a corpus, with its split."""
     from clinie_core.data.corpora.loading import read_split
 
-    for split in source.splits:
-        for item in read_split(source, split):
+    for split in files.splits:
+        for item in read_split(source, split, files):
             yield split, item
 
 
 def check(
     path: CorpusPath,
     format_: Format = "brat",
+    ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
     as_json: AsJson = False,
 ) -> None:
     """Check a corpus for errors and for annotations that a model cannot represent.
 
-    Exits with 2 if there are errors, with 0 if there are only warnings.
+    Exits with 2 if there are errors, with 0 if there are only warnings. Files that are not read, and a corpus
+    or a train split without concepts, are errors.
     """
-    with _open_corpus(path, format_, offsets, on_error) as source:
-        summary = _summarize(source)
-        warnings = summary.warnings() + _find_undeclared_types(source, summary)
+    from clinie_core.data.corpora.loading import find_missing_annotations
+    from clinie_core.errors import InputError
+
+    with _open_corpus(path, format_, ignore, offsets, on_error) as source:
+        files = _find_files(source)
+        summary = _summarize(source, files)
+        concepts = {split: summary.items["concepts"][split].total() for split in summary.documents}
+        missing = find_missing_annotations(source, concepts)
+        if missing:
+            raise InputError(missing)
+        warnings = summary.warnings() + _find_undeclared_types(source, files, summary)
         warnings += [notice for notice in summary.notices if notice.severity == "warning"]
         left_out = [notice for notice in summary.notices if notice.severity != "warning"]
+    splits = {
+        split: {"documents": count, "ignored_files": files.ignored[split], "concepts": concepts[split]}
+        for split, count in summary.documents.items()
+    }
     if as_json:
-        counts = dict(summary.representation)
         print_json(
             {
                 "documents": dict(summary.documents),
+                "files": files.count_files(),
+                "splits": splits,
+                "ignored_files": files.ignored.total(),
                 "warnings": [str(w) for w in warnings],
                 "left_out": [f"{n.severity} {n}" for n in left_out],
-                "concepts": counts,
+                "concepts": dict(summary.representation),
             }
         )
         return
     out = console()
-    out.print(f"{summary.documents.total()} documents read, no errors")
+    total = summary.documents.total()
+    out.print(f"{total} documents read from {files.count_files()} files, {files.ignored.total()} ignored, no errors")
     for warning in warnings:
         out.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
     _print_notices(left_out)
+    _print_splits(splits)
     out.print("concepts: " + ", ".join(f"{count:,} {name}" for name, count in summary.representation.items()))
+
+
+def _print_splits(splits: dict[str, dict[str, int]]) -> None:
+    """Print the counts of each split as a table."""
+    from rich.table import Table
+
+    table = Table(header_style="bold", box=None, padding=(0, 2))
+    table.add_column("")
+    for column in next(iter(splits.values()), {}):
+        table.add_column(column.replace("_", " "), justify="right")
+    for split, counts in splits.items():
+        table.add_row(split, *(f"{count:,}" for count in counts.values()))
+    console().print(table)
 
 
 def _print_notices(notices: Sequence[Problem]) -> None:
@@ -157,14 +214,15 @@ def _print_notices(notices: Sequence[Problem]) -> None:
         out.print(", ".join(f"{count:,} problems {severity}" for severity, count in sorted(counts.items())))
 
 
-def _find_undeclared_types(source: CorpusSource, summary: CorpusSummary) -> list[Problem]:
+def _find_undeclared_types(source: CorpusSource, files: CorpusFiles, summary: CorpusSummary) -> list[Problem]:
     """Return a problem for each type that a brat corpus uses and its annotation.conf does not declare."""
     from clinie_core.data.corpora.brat import read_declared_types
     from clinie_core.errors import Problem
 
     legal = None
     if source.format == "brat":
-        folders = [Path(source.path, place) for split in source.splits for place in source.places(split)]
+        groups = [group for part in files.splits.values() for group in part.groups] + files.pool
+        folders = dict.fromkeys((Path(source.path), *(group.main.parent for group in groups)))
         legal = next((types for types in map(read_declared_types, folders) if types is not None), None)
     if legal is None:
         return []
@@ -181,6 +239,7 @@ def _find_undeclared_types(source: CorpusSource, summary: CorpusSummary) -> list
 def stats(
     path: CorpusPath,
     format_: Format = "brat",
+    ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
     as_json: AsJson = False,
@@ -188,8 +247,8 @@ def stats(
     """Count documents, characters and annotations of a corpus by type and split."""
     from rich.table import Table
 
-    with _open_corpus(path, format_, offsets, on_error) as source:
-        summary = _summarize(source)
+    with _open_corpus(path, format_, ignore, offsets, on_error) as source:
+        summary = _summarize(source, _find_files(source))
     counts = summary.to_json()
     if as_json:
         print_json(counts)
@@ -219,6 +278,7 @@ def convert(
     folder: NewFolder,
     to: Annotated[str, typer.Option(help="Format to write; `clinie data formats` lists all.")] = "jsonl",
     format_: Format = "brat",
+    ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
     as_json: AsJson = False,
@@ -229,12 +289,14 @@ def convert(
     """
     from clinie_core.data.corpora.conversion import convert as convert_corpus
 
-    with _open_corpus(path, format_, offsets, on_error) as source:
+    with _open_corpus(path, format_, ignore, offsets, on_error) as source:
         report = convert_corpus(source, to, folder)
     if as_json:
         print_json(
             {
                 "documents": report.documents,
+                "files": report.files,
+                "concepts": report.concepts,
                 "lost": dict(report.lost),
                 "lossy_documents": report.lossy_documents,
                 "notices": [f"{n.severity} {n}" for n in report.notices],
@@ -243,9 +305,11 @@ def convert(
         return
     out = console()
     counts = ", ".join(f"{count:,} {split}" for split, count in report.documents.items())
-    out.print(f"documents in {folder}: {counts}", soft_wrap=True)
+    out.print(f"documents in {folder}, from {report.files} files: {counts}", soft_wrap=True)
     _print_notices(report.notices)
-    if not report.lost and not report.notices:
+    if not report.concepts:
+        out.print(f"[yellow]warning[/yellow] no concept was found; check --format {format_}", soft_wrap=True)
+    elif not report.lost and not report.notices:
         out.print("nothing was lost")
     for kind, count in sorted(report.lost.items()):
         out.print(f"[yellow]lost[/yellow] {count:,} {kind}: {to} cannot represent them", soft_wrap=True)
@@ -257,6 +321,7 @@ def split(
         Path, typer.Argument(metavar="FOLDER", help="Folder for the lists, which have one document id per line.")
     ],
     format_: Format = "brat",
+    ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
     dev: Annotated[float, typer.Option(help="Share of documents in dev.", min=0, max=0.9)] = 0.15,
@@ -282,8 +347,10 @@ def split(
     from clinie_core.errors import ErrorList, Problem
 
     errors, members = ErrorList(), []
-    with _open_corpus(path, format_, offsets, on_error) as source:
-        for _, item in _read_items(source):
+    with _open_corpus(path, format_, ignore, offsets, on_error) as source:
+        files = _find_files(source)
+        errors.extend(files.problems)
+        for _, item in _read_items(source, files):
             if isinstance(item, Problem):
                 errors.extend([item])
             else:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from clinie_core.data.corpora.files import is_litter
 from clinie_core.errors import fail
 
 __all__ = ["unpack"]
@@ -44,7 +45,7 @@ def unpack(path: Path) -> Iterator[Path]:
             unpack(path, target)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
             fail(str(path), f"the archive cannot be unpacked ({type(error).__name__})", allowed="a zip or tar file")
-        inner = list(target.iterdir())
+        inner = [path for path in target.iterdir() if not is_litter(path.name)]
         yield inner[0] if len(inner) == 1 and inner[0].is_dir() else target
 
 

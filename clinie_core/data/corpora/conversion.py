@@ -11,7 +11,7 @@ from pathlib import Path
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.corpus_format import CorpusFormat, require_empty_folder
 from clinie_core.data.corpora.document_comparison import count_differences
-from clinie_core.data.corpora.loading import CorpusSource, check_source, read_split
+from clinie_core.data.corpora.loading import CorpusSource, check_source, find_files, read_split
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList, Problem, fail
 
@@ -27,12 +27,16 @@ class ConversionReport:
         lost: Number of items that the new format cannot represent, by kind.
         lossy_documents: Number of documents that lost an item.
         notices: Warnings, and the annotations and documents of the corpus that were left out on request.
+        files: Number of files that were read.
+        concepts: Number of concepts that were read.
     """
 
     documents: dict[str, int] = field(default_factory=dict)
     lost: Counter[str] = field(default_factory=Counter)
     lossy_documents: int = 0
     notices: list[Problem] = field(default_factory=list)
+    files: int = 0
+    concepts: int = 0
 
 
 def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionReport:
@@ -46,21 +50,23 @@ def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionRepor
         folder: The target folder, new or empty. Each of several splits becomes a subfolder.
 
     Raises:
-        InputError: With all problems of the corpus, or if ``folder`` cannot be written. Nothing is
-            written to ``folder`` then.
+        InputError: With all problems of the corpus, which include files that the format does not read, or
+            if ``folder`` cannot be written. Nothing is written to ``folder`` then.
     """
     errors = ErrorList()
     errors.extend(check_source(source))
     errors.raise_if_any()
+    files = find_files(source)
+    errors.extend(files.problems)
     target: CorpusFormat = FORMATS.load(format_, "--to")()
     require_empty_folder(folder)
-    report = ConversionReport()
+    report = ConversionReport(files=files.count_files())
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        for split in source.splits:
-            place = part / split if len(source.splits) > 1 else part
-            target.write(_render_and_compare(read_split(source, split), split, target, report, errors), place)
+        for split in files.splits:
+            place = part / split if len(files.splits) > 1 else part
+            target.write(_render_and_compare(read_split(source, split, files), split, target, report, errors), place)
         errors.raise_if_any()
         if folder.exists():
             folder.rmdir()
@@ -85,4 +91,5 @@ def _render_and_compare(
             report.lost += lost
             report.lossy_documents += bool(lost)
             report.documents[split] += 1
+            report.concepts += len(item.concepts)
             yield item

@@ -7,10 +7,8 @@ Most formats only implement parsing and rendering of one document.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,15 +19,16 @@ from clinie_core.data.corpora.checking import repair_document, validate_document
 from clinie_core.data.corpora.files import (
     GZIP_SUFFIX,
     FileGroup,
+    add_file_name,
     decode_text,
-    is_litter,
     list_files,
+    make_file_name,
+    make_file_names,
     match_suffix,
     open_binary,
     read_text,
 )
 from clinie_core.data.corpora.reading import AnnotationErrors, ReadingOptions
-from clinie_core.data.corpora.split_names import find_split
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList, InputError, Problem, fail
 
@@ -39,8 +38,6 @@ __all__ = [
     "LineFormat",
     "StandoffFormat",
     "StreamFormat",
-    "make_file_name",
-    "make_file_names",
     "read_text",
     "require_empty_folder",
 ]
@@ -251,7 +248,7 @@ class StandoffFormat(CorpusFormat):
         written: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for document in documents:
-            name = _add_file_name(document.id, written)
+            name = add_file_name(document.id, written)
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             for suffix, content in self.render(document).items():
                 with (folder / f"{name}{suffix}").open("w", encoding="utf-8", newline="") as stream:
@@ -261,48 +258,6 @@ class StandoffFormat(CorpusFormat):
         """See :meth:`CorpusFormat.round_trip`."""
         where = {suffix: f"{document.id}{suffix}" for suffix in self.suffixes}
         return self.parse(make_file_name(document.id), where, self.render(document))
-
-
-def make_file_name(id_: str) -> str:
-    """Convert a document's id to a relative path without suffix, which a reader converts back to the same id.
-
-    Letters, blanks and punctuation are kept. Control characters and backslashes become ``_``, and so do slashes
-    of ids that would point outside the folder, to a hidden file or to a folder that names a split.
-    """
-    name = re.sub(r"[\x00-\x1f\x7f\\\ud800-\udfff]", "_", id_)
-    parts = name.split("/")
-    if any(not part.strip() or is_litter(part) or find_split(part) for part in parts[:-1]) or not parts[-1].strip():
-        parts = [name.replace("/", "_")]
-    parts[-1] = parts[-1].lstrip(".") or "_"
-    if any(len(part.encode()) > 200 for part in parts):
-        return hashlib.sha256(id_.encode()).hexdigest()
-    return "/".join(parts)
-
-
-def make_file_names(ids: Iterable[str]) -> dict[str, str]:
-    """Return the file name of each document without suffix, by id.
-
-    Raises:
-        InputError: If two documents have the same file name, for each such pair.
-    """
-    errors, written = ErrorList(), dict[str, str]()
-    names = {}
-    for id_ in ids:
-        try:
-            names[id_] = _add_file_name(id_, written)
-        except InputError as error:
-            errors.extend(error.problems)
-    errors.raise_if_any()
-    return names
-
-
-def _add_file_name(id_: str, written: dict[str, str]) -> str:
-    name = make_file_name(id_)
-    if name in written:
-        found = f"two documents have this file name, {id_!r} and {written[name]!r}"
-        fail(name, found, remedy="rename one, or write jsonl")
-    written[name] = id_
-    return name
 
 
 class StreamFormat(CorpusFormat):

@@ -1,26 +1,32 @@
-"""Files of a corpus: listing without files of other programs, suffixes, byte order marks and gzip."""
+"""Files of a corpus: listing without files of other programs, names, byte order marks and gzip."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
+import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NoReturn, cast
 
-from clinie_core.errors import fail
+from clinie_core.data.corpora.split_names import find_split
+from clinie_core.errors import ErrorList, InputError, fail
 
 __all__ = [
     "FileGroup",
+    "add_file_name",
     "decode_text",
     "is_ignored",
     "is_litter",
     "list_files",
+    "make_file_name",
+    "make_file_names",
     "match_suffix",
     "open_binary",
     "read_text",
@@ -202,3 +208,54 @@ def read_text(file: Path) -> str:
     with open_binary(file) as stream:
         content = stream.read()
     return decode_text(content, str(file))
+
+
+def make_file_name(id_: str) -> str:
+    """Convert a document's id to a relative path without suffix, which a reader converts back to the same id.
+
+    Letters, blanks and punctuation are kept. Control characters and backslashes become ``_``, and so do slashes
+    of ids that would point outside the folder, to a hidden file or to a folder that names a split.
+    """
+    name = re.sub(r"[\x00-\x1f\x7f\\\ud800-\udfff]", "_", id_)
+    parts = name.split("/")
+    if any(not part.strip() or is_litter(part) or find_split(part) for part in parts[:-1]) or not parts[-1].strip():
+        parts = [name.replace("/", "_")]
+    parts[-1] = parts[-1].lstrip(".") or "_"
+    if any(len(part.encode()) > 200 for part in parts):
+        return hashlib.sha256(id_.encode()).hexdigest()
+    return "/".join(parts)
+
+
+def make_file_names(ids: Iterable[str]) -> dict[str, str]:
+    """Return the file name of each document without suffix, by id.
+
+    Raises:
+        InputError: If two documents have the same file name, for each such pair.
+    """
+    errors, written = ErrorList(), dict[str, str]()
+    names = {}
+    for id_ in ids:
+        try:
+            names[id_] = add_file_name(id_, written)
+        except InputError as error:
+            errors.extend(error.problems)
+    errors.raise_if_any()
+    return names
+
+
+def add_file_name(id_: str, written: dict[str, str]) -> str:
+    """Return the file name of a document and record it.
+
+    Args:
+        id_: The document's id.
+        written: Maps the previous file names to the ids of their documents; updated in place.
+
+    Raises:
+        InputError: If another document has the same file name.
+    """
+    name = make_file_name(id_)
+    if name in written:
+        found = f"two documents have this file name, {id_!r} and {written[name]!r}"
+        fail(name, found, remedy="rename one, or write jsonl")
+    written[name] = id_
+    return name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from pydantic import Field
 from clinie_core.config import CorpusView, FrozenModel
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.checking import find_split_leak
-from clinie_core.data.corpora.corpus_format import CorpusFormat, StreamFormat, read_text
+from clinie_core.data.corpora.corpus_format import CorpusFormat
+from clinie_core.data.corpora.discovery import LIST_SUFFIX, CorpusFiles, discover_files, find_named_files, read_ids
 from clinie_core.data.corpora.reading import ReadingOptions
+from clinie_core.data.corpora.split_names import SPLITS
 from clinie_core.data.corpora.splitting import Member, stratify
 from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import CORPUS_KEY
@@ -24,14 +26,15 @@ __all__ = [
     "Shares",
     "apply_view",
     "discover_splits",
+    "find_files",
+    "find_missing_annotations",
     "load_corpora",
     "load_corpus",
     "read_split",
 ]
 
-SPLITS = ("train", "dev", "test")
-COMMON_SPLIT_NAMES = {"train": ("train",), "dev": ("dev", "devel", "valid", "validation"), "test": ("test",)}
-LIST_SUFFIX = ".list"
+POOL = "pool"
+"""Key of the files that shares divide."""
 
 
 class Shares(FrozenModel):
@@ -55,10 +58,6 @@ class Shares(FrozenModel):
     pool: list[str] = Field(default_factory=lambda: ["."], min_length=1)
 
 
-def _default_splits() -> dict[str, str | list[str]]:
-    return {split: split for split in SPLITS}
-
-
 class CorpusSource(CorpusView, ReadingOptions):
     """Location, format, splits and view of a corpus.
 
@@ -67,8 +66,11 @@ class CorpusSource(CorpusView, ReadingOptions):
         path: Folder of the corpus.
         format: Name of the format in ``FORMATS``.
         splits: Maps each split (train, dev, test) to one or several places: a subfolder, a file of a format
-            with many documents per file, or a ``.list`` file with one document id per line.
+            with many documents per file, or a ``.list`` file with one document id per line. If it is empty,
+            the names of folders, files and lists determine the splits; see :func:`discover_files`.
         shares: How to split a corpus without splits; ``splits`` is ignored then.
+        ignore: Patterns of files that are not read, such as ``README.md`` or ``*.pdf``; any other file that the
+            format does not read is an error.
 
     The further fields are those of :class:`ReadingOptions` and :class:`CorpusView`.
     """
@@ -76,8 +78,9 @@ class CorpusSource(CorpusView, ReadingOptions):
     name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
     path: str
     format: str = "brat"
-    splits: dict[str, str | list[str]] = Field(default_factory=_default_splits)
+    splits: dict[str, str | list[str]] = Field(default_factory=dict)
     shares: Shares | None = None
+    ignore: list[str] = Field(default_factory=list)
 
     def places(self, split: str) -> list[str]:
         """Return the subfolders, files or lists of a split."""
@@ -100,45 +103,64 @@ class CorpusSource(CorpusView, ReadingOptions):
         return ReadingOptions(**{name: getattr(self, name) for name in ReadingOptions.model_fields})
 
 
-def read_split(source: CorpusSource, split: str) -> Iterator[Document | Problem]:
+def find_files(source: CorpusSource) -> CorpusFiles:
+    """Find the files of a corpus by split: in the places that it names, else by the names of its files.
+
+    Raises:
+        InputError: If the format is unknown.
+    """
+    format_, root = _load_format(source), Path(source.path)
+    if source.shares is not None:
+        return find_named_files(format_, root, {POOL: source.shares.pool}, source.ignore)
+    if source.splits:
+        places = {split: source.places(split) for split in source.splits}
+        return find_named_files(format_, root, places, source.ignore)
+    return discover_files(format_, root, source.ignore)
+
+
+def read_split(source: CorpusSource, split: str, files: CorpusFiles | None = None) -> Iterator[Document | Problem]:
     """Read one split, one document at a time.
 
     Args:
         source: The corpus.
-        split: One of ``source.splits``.
+        split: A split of the corpus.
+        files: The files of the corpus, if they have been found.
 
     Yields:
         A document, or a problem that names file and line; a split without documents is a problem.
     """
-    for name in source.places(split):
-        yield from _read_place(source, name, f"corpus.splits.{split}")
-
-
-def _read_place(source: CorpusSource, name: str, where: str) -> Iterator[Document | Problem]:
-    format_: CorpusFormat = FORMATS.load(source.format, "corpus.format")(source.reading)
-    root, place = Path(source.path), Path(source.path, name)
-    if place.suffix == LIST_SUFFIX:
-        items = _read_listed(format_, root, place)
-    elif place.is_dir() or (place.is_file() and isinstance(format_, StreamFormat)):
-        items = format_.read(place)
-    else:
-        items = iter(())
-    empty = True
-    for item in items:
-        empty = False
-        yield item
-    if empty:
+    format_, files = _load_format(source), files or find_files(source)
+    part = files.splits[split]
+    where = "corpus.shares.pool" if split == POOL else f"corpus.splits.{split}"
+    for place in part.empty:
         yield Problem(where, f"no documents in {place}", allowed=format_.example)
+    if part.groups:
+        empty = True
+        for item in format_.read_groups(part.groups):
+            empty = False
+            yield item
+        if empty:
+            yield Problem(where, f"no documents in {part.groups[0].main}", allowed=format_.example)
+    for file in part.lists:
+        yield from _read_listed(format_, files, Path(source.path), file)
 
 
-def _read_listed(format_: CorpusFormat, root: Path, file: Path) -> Iterator[Document | Problem]:
+def _load_format(source: CorpusSource) -> CorpusFormat:
+    return FORMATS.load(source.format, "corpus.format")(source.reading)
+
+
+def _read_listed(format_: CorpusFormat, files: CorpusFiles, root: Path, file: Path) -> Iterator[Document | Problem]:
     try:
-        wanted = [line.strip() for line in read_text(file).splitlines()]
+        missing = dict.fromkeys(read_ids(file))
     except InputError as error:
         yield from error.problems
         return
-    missing = dict.fromkeys(id_ for id_ in wanted if id_)
-    for item in format_.read(root):
+    if not missing:
+        yield Problem(str(file), "no document id", allowed="one id per line")
+    groups = files.pool
+    if format_.one_document_per_file:
+        groups = [group for group in groups if group.name in missing]
+    for item in format_.read_groups(groups):
         if isinstance(item, Problem):
             yield item
         elif item.id in missing:
@@ -168,22 +190,46 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
     errors = ErrorList()
     errors.extend(check_source(source))
     errors.raise_if_any()
+    files = find_files(source)
+    errors.extend(files.problems)
     read: dict[str, tuple[Document, ...]] = {}
     if source.shares is not None:
-        read = _split_by_shares(source, source.shares, SPLITS if splits is None else splits, errors)
-    for split in () if source.shares is not None else source.splits if splits is None else splits:
-        if split not in source.splits:
-            errors.add("corpus.splits", f"no {split} split is named", remedy=f"add {split}: FOLDER")
+        read = _split_by_shares(source, source.shares, SPLITS if splits is None else splits, files, errors)
+    for split in () if source.shares is not None else files.splits if splits is None else splits:
+        if split not in files.splits:
+            remedy = f"add {split}: FOLDER, or divide the corpus by corpus.shares"
+            errors.add("corpus.splits", f"no {split} split is named", remedy=remedy)
             continue
-        items = list(read_split(source, split))
+        items = list(read_split(source, split, files))
         errors.extend(item for item in items if isinstance(item, Problem))
         read[split] = tuple(item for item in items if isinstance(item, Document))
     split_of: dict[str, str] = {}
     shared = (find_split_leak(d, split, split_of) for split, documents in read.items() for d in documents)
     errors.extend(problem for problem in shared if problem)
+    if not len(errors):
+        counts = {split: sum(len(d.concepts) for d in documents) for split, documents in read.items()}
+        errors.extend(find_missing_annotations(source, counts))
     errors.raise_if_any()
     corpus = Corpus(read)
     return apply_view(corpus, source) if view else corpus
+
+
+def find_missing_annotations(source: CorpusSource, concepts: Mapping[str, int]) -> list[Problem]:
+    """Return a problem if the training split, or all splits together, contain no concept.
+
+    Args:
+        source: The corpus.
+        concepts: Number of concepts by split that was read.
+    """
+    found = ""
+    if concepts and not sum(concepts.values()):
+        found = f"no concept in {', '.join(concepts)}"
+    elif concepts.get("train") == 0:
+        found = "no concept in train"
+    if not found:
+        return []
+    remedy = "check that the format is correct and that the annotation files are complete"
+    return [Problem(source.path, found, allowed=f"annotations in {_load_format(source).example}", remedy=remedy)]
 
 
 def load_corpora(sources: Sequence[CorpusSource], splits: tuple[str, ...] | None = None) -> Corpus:
@@ -217,10 +263,10 @@ def load_corpora(sources: Sequence[CorpusSource], splits: tuple[str, ...] | None
 
 
 def _split_by_shares(
-    source: CorpusSource, shares: Shares, splits: tuple[str, ...], errors: ErrorList
+    source: CorpusSource, shares: Shares, splits: tuple[str, ...], files: CorpusFiles, errors: ErrorList
 ) -> dict[str, tuple[Document, ...]]:
     """Divide the documents of a pool by shares and return the requested splits."""
-    items = [item for name in shares.pool for item in _read_place(source, name, "corpus.shares.pool")]
+    items = list(read_split(source, POOL, files))
     errors.extend(item for item in items if isinstance(item, Problem))
     documents = {item.id: item for item in items if isinstance(item, Document)}
     members = [Member.from_document(document, shares.group) for document in documents.values()]
@@ -241,26 +287,19 @@ def check_source(source: CorpusSource) -> list[Problem]:
     return problems
 
 
-def discover_splits(path: Path, format_: str = "brat") -> CorpusSource:
-    """Find the splits of a corpus by common names of subfolders, lists or files.
+def discover_splits(path: Path, format_: str = "brat", ignore: Sequence[str] = ()) -> CorpusSource:
+    """Return a corpus whose splits are found by the names of its folders, files or lists.
 
     Args:
         path: Folder of the corpus, or one of its files.
         format_: Name of the format in ``FORMATS``.
+        ignore: Patterns of files that are not read.
 
     Returns:
-        The corpus with its splits; without any, the whole path is the training split.
+        The corpus; if no file names a split, the whole path is the training split.
+
+    Raises:
+        InputError: If the format is unknown.
     """
-    kind = FORMATS.load(format_, "corpus.format")
-    found: dict[str, str] = {}
-    for split, names in COMMON_SPLIT_NAMES.items():
-        folders = [name for name in names if (path / name).is_dir()]
-        lists = [f"{name}{LIST_SUFFIX}" for name in names if (path / f"{name}{LIST_SUFFIX}").is_file()]
-        files = []
-        if issubclass(kind, StreamFormat):
-            candidates = sorted(path.glob(f"*{kind.suffix}"))
-            files = [file.name for file in candidates if any(name in file.name.casefold() for name in names)]
-        places = folders or lists or files
-        if len(places) == 1:
-            found[split] = places[0]
-    return CorpusSource(path=str(path), format=format_, splits=found or {"train": "."})
+    FORMATS.load(format_, "corpus.format")
+    return CorpusSource(path=str(path), format=format_, ignore=list(ignore))
