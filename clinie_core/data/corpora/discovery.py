@@ -19,7 +19,7 @@ from clinie_core.errors import InputError, Problem
 __all__ = ["LIST_SUFFIX", "CorpusFiles", "SplitFiles", "discover_files", "find_named_files", "read_ids"]
 
 LIST_SUFFIX = ".list"
-IGNORE_REMEDY = "if it holds no documents, ignore it: --ignore {0!r}, or corpus.ignore: [{0!r}] in a space"
+IGNORE_REMEDY = "to leave it out, pass --ignore {0!r}, or set corpus.ignore: [{0!r}] in a space"
 NO_SPLIT = ""
 """Key of the files whose path names no split."""
 
