@@ -10,8 +10,9 @@ import pytest
 
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.document_comparison import count_differences
+from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.document import Attribute, Document, Normalization, Note, Relation
-from clinie_core.errors import InputError
+from clinie_core.errors import InputError, Problem
 
 TEXT = "\U0001f600 Given 5 mg warfarin; no chest pain."
 """An emoji precedes all concepts; in UTF-16 they are shifted by one."""
@@ -257,3 +258,26 @@ class TestHfJsonl:
     def test_each_problem_is_one_line_with_its_place(self, tmp_path: Path, fields: Any, expected: str) -> None:
         (line,) = fail_to_read("hf_jsonl", tmp_path, [hf_row(), hf_row(**fields)], "jsonl")
         assert line.startswith(f"{tmp_path / 'export.jsonl'}:2: {expected}")
+
+
+def test_faulty_annotations_are_skipped_and_listed_on_request(tmp_path: Path) -> None:
+    regions = (region("a", "warfarin", "Drug"), region("b", "5 mg", "Dose", shift=2))
+    link = {"type": "relation", "from_id": "b", "to_id": "a", "labels": ["dose of"]}
+    rows = {
+        "label_studio": [task(*regions, link)],
+        "doccano": {
+            "text": TEXT,
+            "label": [triple("warfarin", "Drug"), [30, 99, "Dose"]],
+            "offset_unit": "code points",
+        },
+        "spacy_jsonl": {"text": TEXT, "spans": [spacy_span("warfarin", "Drug"), spacy_span("5 mg", "Dose", text="x")]},
+    }
+    for name, row in rows.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        suffix = ".json" if name == "label_studio" else ".jsonl"
+        (folder / f"export{suffix}").write_text(json.dumps(row))
+        items = list(FORMATS.load(name)(ReadingOptions(on_error="skip")).read(folder))
+        (document,) = (item for item in items if isinstance(item, Document))
+        assert mentions(document) == [("Drug", "warfarin")]
+        assert {item.severity for item in items if isinstance(item, Problem)} == {"skipped"}

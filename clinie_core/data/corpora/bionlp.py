@@ -34,11 +34,14 @@ class BioNlp(StandoffFormat):
         parts = {suffix: files.get(suffix, "").removesuffix("\n") for suffix in (ENTITIES, EVENTS)}
         lines = [NAMED_REFERENCE.sub(r"\1\tReference \3 \2:\4", line) for p in parts.values() for line in p.split("\n")]
         joint = where[ENTITIES]
+        brat = Brat(self.options)
+        first = parts[ENTITIES].count("\n") + 1
         try:
-            return Brat().parse(name, {TEXT: where[TEXT], ".ann": joint}, {TEXT: files[TEXT], ".ann": "\n".join(lines)})
+            return brat.parse(name, {TEXT: where[TEXT], ".ann": joint}, {TEXT: files[TEXT], ".ann": "\n".join(lines)})
         except InputError as error:
-            first = parts[ENTITIES].count("\n") + 1
             raise InputError([_locate(p, where, first) for p in error.problems]) from None
+        finally:
+            self._notices += [_locate(notice, where, first) for notice in brat.take_notices()]
 
     def render(self, document: Document) -> dict[str, str]:
         """See :meth:`StandoffFormat.render`; all concepts, including triggers of events, are in the ``.a1`` file."""

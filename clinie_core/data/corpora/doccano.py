@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from clinie_core.data.corpora.json_lines import JsonLineFormat, collect_metadata, select_metadata
 from clinie_core.data.corpora.offsets import Mention, convert_utf16_offsets, has_astral_characters, resolve_mentions
+from clinie_core.data.corpora.reading import AnnotationErrors
 from clinie_core.data.document import Concept, Document, Relation
-from clinie_core.errors import ErrorList
+from clinie_core.errors import fail
 
 __all__ = ["Doccano"]
 
@@ -69,15 +70,14 @@ class Doccano(JsonLineFormat):
 
     def build(self, row: Any, where: str, name: str) -> Document:
         """See :meth:`JsonLineFormat.build`."""
-        errors = ErrorList()
+        errors = self.collect_errors()
         line: _Line = row
         text = line.text if line.text is not None else line.data
         found = [values for values in (getattr(line, key) for key in LABEL_FIELDS) if values is not None]
         if text is None:
-            errors.add(where, "no text", allowed='"text": "..."')
+            fail(where, "no text", allowed='"text": "..."')
         if not found:
-            errors.add(where, "no label", allowed=", ".join(LABEL_FIELDS), remedy="export as JSONL")
-        errors.raise_if_any()
+            fail(where, "no label", allowed=", ".join(LABEL_FIELDS), remedy="export as JSONL")
         types: dict[str, str] = {}
         mentions: list[Mention] = []
         for value in (value for values in found for value in values):
@@ -92,8 +92,8 @@ class Doccano(JsonLineFormat):
                 continue
             types[id_] = entity.label
             mentions.append((id_, entity.start_offset, entity.end_offset, None))
-        mentions = _convert_offsets(text or "", mentions, line.offset_unit, where, errors)
-        spans = resolve_mentions(text or "", where, mentions, errors)
+        mentions = _convert_offsets(text, mentions, line.offset_unit, where, errors)
+        spans = resolve_mentions(text, where, mentions, errors)
         relations = [
             Relation(f"R{n}", r.type, str(r.from_id), str(r.to_id)) for n, r in enumerate(line.relations, start=1)
         ]
@@ -101,7 +101,7 @@ class Doccano(JsonLineFormat):
         numbers = [number for number in (line.id, line.doc_id) if number is not None]
         return Document(
             str(numbers[0]) if numbers else name,
-            text or "",
+            text,
             tuple(Concept(key, types[key], (span,)) for key, span in spans.items()),
             tuple(relations),
             metadata=collect_metadata(line.model_extra),
@@ -139,7 +139,7 @@ def _parse_entity(value: object) -> _Entity | None:
 
 
 def _convert_offsets(
-    text: str, mentions: list[Mention], unit: str | None, where: str, errors: ErrorList
+    text: str, mentions: list[Mention], unit: str | None, where: str, errors: AnnotationErrors
 ) -> list[Mention]:
     """Return the mentions with offsets in code points; add a problem if the unit cannot be inferred."""
     if not has_astral_characters(text) or unit == CODE_POINTS:

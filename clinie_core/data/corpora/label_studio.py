@@ -21,8 +21,9 @@ from clinie_core.data.corpora.corpus_format import StreamFormat
 from clinie_core.data.corpora.json_lines import collect_metadata, select_metadata
 from clinie_core.data.corpora.json_stream import ObjectLocator, read_items
 from clinie_core.data.corpora.offsets import Mention, resolve_mentions
+from clinie_core.data.corpora.reading import AnnotationErrors
 from clinie_core.data.document import Attribute, Concept, Document, Note, Relation
-from clinie_core.errors import ErrorList, InputError, Problem, fail
+from clinie_core.errors import InputError, Problem, fail
 
 __all__ = ["LabelStudio"]
 
@@ -82,11 +83,11 @@ class LabelStudio(StreamFormat):
         for number, content in enumerate(read_items(stream, where, "item")):
             place = f"{where}: task {number + 1}"
             try:
-                yield place, _build_document(_Task.model_validate(content), place, f"{name}-{number + 1}")
+                yield place, self._build(_Task.model_validate(content), place, f"{name}-{number + 1}")
             except ValidationError as error:
-                yield from lines.locate(convert_validation_error(error, place, quote=False), number)
+                yield from self.skip(lines.locate(convert_validation_error(error, place, quote=False), number))
             except InputError as error:
-                yield from lines.locate(error.problems, number)
+                yield from self.skip(lines.locate(error.problems, number))
 
     def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
         """See :meth:`StreamFormat.write_stream`; a discontinuous concept is written as its whole extent."""
@@ -96,26 +97,25 @@ class LabelStudio(StreamFormat):
             stream.write(((",\n" if number > 1 else "\n") + task).encode())
         stream.write(b"\n]\n")
 
-
-def _build_document(task: _Task, where: str, name: str) -> Document:
-    data = task.data if task.data is not None else (task.model_extra or {})
-    results = _select_results(task, where) if task.data is not None else _expand_minimal_results(task, where)
-    key = _find_text_key(data, {result.to_name for result in results if result.to_name}, where)
-    reader = _ResultReader(data[key], where)
-    reader.read(results)
-    reader.errors.raise_if_any()
-    id_ = data.get(ID) if isinstance(data.get(ID), str) else task.id
-    ignored = {key, ID, *TASK_KEYS} if task.data is None else {key, ID}
-    metadata = collect_metadata({k: v for k, v in data.items() if k not in ignored})
-    return Document(
-        str(id_) if id_ is not None else name,
-        data[key],
-        tuple(reader.concepts.values()),
-        tuple(reader.relations),
-        tuple(reader.attributes),
-        notes=tuple(reader.notes),
-        metadata=metadata | reader.metadata,
-    )
+    def _build(self, task: _Task, where: str, name: str) -> Document:
+        data = task.data if task.data is not None else (task.model_extra or {})
+        results = _select_results(task, where) if task.data is not None else _expand_minimal_results(task, where)
+        key = _find_text_key(data, {result.to_name for result in results if result.to_name}, where)
+        reader = _ResultReader(data[key], where, self.collect_errors())
+        reader.read(results)
+        reader.errors.raise_if_any()
+        id_ = data.get(ID) if isinstance(data.get(ID), str) else task.id
+        ignored = {key, ID, *TASK_KEYS} if task.data is None else {key, ID}
+        metadata = collect_metadata({k: v for k, v in data.items() if k not in ignored})
+        return Document(
+            str(id_) if id_ is not None else name,
+            data[key],
+            tuple(reader.concepts.values()),
+            tuple(reader.relations),
+            tuple(reader.attributes),
+            notes=tuple(reader.notes),
+            metadata=metadata | reader.metadata,
+        )
 
 
 def _select_results(task: _Task, where: str) -> list[_Result]:
@@ -184,11 +184,11 @@ def _find_text_key(data: dict[str, Any], controls: set[str], where: str) -> str:
 class _ResultReader:
     """Reader of the results of one annotation."""
 
-    def __init__(self, text: str, where: str) -> None:
+    def __init__(self, text: str, where: str, errors: AnnotationErrors) -> None:
         self._text = text
         self._where = where
         self._labels: dict[str, list[str]] = {}
-        self.errors = ErrorList()
+        self.errors = errors
         self.concepts: dict[str, Concept] = {}
         self.relations: list[Relation] = []
         self.attributes: list[Attribute] = []
@@ -230,7 +230,7 @@ class _ResultReader:
         return None
 
     def _read_relation(self, result: _Result) -> None:
-        missing = next((id_ for id_ in (result.from_id, result.to_id) if id_ not in self.concepts), None)
+        missing = next((id_ for id_ in (result.from_id, result.to_id) if id_ not in self._labels), None)
         if missing is not None:
             found = f"a relation refers to {missing or 'nothing'}, which is not a region with a label"
             self.errors.add(self._where, found, allowed="from_id and to_id of regions")
@@ -249,7 +249,7 @@ class _ResultReader:
         parts = ["/".join(map(str, v)) if isinstance(v, list) else str(v) for v in values]
         name = result.from_name or result.type
         target = result.id or ""
-        if target not in self.concepts:
+        if target not in self._labels:
             if "start" in result.value:
                 found = f"{name}: a property of a region without a label"
                 self.errors.add(self._where, found, allowed="a labels result of the same id")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
 from clinie_core.data.corpora.checking import check_mention
+from clinie_core.data.corpora.reading import AnnotationErrors
 from clinie_core.data.document import Span
-from clinie_core.errors import ErrorList
 
 __all__ = ["Mention", "convert_utf16_offsets", "count_utf16_units", "has_astral_characters", "resolve_mentions"]
 
@@ -42,7 +42,7 @@ def convert_utf16_offsets(text: str) -> Callable[[int, int], Pair]:
     return lambda start, end: (code_points.get(start, outside), code_points.get(end, outside))
 
 
-def resolve_mentions(text: str, where: str, mentions: Sequence[Mention], errors: ErrorList) -> dict[str, Span]:
+def resolve_mentions(text: str, where: str, mentions: Sequence[Mention], errors: AnnotationErrors) -> dict[str, Span]:
     """Return the spans of annotations and add a problem for each that does not fit the text.
 
     Offsets count code points, unless some copy of a mention does not match and all match in UTF-16 units.
@@ -61,14 +61,9 @@ def resolve_mentions(text: str, where: str, mentions: Sequence[Mention], errors:
             pairs = converted
     spans = {}
     for (id_, _, _, copy), (start, end) in zip(mentions, pairs, strict=True):
-        if not 0 <= start < end <= len(text):
-            found = f"{id_}: offsets {start}:{end} lie outside the text of {len(text)} characters"
-            remedy = "check that offsets count characters, not bytes"
-            errors.add(where, found, allowed="0 <= start < end <= length", remedy=remedy)
-            continue
-        problem = check_mention(where, id_, copy, text[start:end]) if copy is not None else None
-        errors.extend([problem] if problem else [])
-        spans[id_] = Span(start, end)
+        span = errors.fit_span(where, id_, start, end, len(text))
+        if span is not None and (copy is None or errors.check_mention(where, id_, copy, text[span.start : span.end])):
+            spans[id_] = span
     return spans
 
 

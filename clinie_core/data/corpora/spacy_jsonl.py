@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from clinie_core.data.corpora.json_lines import JsonLineFormat, collect_metadata, select_metadata
 from clinie_core.data.corpora.offsets import resolve_mentions
 from clinie_core.data.document import Concept, Document, Normalization, Relation
-from clinie_core.errors import ErrorList
+from clinie_core.errors import ErrorList, fail
 
 __all__ = ["SpacyJsonl"]
 
@@ -60,17 +60,17 @@ class SpacyJsonl(JsonLineFormat):
 
     def build(self, row: Any, where: str, name: str) -> Document:
         """See :meth:`JsonLineFormat.build`."""
-        errors = ErrorList()
+        errors = self.collect_errors()
         line: _Line = row
         if line.answer not in (None, ACCEPT):
-            errors.add(where, "an example that was not accepted", allowed=f"answer: {ACCEPT}", remedy="remove the line")
+            fail(where, "an example that was not accepted", allowed=f"answer: {ACCEPT}", remedy="remove the line")
         if line.spans is None and line.answer is None and not EXAMPLE_FIELDS.intersection(line.model_extra or ()):
-            errors.add(where, "no spans", allowed='"spans": [{"start", "end", "label"}]')
+            fail(where, "no spans", allowed='"spans": [{"start", "end", "label"}]')
         rows = {f"T{n}": span for n, span in enumerate(line.spans or [], start=1)}
         mentions = [(id_, span.start, span.end, span.text) for id_, span in rows.items()]
         spans = resolve_mentions(line.text, where, mentions, errors)
         concepts = [Concept(id_, rows[id_].label, (span,)) for id_, span in spans.items()]
-        relations = _find_relations(line, concepts, where, errors)
+        relations = _find_relations(line, where, errors)
         errors.raise_if_any()
         links = ((id_, span.kb_id) for id_, span in rows.items() if span.kb_id)
         metadata = collect_metadata(line.meta)
@@ -103,10 +103,11 @@ class SpacyJsonl(JsonLineFormat):
         }
 
 
-def _find_relations(line: _Line, concepts: list[Concept], where: str, errors: ErrorList) -> list[Relation]:
+def _find_relations(line: _Line, where: str, errors: ErrorList) -> list[Relation]:
     """Return the relations, whose ends are found by offsets and label; add a problem for each missing end."""
-    ids = {(c.spans[0], c.type): c.id for c in reversed(concepts)}
-    pairs: dict[tuple[int, int, str], str] = {(s.start, s.end, t): id_ for (s, t), id_ in ids.items()}
+    pairs: dict[tuple[int, int, str], str] = {}
+    for number, span in enumerate(line.spans or [], start=1):
+        pairs.setdefault((span.start, span.end, span.label), f"T{number}")
     relations = []
     for number, relation in enumerate(line.relations, start=1):
         ends = [pairs.get((s.start, s.end, s.label)) for s in (relation.head_span, relation.child_span)]
