@@ -43,6 +43,9 @@ OnError = Annotated[
         " trim: also cut concepts at the end of the text and white space at their boundaries."
     ),
 ]
+BareTagType = Annotated[
+    str, typer.Option("--bare-tag-type", metavar="TYPE", help="Concept type of token tags without a type, B and I.")
+]
 
 
 def synth(
@@ -83,7 +86,7 @@ def formats(as_json: AsJson = False) -> None:
 
 @contextmanager
 def _open_corpus(
-    path: Path, format_: str, ignore: list[str] | None, offsets: str, on_error: str
+    path: Path, format_: str, ignore: list[str] | None, offsets: str, on_error: str, bare_tag_type: str
 ) -> Iterator[CorpusSource]:
     """Open the corpus at a path; an archive is unpacked within this context."""
     from clinie_core.data.corpora.archive import unpack
@@ -91,7 +94,7 @@ def _open_corpus(
 
     with unpack(path) as folder:
         yield discover_splits(folder, format_, ignore or ()).model_copy(
-            update={"offsets": offsets, "on_error": on_error}
+            update={"offsets": offsets, "on_error": on_error, "bare_tag_type": bare_tag_type}
         )
 
 
@@ -144,6 +147,7 @@ def check(
     ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
+    bare_tag_type: BareTagType = "ENTITY",
     as_json: AsJson = False,
 ) -> None:
     """Check a corpus for errors and for annotations that a model cannot represent.
@@ -154,7 +158,7 @@ def check(
     from clinie_core.data.corpora.loading import find_missing_annotations
     from clinie_core.errors import InputError
 
-    with _open_corpus(path, format_, ignore, offsets, on_error) as source:
+    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type) as source:
         files = _find_files(source)
         summary = _summarize(source, files)
         concepts = {split: summary.items["concepts"][split].total() for split in summary.documents}
@@ -242,12 +246,13 @@ def stats(
     ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
+    bare_tag_type: BareTagType = "ENTITY",
     as_json: AsJson = False,
 ) -> None:
     """Count documents, characters and annotations of a corpus by type and split."""
     from rich.table import Table
 
-    with _open_corpus(path, format_, ignore, offsets, on_error) as source:
+    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type) as source:
         summary = _summarize(source, _find_files(source))
     counts = summary.to_json()
     if as_json:
@@ -281,6 +286,7 @@ def convert(
     ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
+    bare_tag_type: BareTagType = "ENTITY",
     as_json: AsJson = False,
 ) -> None:
     """Convert a corpus to another format, and report what that format cannot represent.
@@ -289,7 +295,7 @@ def convert(
     """
     from clinie_core.data.corpora.conversion import convert as convert_corpus
 
-    with _open_corpus(path, format_, ignore, offsets, on_error) as source:
+    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type) as source:
         report = convert_corpus(source, to, folder)
     if as_json:
         print_json(
@@ -324,6 +330,7 @@ def split(
     ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
+    bare_tag_type: BareTagType = "ENTITY",
     dev: Annotated[float, typer.Option(help="Share of documents in dev.", min=0, max=0.9)] = 0.15,
     test: Annotated[float, typer.Option(help="Share of documents in test.", min=0, max=0.9)] = 0.15,
     folds: Annotated[int, typer.Option(help="Number of cross-validation folds, instead of one split.", min=0)] = 0,
@@ -347,7 +354,7 @@ def split(
     from clinie_core.errors import ErrorList, Problem
 
     errors, members = ErrorList(), []
-    with _open_corpus(path, format_, ignore, offsets, on_error) as source:
+    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type) as source:
         files = _find_files(source)
         errors.extend(files.problems)
         for _, item in _read_items(source, files):

@@ -65,10 +65,11 @@ class CorpusFormat(ABC):
     def __init__(self, options: ReadingOptions | None = None) -> None:
         self.options = options or ReadingOptions()
         self._notices: list[Problem] = []
+        self._warned: set[Problem] = set()
 
     def collect_errors(self) -> AnnotationErrors:
         """Return an empty list for the faults of one document's annotations."""
-        return AnnotationErrors(self.options, self._notices)
+        return AnnotationErrors(self.options, self._notices, self._warned)
 
     def take_notices(self) -> list[Problem]:
         """Return the warnings and skipped annotations since the last call."""

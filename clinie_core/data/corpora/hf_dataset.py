@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from clinie_core.data.corpora.corpus_format import CorpusFormat
 from clinie_core.data.corpora.files import FileGroup
+from clinie_core.data.corpora.reading import AnnotationErrors
 from clinie_core.data.corpora.tokens import Token, build_document, tag_sentences
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError, Problem, fail
@@ -65,10 +66,11 @@ class HfDataset(CorpusFormat):
         self, row: dict[str, Any], where: str, id_: str, tags: str, names: list[str] | None, seen: set[str]
     ) -> Iterator[Document | Problem]:
         try:
-            document = _build_document(row, id_, tags, names, where)
+            document = _build_document(row, id_, tags, names, where, self.collect_errors())
         except InputError as error:
             yield from self.skip(error.problems)
             return
+        yield from self.take_notices()
         if id_ in seen:
             found = f"duplicate document id {id_}"
             yield from self.skip([Problem(where, found, remedy="give each row its own id")])
@@ -94,7 +96,7 @@ class HfDataset(CorpusFormat):
 
     def round_trip(self, document: Document) -> Document:
         """See :meth:`CorpusFormat.round_trip`."""
-        return _build_document(_build_row(document), document.id, TAGS[0], None, document.id)
+        return _build_document(_build_row(document), document.id, TAGS[0], None, document.id, self.collect_errors())
 
 
 def _import_datasets() -> Any:
@@ -147,7 +149,9 @@ class _RowGenerator:
         return (_build_row(document) for document in self._documents)
 
 
-def _build_document(row: dict[str, Any], id_: str, tags: str, names: list[str] | None, where: str) -> Document:
+def _build_document(
+    row: dict[str, Any], id_: str, tags: str, names: list[str] | None, where: str, errors: AnnotationErrors
+) -> Document:
     tokens, labels = row[TOKENS], row[tags]
     if tokens is None or labels is None or len(tokens) != len(labels):
         fail(where, "the numbers of tags and tokens differ", allowed="one tag per token")
@@ -156,4 +160,4 @@ def _build_document(row: dict[str, Any], id_: str, tags: str, names: list[str] |
     if any(not isinstance(t, str) or t.split() != [t] for t in tokens):
         fail(where, "a token is empty or contains white space", allowed="tokens without white space")
     words = [names[int(label)] if names is not None else str(label) for label in labels]
-    return build_document(id_, [[Token(t, tag) for t, tag in zip(tokens, words, strict=True)]], where)
+    return build_document(id_, [[Token(t, tag) for t, tag in zip(tokens, words, strict=True)]], where, errors)

@@ -78,7 +78,7 @@ class HfJsonl(JsonLineFormat):
         words = [_name_tag(tag, line.names, where) for tag in tags]
         id_ = line.document_id if line.document_id is not None else _make_id(line.id, name)
         sentence = [Token(token, word) for token, word in zip(line.tokens, words, strict=True)]
-        document = build_document(id_, [sentence], where)
+        document = build_document(id_, [sentence], where, self.collect_errors())
         metadata = {**collect_metadata(line.model_extra), **document.metadata}
         return Document(id_, document.text, document.concepts, metadata=metadata)
 

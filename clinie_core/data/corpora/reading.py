@@ -12,7 +12,9 @@ from clinie_core.data.corpora.checking import check_mention
 from clinie_core.data.document import Span
 from clinie_core.errors import ErrorList, Problem
 
-__all__ = ["AnnotationErrors", "ReadingOptions"]
+__all__ = ["DEFAULT_TYPE", "AnnotationErrors", "ReadingOptions"]
+
+DEFAULT_TYPE = "ENTITY"
 
 
 class ReadingOptions(FrozenModel):
@@ -29,7 +31,7 @@ class ReadingOptions(FrozenModel):
 
     offsets: Literal["verify", "trust"] = "verify"
     on_error: Literal["stop", "skip", "trim"] = "stop"
-    bare_tag_type: str = Field(default="ENTITY", pattern=r"^\S+$")
+    bare_tag_type: str = Field(default=DEFAULT_TYPE, pattern=r"^\S+$")
 
 
 class AnnotationErrors(ErrorList):
@@ -38,10 +40,12 @@ class AnnotationErrors(ErrorList):
     Args:
         options: The options of the format.
         notices: List to which warnings and skipped annotations are appended.
+        warned: The warnings of all documents, to give each once.
     """
 
-    def __init__(self, options: ReadingOptions, notices: list[Problem]) -> None:
+    def __init__(self, options: ReadingOptions, notices: list[Problem], warned: set[Problem]) -> None:
         super().__init__()
+        self._warned = warned
         self.options = options
         self.notices = notices
 
@@ -79,7 +83,8 @@ class AnnotationErrors(ErrorList):
     def warn(self, where: str, found: str, *, remedy: str = "") -> None:
         """Add a warning, unless the same one was added before."""
         problem = Problem(where, found, remedy=remedy, severity="warning")
-        if problem not in self.notices:
+        if problem not in self._warned:
+            self._warned.add(problem)
             self.notices.append(problem)
 
     def raise_if_any(self) -> None:

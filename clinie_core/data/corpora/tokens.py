@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from clinie_core.data.bio_tagging import build_bio_labels, tag_units
+from clinie_core.data.corpora.reading import DEFAULT_TYPE, AnnotationErrors
 from clinie_core.data.document import Concept, Document, Span
-from clinie_core.errors import ErrorList
+from clinie_core.errors import fail
 
 __all__ = ["Token", "build_document", "decode_tags", "find_tokens", "tag_sentences"]
 
@@ -22,7 +23,11 @@ WORD_OR_PUNCTUATION = re.compile(r"\w+|[^\w\s]")
 NON_WHITESPACE = re.compile(r"\S+")
 MAX_GAP = 1_000_000
 TAG_PATTERN = re.compile(r"([BIESLUM])-(.+)")
+BARE_TAG = re.compile(r"([BIESLUM])-?")
+"""A tag without a type, in corpora with one type."""
 OUTSIDE_TAGS = ("O", "", "_")
+POSITION = re.compile(r"(:[0-9]+|: row [0-9]+)$")
+"""The part of a place that follows the file, which a warning about the file omits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +47,33 @@ class Token:
     where: str = ""
 
 
-def decode_tags(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+def is_tag(tag: str) -> bool:
+    """Return whether a tag marks a token outside concepts or has a prefix of the BIO family."""
+    return tag in OUTSIDE_TAGS or bool(TAG_PATTERN.fullmatch(tag) or BARE_TAG.fullmatch(tag))
+
+
+def decode_tags(tags: Sequence[str], bare_type: str = DEFAULT_TYPE) -> Iterator[tuple[str, int, int]]:
     """Decode the concepts of a tag sequence.
 
     ``B``, ``S`` and ``U`` begin a concept. ``I``, ``M``, ``E`` and ``L`` continue a concept of the same type,
-    or begin one if there is none. ``E``, ``L``, ``S`` and ``U`` end it.
+    or begin one if there is none. ``E``, ``L``, ``S`` and ``U`` end it. Another tag is a type without a prefix.
+
+    Args:
+        tags: The tags of a sentence.
+        bare_type: Type of tags that consist of a prefix.
 
     Yields:
         Type, first token, one past the last token.
     """
     open_type, begin = "", 0
     for at, tag in enumerate((*tags, "O")):
-        match = TAG_PATTERN.fullmatch(tag)
-        prefix, type_ = (match[1], match[2]) if match else ("O", "") if tag in OUTSIDE_TAGS else ("I", tag)
+        match, bare = TAG_PATTERN.fullmatch(tag), BARE_TAG.fullmatch(tag)
+        if tag in OUTSIDE_TAGS:
+            prefix, type_ = "O", ""
+        elif match:
+            prefix, type_ = match[1], match[2]
+        else:
+            prefix, type_ = (bare[1], bare_type) if bare else ("I", tag)
         if open_type and (prefix in "OBSU" or type_ != open_type):
             yield open_type, begin, at
             open_type = ""
@@ -65,7 +84,7 @@ def decode_tags(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
             open_type = ""
 
 
-def build_document(id_: str, sentences: Iterable[Sequence[Token]], where: str) -> Document:
+def build_document(id_: str, sentences: Iterable[Sequence[Token]], where: str, errors: AnnotationErrors) -> Document:
     """Build a document's text from tokens, and its concepts from their tags.
 
     Tokens are joined by a blank and sentences by a line feed, unless the tokens have offsets.
@@ -74,11 +93,11 @@ def build_document(id_: str, sentences: Iterable[Sequence[Token]], where: str) -
         id_: The document's id.
         sentences: The tokens of each sentence.
         where: The file, for messages.
+        errors: List for warnings; its options name the type of tags without a type.
 
     Raises:
         InputError: If a token's offset is inside the previous token or more than a million characters after it.
     """
-    errors = ErrorList()
     parts: list[str] = []
     concepts: list[Concept] = []
     at, adjoining = 0, False
@@ -90,15 +109,19 @@ def build_document(id_: str, sentences: Iterable[Sequence[Token]], where: str) -
             if token.start is not None:
                 gap = token.start - at
                 if not 0 <= gap <= MAX_GAP:
-                    errors.add(token.where or where, f"offset {token.start} does not follow the token before it")
-                    errors.raise_if_any()
+                    fail(token.where or where, f"offset {token.start} does not follow the token before it")
                 between = (between + " " * gap)[:gap]
                 adjoining |= gap == 0 and at > 0
             parts += [between, token.text]
             start = at + len(between)
             at = start + len(token.text)
             spans.append(Span(start, at))
-        for type_, begin, end in decode_tags([token.tag for token in sentence]):
+        tags = [token.tag for token in sentence]
+        if any(BARE_TAG.fullmatch(tag) for tag in tags):
+            type_ = errors.options.bare_tag_type
+            remedy = "name the type by --bare-tag-type, or corpus.bare_tag_type in a space"
+            errors.warn(POSITION.sub("", where), f"tags without a type; their type is {type_}", remedy=remedy)
+        for type_, begin, end in decode_tags(tags, errors.options.bare_tag_type):
             span = Span(spans[begin].start, spans[end - 1].end)
             concepts.append(Concept(f"T{len(concepts) + 1}", type_, (span,)))
     return Document(id_, "".join(parts), tuple(concepts), metadata={} if adjoining else WHITESPACE_TOKENS)
