@@ -201,12 +201,12 @@ class Study:
         return report
 
     def _write_report(self, report: StudyReport, file: Path) -> None:
+        from clinie_core.output_files import write_output
         from search.report.page import render_page
         from search.tracking.connection import connect, log_report
 
         page = render_page(f"Report on {self.name}", report.facts, report.sections, report.findings, report.shots)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(page, encoding="utf-8")
+        write_output(file, page)
         if report.parent_run:
             log_report(connect(self.home), report.parent_run, file)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from search.cli.options import AsJson, Command, console, print_json
+from search.cli.options import AsJson, Command, Overwrite, console, print_json
 
 if TYPE_CHECKING:
     from clinie_core.data.corpora.discovery import CorpusFiles
@@ -59,13 +59,14 @@ def synth(
     It contains discharge summaries, radiology reports and social histories.
     """
     from clinie_core.data.corpora.brat import Brat
-    from clinie_core.data.corpora.corpus_format import require_empty_folder
     from clinie_core.data.corpora.synthetic import generate_splits
+    from clinie_core.output_files import require_empty_folder, stage_folder
 
     require_empty_folder(folder)
     splits = generate_splits(documents, seed)
-    for split, notes in splits.items():
-        Brat().write(notes, folder / split)
+    with stage_folder(folder) as part:
+        for split, notes in splits.items():
+            Brat().write(notes, part / split)
     if as_json:
         print_json({"folder": str(folder), "documents": {split: len(notes) for split, notes in splits.items()}})
         return
@@ -342,6 +343,7 @@ def split(
         typer.Option(help="Source of the patient id: a regular expression on document ids, or metadata:KEY."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed; equal seeds give equal splits.")] = 13,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Split a corpus into lists of documents, stratified by concept type.
@@ -363,7 +365,9 @@ def split(
             else:
                 members.append(Member.from_document(item, group))
     errors.raise_if_any()
-    counts = write_split_lists(members, folder, dev=dev, test=test, folds=folds, shots=shots, seed=seed)
+    counts = write_split_lists(
+        members, folder, dev=dev, test=test, folds=folds, shots=shots, seed=seed, overwrite=overwrite
+    )
     if as_json:
         print_json({"folder": str(folder), "documents": counts})
         return

@@ -16,6 +16,7 @@ from search.cli.options import (
     Command,
     HomeFolder,
     Overrides,
+    Overwrite,
     SpaceName,
     TrackingUri,
     console,
@@ -144,6 +145,7 @@ def manifest(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write to. Default: standard output.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a search as a Kubernetes manifest, a KubeRay RayJob.
 
@@ -151,10 +153,13 @@ def manifest(
     """
     import yaml
 
+    from clinie_core.output_files import check_output_files, write_output
     from search.cluster.manifest import render_ray_job
     from search.cluster.submission import make_job
     from search.config.space_file import read_space_file
 
+    if output is not None:
+        check_output_files(output, overwrite=overwrite)
     file, _ = read_space_file(space, overrides or ())
     job = make_job(file, home, tracking_uri=tracking_uri)
     content = render_ray_job(job, file, image=image, volume_claim=volume_claim, secret=secret, workers=workers)
@@ -162,7 +167,7 @@ def manifest(
     if output is None:
         sys.stdout.write(text)
     else:
-        output.write_text(text, encoding="utf-8")
+        write_output(output, text)
 
 
 COMMANDS: tuple[Any, ...] = tuple(Command(f, "Cluster") for f in (submit, logs, stop, manifest))

@@ -14,13 +14,13 @@ from search.cli.options import (
     AsJson,
     Command,
     HomeFolder,
+    Overwrite,
     TrackingUri,
     console,
     print_json,
 )
 
 if TYPE_CHECKING:
-    from clinie_core.data.document import Document
     from clinie_core.inference.extractor import Extractor
 
 __all__ = ["COMMANDS"]
@@ -38,24 +38,37 @@ def predict(
     tracking_uri: TrackingUri = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write annotated files to.")] = None,
     to: Annotated[str, typer.Option(help="Format of the annotated files; `clinie data formats` lists all.")] = "brat",
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Extract concepts and relations from texts with a registered model.
 
     Shows each text with its concepts marked; --json prints types and offsets without text. A model of task
     `relations` reads the concepts of NOTE.txt from the brat file NOTE.ann in the same folder.
+
+    --output needs a new or empty folder. With --overwrite, files of the same name in it are replaced.
     """
     from clinie_core.data.corpora import FORMATS
     from clinie_core.inference.extractor import annotations_to_json
+    from clinie_core.inference.notes import find_notes, read_annotated_notes, read_notes
+    from clinie_core.output_files import require_empty_folder, stage_folder
     from search.report.terminal import mark_concepts
 
     format_ = FORMATS.load(to, "--to")()
-    notes = _find_notes(files)
-    extractor = _load_extractor(model, home, tracking_uri)
-    read = _read_with_concepts if extractor.task == "relations" else _read_text
-    documents = extractor.annotate([read(file) for file in notes])
+    notes = find_notes(files, output=output)
     if output is not None:
-        format_.write(documents, output)
+        require_empty_folder(output, overwrite=overwrite)
+        format_.check_names(note.id for note in notes)
+    documents = read_notes(notes)
+    extractor = _load_extractor(model, home, tracking_uri)
+    if extractor.task == "relations":
+        documents = read_annotated_notes(notes, documents)
+    if output is None:
+        documents = extractor.annotate(documents)
+    else:
+        with stage_folder(output) as part:  # opened first, because predictions for a read-only folder would be lost
+            documents = extractor.annotate(documents)
+            format_.write(documents, part)
     if as_json:
         print_json({"model": model, "documents": [{"document": d.id, **annotations_to_json(d)} for d in documents]})
     elif output is not None:
@@ -63,37 +76,6 @@ def predict(
     else:
         for document in documents:
             console().print(mark_concepts(document), soft_wrap=True)
-
-
-def _find_notes(files: list[Path]) -> list[Path]:
-    """Return the given text files and the text files of the given folders.
-
-    Raises:
-        InputError: If a folder has no text files, or two files have the same name without suffix.
-    """
-    from clinie_core.errors import ErrorList
-
-    errors, notes = ErrorList(), []
-    for file in files:
-        if file.is_dir():
-            inside = sorted(file.glob("*.txt"))
-            if not inside:
-                errors.add(str(file), "a folder without .txt files", allowed="text files, folders of .txt files, or -")
-            notes += inside
-        else:
-            notes.append(file)
-    seen: dict[str, Path] = {}
-    for note in notes:
-        if note.stem in seen:
-            errors.add(
-                str(note),
-                f"has the same name as {seen[note.stem]}",
-                allowed="files with different names",
-                remedy="predict them separately",
-            )
-        seen[note.stem] = note
-    errors.raise_if_any()
-    return notes
 
 
 def evaluate(
@@ -178,28 +160,6 @@ def ui(
     # The server searches PATH for programs that are installed in the interpreter's folder.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.execve(sys.executable, command, {**os.environ, "PATH": path})
-
-
-def _read_text(file: Path) -> Document:
-    from clinie_core.data.corpora.corpus_format import read_text
-    from clinie_core.data.document import Document
-
-    if str(file) == "-":
-        return Document("stdin", sys.stdin.read())
-    return Document(file.stem, read_text(file))
-
-
-def _read_with_concepts(file: Path) -> Document:
-    from clinie_core.data.corpora.brat import Brat
-    from clinie_core.data.corpora.corpus_format import read_text
-    from clinie_core.errors import fail
-
-    annotations = file.with_suffix(".ann")
-    if not annotations.is_file():
-        found = "the model predicts relations between given concepts, and no concepts are given"
-        fail(str(file), found, allowed=f"a brat file {annotations.name} in the same folder")
-    where = {".txt": str(file), ".ann": str(annotations)}
-    return Brat().parse(file.stem, where, {".txt": read_text(file), ".ann": read_text(annotations)})
 
 
 def _load_extractor(model: str, home: Path, tracking_uri: str | None) -> Extractor:

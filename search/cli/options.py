@@ -21,6 +21,7 @@ __all__ = [
     "Command",
     "HomeFolder",
     "Overrides",
+    "Overwrite",
     "SpaceName",
     "StudyName",
     "TrackingUri",
@@ -52,6 +53,7 @@ ClusterAddress = Annotated[
     str | None,
     typer.Option("--address", help="URL of a cluster's Ray dashboard, for a search submitted to that cluster."),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files of the same name.")]
 SpaceName = Annotated[
     str, typer.Argument(metavar="SPACE", help="YAML file of a space, or a name from `clinie spaces`.")
 ]

@@ -12,6 +12,7 @@ from search.cli.options import (
     AsJson,
     Command,
     HomeFolder,
+    Overwrite,
     StudyName,
     TrackingUri,
     console,
@@ -24,6 +25,7 @@ __all__ = ["COMMANDS"]
 def report(
     study: StudyName,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file to write the report to.")] = None,
+    overwrite: Overwrite = False,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
@@ -32,9 +34,12 @@ def report(
 
     With --output the report is an HTML page, which is also stored with the study in MLflow.
     """
+    from clinie_core.output_files import check_output_files
     from search.api import load_study
     from search.report.terminal import print_sections
 
+    if output is not None:
+        check_output_files(output, overwrite=overwrite)
     loaded = load_study(study, home=home, tracking_uri=tracking_uri)
     built = loaded.report(output)
     if as_json:

@@ -31,6 +31,10 @@ def test_the_report_uses_the_results_of_the_search(home: Path, tmp_path: Path, c
     assert {row["method"] for row in sections["methods"]["rows"]} == {"full", "lora", "ia3"}
     assert len(sections["trials"]["rows"]) == 4
     page = (tmp_path / "out" / "report.html").read_text()
+    again = clinie("report", "small", "--home", home, "-o", tmp_path / "out" / "report.html")
+    assert again.returncode == 2
+    assert "the file exists already" in again.stderr
+    assert (tmp_path / "out" / "report.html").read_text() == page
     assert "<script src" not in page
     client = MlflowClient(Home.open(home).tracking_uri)
     (parent,) = client.search_runs([client.get_experiment_by_name("small").experiment_id], "tags.clinie.kind = 'study'")

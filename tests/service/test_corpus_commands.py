@@ -94,6 +94,30 @@ def test_split_lists_define_the_splits_of_a_corpus(corpus_folder: Path, tmp_path
     assert "there is no document unknown" in clinie("data", "check", tmp_path / "all").stderr
 
 
+def test_existing_lists_are_replaced_only_on_request(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "dev.list").write_text("mine\n")
+    arguments = ("data", "split", corpus_folder, lists)
+    done = clinie(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error {lists / 'dev.list'}: the file exists already; a new file; remove it, name another, or pass --overwrite"
+    ]
+    assert {file.name: file.read_text() for file in lists.iterdir()} == {"dev.list": "mine\n"}
+    assert clinie(*arguments, "--overwrite").returncode == 0
+    assert {file.name for file in lists.iterdir()} == {"train.list", "dev.list", "test.list"}
+    assert len((lists / "dev.list").read_text().split()) == 3
+
+
+def test_conversion_keeps_neighbouring_folders(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    (tmp_path / "lines.part").mkdir()
+    (tmp_path / "lines.part" / "notes").write_text("mine")
+    assert clinie("data", "convert", corpus_folder, tmp_path / "lines").returncode == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"lines", "lines.part"}
+    assert (tmp_path / "lines.part" / "notes").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

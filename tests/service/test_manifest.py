@@ -51,3 +51,21 @@ def test_the_schema_rejects_an_unknown_key(
     job["spec"]["rayClusterSpec"]["workerGroups"] = []
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(job, SCHEMA)
+
+
+def test_a_manifest_replaces_a_file_only_on_request(
+    space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path, clinie: RunClinie
+) -> None:
+    space = write_space(space_content)
+    content = space.read_bytes()
+    done = clinie("manifest", space, "-o", space)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error {space}: the file exists already; a new file; remove it, name another, or pass --overwrite\n"
+    )
+    assert space.read_bytes() == content
+    target = tmp_path / "job.yaml"
+    target.write_text("mine")
+    assert clinie("manifest", space, "-o", target, "--overwrite").returncode == 0
+    assert [part["kind"] for part in yaml.safe_load_all(target.read_text())] == ["ConfigMap", "RayJob"]
+    assert clinie("manifest", space, "-o", "/dev/stdout").stdout == target.read_text()

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clinie_core.data.corpora import FORMATS
-from clinie_core.data.corpora.corpus_format import CorpusFormat, require_empty_folder
+from clinie_core.data.corpora.corpus_format import CorpusFormat
 from clinie_core.data.corpora.document_comparison import count_differences
 from clinie_core.data.corpora.loading import CorpusSource, check_source, find_files, read_split
 from clinie_core.data.document import Document
-from clinie_core.errors import ErrorList, Problem, fail
+from clinie_core.errors import ErrorList, Problem
+from clinie_core.output_files import require_empty_folder, stage_folder
 
 __all__ = ["ConversionReport", "convert"]
 
@@ -61,21 +61,12 @@ def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionRepor
     target: CorpusFormat = FORMATS.load(format_, "--to")()
     require_empty_folder(folder)
     report = ConversionReport(files=files.count_files())
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with stage_folder(folder) as part:
         for split in files.splits:
             place = part / split if len(files.splits) > 1 else part
             target.write(_render_and_compare(read_split(source, split, files), split, target, report, errors), place)
         errors.raise_if_any()
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
         report.notices = errors.notices
-    except OSError as error:
-        fail(str(folder), f"cannot be written: {error.strerror}", allowed="a writable folder")
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return report
 
 

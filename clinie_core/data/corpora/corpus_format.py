@@ -39,7 +39,6 @@ __all__ = [
     "StandoffFormat",
     "StreamFormat",
     "read_text",
-    "require_empty_folder",
 ]
 
 MAX_LINE_BYTES = 64 * 2**20
@@ -138,7 +137,15 @@ class CorpusFormat(ABC):
 
     @abstractmethod
     def write(self, documents: Iterable[Document], folder: Path) -> None:
-        """Write documents into a folder, which is created if it is missing."""
+        """Write documents into a folder, which is created if it is missing; no file is overwritten."""
+
+    def check_names(self, ids: Iterable[str]) -> None:
+        """Check that documents with these ids have different file names; no-op for one file of all documents.
+
+        Raises:
+            InputError: With all ids that share a file name.
+        """
+        return
 
     @abstractmethod
     def round_trip(self, document: Document) -> Document:
@@ -158,18 +165,6 @@ class CorpusFormat(ABC):
                 documents.append(item)
         errors.raise_if_any()
         return tuple(documents)
-
-
-def require_empty_folder(folder: Path) -> None:
-    """Check that a folder is new or empty, so that nothing is overwritten.
-
-    Raises:
-        InputError: If the folder exists and is not empty.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        fail(
-            str(folder), "exists and is not empty", allowed="a new or empty folder", remedy="remove it or name another"
-        )
 
 
 class StandoffFormat(CorpusFormat):
@@ -241,8 +236,8 @@ class StandoffFormat(CorpusFormat):
         """See :meth:`CorpusFormat.write`; an id with slashes becomes a file in subfolders.
 
         Raises:
-            InputError: If the ids of two documents map to the same file name. Nothing is written then if
-                ``documents`` is a sequence.
+            InputError: If a file exists, or the ids of two documents map to the same file name. Nothing is written
+                then if ``documents`` is a sequence.
         """
         if isinstance(documents, Sequence):
             make_file_names(document.id for document in documents)
@@ -252,8 +247,16 @@ class StandoffFormat(CorpusFormat):
             name = add_file_name(document.id, written)
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             for suffix, content in self.render(document).items():
-                with (folder / f"{name}{suffix}").open("w", encoding="utf-8", newline="") as stream:
-                    stream.write(content)
+                file = folder / f"{name}{suffix}"
+                try:
+                    with file.open("x", encoding="utf-8", newline="") as stream:
+                        stream.write(content)
+                except FileExistsError:
+                    fail(str(file), "two documents have this file name", remedy="rename one, or write jsonl")
+
+    def check_names(self, ids: Iterable[str]) -> None:
+        """See :meth:`CorpusFormat.check_names`."""
+        make_file_names(ids)
 
     def round_trip(self, document: Document) -> Document:
         """See :meth:`CorpusFormat.round_trip`."""
@@ -321,8 +324,12 @@ class StreamFormat(CorpusFormat):
     def write(self, documents: Iterable[Document], folder: Path) -> None:
         """See :meth:`CorpusFormat.write`; writes one file named ``documents`` with the format's suffix."""
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"documents{self.suffix}").open("wb") as stream:
-            self.write_stream(documents, stream)
+        file = folder / f"documents{self.suffix}"
+        try:
+            with file.open("xb") as stream:
+                self.write_stream(documents, stream)
+        except FileExistsError:
+            fail(str(file), "exists already", allowed="a new or empty folder")
 
     def round_trip(self, document: Document) -> Document:
         """See :meth:`CorpusFormat.round_trip`."""

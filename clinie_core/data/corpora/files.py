@@ -32,6 +32,8 @@ __all__ = [
     "read_text",
 ]
 
+MAX_NAME_BYTES = 251
+"""Longest file name in bytes, without a suffix of four bytes, on common file systems."""
 GZIP_SUFFIX = ".gz"
 GZIP_MARK = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -221,7 +223,7 @@ def make_file_name(id_: str) -> str:
     if any(not part.strip() or is_litter(part) or find_split(part) for part in parts[:-1]) or not parts[-1].strip():
         parts = [name.replace("/", "_")]
     parts[-1] = parts[-1].lstrip(".") or "_"
-    if any(len(part.encode()) > 200 for part in parts):
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
         return hashlib.sha256(id_.encode()).hexdigest()
     return "/".join(parts)
 

@@ -8,12 +8,21 @@ from pathlib import Path
 from clinie_core.data.corpora.loading import LIST_SUFFIX
 from clinie_core.data.corpora.splitting import Member, order_few_shot, stratify
 from clinie_core.errors import fail
+from clinie_core.output_files import check_output_files, stage_folder, write_output
 
 __all__ = ["write_split_lists"]
 
 
 def write_split_lists(
-    members: Sequence[Member], folder: Path, *, dev: float, test: float, folds: int, shots: str, seed: int
+    members: Sequence[Member],
+    folder: Path,
+    *,
+    dev: float,
+    test: float,
+    folds: int,
+    shots: str,
+    seed: int,
+    overwrite: bool = False,
 ) -> dict[str, int]:
     """Divide documents into splits and write a list of ids for each.
 
@@ -25,12 +34,13 @@ def write_split_lists(
         folds: Number of cross-validation folds, each a folder with ``train`` and ``dev``; 0 for one split.
         shots: Sizes of nested few-shot training lists, such as ``5,10,20``.
         seed: Seed of the split.
+        overwrite: Replace existing lists.
 
     Returns:
         Number of ids by list.
 
     Raises:
-        InputError: If shares, folds or sizes are invalid for the corpus; nothing is written then.
+        InputError: If shares, folds or sizes are invalid for the corpus, or a list exists; nothing is written then.
     """
     if folds == 1 or folds > len({m.group for m in members}):
         fail("--folds", f"found {folds}", allowed=f"2 to {len({m.group for m in members})}, the number of patients")
@@ -46,10 +56,10 @@ def write_split_lists(
         shares = {"train": 1 - dev - test, "dev": dev, "test": test}
         lists |= stratify(members, {name: share for name, share in shares.items() if share > 0}, seed)
     lists |= _build_few_shot_lists(members, lists, shots, seed)
-    for name, ids in lists.items():
-        file = folder / f"{name}{LIST_SUFFIX}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(f"{id_}\n" for id_ in ids), encoding="utf-8")
+    check_output_files(*(folder / f"{name}{LIST_SUFFIX}" for name in lists), overwrite=overwrite)
+    with stage_folder(folder) as part:
+        for name, ids in lists.items():
+            write_output(part / f"{name}{LIST_SUFFIX}", "".join(f"{id_}\n" for id_ in ids))
     return {f"{name}{LIST_SUFFIX}": len(ids) for name, ids in lists.items()}
 
 
