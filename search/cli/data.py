@@ -170,7 +170,7 @@ def check(
         warnings += [notice for notice in summary.notices if notice.severity == "warning"]
         left_out = [notice for notice in summary.notices if notice.severity != "warning"]
     splits = {
-        split: {"documents": count, "ignored_files": files.ignored[split], "concepts": concepts[split]}
+        split: {"documents": count, "unread_files": files.ignored[split], "concepts": concepts[split]}
         for split, count in summary.documents.items()
     }
     if as_json:
@@ -179,7 +179,7 @@ def check(
                 "documents": dict(summary.documents),
                 "files": files.count_files(),
                 "splits": splits,
-                "ignored_files": files.ignored.total(),
+                "unread_files": files.ignored.total(),
                 "warnings": [str(w) for w in warnings],
                 "left_out": [f"{n.severity} {n}" for n in left_out],
                 "concepts": dict(summary.representation),
@@ -188,7 +188,9 @@ def check(
         return
     out = console()
     total = summary.documents.total()
-    out.print(f"{total} documents read from {files.count_files()} files, {files.ignored.total()} ignored, no errors")
+    out.print(
+        f"{total} documents read from {files.count_files()} files, {files.ignored.total()} files ignored, no errors"
+    )
     for warning in warnings:
         out.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
     _print_notices(left_out)

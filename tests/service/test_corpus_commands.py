@@ -51,6 +51,52 @@ def test_archive_is_checked_like_a_folder(corpus_folder: Path, tmp_path: Path, c
     assert done.stdout == clinie("data", "check", corpus_folder, "--json").stdout
 
 
+def test_unread_files_are_errors_of_every_command_unless_ignored(
+    corpus_folder: Path, tmp_path: Path, clinie: RunClinie
+) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(corpus_folder, corpus)
+    for name in ("dev/1.a1", "dev/2.a1", "train/.DS_Store", "README.md"):
+        (corpus / name).write_text("")
+    for command in (("check",), ("stats",), ("convert", tmp_path / "out"), ("split", tmp_path / "lists")):
+        done = clinie("data", command[0], corpus, *command[1:])
+        assert done.returncode == 2
+        assert f"{corpus}/dev/1.a1: not read, like 1 other .a1 files" in done.stderr
+        assert f"{corpus}/README.md: not read" in done.stderr
+        assert ".DS_Store" not in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
+    ignored = ("--ignore", "*.a1", "--ignore", "README.md")
+    done = clinie("data", "check", corpus, *ignored, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    stats = json.loads(clinie("data", "stats", corpus_folder, "--json").stdout)
+    assert found["splits"] == {
+        split: {
+            "documents": counts["documents"],
+            "unread_files": 2 if split == "dev" else 0,
+            "concepts": sum(counts["concepts"].values()),
+        }
+        for split, counts in stats.items()
+    }
+    assert (found["files"], found["unread_files"]) == (40, 3)
+    shown = clinie("data", "check", corpus, *ignored).stdout
+    assert "20 documents read from 40 files, 3 files ignored, no errors" in shown
+    converted = clinie("data", "convert", corpus, tmp_path / "out", *ignored)
+    assert "from 40 files" in " ".join(converted.stdout.split())
+
+
+def test_a_corpus_without_annotations_is_an_error_of_check(tmp_path: Path, clinie: RunClinie) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "n.txt").write_text("No pain.")
+    done = clinie("data", "check", tmp_path / "notes")
+    assert done.returncode == 2
+    assert "no concept in train; annotations in NAME.txt with NAME.ann beside it" in done.stderr
+    assert json.loads(clinie("data", "stats", tmp_path / "notes", "--json").stdout)["train"]["characters"] == 8
+    converted = clinie("data", "convert", tmp_path / "notes", tmp_path / "out")
+    assert "no concept was found; check --format brat" in converted.stdout
+    assert "nothing was lost" not in converted.stdout
+
+
 def test_types_missing_from_annotation_conf_are_warnings(
     corpus_folder: Path, tmp_path: Path, clinie: RunClinie
 ) -> None:

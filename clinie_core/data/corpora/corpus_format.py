@@ -211,8 +211,8 @@ class StandoffFormat(CorpusFormat):
         if match is None:
             return None
         text = f"{match[0]}{self.suffixes[0]}"
-        siblings = {match_suffix(other.name, self.suffixes) for other in file.parent.iterdir()}
-        if (match[0], self.suffixes[0]) in siblings:
+        spellings = (text, f"{match[0]}{self.suffixes[0].upper()}")
+        if any(file.with_name(f"{name}{end}").exists() for name in spellings for end in ("", GZIP_SUFFIX)):
             return Problem(str(file), f"another file is {match[0]}{match[1]} too", remedy="remove or rename one")
         remedy = "add the text or remove the annotations"
         return Problem(str(file), f"the text {text} is missing", remedy=remedy)

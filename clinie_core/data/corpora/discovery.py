@@ -79,7 +79,7 @@ def discover_files(format_: CorpusFormat, root: Path, ignore: Sequence[str] = ()
         group = format_.group_file(root)
         return CorpusFiles({"train": SplitFiles([group] if group else [], empty=[] if group else [root])})
     result = CorpusFiles()
-    listing = _list_corpus(format_, root, ignore, result)
+    listing = _list_corpus(format_, root, ignore, result, root)
     placed = [(group, *_place_group(format_, group, root)) for group in listing.groups]
     named = {split for _, split, _ in placed if split is not None}
     lists = {} if named else _find_lists(listing.lists, root)
@@ -133,7 +133,7 @@ def find_named_files(
                 groups = [group] if group else []
             elif place.is_dir():
                 inner = CorpusFiles()
-                listing = _list_corpus(format_, place, ignore, inner, everything - {place.resolve()})
+                listing = _list_corpus(format_, place, ignore, inner, root, everything - {place.resolve()})
                 result.ignored[split] += inner.ignored.total()
                 result.problems += [*inner.problems, *_explain_files(format_, root, listing.unread, [])]
                 groups = listing.groups
@@ -158,9 +158,14 @@ class _Listing:
 
 
 def _list_corpus(
-    format_: CorpusFormat, root: Path, ignore: Sequence[str], result: CorpusFiles, other_places: Iterable[Path] = ()
+    format_: CorpusFormat,
+    root: Path,
+    ignore: Sequence[str],
+    result: CorpusFiles,
+    corpus: Path,
+    other_places: Iterable[Path] = (),
 ) -> _Listing:
-    """List and group the files below a folder; add problems and the number of ignored files to the result."""
+    """List and group the files below a folder of a corpus; add problems and ignored files to the result."""
     try:
         files = list_files(root)
     except InputError as error:
@@ -169,7 +174,8 @@ def _list_corpus(
     inner = {place for place in other_places if root.resolve() in place.parents}
     if inner:  # a file belongs to the innermost place
         files = [file for file in files if inner.isdisjoint((file.resolve(), *file.resolve().parents))]
-    ignored = [file for file in files if is_ignored(file.relative_to(root), ignore)]
+    base = corpus if corpus in (root, *root.parents) else root
+    ignored = [file for file in files if is_ignored(file.relative_to(base), ignore)]
     for file in ignored:
         result.ignored[_find_path_split(file.relative_to(root).parts) or NO_SPLIT] += 1
     known = {*ignored, *(file for file in files if file.name in format_.files_without_documents)}
@@ -201,15 +207,18 @@ def _place_group(format_: CorpusFormat, group: FileGroup, root: Path) -> tuple[s
 def _find_lists(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
     """Return the lists by split: those with exactly the split's name if there are any, else those that contain it.
 
-    Lists for few-shot learning, such as ``train-5.list``, are subsets of ``train.list`` in the same folder.
+    Lists for few-shot learning, such as ``train-5.list``, are subsets of ``train.list`` in the same folder. Lists
+    in several folders are alternatives, such as the folds of a cross-validation; only a user can choose one.
     """
+    folders = {file.parent for file in files if find_split(file.stem) is not None}
+    chosen = root if root in folders else folders.pop() if len(folders) == 1 else None
     found: defaultdict[str, list[Path]] = defaultdict(list)
     exact: defaultdict[str, list[Path]] = defaultdict(list)
     for file in files:
         split = find_split(file.stem)
-        if split is not None:
+        if split is not None and file.parent == chosen:
             found[split].append(file)
-            if file.stem.isalpha() and file.parent == root:
+            if file.stem.isalpha():
                 exact[split].append(file)
     return {split: exact[split] or files for split, files in found.items()}
 

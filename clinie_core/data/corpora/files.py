@@ -83,26 +83,31 @@ def is_ignored(relative: Path, patterns: Sequence[str]) -> bool:
 
 
 def list_files(root: Path) -> list[Path]:
-    """List the files below a folder at any depth, sorted, without litter; links to folders are followed once.
+    """List the files below a folder at any depth, sorted and without litter; links to folders are followed.
 
     Raises:
         InputError: If a folder cannot be listed.
     """
     found: list[Path] = []
-    seen: set[str] = set()
 
     def reject(error: OSError) -> NoReturn:
         fail(str(error.filename), f"cannot be listed: {error.strerror}")
 
     for folder, subfolders, names in os.walk(root, onerror=reject, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
+        if _is_cycle(Path(folder), root):
             subfolders.clear()
             continue
-        seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not is_litter(name))
         found += [Path(folder, name) for name in names if not is_litter(name)]
     return sorted(found)
+
+
+def _is_cycle(folder: Path, root: Path) -> bool:
+    """Return whether a folder is a link to one of the folders that contain it."""
+    if not folder.is_symlink() or folder == root:
+        return False
+    real = folder.resolve()
+    return any(parent.resolve() == real for parent in folder.parents if parent == root or root in parent.parents)
 
 
 def match_suffix(name: str, suffixes: Sequence[str]) -> tuple[str, str] | None:
