@@ -347,12 +347,13 @@ def _open(name: str, home: Home, outcome: StudyOutcome) -> Study:
 
 def _run_study(runner: StudyRunner, *, resume: bool, allow_text: bool, show_progress: bool) -> StudyOutcome:
     progress = None
+    found = runner.warnings + ([] if resume else runner.find_unexpected_limits())
     if show_progress:
         console = Console(stderr=True, highlight=False)
         progress = Progress(console, runner.file.budget.trials, runner.file.budget.hours)
-        progress.show_warnings(runner.warnings)
+        progress.show_warnings(found)
     else:
-        for warning in runner.warnings:
+        for warning in found:
             warnings.warn(str(warning), stacklevel=3)
     return runner.run(resume=resume, progress=progress, allow_text=allow_text)
 

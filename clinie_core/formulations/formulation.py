@@ -98,6 +98,8 @@ class Formulation(FrozenModel, ABC, Generic[State]):
 
     One model then serves several corpora, and types that were not seen in training.
     """
+    limiting_parameters: ClassVar[tuple[str, ...] | None] = None
+    """Parameters on which :meth:`count_representable` depends; None if the formulation does not select units."""
     generates: ClassVar[bool] = False
     """Whether the backbone generates the answer with its language-model head."""
 

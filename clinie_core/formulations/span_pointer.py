@@ -36,6 +36,7 @@ class SpanPointer(Formulation[TokenizedDocument]):
         "head": {"choose": ["global_pointer", "biaffine"]},
         "width": {"choose": [32, 64, 128]},
     }
+    limiting_parameters: ClassVar[tuple[str, ...] | None] = ("overlaps",)
 
     head: Literal["global_pointer", "biaffine"] = "global_pointer"
     width: int = Field(default=64, ge=2, multiple_of=2)

@@ -73,6 +73,7 @@ class SpanQuestion(Formulation[QuestionedDocument]):
         "dropout": {"uniform": [0.1, 0.3]},
     }
 
+    limiting_parameters: ClassVar[tuple[str, ...] | None] = ("overlaps",)
     type_conditioned: ClassVar[bool] = True
 
     wording: Literal["name", "question", "instruction"] = "question"

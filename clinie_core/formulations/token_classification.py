@@ -42,6 +42,7 @@ class TokenClassification(Formulation[tuple[Span, ...]]):
     """
 
     ranges: ClassVar[dict[str, Any]] = {"head": {"choose": ["linear", "crf"]}}
+    limiting_parameters: ClassVar[tuple[str, ...] | None] = ("unit",)
 
     head: Literal["linear", "crf"] = "linear"
     head_layers: int = Field(default=0, ge=0, le=3)

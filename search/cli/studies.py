@@ -53,6 +53,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Validate a space and show some of its configurations with their sizes, without training."""
+    from rich.markup import escape
+
     from search.config.validation import validate_space
     from search.study.plan import plan_search
 
@@ -71,6 +73,15 @@ def plan(
     )
     if planned.note:
         out.print(f"[yellow]note[/yellow] {planned.note}", soft_wrap=True)
+    for limits in planned.limits:
+        shares = ", ".join(
+            f"{100 * counts.share:.1f} % of {split} ({limits.sampled[split]:,} documents)"
+            for split, counts in limits.splits.items()
+        )
+        line = f"representable concepts: {shares}, by {limits.title} with {', '.join(limits.backbones)}"
+        out.print(line, soft_wrap=True)
+    for warning in planned.warnings:
+        out.print(f"[yellow]warning[/yellow] {escape(str(warning))}", soft_wrap=True)
     from search.report.terminal import build_plan_table
 
     out.print(build_plan_table(planned.samples, planned.sizes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from pydantic import JsonValue
 
 from clinie_core.backbones.facts import BackboneFacts
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
+from clinie_core.formulations import FORMULATIONS
 from search.config.domains import Chooser, Domain, Fixed, OneOf
 from search.config.parsing import Dimensions
 from search.config.space_file import SpaceFile
@@ -63,6 +65,32 @@ class SearchSpace:
     def backbones(self) -> tuple[BackboneSource, ...]:
         """All backbones that a trial may have."""
         return tuple(self._dimensions.backbones.values())
+
+    def list_formulations(self, backbone: str) -> Iterator[TrialConfig]:
+        """Yield a configuration for each formulation of a backbone that predicts concepts by selecting units.
+
+        The configurations cover the values of the parameters that determine which concepts can be expressed. All
+        other parameters have their first value.
+
+        Args:
+            backbone: Name of the backbone.
+        """
+        fixed = {key: domain.corners[0] for key, domain in self._dimensions.scalars.items() if key != "backbone"}
+        for name in self._dimensions.legal_branches("formulation", self._facts[backbone]):
+            limiting = FORMULATIONS.load(name).limiting_parameters
+            if limiting is None or self.file.task == "relations":
+                continue
+            domains = self._dimensions.parts["formulation"][name]
+            corners = [
+                [(key, value) for value in (domain.corners if key in limiting else domain.corners[:1])]
+                for key, domain in domains.items()
+            ]
+            for parameters in itertools.product(*corners):
+                components = {
+                    "formulation": ComponentChoice(name=name, parameters=dict(parameters)),
+                    "finetuning": ComponentChoice(name=next(iter(self._dimensions.parts["finetuning"]))),
+                }
+                yield make_config(self.file, self._dimensions.backbones[backbone], fixed, components)
 
     def suggest(self, chooser: Chooser) -> TrialConfig:
         """Draw one configuration.

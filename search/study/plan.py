@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
+from clinie_core.errors import Problem
 from search.config.domains import RandomChooser
 from search.config.space_file import SpaceFile
 from search.config.validation import ValidatedSpace
+from search.study.limits import FormulationLimits, find_unexpected_limits, measure_limits
 
 if TYPE_CHECKING:
     from clinie_core.training.memory_estimate import MemoryEstimate
@@ -32,6 +34,8 @@ class SearchPlan:
         samples: Configurations drawn at random.
         sizes: Memory estimate of each sample.
         note: Why the corpus could not be read; empty if it was.
+        limits: Concepts that each formulation can express; empty if the corpus could not be read.
+        warnings: Limits that are lower than expected, and tokenizers that cannot be loaded.
     """
 
     file: SpaceFile
@@ -40,6 +44,8 @@ class SearchPlan:
     samples: list[TrialConfig]
     sizes: list[MemoryEstimate]
     note: str
+    limits: list[FormulationLimits]
+    warnings: list[Problem]
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan for ``--json``."""
@@ -48,6 +54,8 @@ class SearchPlan:
             "dimensions": self.dimensions,
             "configurations": self.configurations,
             "corpus": self.note or "read",
+            "representable": [row.as_json() for row in self.limits],
+            "warnings": [str(warning) for warning in self.warnings],
             "samples": [
                 {
                     "parameters": config.flatten(),
@@ -72,6 +80,7 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
     schema, note = _read_schema(validated)
     from clinie_core.training.memory_estimate import estimate_memory  # imports torch, which an invalid space must not
 
+    limits, problems = measure_limits(space, validated.corpus) if validated.corpus is not None else ([], [])
     processes = file.resources.workers_per_trial
     size = space.size()
     return SearchPlan(
@@ -81,6 +90,8 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
         configs,
         [estimate_memory(config, schema, processes=processes) for config in configs],
         note,
+        limits,
+        find_unexpected_limits(limits, validated.where) + problems,
     )
 
 

@@ -15,6 +15,7 @@ from search.config.validation import ValidatedSpace, validate_space_file
 from search.ledger.ledger import Ledger, Storage, open_storage
 from search.ledger.records import ENDED, TrialRecord
 from search.storage.home import Home, hide_password
+from search.study.limits import find_unexpected_limits, measure_limits
 from search.study.lock import hold_lock
 from search.study.progress import Progress
 from search.trials.listener import TrialListener
@@ -142,6 +143,11 @@ class StudyRunner:
     def name(self) -> str:
         """Name of the study."""
         return self.file.study
+
+    def find_unexpected_limits(self) -> list[Problem]:
+        """Return warnings for formulations that cannot express a part of the concepts; loads the tokenizers."""
+        limits, problems = measure_limits(self.space, self.corpus)
+        return find_unexpected_limits(limits, self.where) + problems
 
     def run(self, *, resume: bool = False, progress: Progress | None = None, allow_text: bool = False) -> StudyOutcome:
         """Run or resume the search until its budget is spent or it is interrupted.

@@ -75,6 +75,9 @@ def test_plan_shows_dimensions_and_sizes(
         assert sample["memory_mb"] > 0
     shown = clinie("plan", write_space(space_content))
     assert "configurations: infinite" in shown.stdout
+    shares = "100.0 % of train (14 documents), 100.0 % of dev (3 documents)"
+    assert f"representable concepts: {shares}, by token_classification with tiny" in shown.stdout
+    assert plan["representable"][0]["splits"]["dev"]["representable"] == 1.0
 
 
 def test_synth_check_and_stats_agree(tmp_path: Path, clinie: RunClinie) -> None:

@@ -1,0 +1,194 @@
+"""Concepts of a corpus that the formulations of a space cannot express, counted before the first trial."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from clinie_core.config import ComponentChoice, TrialConfig
+from clinie_core.data.document import Corpus, Document
+from clinie_core.data.schema import Schema
+from clinie_core.errors import InputError, Problem
+from clinie_core.formulations import FORMULATIONS
+from clinie_core.formulations.representable import LossReason, RepresentableCounts
+from search.config.search_space import SearchSpace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["FormulationLimits", "find_unexpected_limits", "measure_limits"]
+
+EXPECTED_SHARE = 0.98
+"""Share of representable concepts below which a search warns."""
+SAMPLED_CHARACTERS = 300_000
+"""Largest number of characters of a split that are counted."""
+REMEDIES: dict[LossReason, str] = {
+    "unit boundary": "use unit: word, or check the offsets of the annotations",
+    "overlap": "use span_pointer or span_question with overlaps: true",
+    "discontinuous": "expect the whole extent of discontinuous concepts to be predicted",
+    "window": "increase window_tokens",
+}
+
+
+@dataclass(frozen=True)
+class FormulationLimits:
+    """Counts of the concepts that a formulation can and cannot express.
+
+    Args:
+        formulation: The formulation, with the parameters that change the counts and are not the default.
+        backbones: Names of the backbones with these counts.
+        splits: Counts of each split.
+        sampled: Number of documents of each split that were counted.
+    """
+
+    formulation: ComponentChoice
+    backbones: tuple[str, ...]
+    splits: dict[str, RepresentableCounts]
+    sampled: dict[str, int]
+
+    @property
+    def title(self) -> str:
+        """Name and parameters of the formulation."""
+        parameters = ", ".join(f"{key}: {json.dumps(value)}" for key, value in self.formulation.parameters.items())
+        return f"{self.formulation.name} ({parameters})" if parameters else self.formulation.name
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the limits as a JSON value."""
+        return {
+            "formulation": self.formulation.name,
+            "parameters": dict(self.formulation.parameters),
+            "backbones": list(self.backbones),
+            "splits": {
+                split: {"documents": self.sampled[split], **counts.as_json()} for split, counts in self.splits.items()
+            },
+        }
+
+
+def measure_limits(space: SearchSpace, corpus: Corpus) -> tuple[list[FormulationLimits], list[Problem]]:
+    """Count the concepts that each formulation of a space can express with each tokenizer.
+
+    Args:
+        space: The space.
+        corpus: Its corpus; of a large split, documents at regular distances are counted.
+
+    Returns:
+        The counts; and a problem for each backbone whose tokenizer cannot be loaded.
+    """
+    from clinie_core.backbones.tokenizer import load_tokenizer
+
+    samples = {split: _sample_documents(documents) for split, documents in corpus.splits.items() if documents}
+    schema = Schema.from_documents(corpus["train"], space.file.view.descriptions)
+    counted: dict[tuple[str, str], dict[str, RepresentableCounts]] = {}  # by tokenizer and formulation
+    rows: list[FormulationLimits] = []
+    problems: list[Problem] = []
+    for source in space.backbones:
+        configs = list(space.list_formulations(source.name))
+        if not configs:
+            continue
+        try:
+            tokenizer = load_tokenizer(source)
+        except (InputError, ImportError, OSError, ValueError) as error:
+            found = f"the tokenizer of {source.name!r} cannot be loaded ({type(error).__name__})"
+            remedy = "concepts that it cannot represent are not reported"
+            problems.append(Problem("space.backbone", found, remedy=remedy, severity="warning"))
+            continue
+        for config in configs:
+            choice = _select_limiting_parameters(config.formulation)
+            key = (
+                tokenizer.backend_tokenizer.to_str(),
+                choice.model_dump_json(),
+            )  # several backbones may share a tokenizer
+            if key not in counted:
+                with _disable_threads():
+                    counted[key] = _count(config, tokenizer, schema, samples)
+            sizes = {split: len(documents) for split, documents in samples.items()}
+            rows.append(FormulationLimits(choice, (source.name,), counted[key], sizes))
+    return _merge_backbones(rows), problems
+
+
+def _count(
+    config: TrialConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    schema: Schema,
+    samples: Mapping[str, tuple[Document, ...]],
+) -> dict[str, RepresentableCounts]:
+    """Count the concepts that a configuration's formulation can express, by split."""
+    from clinie_core.modeling.model_cache import build_input_context
+
+    formulation = FORMULATIONS.load(config.formulation.name).model_validate(config.formulation.parameters)
+    context = build_input_context(config, tokenizer, schema)
+    counts = {
+        split: formulation.count_representable(documents, formulation.encode(documents, context, targets=False))
+        for split, documents in samples.items()
+    }
+    return {split: own for split, own in counts.items() if own is not None}
+
+
+def _select_limiting_parameters(choice: ComponentChoice) -> ComponentChoice:
+    """Keep the parameters that determine the limits of a formulation and are not the default."""
+    formulation = FORMULATIONS.load(choice.name).model_validate(choice.parameters)
+    changed = formulation.model_dump(exclude_defaults=True)
+    kept = {name: changed[name] for name in formulation.limiting_parameters or () if name in changed}
+    return ComponentChoice(name=choice.name, parameters=kept)
+
+
+def _merge_backbones(rows: Iterable[FormulationLimits]) -> list[FormulationLimits]:
+    """Merge the rows of backbones with equal counts."""
+    merged: list[FormulationLimits] = []
+    for row in rows:
+        known = next((r for r in merged if (r.formulation, r.splits) == (row.formulation, row.splits)), None)
+        if known is None:
+            merged.append(row)
+        else:
+            merged[merged.index(known)] = replace(known, backbones=known.backbones + row.backbones)
+    return merged
+
+
+def find_unexpected_limits(limits: Sequence[FormulationLimits], where: str) -> list[Problem]:
+    """Return a warning for each formulation and split with too small a share of representable concepts.
+
+    Args:
+        limits: The counts.
+        where: Name of the space file.
+    """
+    problems = []
+    for row in limits:
+        for split, counts in row.splits.items():
+            if counts.share >= EXPECTED_SHARE:
+                continue
+            lost = counts.by_reason()
+            reasons = ", ".join(f"{number:,} {reason}" for reason, number in lost.items())
+            found = (
+                f"{row.title} can express only {100 * counts.share:.2f} % of the {counts.concepts.total():,} concepts"
+                f" of {split} with {', '.join(row.backbones)} (lost: {reasons})"
+            )
+            remedy = REMEDIES[max(REMEDIES, key=lambda reason: lost.get(reason, 0))]
+            problems.append(
+                Problem(f"{where}: space.formulation.{row.formulation.name}", found, remedy=remedy, severity="warning")
+            )
+    return problems
+
+
+def _sample_documents(documents: Sequence[Document]) -> tuple[Document, ...]:
+    """Return documents at regular distances, with about :data:`SAMPLED_CHARACTERS` at most."""
+    characters = sum(len(document.text) for document in documents)
+    return tuple(documents[:: max(1, -(-characters // SAMPLED_CHARACTERS))])
+
+
+@contextmanager
+def _disable_threads() -> Iterator[None]:
+    """Keep the tokenizers library from starting threads, since it warns when a process with them is forked."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
