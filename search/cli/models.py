@@ -85,6 +85,9 @@ def evaluate(
     format_: Annotated[
         str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all.")
     ] = "brat",
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Files that are not read; repeatable.")
+    ] = None,
     scorer: Annotated[
         str, typer.Option(help="How to count: clinie, or n2c2-2018 for the script of that shared task.")
     ] = "clinie",
@@ -99,7 +102,7 @@ def evaluate(
     from search.report.terminal import build_scores_table
 
     SCORERS.load(scorer, "--scorer")
-    loaded = load_corpus(discover_splits(corpus, format_), (split,))
+    loaded = load_corpus(discover_splits(corpus, format_, ignore or ()), (split,))
     extractor = _load_extractor(model, home, tracking_uri)
     scores = extractor.score(loaded[split], scorer=scorer)
     if as_json:

@@ -110,7 +110,9 @@ def test_a_document_in_two_splits_is_an_error(tmp_path: Path) -> None:
 
 def test_files_without_a_split_are_unread_if_others_have_one(tmp_path: Path) -> None:
     write_notes(tmp_path, "train/n", "dev/k", "extra/m")
-    with pytest.raises(InputError, match=r"extra/m.ann: the path names no split, unlike those of other files"):
+    with pytest.raises(
+        InputError, match=r"extra/m.ann: the path names no split or several, unlike those of other files"
+    ):
         load(tmp_path)
     assert load(tmp_path, "brat", "extra") == {"train": ["n"], "dev": ["k"]}
 
@@ -308,6 +310,26 @@ def test_another_kind_of_xml_is_not_a_corpus_without_concepts(tmp_path: Path) ->
     (tmp_path / "d.xml").write_text(f'<document id="d">{sentence}</document>')
     with pytest.raises(InputError):
         load(tmp_path, "bioc_xml")
+
+
+def test_a_file_name_that_names_two_splits_is_reported(tmp_path: Path) -> None:
+    write_lines(tmp_path, train_dev="a", test="b")
+    with pytest.raises(InputError, match=r"train_dev.jsonl: the path names no split or several"):
+        load(tmp_path, "jsonl")
+
+
+def test_a_file_name_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
+    write_notes(tmp_path, "n\udce9")
+    with pytest.raises(InputError, match="the file name is not UTF-8") as caught:
+        load(tmp_path)
+    assert [problem.where for problem in caught.value.problems][:2] == [
+        f"{tmp_path}/n\ufffd{s}" for s in (".ann", ".txt")
+    ]
+
+
+def test_one_text_is_read_with_the_annotations_in_its_folder(tmp_path: Path) -> None:
+    write_notes(tmp_path, "n", "m")
+    assert load(tmp_path / "n.txt") == {"train": ["n"]}
 
 
 def test_a_link_to_a_parent_folder_is_not_followed(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ Most formats only implement parsing and rendering of one document.
 from __future__ import annotations
 
 import io
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,12 +19,12 @@ from clinie_core.data.corpora.files import (
     GZIP_SUFFIX,
     FileGroup,
     add_file_name,
-    decode_text,
     list_files,
     make_file_name,
     make_file_names,
     match_suffix,
     open_binary,
+    read_lines,
     read_text,
 )
 from clinie_core.data.corpora.reading import AnnotationErrors, ReadingOptions
@@ -40,9 +39,6 @@ __all__ = [
     "StreamFormat",
     "read_text",
 ]
-
-MAX_LINE_BYTES = 64 * 2**20
-"""Longest line in bytes, so that a file without line ends cannot exhaust the memory."""
 
 
 class CorpusFormat(ABC):
@@ -205,6 +201,11 @@ class StandoffFormat(CorpusFormat):
             if self.suffixes[0] in found[name]
         ]
 
+    def group_file(self, file: Path) -> FileGroup | None:
+        """See :meth:`CorpusFormat.group_file`; the other files of the document are in the same folder."""
+        groups = self.group_files([other for other in file.parent.iterdir() if other.is_file()], file.parent)
+        return next((group for group in groups if file in group.files.values()), None)
+
     def explain_unread_file(self, file: Path) -> Problem | None:
         """See :meth:`CorpusFormat.explain_unread_file`: annotations without a text, or a second file of one name."""
         match = match_suffix(file.name, self.suffixes)
@@ -212,7 +213,7 @@ class StandoffFormat(CorpusFormat):
             return None
         text = f"{match[0]}{self.suffixes[0]}"
         spellings = (text, f"{match[0]}{self.suffixes[0].upper()}")
-        if any(file.with_name(f"{name}{end}").exists() for name in spellings for end in ("", GZIP_SUFFIX)):
+        if any(file.with_name(f"{name}{end}").is_file() for name in spellings for end in ("", GZIP_SUFFIX)):
             return Problem(str(file), f"another file is {match[0]}{match[1]} too", remedy="remove or rename one")
         remedy = "add the text or remove the annotations"
         return Problem(str(file), f"the text {text} is missing", remedy=remedy)
@@ -401,7 +402,7 @@ class LineFormat(StreamFormat):
 
     def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
         """See :meth:`StreamFormat.read_stream`."""
-        for piece in self.split_documents(where, name, _read_lines(stream, where)):
+        for piece in self.split_documents(where, name, read_lines(stream, where)):
             try:
                 document = self.parse(piece)
             except InputError as error:
@@ -413,14 +414,3 @@ class LineFormat(StreamFormat):
         """See :meth:`StreamFormat.write_stream`."""
         for document in documents:
             stream.write(self.render(document).encode())
-
-
-def _read_lines(stream: BinaryIO, where: str) -> Iterator[str]:
-    """Yield lines, split at line feeds only; a carriage return before a line feed is removed."""
-    for number in itertools.count(1):
-        line = stream.readline(MAX_LINE_BYTES + 1)
-        if not line:
-            return
-        if len(line) > MAX_LINE_BYTES:
-            fail(f"{where}:{number}", f"a line of more than {MAX_LINE_BYTES:,} bytes", allowed="shorter lines")
-        yield decode_text(line, f"{where}:{number}", " of the line").removesuffix("\n").removesuffix("\r")

@@ -265,7 +265,9 @@ def _explain_files(
         first = members[0]
         others = f", like {len(members) - 1} other {suffix} files" if len(members) > 1 else ""
         found = (
-            f"the path names no split, unlike those of other files{others}" if split_is_missing else f"not read{others}"
+            f"the path names no split or several, unlike those of other files{others}"
+            if split_is_missing
+            else f"not read{others}"
         )
         allowed = "train, dev or test in the path" if split_is_missing else format_.example
         problems.append(Problem(str(first), found, allowed=allowed, remedy=_remedy(first, len(members))))

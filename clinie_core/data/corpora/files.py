@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import itertools
 import os
 import re
 import zlib
@@ -29,6 +30,7 @@ __all__ = [
     "make_file_names",
     "match_suffix",
     "open_binary",
+    "read_lines",
     "read_text",
 ]
 
@@ -50,6 +52,9 @@ LITTER = frozenset(
     }
 )
 """Names of files and folders without documents, in lower case: those of operating systems and of brat's settings."""
+
+MAX_LINE_BYTES = 64 * 2**20
+"""Longest line in bytes, so that a file without line ends cannot exhaust the memory."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def list_files(root: Path) -> list[Path]:
     """List the files below a folder at any depth, sorted and without litter; links to folders are followed.
 
     Raises:
-        InputError: If a folder cannot be listed.
+        InputError: If a folder cannot be listed, or a file name is not UTF-8.
     """
     found: list[Path] = []
 
@@ -99,7 +104,22 @@ def list_files(root: Path) -> list[Path]:
             continue
         subfolders[:] = sorted(name for name in subfolders if not is_litter(name))
         found += [Path(folder, name) for name in names if not is_litter(name)]
+    _check_names(sorted(found))
     return sorted(found)
+
+
+def _check_names(files: Sequence[Path]) -> None:
+    """Check that file names, which become ids of documents, are UTF-8.
+
+    Raises:
+        InputError: With a problem for each other name.
+    """
+    errors = ErrorList()
+    for file in files:
+        shown = os.fsencode(file).decode(errors="replace")
+        if shown != str(file):
+            errors.add(shown, "the file name is not UTF-8", allowed="UTF-8", remedy="rename the file")
+    errors.raise_if_any()
 
 
 def _is_cycle(folder: Path, root: Path) -> bool:
@@ -204,6 +224,25 @@ def decode_text(content: bytes, where: str, remark: str = "") -> str:
         if content.startswith(UTF_16_MARKS):
             found += ", and a byte order mark of UTF-16"
         fail(where, found, allowed="UTF-8", remedy="convert the file, for example by iconv")
+
+
+def read_lines(stream: BinaryIO, where: str) -> Iterator[str]:
+    """Yield lines, split at line feeds only; a carriage return before a line feed is removed.
+
+    Args:
+        stream: The file.
+        where: The file's name, for messages.
+
+    Raises:
+        InputError: If a line is too long or not UTF-8.
+    """
+    for number in itertools.count(1):
+        line = stream.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            return
+        if len(line) > MAX_LINE_BYTES:
+            fail(f"{where}:{number}", f"a line of more than {MAX_LINE_BYTES:,} bytes", allowed="shorter lines")
+        yield decode_text(line, f"{where}:{number}", " of the line").removesuffix("\n").removesuffix("\r")
 
 
 def read_text(file: Path) -> str:
