@@ -1,4 +1,8 @@
-"""The BioC JSON format, ``{"documents": [...]}``; see :mod:`clinie_core.data.corpora.bioc`."""
+"""The BioC JSON format, ``{"documents": [...]}``; see :mod:`clinie_core.data.corpora.bioc`.
+
+A file may also contain a list of collections, as the service of PMC delivers it, ``{"PubTator3": [...]}``, a
+list of documents, or a document or collection per line.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,20 @@ from pydantic import ValidationError
 from clinie_core.config import convert_validation_error
 from clinie_core.data.corpora.bioc import BiocDocument, from_bioc, to_bioc
 from clinie_core.data.corpora.corpus_format import StreamFormat
-from clinie_core.data.corpora.json_stream import ObjectLocator, read_items
+from clinie_core.data.corpora.json_stream import ObjectLocator, find_key, read_items
 from clinie_core.data.document import Document
-from clinie_core.errors import InputError, Problem
+from clinie_core.errors import InputError, Problem, fail
 
 __all__ = ["BiocJson"]
+
+LAYOUTS = {
+    ("", "documents"): ("documents.item", 2),
+    ("item", "documents"): ("item.documents.item", 3),
+    ("", "PubTator3"): ("PubTator3.item", 2),
+    ("", "passages"): ("", 0),
+    ("item", "passages"): ("item", 1),
+}
+"""For the path of an object and its key: the path of the documents, and the number of brackets around each."""
 
 
 class BiocJson(StreamFormat):
@@ -22,11 +35,16 @@ class BiocJson(StreamFormat):
 
     example: ClassVar[str] = 'NAME.json, {"documents": [{"id": ..., "passages": [...]}]}'
     suffix: ClassVar[str] = ".json"
+    other_suffixes: ClassVar[tuple[str, ...]] = (".jsonl",)
 
     def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
         """See :meth:`StreamFormat.read_stream`."""
-        lines = ObjectLocator(stream, where, depth=2)
-        for number, content in enumerate(read_items(stream, where, "documents.item")):
+        key = find_key(stream, where, LAYOUTS)
+        if key is None:
+            fail(f"{where}:1", "not a BioC collection", allowed="documents, or passages", remedy="check the format")
+        path, depth = LAYOUTS[key]
+        lines = ObjectLocator(stream, where, depth)
+        for number, content in enumerate(read_items(stream, where, path)):
             place = f"{where}: documents.{number}"
             try:
                 document = from_bioc(BiocDocument.model_validate(content), place, self.collect_errors())

@@ -19,6 +19,21 @@ __all__ = ["BiocXml"]
 
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 PLURAL_KEYS = {"passage": "passages", "sentence": "sentences", "annotation": "annotations", "relation": "relations"}
+OTHER_FORMATS = (
+    ("document", "id", "DDI XML"),
+    ("ClinicalNarrative", "", "i2b2 2012 XML"),
+    ("deIdi2b2", "", "i2b2 2014 XML"),
+    ("XMI", "", "UIMA CAS XMI"),
+    ("annotations", "", "Knowtator or eHOST XML"),
+    ("data", "", "Anafora XML"),
+    ("corpus", "", "a corpus of sentences with entities, such as AIMed"),
+    ("PubmedArticleSet", "", "PubMed XML"),
+    ("article", "", "JATS XML"),
+    ("Label", "", "a drug label of TAC 2017"),
+    ("TEI", "", "TEI XML"),
+    ("set", "", "GENIA XML"),
+)
+"""Root element, one of its attributes, and the format that has them."""
 NUMBER = re.compile(r"[0-9]{1,12}")
 
 
@@ -35,6 +50,7 @@ class BiocXml(StreamFormat):
                 stream, events=("end",), tag="document", resolve_entities=False, no_network=True, load_dtd=False
             )
             for _, element in events:
+                _check_root(element.getroottree().getroot(), where)
                 place = f"{where}:{element.sourceline}"
                 try:
                     source = BiocDocument.model_validate(_parse_element(element, where))
@@ -46,6 +62,7 @@ class BiocXml(StreamFormat):
                 element.clear()
                 while element.getprevious() is not None:  # free the parsed elements, so that memory stays constant
                     del element.getparent()[0]
+            _check_root(events.root, where)
         except etree.XMLSyntaxError as error:
             line = error.lineno or 1
             fail(f"{where}:{line}", "not well-formed XML", remedy="export the file again, or remove the invalid part")
@@ -60,6 +77,20 @@ class BiocXml(StreamFormat):
                 for document in documents:
                     file.write(_build_element("document", to_bioc(document).model_dump()))
                     file.write("\n")
+
+
+def _check_root(root: Any, where: str) -> None:
+    """Check that the root element is that of a BioC collection.
+
+    Raises:
+        InputError: If the file is in another format; the message names it if its root element is known.
+    """
+    if root.tag == "collection":
+        return
+    name = etree.QName(root).localname
+    kind = next((kind for tag, key, kind in OTHER_FORMATS if tag == name and (not key or root.get(key))), "")
+    found = f"not a BioC collection: the root element is <{name}>{f', as in {kind}' if kind else ''}"
+    fail(f"{where}:{root.sourceline}", found, allowed="<collection>", remedy="check the format")
 
 
 def _parse_element(element: Any, where: str) -> dict[str, Any]:

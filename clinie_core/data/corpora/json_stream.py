@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -12,7 +12,7 @@ import ijson
 
 from clinie_core.errors import Problem, fail
 
-__all__ = ["ObjectLocator", "read_items", "read_pairs"]
+__all__ = ["ObjectLocator", "find_key", "read_items", "read_pairs"]
 
 MAX_DEPTH = 100
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
@@ -63,7 +63,7 @@ class ObjectLocator:
 
 
 def read_items(stream: BinaryIO, where: str, path: str) -> Iterator[Any]:
-    """Yield the values under a path.
+    """Yield the values under a path, of each of the values that a file contains (one per line in JSON Lines).
 
     Args:
         stream: The file.
@@ -74,6 +74,27 @@ def read_items(stream: BinaryIO, where: str, path: str) -> Iterator[Any]:
         InputError: If the file is not valid JSON.
     """
     yield from _map_json_errors(ijson.items(_parse_events(stream, where), path), stream, where)
+
+
+def find_key(stream: BinaryIO, where: str, keys: Container[tuple[str, str]]) -> tuple[str, str] | None:
+    """Find the first of some keys in a file, and restore the position in the file.
+
+    Args:
+        stream: The file.
+        where: The file's name, for messages.
+        keys: Pairs of the path of an object, in ijson's notation, and one of its keys.
+
+    Returns:
+        The pair found; None if the file has none of them.
+
+    Raises:
+        InputError: If the file is not valid JSON up to the key.
+    """
+    at = stream.tell()
+    events = _map_json_errors(_parse_events(stream, where), stream, where)
+    found = next(((path, key) for path, event, key in events if event == "map_key" and (path, key) in keys), None)
+    stream.seek(at)
+    return found
 
 
 def read_pairs(stream: BinaryIO, where: str) -> Iterator[tuple[str, Any]]:
@@ -87,7 +108,9 @@ def read_pairs(stream: BinaryIO, where: str) -> Iterator[tuple[str, Any]]:
 
 def _parse_events(stream: BinaryIO, where: str) -> Iterator[Any]:
     """Return ijson's events with limited depth, since ijson's memory grows with the square of the depth."""
-    events: Iterator[Any] = ijson.parse(_limit_depth(ijson.basic_parse(stream, use_float=True), where))
+    events: Iterator[Any] = ijson.parse(
+        _limit_depth(ijson.basic_parse(stream, use_float=True, multiple_values=True), where)
+    )
     return events
 
 
@@ -118,12 +141,16 @@ def _locate_syntax_error(stream: BinaryIO, where: str) -> str:
     """Return file and line of a syntax error, found by parsing the whole file with the standard library."""
     stream.seek(0)
     try:
-        json.loads(stream.read())
-    except json.JSONDecodeError as error:
-        return f"{where}:{error.lineno}"
+        text = stream.read().decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         stream.seek(0)
         return f"{where}:{stream.read(error.start).count(10) + 1}"
+    decoder, at = json.JSONDecoder(), 0
+    try:
+        while at < len(text):  # a file can contain several values
+            at = at + 1 if text[at].isspace() else decoder.raw_decode(text, at)[1]
+    except json.JSONDecodeError as error:
+        return f"{where}:{error.lineno}"
     except (RecursionError, ValueError):  # valid JSON beyond the parser's limits, such as a number of 5000 digits
         return f"{where}:1"
     return f"{where}:1"
