@@ -59,17 +59,19 @@ def test_files_of_lines_may_be_named_jsonl(tmp_path: Path) -> None:
     assert [d.id for d in FORMATS.load("bioc_json")().read_all(tmp_path)] == ["1", "2"]
 
 
+BAD = json.dumps({"id": "2", "passages": [{"offset": -1}]})
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ([{"documents": [A]}, {"documents": [{"id": "2", "passages": [{"offset": -1}]}]}], 2),
-        ("\n".join(map(json.dumps, [A, {"id": "2", "passages": [{"offset": -1}]}])), 2),
-        ("\n".join([json.dumps(A), "", "{"]), 3),
+        (f'[{{"documents": [{json.dumps(A)}]}},\n{{"documents": [{BAD}]}}]', 2),
+        (f"{json.dumps(A)}\n{BAD}", 2),
+        (json.dumps(A) + "\n\n{", 3),
     ],
 )
-def test_a_problem_names_its_line(content: object, line: int, tmp_path: Path) -> None:
-    text = content if isinstance(content, str) else ",\n".join(map(json.dumps, content)).join("[]")  # type: ignore[arg-type]
-    documents, (problem,) = read(tmp_path, text)
+def test_a_problem_names_its_line(content: str, line: int, tmp_path: Path) -> None:
+    documents, (problem,) = read(tmp_path, content)
     assert [d.id for d in documents] == ["1"]
     assert problem.where.startswith(f"{tmp_path}/a.json:{line}")
 
