@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.archive import unpack
 from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.conversion import convert
-from clinie_core.data.corpora.files import make_file_name, make_file_names
+from clinie_core.data.corpora.files import is_litter, make_file_name, make_file_names
 from clinie_core.data.corpora.loading import CorpusSource, Shares, discover_splits, find_files, load_corpus
 from clinie_core.data.corpora.split_names import find_split
 from clinie_core.data.document import Concept, Corpus, Document, Span
@@ -310,6 +311,42 @@ def test_another_kind_of_xml_is_not_a_corpus_without_concepts(tmp_path: Path) ->
     (tmp_path / "d.xml").write_text(f'<document id="d">{sentence}</document>')
     with pytest.raises(InputError):
         load(tmp_path, "bioc_xml")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_file_is_read_or_reported(seed: int, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    folders = ["", "train", "Test", "p1", "a/b", "latest", "dev/train", "__MACOSX", ".git"]
+    names = ["n", "m", "train", "Dev-2", "contest", "._n", "README"]
+    suffixes = [".txt", ".ANN", ".ann", ".jsonl", ".JSONL", ".list", ".md", ".a1", "", ".TXT"]
+    files = set()
+    for _ in range(draw.randint(1, 12)):
+        file = Path(tmp_path, draw.choice(folders), draw.choice(names) + draw.choice(suffixes))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+        files.add(file)
+    for format_ in ("brat", "jsonl"):
+        found = find_files(discover_splits(tmp_path, format_, ["*.md"]))
+        groups = [group for part in found.splits.values() for group in part.groups]
+        groups += found.pool if any(part.lists for part in found.splits.values()) else []
+        read = {file for group in groups for file in group.files.values()}
+        assert read.isdisjoint(found.unread)
+        assert bool(found.unread) <= bool(found.problems)
+        rest = files - read - {*found.unread}
+        known = {f for f in rest if any(is_litter(part) for part in f.relative_to(tmp_path).parts)}
+        assert {f.suffix for f in rest - known} <= {".md", ".list"}
+        assert found.count_files() == len(read)
+        for part in found.splits.values():
+            assert len({group.name for group in part.groups}) == len(part.groups)
+
+
+@pytest.mark.parametrize("name", ["brat", "jsonl", "conll", "bioc_xml"])
+def test_a_converted_corpus_keeps_its_splits(name: str, tmp_path: Path) -> None:
+    for splits in (("test",), ("train",), ("train", "dev")):
+        source, out = tmp_path / "-".join(splits), tmp_path / f"out-{'-'.join(splits)}"
+        write_notes(source, *(f"{split}/p{i}/n{split}" for split in splits for i in range(2)))
+        convert(discover_splits(source), name, out)
+        assert load(out, name) == load(source)
 
 
 def test_a_file_name_that_names_two_splits_is_reported(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,17 @@ def test_a_parameter_combination_that_a_method_refuses_is_a_fault(
     override = "space.finetuning={lora: {layers_from: 0.5, layers_to: 0.5}}"
     (fault,) = read_faults(write_space(space_content), override)
     assert fault == "space.yaml: space.finetuning.lora: layers_from must be below layers_to"
+
+
+def test_unread_files_of_the_corpus_are_faults_unless_the_space_ignores_them(
+    space_content: Content, write_space: WriteSpace, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(space_content["corpus"]["path"], corpus)
+    (corpus / "notes.pdf").write_bytes(b"")
+    file = str(write_space({**space_content, "corpus": {"path": str(corpus)}}))
+    with pytest.raises(InputError, match=r"notes.pdf: not read; .* corpus.ignore: \['notes.pdf'\]"):
+        validate_space(file, [])
+    assert validate_space(file, ["corpus.ignore=['*.pdf']"]).corpus is not None
+    named = "corpus.splits={train: train, dev: dev, test: test}"
+    assert validate_space(file, [named]).corpus is not None

@@ -47,7 +47,8 @@ def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionRepor
     Args:
         source: The corpus.
         format_: Name of the target format in ``FORMATS``.
-        folder: The target folder, new or empty. Each of several splits becomes a subfolder.
+        folder: The target folder, new or empty. Each split becomes a subfolder, unless
+            the corpus has only a training split.
 
     Raises:
         InputError: With all problems of the corpus, which include files that the format does not read, or
@@ -63,7 +64,7 @@ def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionRepor
     report = ConversionReport(files=files.count_files())
     with stage_folder(folder) as part:
         for split in files.splits:
-            place = part / split if len(files.splits) > 1 else part
+            place = part if list(files.splits) == ["train"] else part / split
             target.write(_render_and_compare(read_split(source, split, files), split, target, report, errors), place)
         errors.raise_if_any()
         report.notices = errors.notices

@@ -46,12 +46,14 @@ class CorpusFiles:
     Args:
         splits: Files by split.
         pool: Files of all documents, which lists of ids refer to.
+        unread: Files that are neither read nor ignored nor known to contain no documents.
         problems: One problem for each kind of unread file, and for places that cannot be read.
         ignored: Number of files that ``--ignore`` names, by split; the key is empty without a split.
     """
 
     splits: dict[str, SplitFiles] = field(default_factory=dict)
     pool: list[FileGroup] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
 
@@ -85,10 +87,12 @@ def discover_files(format_: CorpusFormat, root: Path, ignore: Sequence[str] = ()
     lists = {} if named else _find_lists(listing.lists, root)
     nameless = [group for group, split, _ in placed if split is None] if named else []
     unread = [*listing.unread, *(file for group in nameless for file in group.files.values())]
-    result.problems += _explain_files(format_, root, unread, nameless)
+    result.unread = sorted(unread)
+    result.problems += _explain_files(format_, unread, nameless)
     counts = Counter((split, name) for _, split, name in placed)
     result.pool = [replace(group, name=name) if counts[split, name] == 1 else group for group, split, name in placed]
     if named:
+        result.unread += listing.lists
         for (_, split, _), group in zip(placed, result.pool, strict=True):
             if split is not None:
                 result.splits.setdefault(split, SplitFiles()).groups.append(group)
@@ -135,7 +139,8 @@ def find_named_files(
                 inner = CorpusFiles()
                 listing = _list_corpus(format_, place, ignore, inner, root, everything - {place.resolve()})
                 result.ignored[split] += inner.ignored.total()
-                result.problems += [*inner.problems, *_explain_files(format_, root, listing.unread, [])]
+                result.unread += listing.unread
+                result.problems += [*inner.problems, *_explain_files(format_, listing.unread, [])]
                 groups = listing.groups
             found += [(split, name, group) for group in groups]
             files.empty += [] if groups else [place]
@@ -143,7 +148,7 @@ def find_named_files(
     keys = [(split if format_.one_document_per_file else "", group.name) for split, _, group in found]
     counts = Counter(keys)
     for key, (split, name, group) in zip(keys, found, strict=True):
-        unique = group if counts[key] == 1 else replace(group, name=f"{name}/{group.name}")
+        unique = group if counts[key] == 1 else replace(group, name=Path(name, group.name).as_posix())
         result.splits[split].groups.append(unique)
     if any(files.lists for files in result.splits.values()):
         result.pool = discover_files(format_, root, ignore).pool
@@ -246,9 +251,7 @@ def read_ids(file: Path) -> list[str]:
     return [id_ for line in read_text(file).splitlines() if (id_ := line.strip())]
 
 
-def _explain_files(
-    format_: CorpusFormat, root: Path, files: Sequence[Path], nameless: Sequence[FileGroup]
-) -> list[Problem]:
+def _explain_files(format_: CorpusFormat, files: Sequence[Path], nameless: Sequence[FileGroup]) -> list[Problem]:
     """Return one problem for each kind of unread file; a kind is a suffix."""
     known = {file: problem for file in files if (problem := format_.explain_unread_file(file)) is not None}
     without_split = {file for group in nameless for file in group.files.values()}

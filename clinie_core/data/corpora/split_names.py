@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 __all__ = ["SPLITS", "find_split"]
 
@@ -20,6 +21,7 @@ SPLIT_OF = {
 LETTERS = re.compile(r"[^\W\d_]+")
 
 
+@lru_cache(maxsize=65536)
 def find_split(name: str) -> str | None:
     """Return the split that a file or folder name contains as a whole word, in any letter case.
 
