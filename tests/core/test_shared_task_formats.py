@@ -8,7 +8,7 @@ import pytest
 
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.document_comparison import count_differences
-from clinie_core.data.document import Attribute, Document, Equivalence, Normalization
+from clinie_core.data.document import Attribute, Document, Equivalence, Normalization, Relation
 from clinie_core.errors import InputError
 
 TEXT = "\U0001f600 E. coli induces TNF expression.\n"
@@ -81,3 +81,112 @@ class TestBioNlp:
         (tmp_path / "note.a1").write_text(self.A1)
         with pytest.raises(InputError, match=r"note\.a1: the text note\.txt is missing"):
             FORMATS.load("bionlp")().read_all(tmp_path)
+
+
+class TestDdiXml:
+    XML = (
+        '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n<document id="D1">\n'
+        '<sentence id="D1.s0" text="\U0001f600 Aspirin may bind.">\n'
+        '<entity id="D1.s0.e0" charOffset="2-8" type="drug" text="Aspirin"/></sentence>\n'
+        '<sentence id="D1.s1" text="Give \U0001f600 loop and thiazide diuretics with &quot;X&quot;.">\n'
+        '<entity id="D1.s1.e0" charOffset="7-10;25-33" type="group" text="loop diuretics"/>\n'
+        '<entity id="D1.s1.e1" charOffset="16-33" type="group" text="thiazide diuretics"/>\n'
+        '<pair id="D1.s1.p0" e1="D1.s1.e0" e2="D1.s1.e1" ddi="true" type="effect"/>\n'
+        '<pair id="D1.s1.p1" e1="D1.s1.e1" e2="D1.s1.e0" ddi="false"/></sentence></document>'
+    )
+
+    def test_entities_with_inclusive_ends_and_pairs_are_read(self, tmp_path: Path) -> None:
+        document = read("ddi_xml", tmp_path, xml=self.XML)
+        assert document.text.split("\n")[0] == "\U0001f600 Aspirin may bind."
+        assert mentions(document) == [
+            ("drug", "Aspirin"),
+            ("group", "loop diuretics"),
+            ("group", "thiazide diuretics"),
+        ]
+        assert document.relations == (Relation("R1", "effect", "D1.s1.e0", "D1.s1.e1"),)
+        assert not count_differences(document, FORMATS.load("ddi_xml")().round_trip(document))
+
+    @pytest.mark.parametrize("offsets", ["2-8", "2-9", "3-9"], ids=["inclusive", "exclusive", "utf-16"])
+    def test_the_copy_of_the_mention_decides_the_unit(self, tmp_path: Path, offsets: str) -> None:
+        document = read("ddi_xml", tmp_path, xml=self.XML.replace("2-8", offsets))
+        assert mentions(document)[0] == ("drug", "Aspirin")
+
+    @pytest.mark.parametrize(
+        ("old", "new", "expected"),
+        [
+            ("2-8", "4-10", "4: D1.s0.e0: the mention differs from the text at its offsets"),
+            ("2-8", "2-99", "4: D1.s0.e0: offsets 2:100 lie outside the text"),
+            ("2-8", "2", "4: D1.s0.e0: charOffset does not parse"),
+            ('type="drug" ', "", "4: D1.s0.e0: no type"),
+            ('e2="D1.s1.e1"', 'e2="D1.s1.e9"', " R1 refers to D1.s1.e9, which does not exist"),
+            ("</document>", "", "9: not well-formed XML"),
+            ("sentence", "passage", "1: not a document of the DDI corpus"),
+        ],
+    )
+    def test_each_problem_names_its_file_and_line(self, tmp_path: Path, old: str, new: str, expected: str) -> None:
+        with pytest.raises(InputError) as caught:
+            read("ddi_xml", tmp_path, xml=self.XML.replace(old, new))
+        assert str(caught.value).splitlines()[0].startswith(f"{tmp_path / 'note.xml'}:{expected}")
+
+
+class TestI2b2Xml:
+    XML_2012 = (
+        '<?xml version="1.0" encoding="UTF-8" ?>\n<ClinicalNarrativeTemporalAnnotation>\n<TEXT><![CDATA[\n'
+        "Admission Date :\n2011-03-04\n\U0001f600 Given aspirin & rest .\n]]></TEXT>\n<TAGS>\n"
+        '<EVENT id="E0" start="1" end="10" text="Admission" modality="FACTUAL" polarity="POS" type="OCCURRENCE" />\n'
+        '<EVENT id="E1" start="37" end="44" text="aspirin" modality="FACTUAL" polarity="NEG" type="TREATMENT" />\n'
+        '<TIMEX3 id="T0" start="18" end="28" text="2011-03-04" type="DATE" val="2011-03-04" mod="NA" />\n'
+        '<TLINK id="TL0" fromID="E1" fromText="aspirin" toID="T0" toText="2011-03-04" type="AFTER" />\n'
+        "</TAGS>\n</ClinicalNarrativeTemporalAnnotation>\n"
+    )
+    XML_2014 = (
+        '<?xml version="1.0" encoding="UTF-8" ?>\n<deIdi2b2>\n<TEXT><![CDATA[\n\nRecord date: 2067-05-03\n\n'
+        "Seen by Xu, 61 yo\n]]></TEXT>\n<TAGS>\n"
+        '<DATE id="P0" start="15" end="25" text="2067-05-03" TYPE="DATE" comment="" />\n'
+        '<NAME id="P1" start="35" end="37" text="Xu" TYPE="DOCTOR" comment="sure" />\n</TAGS>\n</deIdi2b2>\n'
+    )
+
+    def test_events_times_and_links_of_2012_are_read(self, tmp_path: Path) -> None:
+        document = read("i2b2_xml", tmp_path, xml=self.XML_2012)
+        assert mentions(document) == [("OCCURRENCE", "Admission"), ("TREATMENT", "aspirin"), ("DATE", "2011-03-04")]
+        assert document.relations == (Relation("TL0", "AFTER", "E1", "T0"),)
+        values = [(a.type, a.target, a.value) for a in document.attributes]
+        assert values[2:] == [
+            ("modality", "E1", "FACTUAL"),
+            ("polarity", "E1", "NEG"),
+            ("val", "T0", "2011-03-04"),
+            ("mod", "T0", "NA"),
+        ]
+        assert not count_differences(document, FORMATS.load("i2b2_xml")().round_trip(document))
+
+    def test_offsets_in_utf_16_are_recognized_by_the_copies(self, tmp_path: Path) -> None:
+        content = self.XML_2012.replace('start="37" end="44"', 'start="38" end="45"')
+        assert mentions(read("i2b2_xml", tmp_path, xml=content))[1] == ("TREATMENT", "aspirin")
+
+    def test_the_tags_of_2014_are_read(self, tmp_path: Path) -> None:
+        document = read("i2b2_xml", tmp_path, xml=self.XML_2014)
+        assert mentions(document) == [("DATE", "2067-05-03"), ("DOCTOR", "Xu")]
+        assert document.attributes == (Attribute("A1", "comment", "P1", "sure"),)
+
+    def test_discontinuous_spans_of_mae_are_read(self, tmp_path: Path) -> None:
+        content = (
+            "<t><TEXT>left and right knee</TEXT><TAGS><SITE id='a' spans='0~4,15~19' text='left ... knee'/></TAGS></t>"
+        )
+        document = read("i2b2_xml", tmp_path, xml=content.replace(" ... ", " "))
+        assert mentions(document) == [("SITE", "left knee")]
+        assert not count_differences(document, FORMATS.load("i2b2_xml")().round_trip(document))
+
+    @pytest.mark.parametrize(
+        ("old", "new", "expected"),
+        [
+            ('start="15"', 'start="13"', "10: P0: the mention differs from the text at its offsets"),
+            ('start="15" end="25"', 'start="99" end="109"', "10: P0: offsets 99:109 lie outside the text"),
+            ('start="15"', 'start="x"', "10: P0: offsets do not parse"),
+            ('start="15" end="25"', "", "10: a tag DATE without offsets"),
+            ("<TEXT>", "<NOTE>", "8: not well-formed XML"),
+        ],
+    )
+    def test_each_problem_names_its_file_and_line(self, tmp_path: Path, old: str, new: str, expected: str) -> None:
+        with pytest.raises(InputError) as caught:
+            read("i2b2_xml", tmp_path, xml=self.XML_2014.replace(old, new))
+        assert str(caught.value).splitlines()[0].startswith(f"{tmp_path / 'note.xml'}:{expected}")

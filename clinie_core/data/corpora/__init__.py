@@ -26,6 +26,8 @@ FORMATS: Registry[type[CorpusFormat]] = Registry(
         "doccano": "clinie_core.data.corpora.doccano:Doccano",
         "spacy_jsonl": "clinie_core.data.corpora.spacy_jsonl:SpacyJsonl",
         "bionlp": "clinie_core.data.corpora.bionlp:BioNlp",
+        "i2b2_xml": "clinie_core.data.corpora.i2b2_xml:I2b2Xml",
+        "ddi_xml": "clinie_core.data.corpora.ddi_xml:DdiXml",
         "hf_jsonl": "clinie_core.data.corpora.hf_jsonl:HfJsonl",
         "hf_dataset": "clinie_core.data.corpora.hf_dataset:HfDataset",
     },
