@@ -281,3 +281,54 @@ def test_faulty_annotations_are_skipped_and_listed_on_request(tmp_path: Path) ->
         (document,) = (item for item in items if isinstance(item, Document))
         assert mentions(document) == [("Drug", "warfarin")]
         assert {item.severity for item in items if isinstance(item, Problem)} == {"skipped"}
+
+
+def medcat_annotation(id_: int, mention: str, **fields: Any) -> dict[str, Any]:
+    judgement = {"validated": True, "correct": True, "deleted": False, "killed": False, "irrelevant": False}
+    link = {"cui": "387457003", "value": mention, "user": "ann", "acc": 1.0, "alternative": False, "meta_anns": {}}
+    return {"id": id_, **locate(mention), **link, **judgement} | fields
+
+
+def medcat_export(*annotations: dict[str, Any], **fields: Any) -> str:
+    document = {"id": 5, "name": "note-5", "text": TEXT, "last_modified": "2024-01-01", "annotations": annotations}
+    first = {**document, "name": "note-4", "annotations": []}
+    project = {"name": "P", "id": 1, "cuis": "387457003", "documents": [first]}
+    return json.dumps({"projects": [project, {"name": "Q", "documents": [document | fields]}]}, indent=1)
+
+
+class TestMedCat:
+    @pytest.mark.parametrize("shift", [0, 1], ids=["code points", "utf-16"])
+    def test_validated_annotations_are_read(self, tmp_path: Path, shift: int) -> None:
+        meta = {"Presence": {"name": "Presence", "value": "False", "acc": 1, "validated": True}}
+        content = medcat_export(
+            medcat_annotation(1, "warfarin", **locate("warfarin", shift=shift), type_ids=["T121"]),
+            medcat_annotation(2, "chest pain", **locate("chest pain", shift=shift), meta_anns=meta, cui="SCT:29857009"),
+            medcat_annotation(3, "no", **locate("no", shift=shift), deleted=True),
+            medcat_annotation(4, "mg", **locate("mg", shift=shift), validated=False),
+            relations=[{"id": 1, "start_entity": 1, "end_entity": 2, "relation": "treats", "validated": True}],
+        )
+        empty, document = read("medcat", tmp_path, content)
+        assert (empty.id, empty.concepts) == ("note-4", ())
+        assert (document.id, document.metadata) == ("note-5", {})
+        assert mentions(document) == [("T121", "warfarin"), ("concept", "chest pain")]
+        assert document.attributes == (Attribute("A1", "Presence", "2", "False"),)
+        assert [(n.target, n.database, n.reference) for n in document.normalizations] == [
+            ("1", "CUI", "387457003"),
+            ("2", "SCT", "29857009"),
+        ]
+        assert document.relations == (Relation("R1", "treats", "1", "2"),)
+        assert not count_differences(document, FORMATS.load("medcat")().round_trip(document))
+
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ({"start": 16, "end": 24}, "1: the mention differs from the text at its offsets"),
+            ({"start": 14, "end": 99}, "1: offsets 14:99 lie outside the text"),
+            ({"start": None}, "annotations.0.start: Input should be a valid integer"),
+        ],
+    )
+    def test_each_problem_is_one_line_with_its_place(self, tmp_path: Path, fields: Any, expected: str) -> None:
+        content = medcat_export(medcat_annotation(1, "warfarin", **fields))
+        (line,) = fail_to_read("medcat", tmp_path, content)
+        at = content[: content.rindex('"id": 5')].count("\n")
+        assert line.startswith(f"{tmp_path / 'export.json'}:{at}: document 2: {expected}")
