@@ -92,6 +92,11 @@ class ErrorList:
         for problem in problems:
             (self._problems if problem.severity == "error" else self.notices).append(problem)
 
+    def take_problems(self) -> list[Problem]:
+        """Remove and return the problems that are errors."""
+        taken, self._problems = self._problems, []
+        return taken
+
     def raise_if_any(self) -> None:
         """Raise all collected problems as one error.
 

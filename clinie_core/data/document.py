@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+from clinie_core.errors import Problem
+
 __all__ = [
     "Annotation",
     "Attribute",
@@ -206,9 +208,15 @@ class Document(_ForbidExtraKeys):
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents by split: ``train``, ``dev`` and ``test``."""
+    """Documents by split: ``train``, ``dev`` and ``test``.
+
+    Args:
+        splits: The documents.
+        notices: Warnings, and the annotations and documents that were left out on request when the corpus was read.
+    """
 
     splits: Mapping[str, tuple[Document, ...]] = field(repr=False)
+    notices: tuple[Problem, ...] = ()
 
     def __getitem__(self, split: str) -> tuple[Document, ...]:
         return self.splits.get(split, ())
@@ -272,7 +280,8 @@ class Corpus:
         return self._map_documents(restrict) if concept_types or relation_types else self
 
     def _map_documents(self, change: Callable[[Document], Document]) -> Corpus:
-        return Corpus({name: tuple(change(doc) for doc in docs) for name, docs in self.splits.items()})
+        splits = {name: tuple(change(doc) for doc in docs) for name, docs in self.splits.items()}
+        return Corpus(splits, self.notices)
 
     @cached_property
     def _split_digests(self) -> dict[str, str]:

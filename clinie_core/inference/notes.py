@@ -5,14 +5,15 @@ from __future__ import annotations
 import codecs
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.files import decode_text, list_files, match_suffix, read_text
+from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.document import Document
-from clinie_core.errors import ErrorList, InputError, fail
+from clinie_core.errors import ErrorList, InputError, Problem, fail
 
 __all__ = ["NoteFile", "find_notes", "read_annotated_notes", "read_notes"]
 
@@ -92,15 +93,19 @@ def _remove_suffix(name: str) -> str:
     return match[0] if match else name
 
 
-def read_notes(notes: Sequence[NoteFile], standard_input: BinaryIO | None = None) -> list[Document]:
+def read_notes(
+    notes: Sequence[NoteFile], standard_input: BinaryIO | None = None, *, skipped: list[Problem] | None = None
+) -> list[Document]:
     """Read texts as documents without annotations.
 
     Args:
         notes: The text files.
         standard_input: Stream to read for standard input; that of the process by default.
+        skipped: List for the problems of files to leave out; None if a problem is an error.
 
     Raises:
-        InputError: With one problem for each file that cannot be read or is not UTF-8.
+        InputError: With one problem for each file that cannot be read or is not UTF-8, unless it is left out.
+            Also if all files are left out.
     """
     errors, documents = ErrorList(), []
     for note in notes:
@@ -113,34 +118,59 @@ def read_notes(notes: Sequence[NoteFile], standard_input: BinaryIO | None = None
             documents.append(Document(note.id, text))
         except InputError as error:
             errors.extend(error.problems)
-    errors.raise_if_any()
+    _skip_or_raise(errors, documents, skipped)
     return documents
 
 
-def read_annotated_notes(notes: Sequence[NoteFile], documents: Sequence[Document]) -> list[Document]:
+def _skip_or_raise(errors: ErrorList, documents: Sequence[Document], skipped: list[Problem] | None) -> None:
+    """Move problems to a list of skipped ones, unless there is no such list or no document remains."""
+    if skipped is None or not documents:
+        errors.raise_if_any()
+    else:
+        skipped += [replace(problem, severity="skipped") for problem in errors.take_problems()]
+
+
+def read_annotated_notes(
+    notes: Sequence[NoteFile],
+    documents: Sequence[Document],
+    options: ReadingOptions | None = None,
+    *,
+    skipped: list[Problem] | None = None,
+) -> list[Document]:
     """Add the concepts of the brat files that are beside the texts.
 
     Args:
         notes: The text files.
         documents: Their documents, as :func:`read_notes` returns them.
+        options: How to treat faulty annotations.
+        skipped: List for the annotations and files that are left out; None if a problem is an error.
 
     Raises:
-        InputError: With the problems of all annotation files, including those that are missing.
+        InputError: With the problems of all annotation files, including those that are missing, unless they are
+            left out.
     """
-    errors, annotated = ErrorList(), []
-    for note, document in zip(notes, documents, strict=True):
+    errors, annotated = ErrorList(), list[Document]()
+    texts, format_ = {document.id: document for document in documents}, Brat(options)
+    for note in notes:
+        if note.id not in texts:
+            continue
         try:
-            annotated.append(_read_annotations(note, document))
+            items = _read_annotations(note, texts[note.id], format_)
         except InputError as error:
-            errors.extend(error.problems)
-    errors.raise_if_any()
+            items = list(error.problems)
+        annotated += [item for item in items if isinstance(item, Document)]
+        errors.extend(item for item in items if isinstance(item, Problem))
+    _skip_or_raise(errors, annotated, skipped)
+    if skipped is not None:
+        skipped += errors.notices
     return annotated
 
 
-def _read_annotations(note: NoteFile, document: Document) -> Document:
+def _read_annotations(note: NoteFile, document: Document, format_: Brat) -> list[Document | Problem]:
     annotations = None if note.file is None else note.file.with_name(f"{_remove_suffix(note.file.name)}.ann")
     if annotations is None or not annotations.is_file():
         found = "the model predicts relations between given concepts, and no concepts are given"
         fail(note.where, found, allowed=f"a brat file {note.id}.ann in the same folder")
     where = {".txt": note.where, ".ann": str(annotations)}
-    return Brat().parse(note.id, where, {".txt": document.text, ".ann": read_text(annotations)})
+    parsed = format_.parse(note.id, where, {".txt": document.text, ".ann": read_text(annotations)})
+    return [*format_.take_notices(), *format_.validate(parsed, where[".ann"])]

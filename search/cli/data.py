@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from search.cli.options import AsJson, Command, Overwrite, console, print_json
+from search.cli.options import AsJson, Command, OnError, Overwrite, console, print_json, print_notices
 
 if TYPE_CHECKING:
     from clinie_core.data.corpora.discovery import CorpusFiles
@@ -34,13 +33,6 @@ Ignore = Annotated[
         "--ignore",
         metavar="PATTERN",
         help="Files that are not read, such as README.md or '*.pdf'; repeatable. Any other unread file is an error.",
-    ),
-]
-OnError = Annotated[
-    Literal["stop", "skip", "trim"],
-    typer.Option(
-        help="stop: a fault is an error. skip: leave out faulty annotations, and documents that cannot be read."
-        " trim: also cut concepts at the end of the text and white space at their boundaries."
     ),
 ]
 BareTagType = Annotated[
@@ -193,7 +185,7 @@ def check(
     )
     for warning in warnings:
         out.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
-    _print_notices(left_out)
+    print_notices(left_out)
     _print_splits(splits)
     out.print("concepts: " + ", ".join(f"{count:,} {name}" for name, count in summary.representation.items()))
 
@@ -209,16 +201,6 @@ def _print_splits(splits: dict[str, dict[str, int]]) -> None:
     for split, counts in splits.items():
         table.add_row(split, *(f"{count:,}" for count in counts.values()))
     console().print(table)
-
-
-def _print_notices(notices: Sequence[Problem]) -> None:
-    """Print the warnings of a corpus, and the parts that were skipped or trimmed, with their counts."""
-    out = console()
-    for notice in notices:
-        out.print(f"[yellow]{notice.severity}[/yellow] {notice}", soft_wrap=True)
-    counts = Counter(notice.severity for notice in notices if notice.severity != "warning")
-    if counts:
-        out.print(", ".join(f"{count:,} problems {severity}" for severity, count in sorted(counts.items())))
 
 
 def _find_undeclared_types(source: CorpusSource, files: CorpusFiles, summary: CorpusSummary) -> list[Problem]:
@@ -271,7 +253,7 @@ def stats(
         cells = (split[group].get(name, 0) if name else split[group] for split in counts.values())
         table.add_row(label, *(f"{cell:,}" for cell in cells))
     console().print(table)
-    _print_notices(summary.notices)
+    print_notices(summary.notices)
 
 
 def _list_names(counts: dict[str, dict[str, Any]], group: str) -> list[str]:
@@ -315,7 +297,7 @@ def convert(
     out = console()
     counts = ", ".join(f"{count:,} {split}" for split, count in report.documents.items())
     out.print(f"documents in {folder}, from {report.files} files: {counts}", soft_wrap=True)
-    _print_notices(report.notices)
+    print_notices(report.notices)
     if not report.concepts:
         out.print(f"[yellow]warning[/yellow] no concept was found; check --format {format_}", soft_wrap=True)
     elif not report.lost and not report.notices:
@@ -373,7 +355,7 @@ def split(
     if as_json:
         print_json({"folder": str(folder), "documents": counts})
         return
-    _print_notices(errors.notices)
+    print_notices(errors.notices)
     for name, count in counts.items():
         console().print(f"{count:>8,}  {folder / name}", soft_wrap=True, highlight=False)
 

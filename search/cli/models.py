@@ -14,10 +14,12 @@ from search.cli.options import (
     AsJson,
     Command,
     HomeFolder,
+    OnError,
     Overwrite,
     TrackingUri,
     console,
     print_json,
+    print_notices,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def predict(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write annotated files to.")] = None,
     to: Annotated[str, typer.Option(help="Format of the annotated files; `clinie data formats` lists all.")] = "brat",
     overwrite: Overwrite = False,
+    on_error: OnError = "stop",
     as_json: AsJson = False,
 ) -> None:
     """Extract concepts and relations from texts with a registered model.
@@ -49,6 +52,8 @@ def predict(
     --output needs a new or empty folder. With --overwrite, files of the same name in it are replaced.
     """
     from clinie_core.data.corpora import FORMATS
+    from clinie_core.data.corpora.reading import ReadingOptions
+    from clinie_core.errors import Problem
     from clinie_core.inference.extractor import annotations_to_json
     from clinie_core.inference.notes import find_notes, read_annotated_notes, read_notes
     from clinie_core.output_files import require_empty_folder, stage_folder
@@ -59,10 +64,11 @@ def predict(
     if output is not None:
         require_empty_folder(output, overwrite=overwrite)
         format_.check_names(note.id for note in notes)
-    documents = read_notes(notes)
+    skipped: list[Problem] | None = None if on_error == "stop" else []
+    documents = read_notes(notes, skipped=skipped)
     extractor = _load_extractor(model, home, tracking_uri)
     if extractor.task == "relations":
-        documents = read_annotated_notes(notes, documents)
+        documents = read_annotated_notes(notes, documents, ReadingOptions(on_error=on_error), skipped=skipped)
     if output is None:
         documents = extractor.annotate(documents)
     else:
@@ -70,8 +76,12 @@ def predict(
             documents = extractor.annotate(documents)
             format_.write(documents, part)
     if as_json:
-        print_json({"model": model, "documents": [{"document": d.id, **annotations_to_json(d)} for d in documents]})
-    elif output is not None:
+        rows = [{"document": d.id, **annotations_to_json(d)} for d in documents]
+        left_out = {} if skipped is None else {"left_out": [f"{p.severity} {p}" for p in skipped]}
+        print_json({"model": model, "documents": rows, **left_out})
+        return
+    print_notices(skipped or ())
+    if output is not None:
         console().print(f"{len(documents)} documents in {output}", soft_wrap=True)
     else:
         for document in documents:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from clinie_core.errors import Problem
 
 __all__ = [
     "DEFAULT_HOME",
@@ -20,6 +24,7 @@ __all__ = [
     "ClusterAddress",
     "Command",
     "HomeFolder",
+    "OnError",
     "Overrides",
     "Overwrite",
     "SpaceName",
@@ -27,6 +32,7 @@ __all__ = [
     "TrackingUri",
     "console",
     "print_json",
+    "print_notices",
 ]
 
 HomeFolder = Annotated[
@@ -61,6 +67,13 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY.PATH=VALUE", help="Changes to the space, such as budget.trials=4 or space.batch_size=16."
+    ),
+]
+OnError = Annotated[
+    Literal["stop", "skip", "trim"],
+    typer.Option(
+        help="stop: a fault is an error. skip: leave out faulty annotations, and documents that cannot be read."
+        " trim: also cut concepts at the end of the text and white space at their boundaries."
     ),
 ]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study; `clinie status` lists all studies.")]
@@ -101,3 +114,15 @@ def print_json(value: Any) -> None:
     """Print a result as one JSON object on standard output."""
     json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")
+
+
+def print_notices(notices: Sequence[Problem]) -> None:
+    """Print the warnings of a corpus, and the parts that were skipped or trimmed, with their counts."""
+    from rich.markup import escape
+
+    out = console()
+    for notice in notices:
+        out.print(f"[yellow]{notice.severity}[/yellow] {escape(str(notice))}", soft_wrap=True)
+    counts = Counter(notice.severity for notice in notices if notice.severity != "warning")
+    if counts:
+        out.print(", ".join(f"{count:,} problems {severity}" for severity, count in sorted(counts.items())))

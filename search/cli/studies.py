@@ -81,7 +81,8 @@ def plan(
         line = f"representable concepts: {shares}, by {limits.title} with {', '.join(limits.backbones)}"
         out.print(line, soft_wrap=True)
     for warning in planned.warnings:
-        out.print(f"[yellow]warning[/yellow] {escape(str(warning))}", soft_wrap=True)
+        kind = "warning" if warning.severity == "error" else warning.severity
+        out.print(f"[yellow]{kind}[/yellow] {escape(str(warning))}", soft_wrap=True)
     from search.report.terminal import build_plan_table
 
     out.print(build_plan_table(planned.samples, planned.sizes))

@@ -35,7 +35,7 @@ class SearchPlan:
         sizes: Memory estimate of each sample.
         note: Why the corpus could not be read; empty if it was.
         limits: Concepts that each formulation can express; empty if the corpus could not be read.
-        warnings: Limits that are lower than expected, and tokenizers that cannot be loaded.
+        warnings: Notices of the corpus, limits that are lower than expected, and tokenizers that cannot be loaded.
     """
 
     file: SpaceFile
@@ -81,6 +81,7 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
     from clinie_core.training.memory_estimate import estimate_memory  # imports torch, which an invalid space must not
 
     limits, problems = measure_limits(space, validated.corpus) if validated.corpus is not None else ([], [])
+    notices = list(validated.corpus.notices) if validated.corpus is not None else []
     processes = file.resources.workers_per_trial
     size = space.size()
     return SearchPlan(
@@ -91,7 +92,7 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
         [estimate_memory(config, schema, processes=processes) for config in configs],
         note,
         limits,
-        find_unexpected_limits(limits, validated.where) + problems,
+        notices + find_unexpected_limits(limits, validated.where) + problems,
     )
 
 

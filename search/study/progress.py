@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from search.trials.listener import FinalState, TrialListener
 from search.trials.result import EpochResult
 
 __all__ = ["Progress"]
+
+LEFT_OUT = ("skipped", "trimmed")
 
 
 @dataclass
@@ -57,9 +60,15 @@ class Progress(TrialListener):
     _previous_scores: dict[int, float] = field(default_factory=dict)
 
     def show_warnings(self, warnings: Iterable[Problem]) -> None:
-        """Print warnings about the corpus."""
+        """Print warnings about the corpus, and the parts of it that were skipped or trimmed, with their counts."""
+        left_out = Counter[str]()
         for warning in warnings:
-            self.console.print(f"[yellow]warning[/yellow] {escape(str(warning))}", soft_wrap=True)
+            kind = warning.severity if warning.severity in LEFT_OUT else "warning"
+            left_out.update([kind] if kind in LEFT_OUT else [])
+            self.console.print(f"[yellow]{kind}[/yellow] {escape(str(warning))}", soft_wrap=True)
+        if left_out:
+            counts = ", ".join(f"{count:,} problems {kind}" for kind, count in sorted(left_out.items()))
+            self.console.print(f"corpus: {counts}")
 
     def prepare(self, study: str, home: str) -> None:
         """Announce the search, because Ray and its workers take a while to start."""

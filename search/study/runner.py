@@ -77,7 +77,7 @@ class StudyRunner:
         self.space = validated.space
         self.corpus = validated.corpus
         self._stopped = False
-        self.warnings: list[Problem] = summarize(self.corpus).warnings()
+        self.warnings: list[Problem] = [*self.corpus.notices, *summarize(self.corpus).warnings()]
 
     @classmethod
     def open(cls, home: Home, name: str) -> StudyRunner:

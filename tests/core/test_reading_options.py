@@ -9,11 +9,12 @@ import pytest
 
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.conversion import convert
-from clinie_core.data.corpora.loading import CorpusSource, load_corpus, read_split
+from clinie_core.data.corpora.loading import CorpusSource, load_corpora, load_corpus, read_split
 from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.corpora.summary import summarize
 from clinie_core.data.document import Concept, Corpus, Document, Span
 from clinie_core.errors import InputError, Problem
+from clinie_core.inference.notes import find_notes, read_annotated_notes, read_notes
 
 TEXT = "Aspirin helps. "
 BIOC = {"id": "1", "passages": [{"offset": 0, "text": TEXT}]}
@@ -165,3 +166,50 @@ def test_concepts_that_begin_or_end_in_white_space_are_counted() -> None:
     (warning,) = summarize(Corpus({"train": (document,)})).warnings()
     assert warning.where == "corpus.splits.train"
     assert warning.found.startswith("2 concepts begin or end in white space")
+
+
+def test_a_loaded_corpus_has_the_notices_of_all_its_sources(tmp_path: Path) -> None:
+    sources = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "n.txt").write_text(TEXT)
+        (tmp_path / name / "n.ann").write_text("T1\tDrug 0 70\tAspirin\nT2\tDrug 0 7\tAspirin\n")
+        sources.append(CorpusSource(path=str(tmp_path / name), splits={"train": "."}, on_error="skip"))
+    corpus = load_corpora(sources)
+    assert [(n.severity, n.where) for n in corpus.notices] == [
+        ("skipped", f"{name}: {tmp_path}/{name}/n.ann:1") for name in "ab"
+    ]
+    assert corpus.merge_types({"Thing": ["Drug"]}).notices == corpus.notices
+
+
+def test_a_listed_document_that_was_skipped_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    (tmp_path / "a.ann").write_text("T1\tDrug 0 7\tAspirin\n")
+    (tmp_path / "b.txt").write_bytes(b"\xff")
+    (tmp_path / "train.list").write_text("a\nb\n")
+    source = CorpusSource(path=str(tmp_path), splits={"train": "train.list"}, on_error="skip")
+    corpus = load_corpus(source)
+    assert [d.id for d in corpus["train"]] == ["a"]
+    assert {n.severity for n in corpus.notices} == {"skipped"}
+    with pytest.raises(InputError):
+        load_corpus(source.model_copy(update={"on_error": "stop"}))
+
+
+def test_prediction_leaves_out_unreadable_texts_and_annotations(tmp_path: Path) -> None:
+    for name, content in {"a": b"Aspirin", "b": b"caf\xe9", "c": b"Aspirin", "d": b"Aspirin"}.items():
+        (tmp_path / f"{name}.txt").write_bytes(content)
+    (tmp_path / "a.ann").write_text("T1\tDrug 0 7\tAspirin\nT2\tDrug 0 70\tx\n")
+    (tmp_path / "c.ann").write_text("T1\tDrug 0 7\tAspirin\n")
+    notes = find_notes([tmp_path])
+    skipped: list[Problem] = []
+    documents = read_notes(notes, skipped=skipped)
+    assert [d.id for d in documents] == ["a", "c", "d"]
+    annotated = read_annotated_notes(notes, documents, ReadingOptions(on_error="skip"), skipped=skipped)
+    assert [(d.id, len(d.concepts)) for d in annotated] == [("a", 1), ("c", 1)]
+    assert {n.severity for n in skipped} == {"skipped"}
+    assert sorted(Path(n.where).name for n in skipped) == ["a.ann:2", "b.txt", "d.txt"]
+    with pytest.raises(InputError) as caught:
+        read_notes(notes)
+    assert [Path(p.where).name for p in caught.value.problems] == ["b.txt"]
+    with pytest.raises(InputError):
+        read_notes([note for note in notes if note.id == "b"], skipped=[])

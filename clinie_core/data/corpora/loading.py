@@ -166,8 +166,8 @@ def _read_listed(format_: CorpusFormat, files: CorpusFiles, root: Path, file: Pa
         elif item.id in missing:
             del missing[item.id]
             yield item
-    for id_ in missing:
-        yield Problem(str(file), f"there is no document {id_}", allowed=f"ids of documents in {root}")
+    absent = [Problem(str(file), f"there is no document {id_}", allowed=f"documents in {root}") for id_ in missing]
+    yield from format_.skip(absent)  # a document that was skipped is absent, too
 
 
 def apply_view(corpus: Corpus, view: CorpusView) -> Corpus:
@@ -210,7 +210,7 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
         counts = {split: sum(len(d.concepts) for d in documents) for split, documents in read.items()}
         errors.extend(find_missing_annotations(source, counts))
     errors.raise_if_any()
-    corpus = Corpus(read)
+    corpus = Corpus(read, tuple(errors.notices))
     return apply_view(corpus, source) if view else corpus
 
 
@@ -252,6 +252,7 @@ def load_corpora(sources: Sequence[CorpusSource], splits: tuple[str, ...] | None
         except InputError as error:
             errors.extend(replace(p, where=f"{source.title}: {p.where}") for p in error.problems)
             continue
+        errors.extend(replace(p, where=f"{source.title}: {p.where}") for p in corpus.notices)
         for split, documents in corpus.splits.items():
             named = tuple(
                 replace(d, id=f"{source.title}/{d.id}", metadata={**d.metadata, CORPUS_KEY: source.title})
@@ -259,7 +260,7 @@ def load_corpora(sources: Sequence[CorpusSource], splits: tuple[str, ...] | None
             )
             together[split] = (*together.get(split, ()), *named)
     errors.raise_if_any()
-    return Corpus(together)
+    return Corpus(together, tuple(errors.notices))
 
 
 def _split_by_shares(

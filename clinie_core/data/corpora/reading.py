@@ -95,5 +95,4 @@ class AnnotationErrors(ErrorList):
         """
         if self.options.on_error == "stop":
             super().raise_if_any()
-        self.notices += [replace(problem, severity="skipped") for problem in self._problems]
-        self._problems.clear()
+        self.notices += [replace(problem, severity="skipped") for problem in self.take_problems()]
