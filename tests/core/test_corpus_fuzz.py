@@ -14,6 +14,7 @@ import pytest
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.checking import check_document
 from clinie_core.data.corpora.document_comparison import count_differences
+from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Document
 from clinie_core.errors import Problem
@@ -79,8 +80,15 @@ def originals(name: str) -> list[Document]:
     return [*notes, *(item for item in read if isinstance(item, Document))]
 
 
-def check_mutants(name: str, folder: Path, count: int, mutations: tuple[Mutation, ...], seed: int) -> None:
-    format_, draw = FORMATS.load(name)(), random.Random(seed)
+def check_mutants(
+    name: str,
+    folder: Path,
+    count: int,
+    mutations: tuple[Mutation, ...],
+    seed: int,
+    options: ReadingOptions | None = None,
+) -> None:
+    format_, draw = FORMATS.load(name)(options), random.Random(seed)
     intact, broken = folder / "intact", folder / "broken"
     format_.write(originals(name), intact)
     shutil.copytree(intact, broken)
@@ -106,6 +114,13 @@ def check_mutants(name: str, folder: Path, count: int, mutations: tuple[Mutation
 def test_damaged_files_load_or_are_reported(name: str, tmp_path: Path) -> None:
     check_mutants(name, tmp_path, 15 if name == "hf_dataset" else 65, MUTATIONS, seed=1)
     check_mutants(name, tmp_path / "long", 6, (lengthen,), seed=2)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_valid_parts_of_damaged_files_are_read_on_request(name: str, tmp_path: Path) -> None:
+    count = 10 if name == "hf_dataset" else 40
+    check_mutants(name, tmp_path / "skip", count, MUTATIONS, seed=5, options=ReadingOptions(on_error="skip"))
+    check_mutants(name, tmp_path / "trim", count, MUTATIONS, seed=6, options=ReadingOptions(on_error="trim"))
 
 
 @pytest.mark.slow
