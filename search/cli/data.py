@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.options import AsJson, Command, OnError, Overwrite, console, print_json, print_notices
+from search.cli.options import AsJson, Command, Offsets, OnError, Overwrite, console, print_json, print_notices
 
 if TYPE_CHECKING:
     from clinie_core.data.corpora.discovery import CorpusFiles
@@ -23,10 +23,6 @@ app = typer.Typer(help="Write, check, count, convert and split corpora.", no_arg
 CorpusPath = Annotated[Path, typer.Argument(metavar="PATH", help="Folder, file, zip or tar archive of the corpus.")]
 NewFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to; it must be empty or not exist.")]
 Format = Annotated[str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all.")]
-Offsets = Annotated[
-    Literal["verify", "trust"],
-    typer.Option(help="verify: the mention in a file must equal the text at its offsets. trust: it is ignored."),
-]
 Ignore = Annotated[
     list[str] | None,
     typer.Option(

@@ -14,6 +14,7 @@ from search.cli.options import (
     AsJson,
     Command,
     HomeFolder,
+    Offsets,
     OnError,
     Overwrite,
     TrackingUri,
@@ -98,6 +99,8 @@ def evaluate(
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Files that are not read; repeatable.")
     ] = None,
+    offsets: Offsets = "verify",
+    on_error: OnError = "stop",
     scorer: Annotated[
         str, typer.Option(help="How to count: clinie, or n2c2-2018 for the script of that shared task.")
     ] = "clinie",
@@ -112,14 +115,17 @@ def evaluate(
     from search.report.terminal import build_scores_table
 
     SCORERS.load(scorer, "--scorer")
-    loaded = load_corpus(discover_splits(corpus, format_, ignore or ()), (split,))
+    source = discover_splits(corpus, format_, ignore or ())
+    loaded = load_corpus(source.model_copy(update={"offsets": offsets, "on_error": on_error}), (split,))
     extractor = _load_extractor(model, home, tracking_uri)
     scores = extractor.score(loaded[split], scorer=scorer)
     if as_json:
         low, high = bootstrap_interval(scores.overall.documents("strict"))
         row = {"model": model, "split": split, "scorer": scores.scorer, **scores.metrics()}
-        print_json({**row, "strict_f1_interval": [low, high]})
+        notices = {"notices": [f"{n.severity} {n}" for n in loaded.notices]} if loaded.notices else {}
+        print_json({**row, "strict_f1_interval": [low, high], **notices})
     else:
+        print_notices(loaded.notices)
         title = f"{model} on {split}, {len(loaded[split])} documents, scorer {scores.scorer}"
         console().print(build_scores_table(title, scores.overall))
 

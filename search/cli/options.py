@@ -24,6 +24,7 @@ __all__ = [
     "ClusterAddress",
     "Command",
     "HomeFolder",
+    "Offsets",
     "OnError",
     "Overrides",
     "Overwrite",
@@ -68,6 +69,10 @@ Overrides = Annotated[
     typer.Argument(
         metavar="KEY.PATH=VALUE", help="Changes to the space, such as budget.trials=4 or space.batch_size=16."
     ),
+]
+Offsets = Annotated[
+    Literal["verify", "trust"],
+    typer.Option(help="verify: the mention in a file must equal the text at its offsets. trust: it is ignored."),
 ]
 OnError = Annotated[
     Literal["stop", "skip", "trim"],

@@ -293,3 +293,31 @@ def test_pubtator_reads_the_novelty_of_biored(tmp_path: Path) -> None:
         assert not count_differences(document, FORMATS.load(name)().round_trip(document))
     lost = count_differences(document, Brat().round_trip(document))
     assert (lost["document-level relations"], lost["attributes"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("cell", "entries"),
+    [
+        ("p|SUB|V|600|E", [("PubTator", "p|SUB|V|600|E")]),
+        ("p|DEL|439_443|", [("PubTator", "p|DEL|439_443|")]),
+        ("tmVar:p|SUB|V|600|E;HGVS:p.V600E", [("PubTator", "tmVar:p|SUB|V|600|E;HGVS:p.V600E")]),
+        ("D001|MESH:D002|", [("PubTator", "D001"), ("MESH", "D002")]),
+        ("-1|", []),
+    ],
+)
+def test_pubtator_keeps_the_identifiers_of_variants_whole(
+    cell: str, entries: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    document = read("pubtator", tmp_path, txt=f"1|t|V600E\n1|a|\n1\t0\t5\tV600E\tVariant\t{cell}\n")
+    assert [(n.database, n.reference) for n in document.normalizations] == entries
+    assert not count_differences(document, FORMATS.load("pubtator")().round_trip(document))
+
+
+def test_pubtator_reads_a_title_without_an_abstract(tmp_path: Path) -> None:
+    document = read("pubtator", tmp_path, txt="1|t|Aspirin\n1\t0\t7\tAspirin\tDrug\n")
+    assert (document.text, mentions(document)) == ("Aspirin", [("Drug", "Aspirin")])
+
+
+def test_i2b2_writes_a_quotation_mark_in_a_type_as_an_apostrophe() -> None:
+    document = Document("a", "Aspirin", (Concept("T1", 'a "drug"', (Span(0, 7),)),))
+    assert FORMATS.load("i2b2")().round_trip(document).concepts == (Concept("T1", "a 'drug'", (Span(0, 7),)),)

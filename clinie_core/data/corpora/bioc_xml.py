@@ -20,9 +20,9 @@ __all__ = ["BiocXml"]
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 PLURAL_KEYS = {"passage": "passages", "sentence": "sentences", "annotation": "annotations", "relation": "relations"}
 OTHER_FORMATS = (
-    ("document", "id", "DDI XML"),
-    ("ClinicalNarrative", "", "i2b2 2012 XML"),
-    ("deIdi2b2", "", "i2b2 2014 XML"),
+    ("document", "id", "DDI XML, format ddi_xml"),
+    ("ClinicalNarrative", "", "i2b2 2012 XML, format i2b2_xml"),
+    ("deIdi2b2", "", "i2b2 2014 XML, format i2b2_xml"),
     ("XMI", "", "UIMA CAS XMI"),
     ("annotations", "", "Knowtator or eHOST XML"),
     ("data", "", "Anafora XML"),

@@ -48,9 +48,8 @@ def check_mention(
         return None
     lengths = f"{len(mention)} and {len(text_at_offsets)} characters"
     found = f"{id_}: the mention differs from the text at its offsets ({lengths})"
-    return Problem(
-        where, found, allowed="the same text", remedy="check line ends, and that offsets count characters, not bytes"
-    )
+    remedy = "check line ends, and that offsets count characters, not bytes; offsets=trust accepts normalized mentions"
+    return Problem(where, found, allowed="the same text", remedy=remedy)
 
 
 def validate_document(document: Document, where: str) -> Iterator[Document | Problem]:

@@ -52,19 +52,23 @@ class I2b2(StandoffFormat):
                 text = document.text[flat[tokens[0]].start : flat[tokens[1]].end]
                 marks[concept.id] = f'c="{normalize_whitespace(text).lower()}" {places[tokens[0]]} {places[tokens[1]]}'
         types = {c.id: c.type for c in document.concepts}
-        con = [f'{marks[c.id]}||t="{c.type}"' for c in document.concepts if c.id in marks]
+        con = [f'{marks[c.id]}||t="{_replace_quotes(c.type)}"' for c in document.concepts if c.id in marks]
         rel = [
-            f'{marks[r.head]}||r="{r.type}"||{marks[r.tail]}'
+            f'{marks[r.head]}||r="{_replace_quotes(r.type)}"||{marks[r.tail]}'
             for r in document.relations
             if r.head in marks and r.tail in marks
         ]
         ast = [
-            f'{marks[a.target]}||t="{types[a.target]}"||a="{a.value}"'
+            f'{marks[a.target]}||t="{_replace_quotes(types[a.target])}"||a="{_replace_quotes(a.value)}"'
             for a in document.attributes
             if a.type == ASSERTION and a.value and a.target in marks
         ]
         contents = {".con": con, ".rel": rel, ".ast": ast}
         return {".txt": document.text} | {s: "".join(f"{line}\n" for line in rows) for s, rows in contents.items()}
+
+
+def _replace_quotes(name: str) -> str:
+    return " ".join(name.replace('"', "'").split())
 
 
 def _tokenize_lines(text: str) -> list[list[Span]]:

@@ -25,6 +25,8 @@ UNNAMED_DATABASE = "PubTator"
 """Database name of identifiers without a named terminology."""
 NOVELTY = "novelty"
 """Attribute of a relation with a fifth column, as in BioRED: whether the relation is new knowledge."""
+VARIANT = re.compile(r"(?:^|[|:])(?:SUB|DEL|INS|DUP|INDEL|FS|Allele|Allel|DNAAllele|ProteinAllele)\|")
+"""A part of the identifiers of variants by tmVar, such as ``p|SUB|V|600|E``."""
 MAX_DIGITS = 12
 
 
@@ -106,6 +108,12 @@ class PubTator(LineFormat):
         return "\n".join(lines) + "\n\n"
 
 
+def _split_references(cell: str) -> list[str]:
+    """Return the identifiers of a mention; those of variants contain the separator of identifiers."""
+    parts = [cell] if VARIANT.search(cell) else cell.split("|")
+    return [part for part in parts if part not in MISSING_ENTRIES]
+
+
 def _format_entry(normalization: Normalization) -> str:
     if normalization.database == UNNAMED_DATABASE:
         return normalization.reference
@@ -160,10 +168,10 @@ class _RecordParser:
         if span is None or not self._errors.check_mention(where, id_, cells[3], self._text[span.start : span.end]):
             return
         self.concepts.append(Concept(id_, cells[4], (span,)))
-        references = cells[5].split("|") if len(cells) > 5 and cells[5] not in MISSING_ENTRIES else []
+        references = _split_references(cells[5]) if len(cells) > 5 else []
         names = cells[6].split("|") if len(cells) == 7 else []
         for at, reference in enumerate(references):
-            database, _, entry = reference.rpartition(":")
+            database, _, entry = ("", "", reference) if VARIANT.search(reference) else reference.rpartition(":")
             name = names[at] if len(names) == len(references) else None
             number = f"N{len(self.normalizations) + 1}"
             self.normalizations.append(Normalization(number, id_, database or UNNAMED_DATABASE, entry, name))
