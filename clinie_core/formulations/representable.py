@@ -36,6 +36,10 @@ class RepresentableCounts:
     concepts: Counter[str]
     lost: Mapping[LossReason, Counter[str]]
 
+    def __add__(self, other: RepresentableCounts) -> RepresentableCounts:
+        lost = {reason: self.lost[reason] + other.lost[reason] for reason in self.lost}
+        return RepresentableCounts(self.concepts + other.concepts, lost)
+
     @property
     def share(self) -> float:
         """Share of the concepts that can be expressed, in [0, 1]; 1 without concepts."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clinie_core.data.corpora.summary import CorpusSummary
     from clinie_core.data.document import Document
     from clinie_core.errors import Problem
+    from search.cli.corpus_limits import CorpusLimits
 
 app = typer.Typer(help="Write, check, count, convert and split corpora.", no_args_is_help=True)
 
@@ -102,8 +103,13 @@ def _find_files(source: CorpusSource) -> CorpusFiles:
     return find_files(source)
 
 
-def _summarize(source: CorpusSource, files: CorpusFiles) -> CorpusSummary:
+def _summarize(source: CorpusSource, files: CorpusFiles, limits: CorpusLimits | None = None) -> CorpusSummary:
     """Read a corpus and count its annotations.
+
+    Args:
+        source: The corpus.
+        files: Its files.
+        limits: Counts the concepts that models can express.
 
     Raises:
         InputError: If the corpus has problems; the error lists all of them.
@@ -116,6 +122,8 @@ def _summarize(source: CorpusSource, files: CorpusFiles) -> CorpusSummary:
     for split, item in _read_items(source, files):
         problem = item if isinstance(item, Problem) else summary.add(split, item)
         errors.extend([problem] if problem else [])
+        if limits is not None and not isinstance(item, Problem):
+            limits.add(split, item)
     errors.raise_if_any()
     summary.notices = errors.notices
     return summary
@@ -137,6 +145,9 @@ def check(
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
     bare_tag_type: BareTagType = "ENTITY",
+    space: Annotated[
+        str | None, typer.Option(help="Space whose formulations are checked: the concepts that each can express.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a corpus for errors and for annotations that a model cannot represent.
@@ -146,10 +157,12 @@ def check(
     """
     from clinie_core.data.corpora.loading import find_missing_annotations
     from clinie_core.errors import InputError
+    from search.cli.corpus_limits import CorpusLimits
 
+    limits = CorpusLimits(space)
     with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type) as source:
         files = _find_files(source)
-        summary = _summarize(source, files)
+        summary = _summarize(source, files, limits)
         concepts = {split: summary.items["concepts"][split].total() for split in summary.documents}
         missing = find_missing_annotations(source, concepts)
         if missing:
@@ -157,8 +170,16 @@ def check(
         warnings = summary.warnings() + _find_undeclared_types(source, files, summary)
         warnings += [notice for notice in summary.notices if notice.severity == "warning"]
         left_out = [notice for notice in summary.notices if notice.severity != "warning"]
+    formulations, limit_warnings = limits.measure()
+    warnings += limit_warnings
     splits = {
-        split: {"documents": count, "unread_files": files.ignored[split], "concepts": concepts[split]}
+        split: {
+            "documents": count,
+            "unread_files": files.ignored[split],
+            "concepts": concepts[split],
+            "overlapping": summary.overlapping[split],
+            **limits.as_json(split),
+        }
         for split, count in summary.documents.items()
     }
     if as_json:
@@ -171,6 +192,7 @@ def check(
                 "warnings": [str(w) for w in warnings],
                 "left_out": [f"{n.severity} {n}" for n in left_out],
                 "concepts": dict(summary.representation),
+                "representable": [row.as_json() for row in formulations],
             }
         )
         return
@@ -184,18 +206,22 @@ def check(
     print_notices(left_out)
     _print_splits(splits)
     out.print("concepts: " + ", ".join(f"{count:,} {name}" for name, count in summary.representation.items()))
+    for row in formulations:
+        out.print(f"maximum recall of exact concepts: {row}", soft_wrap=True)
 
 
-def _print_splits(splits: dict[str, dict[str, int]]) -> None:
-    """Print the counts of each split as a table."""
+def _print_splits(splits: dict[str, dict[str, Any]]) -> None:
+    """Print the counts of each split as a table; what is counted by type or reason is only part of the JSON."""
     from rich.table import Table
 
-    table = Table(header_style="bold", box=None, padding=(0, 2))
+    table = Table(header_style="bold", box=None, padding=(0, 1))
     table.add_column("")
-    for column in next(iter(splits.values()), {}):
+    columns = ("documents", "unread_files", "concepts", "overlapping")
+    for column in (*columns, "representable"):
         table.add_column(column.replace("_", " "), justify="right")
     for split, counts in splits.items():
-        table.add_row(split, *(f"{count:,}" for count in counts.values()))
+        share = f"{100 * counts['representable']:.2f} %"
+        table.add_row(split, *(f"{counts[column]:,}" for column in columns), share)
     console().print(table)
 
 

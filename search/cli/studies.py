@@ -74,12 +74,7 @@ def plan(
     if planned.note:
         out.print(f"[yellow]note[/yellow] {planned.note}", soft_wrap=True)
     for limits in planned.limits:
-        shares = ", ".join(
-            f"{100 * counts.share:.1f} % of {split} ({limits.sampled[split]:,} documents)"
-            for split, counts in limits.splits.items()
-        )
-        line = f"representable concepts: {shares}, by {limits.title} with {', '.join(limits.backbones)}"
-        out.print(line, soft_wrap=True)
+        out.print(f"representable concepts: {limits}", soft_wrap=True)
     for warning in planned.warnings:
         kind = "warning" if warning.severity == "error" else warning.severity
         out.print(f"[yellow]{kind}[/yellow] {escape(str(warning))}", soft_wrap=True)

@@ -56,6 +56,13 @@ class FormulationLimits:
         parameters = ", ".join(f"{key}: {json.dumps(value)}" for key, value in self.formulation.parameters.items())
         return f"{self.formulation.name} ({parameters})" if parameters else self.formulation.name
 
+    def __str__(self) -> str:
+        shares = ", ".join(
+            f"{100 * counts.share:.1f} % of {split} ({self.sampled[split]:,} documents)"
+            for split, counts in self.splits.items()
+        )
+        return f"{shares}, by {self.title} with {', '.join(self.backbones)}"
+
     def as_json(self) -> dict[str, Any]:
         """Return the limits as a JSON value."""
         return {
@@ -81,7 +88,7 @@ def measure_limits(space: SearchSpace, corpus: Corpus) -> tuple[list[Formulation
     from clinie_core.backbones.tokenizer import load_tokenizer
 
     samples = {split: _sample_documents(documents) for split, documents in corpus.splits.items() if documents}
-    schema = Schema.from_documents(corpus["train"], space.file.view.descriptions)
+    schema = Schema.from_documents(corpus["train"] or sum(corpus.splits.values(), ()), space.file.view.descriptions)
     counted: dict[tuple[str, str], dict[str, RepresentableCounts]] = {}  # by tokenizer and formulation
     rows: list[FormulationLimits] = []
     problems: list[Problem] = []

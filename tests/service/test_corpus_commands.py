@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,10 @@ def test_unread_files_are_errors_of_every_command_unless_ignored(
             "documents": counts["documents"],
             "unread_files": 2 if split == "dev" else 0,
             "concepts": sum(counts["concepts"].values()),
+            "overlapping": 0,
+            "representable": 1.0,
+            "by_type": dict.fromkeys(counts["concepts"], 1.0),
+            "lost": {},
         }
         for split, counts in stats.items()
     }
@@ -83,6 +88,34 @@ def test_unread_files_are_errors_of_every_command_unless_ignored(
     assert "20 documents read from 40 files, 3 files ignored, no errors" in shown
     converted = clinie("data", "convert", corpus, tmp_path / "out", *ignored)
     assert "from 40 files" in " ".join(converted.stdout.split())
+
+
+def test_check_counts_the_concepts_that_labels_of_words_and_a_space_can_express(
+    tmp_path: Path, clinie: RunClinie, space_content: dict[str, Any], write_space: Callable[[dict[str, Any]], Path]
+) -> None:
+    notes = {
+        "train": "T1\tP 3 13\tchest pain\nT2\tSite 3 8\tchest\nT3\tP 16 20\tever\nT4\tP 3 8;15 20\tchest fever\n",
+        "dev": "T1\tP 3 13\tchest pain\nT2\tP 15 20\tfever\n",
+    }
+    for split, lines in notes.items():
+        (tmp_path / "notes" / split).mkdir(parents=True)
+        (tmp_path / "notes" / split / f"{split}.txt").write_text("No chest pain, fever.")
+        (tmp_path / "notes" / split / f"{split}.ann").write_text(lines)
+    branches: dict[str, Any] = {"token_classification": {}, "span_pointer": {}}
+    space = write_space({**space_content, "space": {**space_content["space"], "formulation": {"choose": branches}}})
+    done = clinie("data", "check", tmp_path / "notes", "--space", space, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    train = {"overlapping": 3, "representable": 0.0, "by_type": {"P": 0.0, "Site": 0.0}}
+    lost = {"unit boundary": 1, "overlap": 2, "discontinuous": 1}
+    assert found["splits"]["train"] == {"documents": 1, "unread_files": 0, "concepts": 4, **train, "lost": lost}
+    assert found["splits"]["dev"]["representable"] == 1.0
+    shares = {row["formulation"]: row["splits"]["train"]["representable"] for row in found["representable"]}
+    assert shares == {"token_classification": 0.0, "span_pointer": 0.5}
+    assert sum("of the 4 concepts of train" in warning for warning in found["warnings"]) == 2
+    shown = clinie("data", "check", tmp_path / "notes", "--space", space).stdout
+    assert "maximum recall of exact concepts: 50.0 % of train (1 documents), 100.0 % of dev (1 documents)" in shown
+    assert [line.split()[-2:] for line in shown.splitlines() if line.split()[:1] == ["train"]] == [["0.00", "%"]]
 
 
 def test_a_corpus_without_annotations_is_an_error_of_check(tmp_path: Path, clinie: RunClinie) -> None:

@@ -20,6 +20,7 @@ class CorpusSummary:
         self.characters: Counter[str] = Counter()
         self.items: defaultdict[str, defaultdict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
         self.representation: Counter[str] = Counter()
+        self.overlapping: Counter[str] = Counter()
         self.notices: list[Problem] = []
         self._split_of: dict[str, str] = {}
         self._padded: Counter[str] = Counter()
@@ -38,7 +39,7 @@ class CorpusSummary:
             ("document-level relations", document.entity_relations),
         ):
             self.items[kind][split].update(_get_type(item) for item in items)
-        self._count_unrepresentable(document)
+        self._count_unrepresentable(split, document)
         self._padded[split] += sum(
             document.text[span.start].isspace() or document.text[span.end - 1].isspace()
             for concept in document.concepts
@@ -46,7 +47,7 @@ class CorpusSummary:
         )
         return find_split_leak(document, split, self._split_of)
 
-    def _count_unrepresentable(self, document: Document) -> None:
+    def _count_unrepresentable(self, split: str, document: Document) -> None:
         """Count the concepts that are not flat, continuous and aligned with words."""
         counts, text = self.representation, document.text
         counts["in all"] += len(document.concepts)
@@ -55,6 +56,7 @@ class CorpusSummary:
             counts["discontinuous"] += len(concept.spans) > 1
             overlaps = any(concept.start < end for end in reach.values())
             counts["overlapping an earlier one"] += overlaps
+            self.overlapping[split] += overlaps
             counts["overlapping one of the same type"] += concept.start < reach.get(concept.type, 0)
             reach[concept.type] = max(reach.get(concept.type, 0), concept.end)
             inner = (text[i - 1 : i + 1] for i in (concept.start, concept.end) if 0 < i < len(text))
