@@ -8,7 +8,7 @@ import pytest
 
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.document_comparison import count_differences
-from clinie_core.data.document import Attribute, Document, Equivalence, Normalization, Relation
+from clinie_core.data.document import Attribute, Concept, Document, Equivalence, Normalization, Relation, Span
 from clinie_core.errors import InputError
 
 TEXT = "\U0001f600 E. coli induces TNF expression.\n"
@@ -190,3 +190,68 @@ class TestI2b2Xml:
         with pytest.raises(InputError) as caught:
             read("i2b2_xml", tmp_path, xml=self.XML_2014.replace(old, new))
         assert str(caught.value).splitlines()[0].startswith(f"{tmp_path / 'note.xml'}:{expected}")
+
+
+class TestWebAnnoTsv:
+    TSV = (
+        "#FORMAT=WebAnno TSV 3.3\n"
+        "#T_SP=de.tudarmstadt.ukp.dkpro.core.api.lexmorph.type.pos.POS|PosValue\n"
+        "#T_SP=de.tudarmstadt.ukp.dkpro.core.api.ner.type.NamedEntity|identifier|value\n"
+        "#T_SP=webanno.custom.Finding|certainty|type\n"
+        "#T_RL=webanno.custom.Link|label|BT_de.tudarmstadt.ukp.dkpro.core.api.ner.type.NamedEntity\n\n\n"
+        "#Text=\U0001f600 Given 5 mg a\\tdose\n"
+        "1-1\t0-2\t\U0001f600\tX\t_\t_\t_\t_\t_\t_\t\n"
+        "1-2\t3-8\tGiven\tVERB\t_\t_\t_\t_\t_\t_\t\n"
+        "1-3\t9-10\t5\tNUM\t*[1]\tDose[1]\t_\t_\t_\t_\t\n"
+        "1-4\t11-13\tmg\tX\t*[1]\tDose[1]\tlow\\_er\tUnit\t_\t_\t\n"
+        "1-5\t14-15\ta\tX\t_\t_\t_\t_\t_\t_\t\n"
+        "1-6\t16-20\tdose\tX\t_\t_\t_\t_\t_\t_\t\n\n"
+        "#Text=Warfarin-like\n"
+        "2-1\t22-35\tWarfarin-like\tX\t_\t_\t_\t*\t_\t_\t\n"
+        "2-1.1\t22-30\tWarfarin\t_\thttp://x.org/e/Q1[2]|*[3]\tDrug[2]|Name[3]\t_\t_\tdose of\t1-3[1_2]\t\n"
+    )
+
+    def test_layers_relations_and_parts_of_tokens_are_read(self, tmp_path: Path) -> None:
+        document = read("webanno_tsv", tmp_path, tsv=self.TSV)
+        assert document.text == "\U0001f600 Given 5 mg a\tdose\n Warfarin-like"
+        assert mentions(document) == [
+            ("Dose", "5 mg"),
+            ("Drug", "Warfarin"),
+            ("Name", "Warfarin"),
+            ("Unit", "mg"),
+            ("Finding", "Warfarin-like"),
+        ]
+        assert document.normalizations == (Normalization("N1", "T2", "http://x.org/e", "Q1"),)
+        assert document.attributes == (Attribute("A1", "certainty", "T4", "low_er"),)
+        assert document.relations == (Relation("R1", "dose of", "T1", "T2"),)
+        assert not count_differences(document, FORMATS.load("webanno_tsv")().round_trip(document))
+
+    def test_offsets_in_code_points_are_recognized_by_the_tokens(self, tmp_path: Path) -> None:
+        rows = "1-1\t0-1\t\U0001f600\t_\t\n1-2\t2-6\tPain\tProblem\t\n"
+        content = f"#FORMAT=WebAnno TSV 3.3\n#T_SP=webanno.custom.C|value\n\n#Text=\U0001f600 Pain\n{rows}"
+        assert mentions(read("webanno_tsv", tmp_path, tsv=content)) == [("Problem", "Pain")]
+
+    def test_texts_with_blank_lines_tabs_and_backslashes_are_kept(self) -> None:
+        text = " \n\\n is\ta [path] \U0001f600_|\r\n\n  end*;\n\n"
+        concepts = (
+            Concept("a", "A|B_*", (Span(2, 4),)),
+            Concept("b", "C", (Span(text.index("["), text.index("*") + 1),)),
+        )
+        document = Document("d", text, concepts, (Relation("r", "a|b", "a", "b"),))
+        assert not count_differences(document, FORMATS.load("webanno_tsv")().round_trip(document))
+
+    @pytest.mark.parametrize(
+        ("old", "new", "expected"),
+        [
+            ("#FORMAT=WebAnno TSV 3.3", "#FORMAT=WebAnno TSV 2", "1: not a WebAnno TSV 3 file"),
+            ("9-10\t5", "8-9\t5", "11: the token differs from the text at its offsets"),
+            ("9-10\t5\tNUM", "9-10\t5", "11: 9 columns"),
+            ("1-3\t9-10", "1\t9-10", "11: not a token with its columns"),
+            ("1-3[1_2]", "1-3[7_2]", "18: a relation of Link refers to an annotation that does not exist"),
+        ],
+    )
+    def test_each_problem_names_its_file_and_line(self, tmp_path: Path, old: str, new: str, expected: str) -> None:
+        with pytest.raises(InputError) as caught:
+            read("webanno_tsv", tmp_path, tsv=self.TSV.replace(old, new))
+        assert str(caught.value).splitlines()[0].startswith(f"{tmp_path / 'note.tsv'}:{expected}")
+        assert "Warfarin" not in str(caught.value)
