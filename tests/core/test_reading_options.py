@@ -157,7 +157,7 @@ def test_a_type_with_a_blank_is_written_to_brat_with_an_underscore(tmp_path: Pat
     document = Document("a", TEXT, (Concept("T1", "Adverse Event", (Span(0, 7),)),))
     assert FORMATS.load("brat")().round_trip(document).concepts == (Concept("T1", "Adverse_Event", (Span(0, 7),)),)
     (warning,) = summarize(Corpus({"train": (document,)})).warnings()
-    assert "Adverse Event contains a blank" in warning.found
+    assert "Adverse Event contains white space" in warning.found
 
 
 def test_concepts_that_begin_or_end_in_white_space_are_counted() -> None:
@@ -213,3 +213,77 @@ def test_prediction_leaves_out_unreadable_texts_and_annotations(tmp_path: Path) 
     assert [Path(p.where).name for p in caught.value.problems] == ["b.txt"]
     with pytest.raises(InputError):
         read_notes([note for note in notes if note.id == "b"], skipped=[])
+
+
+CONCEPT = {"id": "T2", "type": "Drug", "spans": [{"start": 0, "end": 7}]}
+BAD_CONTENTS = {
+    "jsonl": {
+        "version": 1,
+        "document": {
+            "id": "1",
+            "text": TEXT,
+            "concepts": [
+                {"id": "T0", "type": "Drug", "spans": [{"start": 7, "end": 7}]},
+                {"id": "T1", "type": None, "spans": [{"start": 0, "end": "x"}]},
+                CONCEPT,
+            ],
+            "relations": [{"id": "R1", "type": "X", "head": "T2", "tail": "T1"}],
+        },
+    },
+    "bioc_json": {
+        "documents": [
+            BIOC
+            | {
+                "annotations": [
+                    {"id": "T1", "infons": {"type": "Drug"}, "text": "Aspirin", "locations": [{"offset": 0}]},
+                    "nonsense",
+                    {
+                        "id": "T2",
+                        "infons": {"type": "Drug"},
+                        "text": "Aspirin",
+                        "locations": [{"offset": 0, "length": 7}],
+                    },
+                ]
+            }
+        ]
+    },
+    "radgraph": {
+        "1": {
+            "text": TEXT,
+            "entities": {
+                "T1": {"tokens": "Aspirin", "label": "", "start_ix": 0, "end_ix": 0},
+                "T2": {"tokens": "Aspirin", "label": "Drug", "start_ix": 0, "end_ix": 0},
+            },
+        }
+    },
+    "doccano": {"id": 1, "text": TEXT, "label": [[0, "x", "Drug"], [0, 7, "Drug"]]},
+}
+
+
+@pytest.mark.parametrize("format_", BAD_CONTENTS)
+def test_a_malformed_annotation_does_not_reject_its_document(format_: str, tmp_path: Path) -> None:
+    file = f"a{FORMATS.load(format_).suffix}"  # type: ignore[attr-defined]
+    documents, problems = read(format_, tmp_path, {file: json.dumps(BAD_CONTENTS[format_])})
+    assert not documents
+    assert {severity for severity, _ in problems} == {"error"}
+    (document,), problems = read(format_, tmp_path, {}, on_error="skip")
+    assert [(c.type, document.mention(c)) for c in document.concepts] == [("Drug", "Aspirin")]
+    assert not document.relations
+    assert problems
+    assert {severity for severity, _ in problems} == {"skipped"}
+    assert all(where.startswith(f"{file}:1") for _, where in problems)
+
+
+@pytest.mark.parametrize(
+    ("format_", "good", "bad"),
+    [
+        ("bioc_xml", "<collection><document><id>b</id></document></collection>", "<collection><document>"),
+        ("bioc_json", json.dumps({"documents": [BIOC]}), '{"documents": ['),
+        ("radgraph", json.dumps({"b": {"text": "", "entities": {}}}), "{"),
+    ],
+)
+def test_a_file_that_cannot_be_parsed_is_skipped(format_: str, good: str, bad: str, tmp_path: Path) -> None:
+    suffix = FORMATS.load(format_).suffix  # type: ignore[attr-defined]
+    documents, problems = read(format_, tmp_path, {f"a{suffix}": bad, f"b{suffix}": good}, on_error="skip")
+    assert len(documents) == 1
+    assert [(severity, where.split(":")[0]) for severity, where in problems] == [("skipped", f"a{suffix}")]

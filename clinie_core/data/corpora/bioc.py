@@ -30,7 +30,7 @@ from clinie_core.data.document import (
 )
 from clinie_core.errors import fail
 
-__all__ = ["BiocDocument", "from_bioc", "to_bioc"]
+__all__ = ["ANNOTATION_KEYS", "BiocDocument", "from_bioc", "to_bioc"]
 
 TERMINOLOGIES = frozenset(
     {"MESH", "MeSH", "OMIM", "UMLS", "SNOMED", "RxNorm", "LOINC", "ICD10", "HPO", "MedDRA", "NCBI Gene", "identifier"}
@@ -42,6 +42,8 @@ MAX_GAP = 1_000_000
 MAX_DIGITS = 12
 
 
+ANNOTATION_KEYS = ("annotations", "relations")
+"""Fields of a document, passage or sentence whose items can be left out."""
 ENTITY_KEYS = (("entity1", "entity2"), ("role1", "role2"), ("head", "tail"))
 """Infons of a relation that contain the two terminology entries that it links."""
 NOVELTY_KEY = "novel"

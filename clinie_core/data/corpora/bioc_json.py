@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, ClassVar
 
-from pydantic import ValidationError
-
-from clinie_core.config import convert_validation_error
-from clinie_core.data.corpora.bioc import BiocDocument, from_bioc, to_bioc
+from clinie_core.data.corpora.bioc import ANNOTATION_KEYS, BiocDocument, from_bioc, to_bioc
 from clinie_core.data.corpora.corpus_format import StreamFormat
 from clinie_core.data.corpora.json_stream import ObjectLocator, find_key, read_items
+from clinie_core.data.corpora.reading import validate_content
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError, Problem, fail
 
@@ -47,9 +45,9 @@ class BiocJson(StreamFormat):
         for number, content in enumerate(read_items(stream, where, path)):
             place = f"{where}: documents.{number}"
             try:
-                document = from_bioc(BiocDocument.model_validate(content), place, self.collect_errors())
-            except ValidationError as error:
-                yield from self.skip(lines.locate(convert_validation_error(error, place, quote=False), number))
+                faults = self.collect_errors()
+                source = validate_content(BiocDocument.model_validate, content, place, faults, ANNOTATION_KEYS)
+                document = from_bioc(source, place, faults)
             except InputError as error:
                 yield from self.skip(lines.locate(error.problems, number))
             else:

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, ClassVar
 
 from lxml import etree
-from pydantic import ValidationError
 
-from clinie_core.config import convert_validation_error
-from clinie_core.data.corpora.bioc import BiocDocument, from_bioc, to_bioc
+from clinie_core.data.corpora.bioc import ANNOTATION_KEYS, BiocDocument, from_bioc, to_bioc
 from clinie_core.data.corpora.corpus_format import StreamFormat
+from clinie_core.data.corpora.reading import validate_content
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError, Problem, fail
 
@@ -53,10 +52,9 @@ class BiocXml(StreamFormat):
                 _check_root(element.getroottree().getroot(), where)
                 place = f"{where}:{element.sourceline}"
                 try:
-                    source = BiocDocument.model_validate(_parse_element(element, where))
-                    yield place, from_bioc(source, place, self.collect_errors())
-                except ValidationError as error:
-                    yield from self.skip(convert_validation_error(error, place, quote=False))
+                    faults, content = self.collect_errors(), _parse_element(element, where)
+                    source = validate_content(BiocDocument.model_validate, content, place, faults, ANNOTATION_KEYS)
+                    yield place, from_bioc(source, place, faults)
                 except InputError as error:
                     yield from self.skip(error.problems)
                 element.clear()

@@ -11,6 +11,7 @@ from clinie_core.data.document import Concept, Document, Span
 from clinie_core.errors import Problem
 
 __all__ = [
+    "CHECKED_KINDS",
     "check_document",
     "check_mention",
     "find_split_leak",
@@ -21,6 +22,18 @@ __all__ = [
 
 UNUSABLE_IN_TYPE = re.compile(r"[\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 """Tab and line ends, which separate the fields of annotation files; a blank within a type is allowed."""
+
+CHECKED_KINDS = (
+    "concepts",
+    "relations",
+    "attributes",
+    "normalizations",
+    "equivalences",
+    "notes",
+    "entity_relations",
+    "sections",
+)
+"""Fields of a document whose items are checked."""
 
 
 def normalize_whitespace(text: str) -> str:
@@ -111,18 +124,6 @@ def repair_document(document: Document, where: str, *, trim: bool) -> tuple[Docu
         kept: dict[str, Any] = {k: tuple(i for i in getattr(document, k) if id(i) not in faulty) for k in CHECKED_KINDS}
         document = replace(document, **kept)
     return document, notices
-
-
-CHECKED_KINDS = (
-    "concepts",
-    "relations",
-    "attributes",
-    "normalizations",
-    "equivalences",
-    "notes",
-    "entity_relations",
-    "sections",
-)
 
 
 def _trim_concept(concept: Concept, text: str) -> Concept:

@@ -80,10 +80,19 @@ class CorpusFormat(ABC):
         yield from notices
         yield repaired
 
-    def skip(self, problems: Iterable[Problem]) -> Iterator[Problem]:
-        """Yield the problems of a document that cannot be read, as notices if the options request that."""
+    def skip(self, problems: Iterable[Problem], *, rest: bool = False) -> Iterator[Problem]:
+        """Yield the problems of a document that cannot be read, as notices if the options request that.
+
+        Args:
+            problems: The problems.
+            rest: Whether the rest of the file cannot be read either.
+        """
         for problem in problems:
-            yield problem if self.options.on_error == "stop" else replace(problem, severity="skipped")
+            if self.options.on_error == "stop":
+                yield problem
+            else:
+                found = f"{problem.found}; the rest of the file is not read" if rest else problem.found
+                yield replace(problem, found=found, severity="skipped")
 
     @abstractmethod
     def group_files(self, files: Sequence[Path], root: Path) -> list[FileGroup]:
@@ -320,7 +329,7 @@ class StreamFormat(CorpusFormat):
                         yield from self.take_notices()
                         yield from self._reject_duplicate(item, seen)
             except InputError as error:
-                yield from error.problems
+                yield from self.skip(error.problems, rest=True)
 
     def write(self, documents: Iterable[Document], folder: Path) -> None:
         """See :meth:`CorpusFormat.write`; writes one file named ``documents`` with the format's suffix."""

@@ -60,7 +60,7 @@ class HfDataset(CorpusFormat):
                 id_ = str(row.get(ID, f"{prefix}{number}"))
                 yield from self._read_row(row, f"{path}: row {number}", id_, tags, names, seen)
         except InputError as error:
-            yield from error.problems
+            yield from self.skip(error.problems, rest=True)
 
     def _read_row(
         self, row: dict[str, Any], where: str, id_: str, tags: str, names: list[str] | None, seen: set[str]

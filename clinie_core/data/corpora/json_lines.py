@@ -7,14 +7,16 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from clinie_core.config import convert_validation_error
 from clinie_core.data.corpora.corpus_format import DocumentLines, LineFormat
+from clinie_core.data.corpora.reading import validate_line
 from clinie_core.data.document import Document
-from clinie_core.errors import InputError
 
 __all__ = ["JsonLineFormat", "collect_metadata", "select_metadata"]
+
+ANNOTATION_KEYS = ("label", "labels", "entities", "relations", "spans")
+"""Fields of a line whose items can be left out."""
 
 
 class JsonLineFormat(LineFormat):
@@ -49,11 +51,9 @@ class JsonLineFormat(LineFormat):
 
     def parse(self, piece: DocumentLines) -> Document:
         """See :meth:`LineFormat.parse`."""
-        where = piece.locate(0)
-        try:
-            row = self.model.model_validate_json(piece.lines[0])
-        except ValidationError as error:
-            raise InputError(convert_validation_error(error, where, quote=False)) from None
+        where, faults = piece.locate(0), self.collect_errors()
+        row = validate_line(self.model, piece.lines[0], where, faults, ANNOTATION_KEYS)
+        faults.raise_if_any()
         return self.build(row, where, piece.name)
 
     def render(self, document: Document) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from clinie_core.config import convert_validation_error
+from clinie_core.data.corpora.checking import CHECKED_KINDS
 from clinie_core.data.corpora.corpus_format import DocumentLines, LineFormat
+from clinie_core.data.corpora.reading import validate_line
 from clinie_core.data.document import Document
-from clinie_core.errors import InputError
 
 __all__ = ["Jsonl"]
 
@@ -40,10 +40,10 @@ class Jsonl(LineFormat):
 
     def parse(self, piece: DocumentLines) -> Document:
         """See :meth:`LineFormat.parse`."""
-        try:
-            return _Line.model_validate_json(piece.lines[0]).document
-        except ValidationError as error:
-            raise InputError(convert_validation_error(error, piece.locate(0), quote=False)) from None
+        faults = self.collect_errors()
+        document = validate_line(_Line, piece.lines[0], piece.locate(0), faults, CHECKED_KINDS).document
+        faults.raise_if_any()
+        return document
 
     def render(self, document: Document) -> str:
         """See :meth:`LineFormat.render`."""

@@ -11,12 +11,11 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, BinaryIO, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from clinie_core.config import convert_validation_error
 from clinie_core.data.corpora.corpus_format import StreamFormat
 from clinie_core.data.corpora.json_stream import ObjectLocator, read_pairs
-from clinie_core.data.corpora.reading import AnnotationErrors
+from clinie_core.data.corpora.reading import AnnotationErrors, validate_content
 from clinie_core.data.corpora.tokens import find_tokens
 from clinie_core.data.document import Concept, Document, Relation, Span, find_overlapping_spans
 from clinie_core.errors import InputError, Problem, fail
@@ -81,10 +80,7 @@ class RadGraph(StreamFormat):
 
 
 def _build_document(id_: str, where: str, content: object, errors: AnnotationErrors) -> Document:
-    try:
-        report = _Report.model_validate(content)
-    except ValidationError as error:
-        raise InputError(convert_validation_error(error, where, quote=False)) from None
+    report = validate_content(_Report.model_validate, content, where, errors, ("entities",))
     entities = report.entities
     if entities is None and report.labeler_1 is not None:
         entities = report.labeler_1.entities

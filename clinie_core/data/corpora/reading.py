@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BaseModel, Field, ValidationError
 
-from clinie_core.config import FrozenModel
+from clinie_core.config import FrozenModel, convert_validation_error
 from clinie_core.data.corpora.checking import check_mention
 from clinie_core.data.document import Span
-from clinie_core.errors import ErrorList, Problem
+from clinie_core.errors import ErrorList, InputError, Problem
 
-__all__ = ["DEFAULT_TYPE", "AnnotationErrors", "ReadingOptions"]
+__all__ = ["DEFAULT_TYPE", "AnnotationErrors", "ReadingOptions", "validate_content", "validate_line"]
 
 DEFAULT_TYPE = "ENTITY"
+Model = TypeVar("Model")
+LineModel = TypeVar("LineModel", bound=BaseModel)
 
 
 class ReadingOptions(FrozenModel):
@@ -96,3 +100,77 @@ class AnnotationErrors(ErrorList):
         if self.options.on_error == "stop":
             super().raise_if_any()
         self.notices += [replace(problem, severity="skipped") for problem in self.take_problems()]
+
+
+def validate_content(
+    validate: Callable[[Any], Model], content: Any, where: str, errors: AnnotationErrors, kinds: Container[str]
+) -> Model:
+    """Validate the content of a document by pydantic, without its faulty annotations if the options request that.
+
+    Args:
+        validate: Function that validates the content.
+        content: Lists and dictionaries, from which faulty annotations are removed.
+        where: File and line, for messages.
+        errors: List to which the problems of annotations are added.
+        kinds: Keys of the lists or dictionaries of annotations.
+
+    Raises:
+        InputError: If the content is faulty, and its faults are not in annotations or ``on_error`` is ``stop``.
+    """
+    while True:
+        try:
+            return validate(content)
+        except ValidationError as error:
+            problems = convert_validation_error(error, where, quote=False)
+            paths = [_find_annotation(item["loc"], content, kinds) for item in error.errors(include_input=False)]
+            if errors.options.on_error == "stop" or None in paths:
+                raise InputError(problems) from None
+            errors.extend(problems)
+            # From the last to the first, since a removal changes the indices of later annotations.
+            for *parents, last in sorted(set(filter(None, paths)), key=_order_path, reverse=True):
+                del _follow(content, parents)[last]
+
+
+def validate_line(
+    model: type[LineModel], line: str, where: str, errors: AnnotationErrors, kinds: Container[str]
+) -> LineModel:
+    """Validate one line of JSON; see :func:`validate_content`."""
+    try:
+        return model.model_validate_json(line)
+    except ValidationError as error:
+        content = _parse_object(line) if errors.options.on_error != "stop" else None
+        if content is None:
+            raise InputError(convert_validation_error(error, where, quote=False)) from None
+    # The content is rendered again, because strict models accept lists as tuples only in JSON.
+    return validate_content(lambda c: model.model_validate_json(json.dumps(c)), content, where, errors, kinds)
+
+
+def _parse_object(line: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _find_annotation(path: Sequence[int | str], content: Any, kinds: Container[str]) -> tuple[int | str, ...] | None:
+    """Return the path of the innermost annotation that contains a fault."""
+    for at in range(len(path) - 2, -1, -1):
+        if path[at] in kinds and isinstance(_follow(content, path[: at + 1]), list | dict):
+            return tuple(path[: at + 2])
+    return None
+
+
+def _order_path(path: tuple[int | str, ...]) -> list[tuple[int, str]]:
+    return [(part, "") if isinstance(part, int) else (0, part) for part in path]
+
+
+def _follow(content: Any, path: Iterable[int | str]) -> Any:
+    for part in path:
+        if isinstance(content, list) and isinstance(part, int):
+            content = content[part]
+        elif isinstance(content, dict):
+            content = content.get(part)
+        else:
+            return None
+    return content

@@ -76,9 +76,9 @@ class CorpusSummary:
         ]
         types = sorted({type_ for counts in self.items["concepts"].values() for type_ in counts})
         warnings += [
-            Problem("corpus", f"type {type_} contains a blank; brat writes it with _", remedy="rename the type")
+            Problem("corpus", f"type {type_} contains white space; brat files have _ instead", remedy="rename the type")
             for type_ in types
-            if len(type_.split()) > 1
+            if type_.split() != [type_]
         ]
         return warnings + [
             Problem(
