@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.options import AsJson, Command, Offsets, OnError, Overwrite, console, print_json, print_notices
+from search.cli.scores import score
 
 if TYPE_CHECKING:
     from clinie_core.data.corpora.discovery import CorpusFiles
@@ -382,6 +383,6 @@ def split(
         console().print(f"{count:>8,}  {folder / name}", soft_wrap=True, highlight=False)
 
 
-for function in (synth, formats, check, stats, convert, split):
+for function in (synth, formats, check, stats, convert, split, score):
     command = Command(function, "Corpora")
     app.command(name=command.name, help=command.help)(function)
