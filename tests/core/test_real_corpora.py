@@ -20,8 +20,10 @@ from clinie_core.data.bio_tagging import build_bio_labels, decode_concepts, tag_
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.document_comparison import count_differences
+from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.document import Document, Span
 from clinie_core.encoding.windows import tokenize_documents
+from clinie_core.errors import Problem
 
 CORPORA = os.environ.get("CLINIE_CORPORA")
 pytestmark = pytest.mark.skipif(CORPORA is None, reason="CLINIE_CORPORA is not set")
@@ -59,6 +61,16 @@ def test_bc5cdr_is_equal_in_pubtator_and_bioc() -> None:
         }
         # BioC also contains the parts of composite mentions, such as each of two diseases that share a word.
         assert {(c.type, c.extent) for c in document.concepts} <= {(c.type, c.extent) for c in other.concepts}
+
+
+def test_the_shifted_annotation_of_bc5cdr_is_skipped_on_request() -> None:
+    file = Path(CORPORA or "") / "bc5cdr" / "CDR_TrainingSet.BioC.xml"
+    items = list(FORMATS.load("bioc_xml")(ReadingOptions(on_error="skip")).read(file))
+    notices = [item for item in items if isinstance(item, Problem)]
+    assert [(n.severity, n.where, n.found.split(":")[0]) for n in notices] == [("skipped", f"{file}:53363", "12")]
+    assert len(items) == 501
+    trusted = FORMATS.load("bioc_xml")(ReadingOptions(offsets="trust")).read_all(file)
+    assert sum(len(d.concepts) for d in trusted) == 1 + sum(len(d.concepts) for d in items if isinstance(d, Document))
 
 
 @pytest.mark.parametrize("name", ["jsonl", "brat"])

@@ -170,12 +170,15 @@ def _find_unusable_types(document: Document, where: str) -> Iterator[tuple[objec
         document.notes,
         document.entity_relations,
     )
-    for kind in typed:
-        for item in kind:
-            if not item.type.strip() or UNUSABLE_IN_TYPE.search(item.type):
-                state = "contains a tab or line end" if item.type.strip() else "is empty"
-                found = f"{getattr(item, 'id', '*')}: its type {state}"
-                yield item, Problem(where, found, allowed="a name without tab and line end", remedy="name the type")
+    types = {item.type for kind in typed for item in kind}
+    states = {
+        type_: "contains a tab or line end" if type_.strip() else "is empty"
+        for type_ in types
+        if not type_.strip() or UNUSABLE_IN_TYPE.search(type_)
+    }
+    for item in (item for kind in typed for item in kind if item.type in states) if states else ():
+        found = f"{getattr(item, 'id', '*')}: its type {states[item.type]}"
+        yield item, Problem(where, found, allowed="a name without tab and line end", remedy="name the type")
 
 
 def _find_dangling_references(document: Document, where: str) -> Iterator[tuple[object, Problem]]:
