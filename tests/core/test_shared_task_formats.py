@@ -8,8 +8,9 @@ import pytest
 
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.document_comparison import count_differences
+from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.document import Attribute, Concept, Document, Equivalence, Normalization, Relation, Span
-from clinie_core.errors import InputError
+from clinie_core.errors import InputError, Problem
 
 TEXT = "\U0001f600 E. coli induces TNF expression.\n"
 """An emoji precedes all concepts."""
@@ -255,3 +256,29 @@ class TestWebAnnoTsv:
             read("webanno_tsv", tmp_path, tsv=self.TSV.replace(old, new))
         assert str(caught.value).splitlines()[0].startswith(f"{tmp_path / 'note.tsv'}:{expected}")
         assert "Warfarin" not in str(caught.value)
+
+    def test_slots_and_relations_between_tokens_are_listed_as_not_read(self, tmp_path: Path) -> None:
+        token = "de.tudarmstadt.ukp.dkpro.core.api.segmentation.type.Token"
+        content = (
+            "#FORMAT=WebAnno TSV 3.3\n#T_SP=webanno.custom.Part|\n"
+            "#T_SP=webanno.custom.Host|ROLE_webanno.custom.Host:links_webanno.custom.Link|webanno.custom.Part\n"
+            f"#T_RL=webanno.custom.Link|value|BT_{token}\n\n\n#Text=This is\n"
+            "1-1\t0-4\tThis\t_\tp1\t1-2\t_\t_\t\n1-2\t5-7\tis\t*\t_\t_\tnsubj\t1-1\t\n"
+        )
+        (tmp_path / "note.tsv").write_text(content)
+        items = list(FORMATS.load("webanno_tsv")().read(tmp_path))
+        warnings = [item.found for item in items if isinstance(item, Problem)]
+        assert warnings == [
+            "chains or slots of webanno.custom.Host are not read",
+            "relations of webanno.custom.Link between tokens are not read",
+        ]
+        (document,) = (item for item in items if isinstance(item, Document))
+        assert mentions(document) == [("Part", "is"), ("Host", "This")]
+
+    def test_an_annotation_without_characters_is_a_problem_of_its_own(self, tmp_path: Path) -> None:
+        rows = "1-1\t0-4\tThis\tA\t\n1-1.1\t0-0\t\tB\t\n"
+        content = f"#FORMAT=WebAnno TSV 3.3\n#T_SP=webanno.custom.C|value\n\n#Text=This\n{rows}"
+        with pytest.raises(InputError, match=r"note\.tsv:6: T2: offsets 0:0 lie outside the text"):
+            read("webanno_tsv", tmp_path, tsv=content)
+        items = list(FORMATS.load("webanno_tsv")(ReadingOptions(on_error="skip")).read(tmp_path))
+        assert [mentions(item) for item in items if isinstance(item, Document)] == [[("A", "This")]]

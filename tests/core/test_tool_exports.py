@@ -193,7 +193,8 @@ class TestSpacyJsonl:
     def test_an_accepted_text_without_spans_has_no_concepts(self, tmp_path: Path) -> None:
         rows = [{"text": TEXT, "meta": {"id": 17}, "answer": "accept"}, {"text": TEXT, "spans": []}]
         documents = read("spacy_jsonl", tmp_path, rows, "jsonl")
-        assert [(d.id, d.concepts) for d in documents] == [("17", ()), ("export-2", ())]
+        assert [(d.id, d.concepts) for d in documents] == [("export-1", ()), ("export-2", ())]
+        assert documents[0].metadata == {"id": "17"}
 
     @pytest.mark.parametrize(
         ("fields", "expected"),

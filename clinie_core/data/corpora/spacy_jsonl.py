@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clinie_core.data.corpora.json_lines import JsonLineFormat, collect_metadata, select_metadata
+from clinie_core.data.corpora.json_lines import JsonLineFormat, collect_metadata
 from clinie_core.data.corpora.offsets import resolve_mentions
 from clinie_core.data.document import Concept, Document, Normalization, Relation
 from clinie_core.errors import ErrorList, fail
@@ -74,7 +74,7 @@ class SpacyJsonl(JsonLineFormat):
         errors.raise_if_any()
         links = ((id_, span.kb_id) for id_, span in rows.items() if span.kb_id)
         metadata = collect_metadata(line.meta)
-        id_ = line.id if line.id is not None else metadata.pop("id", name)
+        id_ = line.id if line.id is not None else name
         return Document(
             str(id_),
             line.text,
@@ -94,7 +94,7 @@ class SpacyJsonl(JsonLineFormat):
         return {
             "id": document.id,
             "text": document.text,
-            "meta": select_metadata(document, {"id"}),
+            "meta": dict(document.metadata),
             "spans": list(spans.values()),
             "relations": [
                 {"head_span": spans[r.head], "child_span": spans[r.tail], "label": r.type} for r in document.relations

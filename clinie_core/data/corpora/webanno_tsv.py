@@ -65,8 +65,17 @@ class _Layer:
     @property
     def type_feature(self) -> str | None:
         """The feature that contains the type, if any."""
-        usable = [f for f in self.features if f and f != IDENTIFIER and not f.startswith((BASE_PREFIX, SLOT_PREFIX))]
+        usable = [name for name in self.values if name and name != IDENTIFIER]
         return next((name for name in TYPE_FEATURES if name in usable), usable[0] if usable else None)
+
+    @property
+    def values(self) -> dict[str, int]:
+        """Names and indices of the features with values; a slot has two columns without a value."""
+        slots = {at for at, name in enumerate(self.features) if name.startswith(SLOT_PREFIX)}
+        skipped = slots | {at + 1 for at in slots}
+        return {
+            name: at for at, name in enumerate(self.features) if at not in skipped and not name.startswith(BASE_PREFIX)
+        }
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,8 @@ class _Parser:
             self._layers.append(_Layer(header[1], header[2], features, column))
             if header[1] == "T_CH" or any(feature.startswith(SLOT_PREFIX) for feature in features):
                 self._errors.warn(f"{self._where}:{number}", f"chains or slots of {header[2]} are not read")
+            elif TOKEN_LAYER.search(header[3]) and not TOKEN_LAYER.search(header[2]):
+                self._errors.warn(f"{self._where}:{number}", f"relations of {header[2]} between tokens are not read")
         elif line.startswith("#Text="):
             if not self._sentences or self._sentences[-1][1]:
                 self._sentences.append(([], []))
@@ -193,7 +204,7 @@ class _Parser:
         for unit in self._list_units():
             start, end = convert(unit.start, unit.end)
             offsets |= {unit.start: start, unit.end: end}
-            if misplaced is None and (start >= end or text[start:end] != unit.text):
+            if misplaced is None and (start > end or text[start:end] != unit.text):
                 misplaced = unit
         return text, offsets, misplaced
 
@@ -226,7 +237,7 @@ class _Parser:
                 for place, (value, number) in enumerate(_split_cell(cell)):
                     key = (layer.name, "", number) if number else (layer.name, unit.id, place)
                     features = self._values.setdefault(key, {})
-                    if feature and not feature.startswith(SLOT_PREFIX):
+                    if feature and feature in layer.values:
                         features[feature] = value
                     units = self._units.setdefault(key, [])
                     if not units or units[-1] is not unit:
