@@ -57,6 +57,12 @@ def test_types_without_prefixes_are_still_types(tmp_path: Path) -> None:
     assert not problems
 
 
+def test_tags_in_lower_case_are_tags(tmp_path: Path) -> None:
+    (document,), problems = read(tmp_path, "No o\nchest b-Problem\npain i-Problem\nBNP B-Test\n")
+    assert concepts_of(document) == [("Problem", "chest pain"), ("Test", "BNP")]
+    assert not problems
+
+
 @pytest.mark.parametrize(
     ("content", "text", "concepts"),
     [

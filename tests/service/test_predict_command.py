@@ -204,6 +204,20 @@ def test_all_bad_files_are_reported(predict: Command, tmp_path: Path) -> None:
     assert done.predictions == 0
 
 
+def test_bad_files_are_left_out_on_request(predict: Command, tmp_path: Path) -> None:
+    for name, content in {"a": b"Pain", "b": b"caf\xe9", "c": b"\xff"}.items():
+        (tmp_path / f"{name}.txt").write_bytes(content)
+    outcome = predict(tmp_path, "--on-error", "skip", "--json")
+    result = json.loads(outcome.out)
+    assert outcome.code == 0
+    assert [row["document"] for row in result["documents"]] == ["a"]
+    assert [line.split(":")[0] for line in result["left_out"]] == [f"skipped {tmp_path}/{n}.txt" for n in "bc"]
+    outcome = predict(tmp_path, "--on-error", "skip", "-o", tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.ann", "a.txt"]
+    assert f"skipped {tmp_path}/b.txt" in outcome.out
+    assert "2 problems skipped" in outcome.out
+
+
 def test_latin_1_on_standard_input_is_one_line(predict: Command) -> None:
     done = predict("-", stdin="fièvre".encode("latin-1"))
     assert done.code == 2

@@ -22,10 +22,10 @@ WHITESPACE_TOKENS = {"tokens": "white space"}
 WORD_OR_PUNCTUATION = re.compile(r"\w+|[^\w\s]")
 NON_WHITESPACE = re.compile(r"\S+")
 MAX_GAP = 1_000_000
-TAG_PATTERN = re.compile(r"([BIESLUM])-(.+)")
+TAG_PATTERN = re.compile(r"([BIESLUMbi])-(.+)")
 BARE_TAG = re.compile(r"([BIESLUM])-?")
 """A tag without a type, in corpora with one type."""
-OUTSIDE_TAGS = ("O", "", "_")
+OUTSIDE_TAGS = ("O", "o", "", "_")
 POSITION = re.compile(r"(:[0-9]+|: row [0-9]+)$")
 """The part of a place that follows the file, which a warning about the file omits."""
 
@@ -71,7 +71,7 @@ def decode_tags(tags: Sequence[str], bare_type: str = DEFAULT_TYPE) -> Iterator[
         if tag in OUTSIDE_TAGS:
             prefix, type_ = "O", ""
         elif match:
-            prefix, type_ = match[1], match[2]
+            prefix, type_ = match[1].upper(), match[2]
         else:
             prefix, type_ = (bare[1], bare_type) if bare else ("I", tag)
         if open_type and (prefix in "OBSU" or type_ != open_type):
