@@ -20,12 +20,14 @@ from search.config.search_space import SearchSpace
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["FormulationLimits", "find_unexpected_limits", "measure_limits"]
+__all__ = ["FormulationLimits", "describe_limits", "find_unexpected_limits", "measure_limits"]
 
 EXPECTED_SHARE = 0.98
 """Share of representable concepts below which a search warns."""
 SAMPLED_CHARACTERS = 300_000
 """Largest number of characters of a split that are counted."""
+LISTED_TYPES = 5
+"""Largest number of types that a message lists."""
 REMEDIES: dict[LossReason, str] = {
     "unit boundary": "use unit: word, or check the offsets of the annotations",
     "overlap": "use span_pointer or span_question with overlaps: true",
@@ -62,6 +64,11 @@ class FormulationLimits:
             for split, counts in self.splits.items()
         )
         return f"{shares}, by {self.title} with {', '.join(self.backbones)}"
+
+    def describe_low_types(self, split: str) -> str:
+        """Return the types of a split with the lowest shares below :data:`EXPECTED_SHARE`, the lowest first."""
+        low = sorted((share, type_) for type_, share in self.splits[split].by_type().items() if share < EXPECTED_SHARE)
+        return ", ".join(f"{type_} {100 * share:.1f} %" for share, type_ in low[:LISTED_TYPES])
 
     def as_json(self) -> dict[str, Any]:
         """Return the limits as a JSON value."""
@@ -171,13 +178,23 @@ def find_unexpected_limits(limits: Sequence[FormulationLimits], where: str) -> l
             reasons = ", ".join(f"{number:,} {reason}" for reason, number in lost.items())
             found = (
                 f"{row.title} can express only {100 * counts.share:.2f} % of the {counts.concepts.total():,} concepts"
-                f" of {split} with {', '.join(row.backbones)} (lost: {reasons})"
+                f" of {split} with {', '.join(row.backbones)} (lost: {reasons};"
+                f" lowest: {row.describe_low_types(split)})"
             )
             remedy = REMEDIES[max(REMEDIES, key=lambda reason: lost.get(reason, 0))]
             problems.append(
                 Problem(f"{where}: space.formulation.{row.formulation.name}", found, remedy=remedy, severity="warning")
             )
     return problems
+
+
+def describe_limits(limits: Sequence[FormulationLimits]) -> str:
+    """Return the shares of each formulation and split, and the types with low shares, in at most 4,000 characters."""
+    parts = []
+    for row in limits:
+        low = [f"{split}: {types}" for split in row.splits if (types := row.describe_low_types(split))]
+        parts.append(f"{row}{'; lowest types of ' if low else ''}{'; '.join(low)}")
+    return "\n".join(parts)[:4000]
 
 
 def _sample_documents(documents: Sequence[Document]) -> tuple[Document, ...]:

@@ -15,7 +15,7 @@ from search.config.validation import ValidatedSpace, validate_space_file
 from search.ledger.ledger import Ledger, Storage, open_storage
 from search.ledger.records import ENDED, TrialRecord
 from search.storage.home import Home, hide_password
-from search.study.limits import find_unexpected_limits, measure_limits
+from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
 from search.study.lock import hold_lock
 from search.study.progress import Progress
 from search.trials.listener import TrialListener
@@ -77,6 +77,7 @@ class StudyRunner:
         self.space = validated.space
         self.corpus = validated.corpus
         self._stopped = False
+        self._limits: list[FormulationLimits] = []
         self.warnings: list[Problem] = [*self.corpus.notices, *summarize(self.corpus).warnings()]
 
     @classmethod
@@ -146,8 +147,8 @@ class StudyRunner:
 
     def find_unexpected_limits(self) -> list[Problem]:
         """Return warnings for formulations that cannot express a part of the concepts; loads the tokenizers."""
-        limits, problems = measure_limits(self.space, self.corpus)
-        return find_unexpected_limits(limits, self.where) + problems
+        self._limits, problems = measure_limits(self.space, self.corpus)
+        return find_unexpected_limits(self._limits, self.where) + problems
 
     def run(self, *, resume: bool = False, progress: Progress | None = None, allow_text: bool = False) -> StudyOutcome:
         """Run or resume the search until its budget is spent or it is interrupted.
@@ -207,6 +208,7 @@ class StudyRunner:
             "clinie.corpus_digest": self.corpus.digest(),
             "clinie.task": self.file.task,
             "clinie.text": "allowed" if allow_text else "kept out",
+            **({"clinie.representable": describe_limits(self._limits)} if self._limits else {}),
         }
 
     def _create_study(self, storage: Storage) -> None:

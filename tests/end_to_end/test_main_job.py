@@ -45,6 +45,7 @@ def test_mlflow_has_a_parent_run_and_one_child_run_per_trial(home: Path) -> None
     assert set(children) == {t["run_id"] for t in outcome["trials"]}
     assert parent.info.status == "FINISHED"
     assert len(parent.data.tags["clinie.corpus_digest"]) == 64
+    assert parent.data.tags["clinie.representable"].startswith("100.0 % of train (14 documents), 100.0 % of dev (3")
     for trial in outcome["trials"]:
         run = children[trial["run_id"]]
         assert run.info.status == {"complete": "FINISHED", "pruned": "KILLED"}[trial["state"]]
@@ -56,6 +57,7 @@ def test_mlflow_has_a_parent_run_and_one_child_run_per_trial(home: Path) -> None
         assert steps == list(range(1, trial["epochs"] + 1))
         for metric in ("train_loss", "peak_memory_mb", "trainable_parameters", "seconds"):
             assert run.data.metrics[metric] > 0
+        assert run.data.metrics["representable"] == 1.0
         assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["document_counts.json"]
         if trial["state"] == "pruned":  # the weights of pruned trials are not stored
             assert run.outputs is None or not run.outputs.model_outputs

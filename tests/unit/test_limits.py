@@ -13,7 +13,7 @@ import pytest
 import search
 from clinie_core.data.document import Concept, Corpus, Document, Span
 from search.config.validation import validate_space
-from search.study.limits import SAMPLED_CHARACTERS, find_unexpected_limits, measure_limits
+from search.study.limits import SAMPLED_CHARACTERS, describe_limits, find_unexpected_limits, measure_limits
 from search.study.runner import StudyRunner
 
 Content = dict[str, Any]
@@ -87,9 +87,12 @@ def test_warning_names_formulation_split_share_reason_and_remedy(
     (warning,) = find_unexpected_limits(limits, "space.yaml")
     assert (warning.where, warning.severity) == ("space.yaml: space.formulation.token_classification", "warning")
     assert warning.found == (
-        f"token_classification can express only 66.67 % of the 3 concepts of dev with tiny (lost: {reason})"
+        f"token_classification can express only 66.67 % of the 3 concepts of dev with tiny (lost: {reason};"
+        " lowest: P 66.7 %)"
     )
     assert warning.remedy.startswith(remedy)
+    shares = "100.0 % of train (1 documents), 66.7 % of dev (1 documents), by token_classification with tiny"
+    assert describe_limits(limits) == f"{shares}; lowest types of dev: P 66.7 %"
 
 
 def test_search_warns_before_the_first_trial(
