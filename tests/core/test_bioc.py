@@ -10,6 +10,7 @@ import pytest
 
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.document_comparison import count_differences
+from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.document import Attribute, Document, EntityRelation, Normalization, Span
 from clinie_core.errors import Problem
 
@@ -202,3 +203,26 @@ def test_xml_of_another_format_is_an_error_that_names_it(content: str, root: str
     assert problem.where == f"{tmp_path}/a.xml:2"
     assert f"not a BioC collection: the root element is <{root}>" in problem.found
     assert kind in problem.found
+
+
+def make_xml(location: str) -> str:
+    annotations = "".join(
+        f'<annotation id="{id_}"><infon key="type">Drug</infon>{place}<text>Aspirin</text></annotation>'
+        for id_, place in (("1", location), ("2", '<location offset=" 0" length="7"/>'))
+    )
+    passage = f"<passage><offset> 0 </offset><text>Aspirin</text>{annotations}</passage>"
+    return f"<collection><document><id>1</id>{passage}</document></collection>"
+
+
+@pytest.mark.parametrize("location", ['<location offset="x" length="7"/>', '<location offset="0"/>', ""])
+def test_an_annotation_of_xml_without_offsets_is_skipped_on_request(location: str, tmp_path: Path) -> None:
+    documents, (problem,) = read(tmp_path, make_xml(location), "a.xml")
+    assert not documents
+    assert problem.where == f"{tmp_path}/a.xml:1"
+    document, notice = sorted(
+        FORMATS.load("bioc_xml")(ReadingOptions(on_error="skip")).read(tmp_path), key=lambda i: isinstance(i, Problem)
+    )
+    assert isinstance(notice, Problem)
+    assert notice.severity == "skipped"
+    assert isinstance(document, Document)
+    assert [c.id for c in document.concepts] == ["2"]

@@ -10,7 +10,7 @@ from lxml import etree
 
 from clinie_core.data.corpora.bioc import ANNOTATION_KEYS, BiocDocument, from_bioc, to_bioc
 from clinie_core.data.corpora.corpus_format import StreamFormat
-from clinie_core.data.corpora.reading import validate_content
+from clinie_core.data.corpora.reading import AnnotationErrors, validate_content
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError, Problem, fail
 
@@ -52,7 +52,8 @@ class BiocXml(StreamFormat):
                 _check_root(element.getroottree().getroot(), where)
                 place = f"{where}:{element.sourceline}"
                 try:
-                    faults, content = self.collect_errors(), _parse_element(element, where)
+                    faults = self.collect_errors()
+                    content = _parse_element(element, where, faults)
                     source = validate_content(BiocDocument.model_validate, content, place, faults, ANNOTATION_KEYS)
                     yield place, from_bioc(source, place, faults)
                 except InputError as error:
@@ -91,8 +92,8 @@ def _check_root(root: Any, where: str) -> None:
     fail(f"{where}:{root.sourceline}", found, allowed="<collection>", remedy="check the format")
 
 
-def _parse_element(element: Any, where: str) -> dict[str, Any]:
-    """Convert an element to the fields of :class:`BiocDocument` or one of its parts."""
+def _parse_element(element: Any, where: str, errors: AnnotationErrors) -> dict[str, Any]:
+    """Convert an element to the fields of :class:`BiocDocument` or one of its parts, without faulty annotations."""
     content: dict[str, Any] = {key: element.get(key) for key in ("id",) if element.get(key) is not None}
     for child in element.iterchildren(etree.Element):
         tag, text = child.tag, child.text or ""
@@ -104,7 +105,14 @@ def _parse_element(element: Any, where: str) -> dict[str, Any]:
             place = {key: _parse_number(child.get(key), child, where) for key in ("offset", "length")}
             content.setdefault("locations", []).append(place)
         elif tag in PLURAL_KEYS:
-            content.setdefault(PLURAL_KEYS[tag], []).append(_parse_element(child, where))
+            try:
+                part = _parse_element(child, where, errors)
+            except InputError as error:
+                if PLURAL_KEYS[tag] not in ANNOTATION_KEYS:
+                    raise
+                errors.extend(error.problems)
+            else:
+                content.setdefault(PLURAL_KEYS[tag], []).append(part)
         elif tag == "offset":
             content[tag] = _parse_number(text.strip(), child, where)
         elif tag in ("id", "text"):
@@ -113,7 +121,7 @@ def _parse_element(element: Any, where: str) -> dict[str, Any]:
 
 
 def _parse_number(text: str | None, element: Any, where: str) -> int:
-    if text is None or not NUMBER.fullmatch(text):
+    if text is None or not NUMBER.fullmatch(text.strip()):
         fail(f"{where}:{element.sourceline}", f"<{element.tag}> needs a number", allowed="digits")
     return int(text)
 
