@@ -35,7 +35,12 @@ MISMATCHES = {
     "i2b2": {"n.txt": TEXT, "n.con": 'c="acetylsalicylic acid" 1:0 1:0||t="Drug"\n'},
     "radgraph": {
         "n.json": json.dumps(
-            {"n": {"text": TEXT, "entities": {"1": {"tokens": "x", "label": "Drug", "start_ix": 0, "end_ix": 0}}}}
+            {
+                "n": {
+                    "text": TEXT,
+                    "entities": {"1": {"tokens": "acetylsalicylic acid", "label": "Drug", "start_ix": 0, "end_ix": 0}},
+                }
+            }
         )
     },
 }
@@ -60,6 +65,15 @@ def test_a_normalized_mention_is_an_error_unless_offsets_are_trusted(format_: st
     assert [severity for severity, _ in problems] == ["error"]
     (document,), problems = read(format_, tmp_path, MISMATCHES[format_], offsets="trust")
     assert [(c.type, document.mention(c)) for c in document.concepts] == [("Drug", "Aspirin")]
+    assert not problems
+
+
+@pytest.mark.parametrize("format_", MISMATCHES)
+@pytest.mark.parametrize("copy", ["Aspirin", "As pirin", "Aspi\u00a0 rin "])
+def test_white_space_in_a_mention_need_not_match(format_: str, copy: str, tmp_path: Path) -> None:
+    files = {name: content.replace("acetylsalicylic acid", copy) for name, content in MISMATCHES[format_].items()}
+    (document,), problems = read(format_, tmp_path, files)
+    assert [document.mention(c) for c in document.concepts] == ["Aspirin"]
     assert not problems
 
 
