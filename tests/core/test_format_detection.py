@@ -33,6 +33,8 @@ def test_the_format_of_written_documents_is_detected(name: str, tmp_path: Path) 
         ("bioc_json", "a.json", '[{"documents": [{"id": "1", "passages": []}]}]'),
         ("pubtator", "a.PubTator", "1|t|Pain\n1|a|None\n"),
         ("conll", "a.conll", "No O\nchest B-Problem\npain I-Problem\n"),
+        ("conll", "train.bio", "No\tO\nchest\tB-Problem\npain\tI-Problem\n"),
+        ("doccano", "a.json", '[{"text": "x", "labels": [[0, 1, "A"]]}]'),
         ("conll", "a.txt", "-DOCSTART- -X- O O\n\nNo DT B-NP O\n"),
         ("i2b2", "concept/a.con", 'c="x" 1:0 1:0||t="problem"\n'),
         ("bionlp", "a.a1", "T1\tProtein 0 1\tx\n"),
@@ -50,6 +52,9 @@ def test_the_layouts_of_tools_are_detected(
     else:
         place.write_text(content, encoding="utf-8-sig")
     assert detect_format(tmp_path) == name
+    if name not in ("i2b2", "bionlp"):
+        groups = FORMATS.load(name)().group_files([file for file in tmp_path.rglob("*") if file.is_file()], tmp_path)
+        assert [group.main.parent for group in groups] == [place.parent]
 
 
 @pytest.mark.parametrize(

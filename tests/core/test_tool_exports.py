@@ -172,6 +172,17 @@ class TestDoccano:
         lines = fail_to_read("doccano", tmp_path, rows, "jsonl")
         assert lines[0].startswith(f"{tmp_path / 'export.jsonl'}:2: {expected}")
 
+    def test_an_array_of_documents_is_read(self, tmp_path: Path) -> None:
+        rows: list[dict[str, Any]] = [{"text": TEXT, "label": [triple("warfarin", "Drug")]}] * 2
+        documents = read("doccano", tmp_path, rows, "json")
+        assert [(d.id, mentions(d)) for d in documents] == [
+            ("export-1", [("Drug", "warfarin")]),
+            ("export-2", [("Drug", "warfarin")]),
+        ]
+        content = f"[{json.dumps(rows[0])},\n{json.dumps(rows[0] | {'label': [[0, 99, 'X']]})}]"
+        (line,) = fail_to_read("doccano", tmp_path, content)
+        assert line.startswith(f"{tmp_path / 'export.json'}:2: item 2: T1: offsets 0:99 lie outside the text")
+
 
 def spacy_span(mention: str, label: str, **fields: Any) -> dict[str, Any]:
     return {**locate(mention), "label": label, "token_start": 1, "token_end": 1, **fields}

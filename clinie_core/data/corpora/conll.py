@@ -34,6 +34,7 @@ class Conll(LineFormat):
 
     example: ClassVar[str] = "NAME.conll with lines 'TOKEN TAG', 'TOKEN ... TAG' or 'TOKEN START END TAG'"
     suffix: ClassVar[str] = ".conll"
+    other_suffixes: ClassVar[tuple[str, ...]] = (".tsv", ".txt", ".bio", ".iob", ".iob2")
 
     def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
         """See :meth:`LineFormat.split_documents`."""

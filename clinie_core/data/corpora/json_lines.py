@@ -1,28 +1,37 @@
-"""Base class of formats with one JSON object per line and document."""
+"""Base class of formats with one JSON object per document, in lines or in an array."""
 
 from __future__ import annotations
 
 import json
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 from pydantic import BaseModel
 
 from clinie_core.data.corpora.corpus_format import DocumentLines, LineFormat
+from clinie_core.data.corpora.json_stream import ObjectLocator, read_items
 from clinie_core.data.corpora.reading import validate_line
 from clinie_core.data.document import Document
+from clinie_core.errors import InputError, Problem
 
 __all__ = ["JsonLineFormat", "collect_metadata", "select_metadata"]
+
+HEAD_BYTES = 64
+"""Number of bytes in which the first character that is not white space tells lines from an array."""
 
 ANNOTATION_KEYS = ("label", "labels", "entities", "relations", "spans")
 """Fields of a line whose items can be left out."""
 
 
 class JsonLineFormat(LineFormat):
-    """Base class of JSON Lines formats; each line that is not blank is a document."""
+    """Base class of JSON Lines formats; each line that is not blank is a document.
+
+    A file that contains one array of such objects is read too.
+    """
 
     suffix: ClassVar[str] = ".jsonl"
+    other_suffixes: ClassVar[tuple[str, ...]] = (".json", ".ndjson")
     model: ClassVar[type[BaseModel]]
     """Model of a line."""
 
@@ -43,6 +52,21 @@ class JsonLineFormat(LineFormat):
     def dump(self, document: Document) -> dict[str, Any]:
         """Return the fields of a document's line."""
 
+    def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
+        """See :meth:`StreamFormat.read_stream`."""
+        array = stream.read(HEAD_BYTES).lstrip().startswith(b"[")
+        stream.seek(0)
+        yield from self._read_array(stream, where, name) if array else super().read_stream(stream, where, name)
+
+    def _read_array(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
+        lines = ObjectLocator(stream, where, depth=1)
+        for number, content in enumerate(read_items(stream, where, "item")):
+            place = f"{where}: item {number + 1}"
+            try:
+                yield place, self._parse_row(json.dumps(content), place, f"{name}-{number + 1}")
+            except InputError as error:
+                yield from self.skip(lines.locate(error.problems, number))
+
     def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
         """See :meth:`LineFormat.split_documents`."""
         for number, line in enumerate(lines, start=1):
@@ -51,10 +75,13 @@ class JsonLineFormat(LineFormat):
 
     def parse(self, piece: DocumentLines) -> Document:
         """See :meth:`LineFormat.parse`."""
-        where, faults = piece.locate(0), self.collect_errors()
-        row = validate_line(self.model, piece.lines[0], where, faults, ANNOTATION_KEYS)
+        return self._parse_row(piece.lines[0], piece.locate(0), piece.name)
+
+    def _parse_row(self, content: str, where: str, name: str) -> Document:
+        faults = self.collect_errors()
+        row = validate_line(self.model, content, where, faults, ANNOTATION_KEYS)
         faults.raise_if_any()
-        return self.build(row, where, piece.name)
+        return self.build(row, where, name)
 
     def render(self, document: Document) -> str:
         """See :meth:`LineFormat.render`."""

@@ -14,14 +14,13 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from clinie_core.config import convert_validation_error
 from clinie_core.data.corpora.corpus_format import StreamFormat
 from clinie_core.data.corpora.json_lines import collect_metadata, select_metadata
 from clinie_core.data.corpora.json_stream import ObjectLocator, read_items
 from clinie_core.data.corpora.offsets import Mention, resolve_mentions
-from clinie_core.data.corpora.reading import AnnotationErrors
+from clinie_core.data.corpora.reading import AnnotationErrors, validate_content
 from clinie_core.data.document import Attribute, Concept, Document, Note, Relation
 from clinie_core.errors import InputError, Problem, fail
 
@@ -83,9 +82,10 @@ class LabelStudio(StreamFormat):
         for number, content in enumerate(read_items(stream, where, "item")):
             place = f"{where}: task {number + 1}"
             try:
-                yield place, self._build(_Task.model_validate(content), place, f"{name}-{number + 1}")
-            except ValidationError as error:
-                yield from self.skip(lines.locate(convert_validation_error(error, place, quote=False), number))
+                faults = self.collect_errors()
+                task = validate_content(_Task.model_validate, content, place, faults, ("result",))
+                faults.raise_if_any()
+                yield place, self._build(task, place, f"{name}-{number + 1}")
             except InputError as error:
                 yield from self.skip(lines.locate(error.problems, number))
 

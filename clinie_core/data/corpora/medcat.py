@@ -12,13 +12,13 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from clinie_core.config import convert_validation_error
 from clinie_core.data.corpora.corpus_format import StreamFormat
 from clinie_core.data.corpora.json_lines import collect_metadata, select_metadata
 from clinie_core.data.corpora.json_stream import ObjectLocator, read_items
 from clinie_core.data.corpora.offsets import Mention, resolve_mentions
+from clinie_core.data.corpora.reading import validate_content
 from clinie_core.data.document import Attribute, Concept, Document, Normalization, Relation
 from clinie_core.errors import InputError, Problem
 
@@ -89,9 +89,12 @@ class MedCat(StreamFormat):
         for number, content in enumerate(read_items(stream, where, "projects.item.documents.item")):
             place = f"{where}: document {number + 1}"
             try:
-                yield place, self._build(_Document.model_validate(content), place, f"{name}-{number + 1}")
-            except ValidationError as error:
-                yield from self.skip(lines.locate(convert_validation_error(error, place, quote=False), number))
+                faults = self.collect_errors()
+                document = validate_content(
+                    _Document.model_validate, content, place, faults, ("annotations", "relations")
+                )
+                faults.raise_if_any()
+                yield place, self._build(document, place, f"{name}-{number + 1}")
             except InputError as error:
                 yield from self.skip(lines.locate(error.problems, number))
 
