@@ -179,7 +179,8 @@ class TestDoccano:
             ("export-1", [("Drug", "warfarin")]),
             ("export-2", [("Drug", "warfarin")]),
         ]
-        content = f"[{json.dumps(rows[0])},\n{json.dumps(rows[0] | {'label': [[0, 99, 'X']]})}]"
+        wrong = {"label": [[0, 99, "X"]], "offset_unit": "code points"}
+        content = f"[{json.dumps(rows[0])},\n{json.dumps(rows[0] | wrong)}]"
         (line,) = fail_to_read("doccano", tmp_path, content)
         assert line.startswith(f"{tmp_path / 'export.json'}:2: item 2: T1: offsets 0:99 lie outside the text")
 
