@@ -22,7 +22,6 @@ from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.document_comparison import count_differences
 from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.document import Document, Span
-from clinie_core.errors import Problem
 from clinie_core.encoding.windows import tokenize_documents
 from clinie_core.errors import Problem
 
