@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.options import AsJson, Command, Offsets, OnError, Overwrite, console, print_json, print_notices
+from search.cli.options import (
+    AsJson,
+    Command,
+    Offsets,
+    OnError,
+    Overwrite,
+    console,
+    print_json,
+    print_notices,
+    resolve_format,
+)
 from search.cli.scores import score
 
 if TYPE_CHECKING:
@@ -24,7 +34,9 @@ app = typer.Typer(help="Write, check, count, convert and split corpora.", no_arg
 
 CorpusPath = Annotated[Path, typer.Argument(metavar="PATH", help="Folder, file, zip or tar archive of the corpus.")]
 NewFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to; it must be empty or not exist.")]
-Format = Annotated[str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all.")]
+Format = Annotated[
+    str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all. auto: detect it.")
+]
 Ignore = Annotated[
     list[str] | None,
     typer.Option(
@@ -77,14 +89,22 @@ def formats(as_json: AsJson = False) -> None:
 
 @contextmanager
 def _open_corpus(
-    path: Path, format_: str, ignore: list[str] | None, offsets: str, on_error: str, bare_tag_type: str
+    path: Path,
+    format_: str,
+    ignore: list[str] | None,
+    offsets: str,
+    on_error: str,
+    bare_tag_type: str,
+    *,
+    quiet: bool,
 ) -> Iterator[CorpusSource]:
     """Open the corpus at a path; an archive is unpacked within this context."""
     from clinie_core.data.corpora.archive import unpack
     from clinie_core.data.corpora.loading import discover_splits
 
     with unpack(path) as folder:
-        yield discover_splits(folder, format_, ignore or ()).model_copy(
+        name = resolve_format(folder, format_, ignore or (), quiet=quiet)
+        yield discover_splits(folder, name, ignore or ()).model_copy(
             update={"offsets": offsets, "on_error": on_error, "bare_tag_type": bare_tag_type}
         )
 
@@ -141,7 +161,7 @@ def _read_items(source: CorpusSource, files: CorpusFiles) -> Iterator[tuple[str,
 
 def check(
     path: CorpusPath,
-    format_: Format = "brat",
+    format_: Format = "auto",
     ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
@@ -161,7 +181,7 @@ def check(
     from search.cli.corpus_limits import CorpusLimits
 
     limits = CorpusLimits(space)
-    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type) as source:
+    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type, quiet=as_json) as source:
         files = _find_files(source)
         summary = _summarize(source, files, limits)
         concepts = {split: summary.items["concepts"][split].total() for split in summary.documents}
@@ -186,6 +206,7 @@ def check(
     if as_json:
         print_json(
             {
+                "format": source.format,
                 "documents": dict(summary.documents),
                 "files": files.count_files(),
                 "splits": splits,
@@ -250,7 +271,7 @@ def _find_undeclared_types(source: CorpusSource, files: CorpusFiles, summary: Co
 
 def stats(
     path: CorpusPath,
-    format_: Format = "brat",
+    format_: Format = "auto",
     ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
@@ -260,7 +281,7 @@ def stats(
     """Count documents, characters and annotations of a corpus by type and split."""
     from rich.table import Table
 
-    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type) as source:
+    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type, quiet=as_json) as source:
         summary = _summarize(source, _find_files(source))
     counts = summary.to_json()
     if as_json:
@@ -290,7 +311,7 @@ def convert(
     path: CorpusPath,
     folder: NewFolder,
     to: Annotated[str, typer.Option(help="Format to write; `clinie data formats` lists all.")] = "jsonl",
-    format_: Format = "brat",
+    format_: Format = "auto",
     ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
@@ -303,7 +324,7 @@ def convert(
     """
     from clinie_core.data.corpora.conversion import convert as convert_corpus
 
-    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type) as source:
+    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type, quiet=as_json) as source:
         report = convert_corpus(source, to, folder)
     if as_json:
         print_json(
@@ -322,7 +343,7 @@ def convert(
     out.print(f"documents in {folder}, from {report.files} files: {counts}", soft_wrap=True)
     print_notices(report.notices)
     if not report.concepts:
-        out.print(f"[yellow]warning[/yellow] no concept was found; check --format {format_}", soft_wrap=True)
+        out.print(f"[yellow]warning[/yellow] no concept was found; check --format {source.format}", soft_wrap=True)
     elif not report.lost and not report.notices:
         out.print("nothing was lost")
     for kind, count in sorted(report.lost.items()):
@@ -334,7 +355,7 @@ def split(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Folder for the lists, which have one document id per line.")
     ],
-    format_: Format = "brat",
+    format_: Format = "auto",
     ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
@@ -363,7 +384,7 @@ def split(
     from clinie_core.errors import ErrorList, Problem
 
     errors, members = ErrorList(), []
-    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type) as source:
+    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type, quiet=as_json) as source:
         files = _find_files(source)
         errors.extend(files.problems)
         for _, item in _read_items(source, files):

@@ -21,6 +21,7 @@ from search.cli.options import (
     console,
     print_json,
     print_notices,
+    resolve_format,
 )
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def evaluate(
     model: ModelName,
     split: Annotated[str, typer.Option(help="Split to score on: train, dev or test.")] = "dev",
     format_: Annotated[
-        str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all.")
-    ] = "brat",
+        str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all. auto: detect it.")
+    ] = "auto",
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Files that are not read; repeatable.")
     ] = None,
@@ -115,7 +116,7 @@ def evaluate(
     from search.report.terminal import build_scores_table
 
     SCORERS.load(scorer, "--scorer")
-    source = discover_splits(corpus, format_, ignore or ())
+    source = discover_splits(corpus, resolve_format(corpus, format_, ignore or (), quiet=as_json), ignore or ())
     loaded = load_corpus(source.model_copy(update={"offsets": offsets, "on_error": on_error}), (split,))
     extractor = _load_extractor(model, home, tracking_uri)
     scores = extractor.score(loaded[split], scorer=scorer)

@@ -34,6 +34,7 @@ __all__ = [
     "console",
     "print_json",
     "print_notices",
+    "resolve_format",
 ]
 
 HomeFolder = Annotated[
@@ -119,6 +120,29 @@ def print_json(value: Any) -> None:
     """Print a result as one JSON object on standard output."""
     json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")
+
+
+def resolve_format(path: Path, format_: str, ignore: Sequence[str], *, quiet: bool) -> str:
+    """Return the name of a corpus' format, detected if it is ``auto``.
+
+    Args:
+        path: Folder or file of the corpus.
+        format_: Name of the format, or ``auto``.
+        ignore: Patterns of files that are not read.
+        quiet: Whether not to print what was detected.
+
+    Raises:
+        InputError: If the format cannot be detected.
+    """
+    from clinie_core.data.corpora.detection import AUTO, detect
+
+    if format_ != AUTO or not path.exists():
+        return format_
+    detection = detect(path, ignore)
+    if not quiet:
+        reason = f"detected from {detection.file.name}" if detection.files else "since there are only texts"
+        console().print(f"format {detection.format}, {reason}", soft_wrap=True, markup=False)
+    return detection.format
 
 
 def print_notices(notices: Sequence[Problem]) -> None:

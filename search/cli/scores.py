@@ -19,7 +19,9 @@ __all__ = ["score"]
 def score(
     gold: Annotated[Path, typer.Argument(metavar="GOLD", help="Folder, file or archive of the annotated corpus.")],
     predicted: Annotated[Path, typer.Argument(metavar="PREDICTED", help="The same documents with predictions.")],
-    format_: Annotated[str, typer.Option("--format", help="Format of both; `clinie data formats` lists all.")] = "brat",
+    format_: Annotated[
+        str, typer.Option("--format", help="Format of both; `clinie data formats` lists all. auto: detect each.")
+    ] = "auto",
     predicted_format: Annotated[
         str | None, typer.Option(help="Format of the predictions. Default: that of the corpus.")
     ] = None,

@@ -52,6 +52,21 @@ def test_archive_is_checked_like_a_folder(corpus_folder: Path, tmp_path: Path, c
     assert done.stdout == clinie("data", "check", corpus_folder, "--json").stdout
 
 
+def test_the_format_is_detected_and_named(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    assert clinie("data", "check", corpus_folder).stdout.startswith("format brat, detected from ")
+    clinie("data", "convert", corpus_folder, tmp_path / "tasks", "--to", "label_studio")
+    checked = json.loads(clinie("data", "check", tmp_path / "tasks", "--json").stdout)
+    assert checked["format"] == "label_studio"
+    assert sum(checked["documents"].values()) == 20
+    scored = clinie("data", "score", corpus_folder, tmp_path / "tasks", "--json")
+    assert json.loads(scored.stdout)["strict_f1"] == 1.0
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "a.xmi").write_text("<xmi:XMI/>")
+    refused = clinie("data", "check", tmp_path / "export")
+    assert refused.returncode == 2
+    assert "a.xmi: the format is UIMA CAS XMI, which is not supported" in refused.stderr
+
+
 def test_unread_files_are_errors_of_every_command_unless_ignored(
     corpus_folder: Path, tmp_path: Path, clinie: RunClinie
 ) -> None:

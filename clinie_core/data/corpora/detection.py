@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -12,14 +12,16 @@ from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.files import is_ignored, list_files, match_suffix, open_binary
 from clinie_core.errors import InputError, fail
 
-__all__ = ["Detection", "detect", "detect_format"]
+__all__ = ["AUTO", "Detection", "detect", "detect_format"]
 
+AUTO = "auto"
+"""Value of ``format`` for a format that is detected."""
 HEAD_BYTES = 64 * 2**10
 FILES_PER_SUFFIX = 5
 """Number of files of each suffix whose content is read."""
 
 COMPANIONS = {".ann": "brat", ".a1": "bionlp", ".a2": "bionlp", ".con": "i2b2", ".ast": "i2b2"}
-"""Formats of annotation files that have a text beside them."""
+"""Formats of annotation files; if some have a text beside them, the others do not count."""
 
 UNSUPPORTED_SUFFIXES = {
     ".spacy": "spaCy's DocBin",
@@ -115,12 +117,12 @@ class Detection(NamedTuple):
     files: int
 
 
-def detect_format(path: Path, ignore: tuple[str, ...] = ()) -> str:
+def detect_format(path: Path, ignore: Sequence[str] = ()) -> str:
     """Return the name of a corpus' format in ``FORMATS``; see :func:`detect`."""
     return detect(path, ignore).format
 
 
-def detect(path: Path, ignore: tuple[str, ...] = ()) -> Detection:
+def detect(path: Path, ignore: Sequence[str] = ()) -> Detection:
     """Detect the format of a corpus from the names of its files and the first kilobytes of some of them.
 
     Args:
@@ -171,9 +173,11 @@ def _recognize(files: list[Path]) -> Iterable[tuple[str, Path]]:
         if file.name in ("dataset_info.json", "dataset_dict.json"):
             yield "hf_dataset", file
             return
-    named = [(COMPANIONS[file.suffix.casefold()], file) for file in files if file.suffix.casefold() in COMPANIONS]
-    if named:
-        yield from named
+    companions = [(match, file) for file in files if (match := match_suffix(file.name, tuple(COMPANIONS)))]
+    if companions:
+        texts = {(file.parent, match[0]) for file in files if (match := match_suffix(file.name, (".txt",)))}
+        beside = [(match, file) for match, file in companions if (file.parent, match[0]) in texts]
+        yield from ((COMPANIONS[match[1]], file) for match, file in beside or companions)
         return
     read: dict[str, int] = {}
     for file in files:

@@ -12,6 +12,7 @@ from clinie_core.config import CorpusView, FrozenModel
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.checking import find_split_leak
 from clinie_core.data.corpora.corpus_format import CorpusFormat
+from clinie_core.data.corpora.detection import AUTO, detect_format
 from clinie_core.data.corpora.discovery import LIST_SUFFIX, CorpusFiles, discover_files, find_named_files, read_ids
 from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.corpora.split_names import SPLITS
@@ -64,7 +65,7 @@ class CorpusSource(CorpusView, ReadingOptions):
     Args:
         name: Name of the corpus among several; by default the name of its folder.
         path: Folder of the corpus.
-        format: Name of the format in ``FORMATS``.
+        format: Name of the format in ``FORMATS``, or ``auto`` to detect it.
         splits: Maps each split (train, dev, test) to one or several places: a subfolder, a file of a format
             with many documents per file, or a ``.list`` file with one document id per line. If it is empty,
             the names of folders, files and lists determine the splits; see :func:`discover_files`.
@@ -146,7 +147,11 @@ def read_split(source: CorpusSource, split: str, files: CorpusFiles | None = Non
 
 
 def _load_format(source: CorpusSource) -> CorpusFormat:
-    return FORMATS.load(source.format, "corpus.format")(source.reading)
+    return FORMATS.load(_find_format_name(source), "corpus.format")(source.reading)
+
+
+def _find_format_name(source: CorpusSource) -> str:
+    return detect_format(Path(source.path), source.ignore) if source.format == AUTO else source.format
 
 
 def _read_listed(format_: CorpusFormat, files: CorpusFiles, root: Path, file: Path) -> Iterator[Document | Problem]:
@@ -277,30 +282,34 @@ def _split_by_shares(
 
 def check_source(source: CorpusSource) -> list[Problem]:
     """Check a source without reading its documents; return all problems."""
-    FORMATS.load(source.format, "corpus.format")
     problems = []
     if not Path(source.path).exists():
         remedy = "check the path, or pass corpus.path=FOLDER"
         problems.append(Problem("corpus.path", f"no folder {source.path}", allowed="a folder", remedy=remedy))
+    if source.format != AUTO or not problems:
+        FORMATS.load(_find_format_name(source), "corpus.format")
     for split in source.splits:
         if split not in SPLITS:
             problems.append(Problem(f"corpus.splits.{split}", "unknown split", allowed="train, dev and test"))
     return problems
 
 
-def discover_splits(path: Path, format_: str = "brat", ignore: Sequence[str] = ()) -> CorpusSource:
+def discover_splits(path: Path, format_: str = AUTO, ignore: Sequence[str] = ()) -> CorpusSource:
     """Return a corpus whose splits are found by the names of its folders, files or lists.
 
     Args:
         path: Folder of the corpus, or one of its files.
-        format_: Name of the format in ``FORMATS``.
+        format_: Name of the format in ``FORMATS``, or ``auto`` to detect it.
         ignore: Patterns of files that are not read.
 
     Returns:
         The corpus; if no file names a split, the whole path is the training split.
 
     Raises:
-        InputError: If the format is unknown.
+        InputError: If the format is unknown or cannot be detected.
     """
-    FORMATS.load(format_, "corpus.format")
+    if format_ != AUTO:
+        FORMATS.load(format_, "corpus.format")
+    elif path.exists():
+        format_ = detect_format(path, ignore)
     return CorpusSource(path=str(path), format=format_, ignore=list(ignore))

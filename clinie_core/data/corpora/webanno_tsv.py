@@ -141,7 +141,10 @@ class _Parser:
             features.pop(layer.type_feature or "", None)
             attributes += [(feature, id_, value) for feature, value in features.items() if value is not None]
         self._errors.raise_if_any()
-        numbered = (Attribute(f"A{n}", *attribute) for n, attribute in enumerate(attributes, start=1))
+        numbered = (
+            Attribute(f"A{n}", name, target, None if value == name else value)
+            for n, (name, target, value) in enumerate(attributes, start=1)
+        )
         return Document(name, text, tuple(concepts), tuple(relations), tuple(numbered), tuple(normalizations))
 
     def _parse_line(self, number: int, line: str) -> None:

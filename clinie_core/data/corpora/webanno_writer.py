@@ -85,8 +85,8 @@ def _render_text(text: str) -> list[str]:
 
 
 def _collect_values(document: Document, concept: Concept, features: Sequence[str]) -> list[str]:
-    """Return the escaped type, identifier and attributes of a concept; a flag is ``true``."""
-    values: dict[str, str] = {a.type: a.value or "true" for a in document.attributes if a.target == concept.id}
+    """Return the escaped type, identifier and attributes of a concept; a flag is its name."""
+    values: dict[str, str] = {a.type: a.value or a.type for a in document.attributes if a.target == concept.id}
     entries = [n for n in document.normalizations if n.target == concept.id]
     separator = "/" if entries and "://" in entries[0].database else ":"
     identifier = f"{entries[0].database}{separator}{entries[0].reference}" if entries else None
