@@ -33,6 +33,8 @@ def test_the_format_of_written_documents_is_detected(name: str, tmp_path: Path) 
         ("bioc_json", "a.json", '[{"documents": [{"id": "1", "passages": []}]}]'),
         ("pubtator", "a.PubTator", "1|t|Pain\n1|a|None\n"),
         ("conll", "a.conll", "No O\nchest B-Problem\npain I-Problem\n"),
+        ("conll", "a.conll", "chest\tB\npain\tI\n"),
+        ("conll", "a.conll", "chest B-X \r\n\r\npain I-X\r\n"),
         ("conll", "train.bio", "No\tO\nchest\tB-Problem\npain\tI-Problem\n"),
         ("doccano", "a.json", '[{"text": "x", "labels": [[0, 1, "A"]]}]'),
         ("conll", "a.txt", "-DOCSTART- -X- O O\n\nNo DT B-NP O\n"),

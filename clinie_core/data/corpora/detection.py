@@ -69,7 +69,8 @@ def _key(*names: str) -> str:
 
 
 JSON_START, XML_START = r"\A\s*[\[{]", r"\A\s*<"
-COLUMNS = r"^(?!#)\S+[ \t](?:.*[ \t])?(?:O|[BIESLUM]-\S+)\s*$"
+COLUMNS = r"^(?!#)\S+[ \t](?:.*[ \t])?(?:O|[BIESLUM](?:-\S+)?)[ \t\r]*$"
+COLUMN_FILE = rf"\A(?:{COLUMNS}(?:[\r\n]+|\Z))+\Z|{COLUMNS}(?:\n{COLUMNS}){{2}}"
 SIGNATURES = (
     _Signature("jsonl", (r'\A\s*\{\s*"version"\s*:\s*\d+\s*,\s*"document"\s*:',)),
     _Signature("medcat", (JSON_START, _key("projects"), _key("documents"))),
@@ -97,7 +98,7 @@ SIGNATURES = (
     _Signature("webanno_tsv", (r"\A#FORMAT=WebAnno TSV 3",)),
     _Signature("WebAnno TSV of an earlier version than 3", (r"\A#FORMAT=WebAnno TSV|\A# webanno\.",)),
     _Signature("pubtator", (r"\A\s*[^\s|]+\|[ta]\|",)),
-    _Signature("conll", (rf"\A\s*(?:-DOCSTART-|# newdoc id = )|{COLUMNS}(?:\r?\n{COLUMNS}){{2}}",)),
+    _Signature("conll", (rf"\A\s*(?:-DOCSTART-|# newdoc id = )|{COLUMN_FILE}",)),
     _Signature("ADE corpus .rel", (r"\A[0-9]+\|[^|\n]+\|[^|\n]+\|[0-9]+\|[0-9]+\|",)),
     _Signature("PDF", (r"\A%PDF-",)),
 )
