@@ -1,19 +1,22 @@
 """Documents per second of prediction, compared with common code for the same models.
 
 Generation is compared with a loop of `model.generate` over single inputs, with the same model and equal output. The
-encoder is compared with `transformers.pipeline("token-classification")` with the same weights.
+encoder is compared with `transformers.pipeline("token-classification")` with the same weights. `--long` compares one
+long note with the same text as short notes instead.
 
-    python benchmarks/prediction_speed.py [--decoder tiny|smollm2] [--documents 32]
+    python benchmarks/prediction_speed.py [--decoder tiny|smollm2] [--documents 32] [--long 100000]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -24,6 +27,7 @@ from clinie_core.data.document import Corpus, Document
 from clinie_core.formulations import build_components
 from clinie_core.formulations.formulation import Prediction
 from clinie_core.heads import LanguageHead, LinearHead
+from clinie_core.inference import prediction
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.model_cache import build_input_context
 from clinie_core.training.train import train
@@ -111,9 +115,7 @@ def measure_encoder(corpus: Corpus, documents: tuple[Document, ...], folder: Pat
     labels = build_bio_labels(extractor.checkpoint.schema.concept_types)
     names = dict(enumerate(labels))
     with quiet_transformers():
-        theirs = AutoModelForTokenClassification.from_pretrain_extractor(
-            locate(MINILM), num_labels=len(labels), id2label=names
-        )
+        theirs = AutoModelForTokenClassification.from_pretrained(locate(MINILM), num_labels=len(labels), id2label=names)
     head = extractor._model.get_head("concepts")
     assert isinstance(head, LinearHead)
     theirs.bert.load_state_dict(extractor._model.backbone.state_dict())
@@ -154,14 +156,37 @@ def measure_encoder(corpus: Corpus, documents: tuple[Document, ...], folder: Pat
     )
 
 
+def measure_length(corpus: Corpus, characters: int, folder: Path) -> None:
+    """Compare one long note with the same text as short notes, and print CPU seconds for a million characters."""
+    formulation = ComponentChoice(name="token_classification")
+    extractor = train_extractor(MINILM, formulation, corpus, folder, window_tokens=512, window_overlap=32)
+    texts: list[str] = []
+    for document in itertools.cycle(corpus["train"]):
+        texts.append(document.text)
+        if sum(map(len, texts)) >= characters:
+            break
+    extractor.predict(texts[:20])
+    for size in (prediction.BATCH_TOKENS, prediction.CPU_BATCH_TOKENS):
+        with patch.object(prediction, "CPU_BATCH_TOKENS", size):
+            for name, notes in (("one long note", ["\n".join(texts)]), (f"{len(texts)} short notes", texts)):
+                started = time.process_time()
+                extractor.predict(notes)
+                pace = (time.process_time() - started) / sum(map(len, notes)) * 1e6
+                print(f"{name}, batches of {size} tokens: {pace:.1f} CPU s per million characters")
+
+
 def main() -> None:
-    """Run both comparisons."""
+    """Run the comparisons."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--decoder", choices=list(DECODERS), default="tiny")
     parser.add_argument("--documents", type=int, default=32)
+    parser.add_argument("--long", type=int, metavar="CHARACTERS", help="compare a note of this length with short notes")
     arguments = parser.parse_args()
     corpus = Corpus({split: tuple(notes) for split, notes in generate_splits(300, seed=3).items()})
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.long:
+            measure_length(corpus, arguments.long, Path(folder))
+            return
         measure_encoder(corpus, corpus["train"], Path(folder) / "encoder")
         measure_generation(arguments.decoder, corpus, corpus["train"][: arguments.documents], Path(folder) / "decoder")
 

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 
 __all__ = ["find_sentence", "find_sentence_starts"]
 
-BOUNDARY = re.compile(r"[.!?][\"')\]]?\s+(?=[A-Z0-9\"'(\[])|\s*\n\s*")
-"""Punctuation before a capital or a digit, or a line break."""
+BOUNDARY = re.compile(r"[.!?][\"')\]]?\s+(?=[A-Z0-9\"'(\[])|(?<!\s)\s*\n\s*")
+"""Punctuation before a capital or a digit, or a line break.
+
+A match of white space begins where the white space does; otherwise a long run would be read once for each character.
+"""
 
 
 def find_sentence_starts(text: str) -> list[int]:

@@ -6,7 +6,8 @@ mention that the text does not contain counts as hallucinated and is dropped.
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -129,19 +130,19 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         for number, document in enumerate(documents):
             tokens = [start for start, _ in offsets["offset_mapping"][number]]
             names = names_of(document)
+            annotations = _Annotations(document)
             chunks = [
-                self._build_chunk(document, start, end, context.task, names)
+                self._build_chunk(annotations, start, end, context.task, names)
                 for start, end in _split_chunks(document.text, tokens, text_tokens)
             ]
-            examples = [self._build_example(document, chunk, context, names, targets=targets) for chunk in chunks]
+            examples = [self._build_example(annotations, chunk, context, names, targets=targets) for chunk in chunks]
             encoded.append(EncodedDocument(tuple(examples), tuple(chunks)))
         return tuple(encoded)
 
     @staticmethod
-    def _build_chunk(document: Document, start: int, end: int, task: Task, names: _TypeNames) -> Chunk:
-        text = "".join(" " if c.isspace() else c for c in document.text[start:end])
-        inside = sorted((c for c in document.concepts if start <= c.start and c.end <= end), key=lambda c: c.extent)
-        given = tuple(inside) if task == "relations" else ()
+    def _build_chunk(annotations: _Annotations, start: int, end: int, task: Task, names: _TypeNames) -> Chunk:
+        text = "".join(" " if c.isspace() else c for c in annotations.text[start:end])
+        given = tuple(annotations.find_concepts(start, end)) if task == "relations" else ()
         return Chunk(start, Source(text, task, names.types, names.relations, len(given)), given)
 
     def _build_prompt(
@@ -171,7 +172,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         return [*prefix, *encode_text(tokenizer, f"{question}\n\nAnswer:\n")]
 
     def _build_example(
-        self, document: Document, chunk: Chunk, context: InputContext, names: _TypeNames, *, targets: bool
+        self, annotations: _Annotations, chunk: Chunk, context: InputContext, names: _TypeNames, *, targets: bool
     ) -> Example:
         tokenizer, source = context.tokenizer, chunk.source
         given = [
@@ -181,7 +182,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         if not targets:
             constraint = _build_constraint(self.template, source, tokenizer) if self.constrained else None
             return Example(tuple(prompt), (), constraint=constraint)
-        text = self._template.render(_build_gold_answer(document, chunk, names), source)
+        text = self._template.render(_build_gold_answer(annotations, chunk, names), source)
         answer = [*encode_text(tokenizer, text), int(tokenizer.eos_token_id)]
         positions = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
         return Example((*prompt, *answer[:-1]), tuple(positions), tuple(answer))
@@ -235,6 +236,24 @@ class Generation(Formulation[tuple[Chunk, ...]]):
             counts["mentions"] += len(answer.mentions)
             counts["hallucinated"] += ground(answer.mentions, chunk.source).count(None)
         return counts
+
+
+class _Annotations:
+    """Annotations of a document, to find those of a chunk."""
+
+    def __init__(self, document: Document) -> None:
+        self.text = document.text
+        self._concepts = sorted(document.concepts, key=lambda c: c.extent)
+        self._starts = [c.start for c in self._concepts]
+        self.relations: defaultdict[str, list[Relation]] = defaultdict(list)
+        """Relations by the id of their head."""
+        for relation in document.relations:
+            self.relations[relation.head].append(relation)
+
+    def find_concepts(self, start: int, end: int) -> list[Concept]:
+        """Return the concepts inside a range of the text, sorted by their extent."""
+        inside = self._concepts[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
+        return [c for c in inside if c.end <= end]
 
 
 class _TypeNames:
@@ -291,10 +310,11 @@ def _split_chunks(text: str, token_starts: Sequence[int], size: int) -> list[tup
         if count and count + len(tokens) > size:
             chunks.append((begin, start))
             begin, count = start, 0
-        while len(tokens) > size:
-            chunks.append((begin, tokens[size]))
-            begin, tokens = tokens[size], tokens[size:]
-        count += len(tokens)
+        cuts = range(size, len(tokens), size)
+        for cut in cuts:
+            chunks.append((begin, tokens[cut]))
+            begin = tokens[cut]
+        count += len(tokens) - size * len(cuts)
     return [c for c in [*chunks, (begin, len(text))] if text[c[0] : c[1]].strip()]
 
 
@@ -302,10 +322,10 @@ def _get_mention_text(concept: Concept, chunk: Chunk) -> str:
     return chunk.source.text[concept.start - chunk.start : concept.end - chunk.start]
 
 
-def _build_gold_answer(document: Document, chunk: Chunk, names: _TypeNames) -> Answer:
+def _build_gold_answer(annotations: _Annotations, chunk: Chunk, names: _TypeNames) -> Answer:
     """Build the gold answer of a chunk."""
     end = chunk.start + len(chunk.source.text)
-    inside = [c for c in document.concepts if chunk.start <= c.start and c.end <= end and c.type in names.of_type]
+    inside = [c for c in annotations.find_concepts(chunk.start, end) if c.type in names.of_type]
     inside.sort(key=lambda c: (c.extent, c.type))
     ordered = chunk.given or inside
     number = {c.id: i for i, c in enumerate(ordered, start=1)}
@@ -315,8 +335,9 @@ def _build_gold_answer(document: Document, chunk: Chunk, names: _TypeNames) -> A
     )
     links = sorted(
         (number[r.head], number[r.tail], names.of_relation[r.type])
-        for r in document.relations
-        if r.head in number and r.tail in number and r.type in names.of_relation
+        for head in number
+        for r in annotations.relations.get(head, ())
+        if r.tail in number and r.type in names.of_relation
     )
     relations = tuple((type_, head, tail) for head, tail, type_ in links)
     task = chunk.source.task

@@ -146,12 +146,17 @@ class MarkedPairs(Formulation[tuple[Candidate, ...]]):
         for n in document.normalizations:
             if n.target in by_id:
                 mentions[n.reference].append(by_id[n.target])
+        ordered = sorted(((sentence[c.id], entry, c.type) for entry, own in mentions.items() for c in own))
+        numbers = [number for number, _, _ in ordered]
+        near: defaultdict[str, set[str]] = defaultdict(set)
+        for number, head_entry, head_type in ordered:
+            first = bisect_left(numbers, number - self.max_distance)
+            last = bisect_right(numbers, number + self.max_distance)
+            near[head_entry].update(t for _, t, type_ in ordered[first:last] if (head_type, type_) in legal)
+        place = {entry: i for i, entry in enumerate(mentions)}
         for head_entry, heads in mentions.items():
-            for tail_entry, tails in mentions.items():
-                pairs = [(h, t) for h in heads for t in tails if (h.type, t.type) in legal]
-                if head_entry == tail_entry or not pairs:
-                    continue
-                head, tail = min(pairs, key=lambda pair: abs(pair[0].start - pair[1].start))
+            for tail_entry in sorted(near[head_entry] - {head_entry}, key=place.__getitem__):
+                head, tail = _find_nearest_pair(heads, mentions[tail_entry], legal)
                 if abs(sentence[head.id] - sentence[tail.id]) <= self.max_distance:
                     yield Candidate(head, tail, (head_entry, tail_entry), of_entries=True)
 
@@ -190,6 +195,27 @@ class MarkedPairs(Formulation[tuple[Candidate, ...]]):
             total += len(document.relations) + len(document.entity_relations)
             reached += sum(key in pairs for key in _collect_gold(document))
         return {"candidate_recall": reached / total if total else 1.0}
+
+
+def _find_nearest_pair(heads: Sequence[Concept], tails: Sequence[Concept], legal: set[Keys]) -> tuple[Concept, Concept]:
+    """Return the pair of legal types with the nearest starts; of equally near pairs, the first one given."""
+    places: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)  # start and index of the tails, by type
+    for number, tail in enumerate(tails):
+        places[tail.type].append((tail.start, number))
+    for own in places.values():
+        own.sort()
+    best: list[tuple[int, int, int]] = []  # distance, and indices of head and tail
+    for number, head in enumerate(heads):
+        for type_, own in places.items():
+            if (head.type, type_) not in legal:
+                continue
+            after = bisect_left(own, (head.start, 0))
+            nearest = [own[after]] if after < len(own) else []
+            if after > 0:
+                nearest.append(own[bisect_left(own, (own[after - 1][0], 0))])
+            best.append(min((abs(start - head.start), number, index) for start, index in nearest))
+    _, first, second = min(best)
+    return heads[first], tails[second]
 
 
 def _collect_gold(document: Document) -> dict[tuple[bool, Keys], str]:

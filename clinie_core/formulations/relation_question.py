@@ -8,6 +8,7 @@ Source: Li et al. 2019, "Entity-relation extraction as multi-turn question answe
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -119,7 +120,8 @@ class RelationQuestion(Formulation[QuestionedDocument]):
             units = find_overlapping_spans(tokens.units, head.start, head.end)
             if units is None:
                 continue
-            window = next(w for w in tokens.windows if w.owned_units[0] <= units[0] < w.owned_units[1])
+            owner = bisect_right(tokens.windows, units[0], key=lambda window: window.owned_units[1])
+            window = tokens.windows[owner]
             types = sorted({type_ for type_, head_type, _ in schema.links if head_type == head.type})
             queries += [TailQuery(head, type_, window) for type_ in types]
         return queries

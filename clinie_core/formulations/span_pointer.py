@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -19,7 +20,14 @@ from clinie_core.formulations.representable import RepresentableCounts, count_re
 if TYPE_CHECKING:
     from clinie_core.heads import TaskHead
 
-__all__ = ["SpanPointer", "number_concepts", "remove_overlaps", "select_owned_spans", "select_spans_in_window"]
+__all__ = [
+    "SpanPointer",
+    "number_concepts",
+    "remove_overlaps",
+    "select_owned_spans",
+    "select_spans_by_window",
+    "select_spans_in_window",
+]
 
 
 class SpanPointer(Formulation[TokenizedDocument]):
@@ -63,10 +71,10 @@ class SpanPointer(Formulation[TokenizedDocument]):
                 Example(
                     frame.wrap(window.token_ids),
                     tuple(opening + p for p in window.positions),
-                    spans=select_spans_in_window(window, tokens, gold),
+                    spans=spans,
                     second_segment=frame.second_segment,
                 )
-                for window in tokens.windows
+                for window, spans in zip(tokens.windows, select_spans_by_window(tokens, gold), strict=True)
             )
             encoded.append(EncodedDocument(examples, tokens))
         return tuple(encoded)
@@ -100,25 +108,37 @@ ScoredSpan = tuple[float, str, tuple[int, int]]
 """Score, type, and start and end offset of a predicted span."""
 
 
-def select_spans_in_window(
-    window: Window, tokens: TokenizedDocument, gold: Iterable[tuple[int, Concept]]
-) -> tuple[tuple[int, int, int], ...]:
-    """Select the labelled concepts that lie inside a window.
+def select_spans_by_window(
+    tokens: TokenizedDocument, gold: Iterable[tuple[int, Concept]]
+) -> list[tuple[tuple[int, int, int], ...]]:
+    """Select the labelled concepts that lie inside each window of a document.
 
     Args:
-        window: The window.
-        tokens: Its document.
+        tokens: The document.
         gold: Label and concept of each annotation.
 
     Returns:
-        (label, first, last) with indexes into the window's positions, sorted.
+        For each window (label, first, last) with indexes into the window's positions, sorted.
     """
-    spans = set()
+    found: list[set[tuple[int, int, int]]] = [set() for _ in tokens.windows]
     for label, concept in gold:
         units = find_overlapping_spans(tokens.units, concept.start, concept.end)
-        if units and window.first_unit <= units[0] and units[1] < window.first_unit + len(window.positions):
-            spans.add((label, units[0] - window.first_unit, units[1] - window.first_unit))
-    return tuple(sorted(spans))
+        if units is None:
+            continue
+        # Both ends of the windows increase, so the windows that contain a concept are adjacent.
+        begin = bisect_right(tokens.windows, units[1], key=lambda window: window.first_unit + len(window.positions))
+        stop = bisect_right(tokens.windows, units[0], key=lambda window: window.first_unit)
+        for number in range(begin, stop):
+            first_unit = tokens.windows[number].first_unit
+            found[number].add((label, units[0] - first_unit, units[1] - first_unit))
+    return [tuple(sorted(spans)) for spans in found]
+
+
+def select_spans_in_window(
+    window: Window, tokens: TokenizedDocument, gold: Iterable[tuple[int, Concept]]
+) -> tuple[tuple[int, int, int], ...]:
+    """Select the labelled concepts that lie inside one window; see :func:`select_spans_by_window`."""
+    return select_spans_by_window(TokenizedDocument(tokens.units, (window,)), gold)[0]
 
 
 def select_owned_spans(
@@ -142,9 +162,12 @@ def select_owned_spans(
 def remove_overlaps(found: Iterable[ScoredSpan]) -> list[ScoredSpan]:
     """Keep the span with the highest score of each group of overlapping spans."""
     kept: list[ScoredSpan] = []
+    taken: list[tuple[int, int]] = []  # sorted and disjoint
     for item in sorted(found, key=lambda item: -item[0]):
         start, end = item[2]
-        if all(end <= other[0] or other[1] <= start for _, _, other in kept):
+        at = bisect_left(taken, (start, end))
+        if (at == 0 or taken[at - 1][1] <= start) and (at == len(taken) or end <= taken[at][0]):
+            taken.insert(at, (start, end))
             kept.append(item)
     return kept
 

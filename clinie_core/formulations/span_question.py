@@ -25,7 +25,7 @@ from clinie_core.formulations.span_pointer import (
     number_concepts,
     remove_overlaps,
     select_owned_spans,
-    select_spans_in_window,
+    select_spans_by_window,
 )
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ class SpanQuestion(Formulation[QuestionedDocument]):
             for type_ in schema.for_document(document).concept_types:
                 gold = [(0, c) for c in document.concepts if c.type == type_] if targets else []
                 queries += [
-                    (SpanQuery(window, type_), select_spans_in_window(window, tokens, gold))
-                    for window in tokens.windows
+                    (SpanQuery(window, type_), spans)
+                    for window, spans in zip(tokens.windows, select_spans_by_window(tokens, gold), strict=True)
                 ]
             parts.append(tokens)
             rows.append(queries)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Predictor"]
 
 BATCH_TOKENS = 4096
+CPU_BATCH_TOKENS = 2048
+"""Tokens of a batch on a CPU, whose caches do not hold the hidden states of larger batches."""
 GENERATION_BATCH_TOKENS = 16_384
 """Tokens of a batch for generation; one step computes one token per row, so large batches cost little more."""
 
@@ -105,7 +107,7 @@ class Predictor:
         device = next(model.parameters()).device
         examples = [example for document in encoded for example in document.examples]
         left = self._components[component].generates
-        size = GENERATION_BATCH_TOKENS if left else BATCH_TOKENS
+        size = GENERATION_BATCH_TOKENS if left else CPU_BATCH_TOKENS if device.type == "cpu" else BATCH_TOKENS
         outputs: dict[int, HeadOutput] = {}
         batches = batch_by_length([len(e.input_ids) for e in examples], size)
         # A process with fewer batches than others repeats its last one, or takes an example of another process.
