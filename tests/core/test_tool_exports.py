@@ -67,13 +67,13 @@ class TestLabelStudio:
         comment["value"] = {**locate("chest pain", shift=shift), "text": ["unsure"]}
         whole = {"id": "z", "from_name": "quality", "to_name": "text", "type": "choices", "value": {"choices": ["ok"]}}
         link = {"type": "relation", "from_id": "a", "to_id": "b", "direction": "left", "labels": ["treats"]}
-        drug = region("a", "warfarin", "Drug", shift=shift)
+        drug = region("a", "warfarin", "Drug", shift=shift) | {"meta": {"text": ["check dose"]}}
         (document,) = read("label_studio", tmp_path, [task(drug, pain, choice, comment, whole, link)])
         assert document.id == "4"
         assert mentions(document) == [("Drug", "warfarin"), ("Problem", "chest pain")]
         assert document.relations == (Relation("R1", "treats", "b", "a"),)
         assert document.attributes == (Attribute("A1", "assertion", "b", "absent"),)
-        assert document.notes == (Note("N1", "comment", "b", "unsure"),)
+        assert document.notes == (Note("N1", "comment", "a", "check dose"), Note("N2", "comment", "b", "unsure"))
         assert document.metadata == {"ward": "B", "quality": "ok"}
         assert not count_differences(document, FORMATS.load("label_studio")().round_trip(document))
 

@@ -9,6 +9,8 @@ consists of its sentences, separated by line feeds. A pair with an interaction b
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -51,27 +53,36 @@ class DdiXml(StandoffFormat):
         """See :meth:`StandoffFormat.render`; each line becomes a sentence, unless a concept crosses its end."""
         root = etree.Element("document", id=replace_illegal_characters(document.id))
         ids = {c.id: replace_illegal_characters(c.id) for c in document.concepts}
-        for number, (start, end) in enumerate(_split_sentences(document)):
+        sentences = _split_sentences(document)
+        starts = [start for start, _ in sentences]
+        inside: dict[int, list[Concept]] = defaultdict(list)
+        pairs: dict[int, list[Relation]] = defaultdict(list)
+        places = {c.id: bisect_right(starts, c.start) - 1 for c in document.concepts}
+        for concept in document.concepts:
+            inside[places[concept.id]].append(concept)
+        for relation in document.relations:
+            pairs[places[relation.head]].append(relation)
+        for number, (start, end) in enumerate(sentences):
             text = replace_illegal_characters(document.text[start:end])
             sentence = etree.SubElement(root, "sentence", id=f"s{number}", text=text)
-            inside = {c.id: c for c in document.concepts if start <= c.start and c.end <= end}
-            for concept in inside.values():
+            for concept in inside[number]:
                 ranges = ";".join(f"{s.start - start}-{s.end - start - 1}" for s in concept.spans)
                 copy = replace_illegal_characters(document.mention(concept))
                 type_ = replace_illegal_characters(concept.type)
                 etree.SubElement(sentence, "entity", id=ids[concept.id], charOffset=ranges, type=type_, text=copy)
-            for at, relation in enumerate(document.relations):
-                if relation.head in inside:
-                    ends = {"e1": ids[relation.head], "e2": ids[relation.tail], "ddi": "true"}
-                    type_ = replace_illegal_characters(relation.type)
-                    etree.SubElement(sentence, "pair", {"id": f"p{at}", **ends, "type": type_})
+            for at, relation in enumerate(pairs[number]):
+                ends = {"e1": ids[relation.head], "e2": ids[relation.tail], "ddi": "true"}
+                type_ = replace_illegal_characters(relation.type)
+                etree.SubElement(sentence, "pair", {"id": f"s{number}.p{at}", **ends, "type": type_})
         return {XML: render_xml(root)}
 
 
 def _split_sentences(document: Document) -> list[tuple[int, int]]:
     """Return the ranges of the lines of a text; lines that a concept joins are one range."""
     cuts = [match.start() for match in re.finditer("\n", document.text)]
-    crossed = {at for at in cuts if any(c.start <= at < c.end for c in document.concepts)}
+    crossed: set[int] = set()
+    for concept in document.concepts:
+        crossed.update(cuts[bisect_left(cuts, concept.start) : bisect_left(cuts, concept.end)])
     kept = [at for at in cuts if at not in crossed]
     return list(zip([0, *(at + 1 for at in kept)], [*kept, len(document.text)], strict=True))
 

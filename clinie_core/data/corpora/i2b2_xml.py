@@ -96,6 +96,8 @@ class _TagReader:
     def __init__(self, text: str, where: str, errors: AnnotationErrors) -> None:
         self._text = text
         self._where = where
+        self._astral = has_astral_characters(text)
+        self._convert = convert_utf16_offsets(text)
         self.errors = errors
         self.concepts: list[Concept] = []
         self.relations: list[Relation] = []
@@ -128,9 +130,8 @@ class _TagReader:
             self.errors.add(where, f"{id_}: offsets do not parse", allowed='start="0" end="4", or spans="0~4,6~9"')
             return
         pairs = [(int(pair.partition("~")[0]), int(pair.partition("~")[2])) for pair in ranges.split(",")]
-        if has_astral_characters(self._text) and copy is not None and not self._matches(pairs, copy):
-            convert = convert_utf16_offsets(self._text)
-            converted = [convert(*pair) for pair in pairs]
+        if self._astral and copy is not None and not self._matches(pairs, copy):
+            converted = [self._convert(*pair) for pair in pairs]
             pairs = converted if self._matches(converted, copy) else pairs
         fitted = [self.errors.fit_span(where, id_, first, last, len(self._text)) for first, last in pairs]
         spans = tuple(span for span in fitted if span is not None)

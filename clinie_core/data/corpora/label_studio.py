@@ -2,8 +2,8 @@
 
 Source: https://labelstud.io/guide/export and https://labelstud.io/guide/task_format. Results of the type
 ``labels`` become concepts and those of the type ``relation`` relations. Choices, numbers and ratings of a region
-become attributes, its text areas notes, and results without a region metadata. Offsets count code points, or
-UTF-16 units in exports of earlier versions; the copies of the mentions tell which. Predictions are not read.
+become attributes, its text areas and comments notes, and results without a region metadata. Predictions are not
+read. Offsets count code points, or UTF-16 units in exports of earlier versions; the copies of the mentions tell which.
 
 A task with several annotations is read if one of them is marked as ground truth or all are equal.
 """
@@ -27,7 +27,7 @@ from clinie_core.errors import InputError, Problem, fail
 __all__ = ["LabelStudio"]
 
 TEXT, ID = "text", "document_id"
-UNNAMED_RELATION = "relation"
+UNNAMED_RELATION, COMMENT = "relation", "comment"
 VALUE_KEYS = {"choices": "choices", "taxonomy": "taxonomy", "number": "number", "rating": "rating"}
 TASK_KEYS = frozenset(
     {
@@ -46,6 +46,7 @@ class _Result(BaseModel):
     from_name: str = ""
     to_name: str = ""
     value: dict[str, Any] = {}
+    meta: dict[str, Any] = {}
     from_id: str = ""
     to_id: str = ""
     direction: str | None = None
@@ -205,6 +206,8 @@ class _ResultReader:
                 name = id_ if number == 1 else f"{id_}.{number}"
                 self.concepts[name] = Concept(name, label, (span,))
         for result in results:
+            for comment in _list_comments(result) if result.type == "labels" and result.id in self._labels else ():
+                self.notes.append(Note(f"N{len(self.notes) + 1}", COMMENT, result.id or "", comment))
             if result.type == "relation":
                 self._read_relation(result)
             elif result.type in VALUE_KEYS or result.type == "textarea":
@@ -261,6 +264,13 @@ class _ResultReader:
             for part in parts:
                 value = None if part == name else part
                 self.attributes.append(Attribute(f"A{len(self.attributes) + 1}", name, target, value))
+
+
+def _list_comments(result: _Result) -> list[str]:
+    """Return the comments on a region, which are part of its result."""
+    found = result.meta.get("text")
+    values = found if isinstance(found, list) else [found]
+    return [value for value in values if isinstance(value, str) and value]
 
 
 def _build_task(document: Document, number: int) -> dict[str, Any]:
