@@ -28,6 +28,7 @@ def test_the_format_of_written_documents_is_detected(name: str, tmp_path: Path) 
         ("doccano", "all.jsonl", '{"id": 1, "text": "say \\"spans\\": x", "label": [[0, 1, "A"]]}\n'),
         ("doccano", "all.jsonl", '{"id": 1, "text": "x", "entities": [], "relations": []}\n'),
         ("spacy_jsonl", "a.jsonl", '{"text": "x", "_input_hash": 1, "_task_hash": 2, "tokens": [], "spans": []}\n'),
+        ("spacy_jsonl", "a.json", '[["x", {"entities": [[0, 1, "A"]]}]]'),
         ("hf_jsonl", "train.json", '{"id": "0", "tokens": ["x"], "ner_tags": [0]}\n'),
         ("hf_jsonl", "train.json", '{"names": ["O"]}\n{"tokens": ["x"], "ner_tags": [0]}\n'),
         ("bioc_json", "a.json", '[{"documents": [{"id": "1", "passages": []}]}]'),

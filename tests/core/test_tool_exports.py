@@ -202,6 +202,11 @@ class TestSpacyJsonl:
         assert document.normalizations == (Normalization("N1", "T2", "RxNorm", "11289"),)
         assert not count_differences(document, FORMATS.load("spacy_jsonl")().round_trip(document))
 
+    def test_an_array_of_pairs_of_text_and_entities_is_read(self, tmp_path: Path) -> None:
+        pair = [TEXT, {"entities": [triple("warfarin", "DRUG")]}]
+        documents = read("spacy_jsonl", tmp_path, [pair, pair])
+        assert [mentions(d) for d in documents] == [[("DRUG", "warfarin")]] * 2
+
     def test_an_accepted_text_without_spans_has_no_concepts(self, tmp_path: Path) -> None:
         rows = [{"text": TEXT, "meta": {"id": 17}, "answer": "accept"}, {"text": TEXT, "spans": []}]
         documents = read("spacy_jsonl", tmp_path, rows, "jsonl")

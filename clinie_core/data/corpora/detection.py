@@ -83,6 +83,7 @@ SIGNATURES = (
     _Signature("SQuAD JSON", (JSON_START, _key("paragraphs"), _key("qas", "context"))),
     _Signature("DyGIE JSON lines", (JSON_START, _key("sentences"), _key("ner"))),
     _Signature("spacy_jsonl", (JSON_START, _key("text"), _key("spans", "_task_hash"))),
+    _Signature("spacy_jsonl", (r'\A\s*\[\s*\[\s*"', _key("entities"))),
     _Signature("label_studio", (r"\A\s*\[", _key("labels"), _key("start"), _key("text"))),
     _Signature("hf_jsonl", (JSON_START, _key("tokens"), _key("ner_tags", "tags", "labels"))),
     _Signature("hf_jsonl", (r'\A\s*\{\s*"names"\s*:',)),

@@ -1,14 +1,15 @@
 """JSON Lines of Prodigy and spaCy: a text with spans, and optionally relations between them.
 
 Source: https://prodi.gy/docs/api-interfaces (``spans_manual`` and ``relations``). Offsets count code points. Only
-accepted examples are annotations: one with the answer ``reject`` or ``ignore`` is a problem.
+accepted examples are annotations: one with the answer ``reject`` or ``ignore`` is a problem. An array of
+pairs of a text and its entities, the training data of spaCy 2, is read too.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clinie_core.data.corpora.json_lines import JsonLineFormat, collect_metadata
 from clinie_core.data.corpora.offsets import resolve_mentions
@@ -50,6 +51,18 @@ class _Line(BaseModel):
     relations: list[_Relation] = []
     meta: dict[str, Any] = {}
     answer: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def convert_pair(cls, content: Any) -> Any:
+        """Convert spaCy's pair of a text and its entities, ``["text", {"entities": [[0, 4, "TYPE"]]}]``."""
+        if not isinstance(content, list) or len(content) != 2 or not isinstance(content[1], dict):
+            return content
+        rows = content[1].get("entities")
+        if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != 3 for row in rows):
+            return content
+        spans = [{"start": start, "end": end, "label": label} for start, end, label in rows]
+        return {"text": content[0], "spans": spans}
 
 
 class SpacyJsonl(JsonLineFormat):
