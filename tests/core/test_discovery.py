@@ -168,11 +168,11 @@ def test_suffixes_match_in_any_case(tmp_path: Path) -> None:
 
 def test_compressed_files_are_read(tmp_path: Path) -> None:
     for name, content in (("train.txt.gz", RECORD.format(1, 1, 1)), ("DEV.TXT.GZ", RECORD.format(2, 2, 2))):
-        (tmp_path / name).write_bytes(gzip.compress(content.encode()))
+        (tmp_path / name).write_bytes(gzip.compress(content.encode(), mtime=0))
     assert load(tmp_path, "pubtator") == {"train": ["1"], "dev": ["2"]}
     assert load(tmp_path / "train.txt.gz", "pubtator") == {"train": ["1"]}
     (tmp_path / "brat").mkdir()
-    (tmp_path / "brat" / "n.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
+    (tmp_path / "brat" / "n.txt.gz").write_bytes(gzip.compress(TEXT.encode(), mtime=0))
     (tmp_path / "brat" / "n.ann").write_text(ANNOTATIONS)
     assert load(tmp_path / "brat") == {"train": ["n"]}
 
@@ -180,10 +180,10 @@ def test_compressed_files_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.jsonl", gzip.compress(b"{}"), "gzip data in a file without the suffix .gz"),
+        ("a.jsonl", gzip.compress(b"{}", mtime=0), "gzip data in a file without the suffix .gz"),
         ("a.jsonl.gz", b"{}", "not gzip data, although the suffix is .gz"),
-        ("a.jsonl.gz", gzip.compress(LINE.encode() * 9)[:-20], "damaged or incomplete gzip data"),
-        ("a.jsonl.gz", gzip.compress(LINE.encode())[:-6] + b"123456", "damaged or incomplete gzip data"),
+        ("a.jsonl.gz", gzip.compress(LINE.encode() * 9, mtime=0)[:-20], "damaged or incomplete gzip data"),
+        ("a.jsonl.gz", gzip.compress(LINE.encode(), mtime=0)[:-6] + b"123456", "damaged or incomplete gzip data"),
         ("a.jsonl", "é".encode("utf-16"), "a byte order mark of UTF-16"),
         ("a.jsonl", b"a\xe9b\n", "broken UTF-8 at byte 1 of the line"),
     ],
