@@ -13,6 +13,7 @@ from clinie_core.data.corpora.document_comparison import count_differences
 from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.document import Attribute, Document, EntityRelation, Normalization, Span
 from clinie_core.errors import Problem
+from tests.corpora import list_mentions
 
 ANNOTATION = {"id": "1", "infons": {"type": "Drug"}, "text": "Aspirin", "locations": [{"offset": 0, "length": 7}]}
 PASSAGE = {"offset": 0, "infons": {"type": "title"}, "text": "Aspirin", "annotations": [ANNOTATION]}
@@ -28,10 +29,6 @@ def read(folder: Path, content: object, name: str = "a.json") -> tuple[list[Docu
     format_ = FORMATS.load("bioc_xml" if name.endswith(".xml") else "bioc_json")()
     items = list(format_.read(folder / name))
     return [i for i in items if isinstance(i, Document)], [i for i in items if isinstance(i, Problem)]
-
-
-def mentions(document: Document) -> list[tuple[str, str]]:
-    return [(c.type, document.mention(c)) for c in document.concepts]
 
 
 A, B = make(), make(id="2")
@@ -52,7 +49,9 @@ A, B = make(), make(id="2")
 def test_documents_are_found_in_every_layout(content: object, tmp_path: Path) -> None:
     documents, problems = read(tmp_path, content)
     assert not problems
-    assert [(d.id, d.text, mentions(d)) for d in documents] == [(id_, "Aspirin", [("Drug", "Aspirin")]) for id_ in "12"]
+    assert [(d.id, d.text, list_mentions(d)) for d in documents] == [
+        (id_, "Aspirin", [("Drug", "Aspirin")]) for id_ in "12"
+    ]
 
 
 def test_files_of_lines_may_be_named_jsonl(tmp_path: Path) -> None:
@@ -96,7 +95,7 @@ def test_numbers_null_and_objects_become_text(tmp_path: Path) -> None:
     content = make(id=123, infons={"pmid": 123, "x": None}, passages=[passage], annotations=None, relations=None)
     (document,), problems = read(tmp_path, {"documents": [content]})
     assert not problems
-    assert (document.id, document.text, mentions(document)) == ("123", "Aspirin", [("Drug", "Aspirin")])
+    assert (document.id, document.text, list_mentions(document)) == ("123", "Aspirin", [("Drug", "Aspirin")])
     assert dict(document.metadata) == {"pmid": "123", "x": ""}
     assert document.normalizations == (Normalization("N1", "7", "identifier", "241"),)
     assert [(a.type, a.value) for a in document.attributes] == [
@@ -140,7 +139,7 @@ def test_text_that_is_only_in_the_sentences_of_xml_is_read(tmp_path: Path) -> No
     (document,), problems = read(tmp_path, content, "a.xml")
     assert not problems
     assert document.text == "It helps.\nTake aspirin."
-    assert mentions(document) == [("Drug", "aspirin")]
+    assert list_mentions(document) == [("Drug", "aspirin")]
 
 
 @pytest.mark.parametrize(

@@ -23,29 +23,18 @@ from clinie_core.data.document import (
     Span,
 )
 from clinie_core.errors import InputError
-
-
-def read(format_: str, folder: Path, **files: str) -> Document:
-    """Write files and read the only document; ``con="..."`` is the content of ``note.con``."""
-    for suffix, content in files.items():
-        (folder / f"note.{suffix}").write_text(content, encoding="utf-8", newline="")
-    (document,) = FORMATS.load(format_)().read_all(folder)
-    return document
-
-
-def mentions(document: Document) -> list[tuple[str, str]]:
-    return [(c.type, document.mention(c)) for c in document.concepts]
+from tests.corpora import list_mentions, read_note
 
 
 def test_brat_reads_2018_n2c2(tmp_path: Path) -> None:
-    document = read(
+    document = read_note(
         "brat",
         tmp_path,
         txt="Lasix 40 mg\ndaily for edema.",
         ann="T1\tDrug 0 5\tLasix\nT2\tStrength 6 11\t40 mg\nT3\tFrequency 12 17\tdaily\nT4\tReason 22 27\tedema\n"
         "R1\tStrength-Drug Arg1:T2 Arg2:T1\nR2\tReason-Drug Arg1:T4 Arg2:T1\n",
     )
-    assert mentions(document) == [
+    assert list_mentions(document) == [
         ("Drug", "Lasix"),
         ("Strength", "40 mg"),
         ("Frequency", "daily"),
@@ -55,7 +44,7 @@ def test_brat_reads_2018_n2c2(tmp_path: Path) -> None:
 
 
 def test_brat_reads_2022_n2c2_events(tmp_path: Path) -> None:
-    document = read(
+    document = read_note(
         "brat",
         tmp_path,
         txt="Smokes 1 ppd, quit in 2010.",
@@ -67,7 +56,7 @@ def test_brat_reads_2022_n2c2_events(tmp_path: Path) -> None:
 
 
 def test_brat_reads_discontinuous_concepts_normalizations_equivalences_and_notes(tmp_path: Path) -> None:
-    document = read(
+    document = read_note(
         "brat",
         tmp_path,
         txt="left and right knee pain",
@@ -84,7 +73,7 @@ def test_brat_reads_discontinuous_concepts_normalizations_equivalences_and_notes
 
 
 def test_i2b2_reads_concepts_relations_and_assertions(tmp_path: Path) -> None:
-    document = read(
+    document = read_note(
         "i2b2",
         tmp_path,
         txt="Admission Date :\nHe was given  Lasix for\npulmonary edema .\n",
@@ -92,7 +81,7 @@ def test_i2b2_reads_concepts_relations_and_assertions(tmp_path: Path) -> None:
         rel='c="lasix" 2:3 2:3||r="TrAP"||c="pulmonary edema" 3:0 3:1\n',
         ast='c="pulmonary edema" 3:0 3:1||t="problem"||a="present"\n',
     )
-    assert mentions(document) == [("problem", "pulmonary edema"), ("treatment", "Lasix")]
+    assert list_mentions(document) == [("problem", "pulmonary edema"), ("treatment", "Lasix")]
     assert document.relations == (Relation("R1", "TrAP", "T2", "T1"),)
     assert document.attributes == (Attribute("A1", "assertion", "T1", "present"),)
     assert not count_differences(document, FORMATS.load("i2b2")().round_trip(document))
@@ -112,7 +101,7 @@ def test_i2b2_reads_concepts_relations_and_assertions(tmp_path: Path) -> None:
 def test_each_i2b2_problem_is_one_line(tmp_path: Path, suffix: str, line: str, expected: str) -> None:
     files = {"txt": "He got Lasix for edema\n", "con": 'c="lasix" 1:2 1:2||t="treatment"\n'}
     with pytest.raises(InputError) as caught:
-        read("i2b2", tmp_path, **(files | {suffix: line}))
+        read_note("i2b2", tmp_path, **(files | {suffix: line}))
     assert str(caught.value).splitlines()[0].startswith(f"{tmp_path / 'note'}.{suffix}:1: ")
     assert expected in str(caught.value)
     assert "asix" not in str(caught.value)
@@ -128,25 +117,25 @@ def test_radgraph_reads_entities_relations_and_metadata(tmp_path: Path) -> None:
         "data_source": "MIMIC-CXR",
         "data_split": "train",
     }
-    document = read("radgraph", tmp_path, json=json.dumps({"p18/p1/s5.txt": report}))
+    document = read_note("radgraph", tmp_path, json=json.dumps({"p18/p1/s5.txt": report}))
     assert document.id == "p18/p1/s5.txt"
-    assert mentions(document) == [("ANAT-DP", "Lungs"), ("OBS-DP", "clear")]
+    assert list_mentions(document) == [("ANAT-DP", "Lungs"), ("OBS-DP", "clear")]
     assert document.relations == (Relation("R1", "located_at", "2", "1"),)
     assert document.metadata["data_split"] == "train"
     assert not count_differences(document, FORMATS.load("radgraph")().round_trip(document))
     doubly = {"text": report["text"], "labeler_1": {"entities": report["entities"]}, "labeler_2": {"entities": {}}}
-    assert mentions(read("radgraph", tmp_path, json=json.dumps({"x": doubly}))) == mentions(document)
+    assert list_mentions(read_note("radgraph", tmp_path, json=json.dumps({"x": doubly}))) == list_mentions(document)
 
 
 def test_pubtator_reads_document_level_relations(tmp_path: Path) -> None:
-    document = read(
+    document = read_note(
         "pubtator",
         tmp_path,
         txt="12|t|Lithium toxicity.\n12|a|Lithium may harm.\n12\t0\t7\tLithium\tChemical\tD008094\n"
         "12\t8\t16\ttoxicity\tDisease\tD064420|MESH:D1\tpoisoning|harm\n12\t18\t25\tLithium\tChemical\t-1\n"
         "12\tCID\tD008094\tD064420\n",
     )
-    assert mentions(document) == [("Chemical", "Lithium"), ("Disease", "toxicity"), ("Chemical", "Lithium")]
+    assert list_mentions(document) == [("Chemical", "Lithium"), ("Disease", "toxicity"), ("Chemical", "Lithium")]
     entries = [(n.target, n.database, n.reference, n.name) for n in document.normalizations]
     assert entries == [
         ("T1", "PubTator", "D008094", None),
@@ -170,9 +159,9 @@ def test_pubtator_reads_document_level_relations(tmp_path: Path) -> None:
     ],
 )
 def test_conll_reads_every_tag_scheme_and_number_of_columns(tmp_path: Path, content: str) -> None:
-    document = read("conll", tmp_path, conll=content)
+    document = read_note("conll", tmp_path, conll=content)
     assert document.text == "EU rejects German call Ltd"
-    assert mentions(document) == [("ORG", "EU"), ("MISC", "German call"), ("MISC", "Ltd")]
+    assert list_mentions(document) == [("ORG", "EU"), ("MISC", "German call"), ("MISC", "Ltd")]
 
 
 def test_conll_reads_documents_sentences_and_offsets(tmp_path: Path) -> None:
@@ -198,7 +187,7 @@ def test_hugging_face_dataset_with_class_labels_is_read(tmp_path: Path) -> None:
     rows = {"tokens": [["takes", "St.", "John's", "wort"], ["none"]], "ner_tags": [[0, 1, 2, 2], [0]]}
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "train")
     first, second = FORMATS.load("hf_dataset")().read_all(tmp_path / "train")
-    assert mentions(first) == [("Drug", "St. John's wort")]
+    assert list_mentions(first) == [("Drug", "St. John's wort")]
     assert (second.id, second.text, second.concepts) == ("1", "none", ())
 
 
@@ -214,9 +203,9 @@ def test_bioc_offsets_count_across_passages(tmp_path: Path) -> None:
 <relation id="R9"><infon key="type">causes</infon><node refid="3" role="agent"/><node refid="4" role="effect"/>
 </relation>
 </document></collection>"""
-    document = read("bioc_xml", tmp_path, xml=content)
+    document = read_note("bioc_xml", tmp_path, xml=content)
     assert document.text == "Caf\u00e9 rash\ndue to d\u00efgoxin"
-    assert mentions(document) == [("Drug", "d\u00efgoxin"), ("ADE", "rash")]
+    assert list_mentions(document) == [("Drug", "d\u00efgoxin"), ("ADE", "rash")]
     assert document.normalizations == (Normalization("N1", "3", "MESH", "D004077"),)
     assert document.attributes == (Attribute("A1", "given", "3", "yes"),)
     assert document.relations == (Relation("R1", "causes", "3", "4"),)
@@ -283,7 +272,7 @@ BIORED = (
 
 
 def test_pubtator_reads_the_novelty_of_biored(tmp_path: Path) -> None:
-    document = read("pubtator", tmp_path, txt=BIORED)
+    document = read_note("pubtator", tmp_path, txt=BIORED)
     assert document.entity_relations == (
         EntityRelation("R1", "Positive_Correlation", "D001241", "D006073"),
         EntityRelation("R2", "Association", "D001241", "D006073"),
@@ -308,14 +297,14 @@ def test_pubtator_reads_the_novelty_of_biored(tmp_path: Path) -> None:
 def test_pubtator_keeps_the_identifiers_of_variants_whole(
     cell: str, entries: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    document = read("pubtator", tmp_path, txt=f"1|t|V600E\n1|a|\n1\t0\t5\tV600E\tVariant\t{cell}\n")
+    document = read_note("pubtator", tmp_path, txt=f"1|t|V600E\n1|a|\n1\t0\t5\tV600E\tVariant\t{cell}\n")
     assert [(n.database, n.reference) for n in document.normalizations] == entries
     assert not count_differences(document, FORMATS.load("pubtator")().round_trip(document))
 
 
 def test_pubtator_reads_a_title_without_an_abstract(tmp_path: Path) -> None:
-    document = read("pubtator", tmp_path, txt="1|t|Aspirin\n1\t0\t7\tAspirin\tDrug\n")
-    assert (document.text, mentions(document)) == ("Aspirin", [("Drug", "Aspirin")])
+    document = read_note("pubtator", tmp_path, txt="1|t|Aspirin\n1\t0\t7\tAspirin\tDrug\n")
+    assert (document.text, list_mentions(document)) == ("Aspirin", [("Drug", "Aspirin")])
 
 
 def test_i2b2_writes_a_quotation_mark_in_a_type_as_an_apostrophe() -> None:

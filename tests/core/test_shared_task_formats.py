@@ -11,21 +11,10 @@ from clinie_core.data.corpora.document_comparison import count_differences
 from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.document import Attribute, Concept, Document, Equivalence, Normalization, Relation, Span
 from clinie_core.errors import InputError, Problem
+from tests.corpora import list_mentions, read_note
 
 TEXT = "\U0001f600 E. coli induces TNF expression.\n"
 """An emoji precedes all concepts."""
-
-
-def read(format_: str, folder: Path, **files: str) -> Document:
-    """Write files and read the only document; ``a1="..."`` is the content of ``note.a1``."""
-    for suffix, content in files.items():
-        (folder / f"note.{suffix}").write_text(content, encoding="utf-8", newline="")
-    (document,) = FORMATS.load(format_)().read_all(folder)
-    return document
-
-
-def mentions(document: Document) -> list[tuple[str, str]]:
-    return [(c.type, document.mention(c)) for c in document.concepts]
 
 
 class TestBioNlp:
@@ -38,8 +27,8 @@ class TestBioNlp:
             "M1\tSpeculation E2\nR1\tCoref Subject:T2 Object:T1\n"
             "N1\tNCBI_Taxonomy Annotation:T1 Referent:562\nN2\tReference T2 UniProt:P01375\tTNF\n"
         )
-        document = read("bionlp", tmp_path, txt=TEXT, a1=self.A1, a2=a2)
-        assert mentions(document) == [
+        document = read_note("bionlp", tmp_path, txt=TEXT, a1=self.A1, a2=a2)
+        assert list_mentions(document) == [
             ("Bacteria", "E. coli"),
             ("Positive_regulation", "induces"),
             ("Protein", "TNF"),
@@ -60,7 +49,10 @@ class TestBioNlp:
         assert not count_differences(document, FORMATS.load("bionlp")().round_trip(document))
 
     def test_a_test_set_has_no_a2_file(self, tmp_path: Path) -> None:
-        assert mentions(read("bionlp", tmp_path, txt=TEXT, a1=self.A1)) == [("Bacteria", "E. coli"), ("Protein", "TNF")]
+        assert list_mentions(read_note("bionlp", tmp_path, txt=TEXT, a1=self.A1)) == [
+            ("Bacteria", "E. coli"),
+            ("Protein", "TNF"),
+        ]
 
     @pytest.mark.parametrize(
         ("a1", "a2", "expected"),
@@ -75,7 +67,7 @@ class TestBioNlp:
     )
     def test_each_problem_names_its_file_and_line(self, tmp_path: Path, a1: str, a2: str, expected: str) -> None:
         with pytest.raises(InputError) as caught:
-            read("bionlp", tmp_path, txt=TEXT, a1=a1, a2=a2)
+            read_note("bionlp", tmp_path, txt=TEXT, a1=a1, a2=a2)
         assert str(caught.value).splitlines()[0].startswith(f"{tmp_path / 'note'}.{expected}")
 
     def test_annotations_without_a_text_are_a_problem(self, tmp_path: Path) -> None:
@@ -97,9 +89,9 @@ class TestDdiXml:
     )
 
     def test_entities_with_inclusive_ends_and_pairs_are_read(self, tmp_path: Path) -> None:
-        document = read("ddi_xml", tmp_path, xml=self.XML)
+        document = read_note("ddi_xml", tmp_path, xml=self.XML)
         assert document.text.split("\n")[0] == "\U0001f600 Aspirin may bind."
-        assert mentions(document) == [
+        assert list_mentions(document) == [
             ("drug", "Aspirin"),
             ("group", "loop diuretics"),
             ("group", "thiazide diuretics"),
@@ -109,8 +101,8 @@ class TestDdiXml:
 
     @pytest.mark.parametrize("offsets", ["2-8", "2-9", "3-9"], ids=["inclusive", "exclusive", "utf-16"])
     def test_the_copy_of_the_mention_decides_the_unit(self, tmp_path: Path, offsets: str) -> None:
-        document = read("ddi_xml", tmp_path, xml=self.XML.replace("2-8", offsets))
-        assert mentions(document)[0] == ("drug", "Aspirin")
+        document = read_note("ddi_xml", tmp_path, xml=self.XML.replace("2-8", offsets))
+        assert list_mentions(document)[0] == ("drug", "Aspirin")
 
     @pytest.mark.parametrize(
         ("old", "new", "expected"),
@@ -126,7 +118,7 @@ class TestDdiXml:
     )
     def test_each_problem_names_its_file_and_line(self, tmp_path: Path, old: str, new: str, expected: str) -> None:
         with pytest.raises(InputError) as caught:
-            read("ddi_xml", tmp_path, xml=self.XML.replace(old, new))
+            read_note("ddi_xml", tmp_path, xml=self.XML.replace(old, new))
         assert str(caught.value).splitlines()[0].startswith(f"{tmp_path / 'note.xml'}:{expected}")
 
 
@@ -148,8 +140,12 @@ class TestI2b2Xml:
     )
 
     def test_events_times_and_links_of_2012_are_read(self, tmp_path: Path) -> None:
-        document = read("i2b2_xml", tmp_path, xml=self.XML_2012)
-        assert mentions(document) == [("OCCURRENCE", "Admission"), ("TREATMENT", "aspirin"), ("DATE", "2011-03-04")]
+        document = read_note("i2b2_xml", tmp_path, xml=self.XML_2012)
+        assert list_mentions(document) == [
+            ("OCCURRENCE", "Admission"),
+            ("TREATMENT", "aspirin"),
+            ("DATE", "2011-03-04"),
+        ]
         assert document.relations == (Relation("TL0", "AFTER", "E1", "T0"),)
         values = [(a.type, a.target, a.value) for a in document.attributes]
         assert values[2:] == [
@@ -162,19 +158,19 @@ class TestI2b2Xml:
 
     def test_offsets_in_utf_16_are_recognized_by_the_copies(self, tmp_path: Path) -> None:
         content = self.XML_2012.replace('start="37" end="44"', 'start="38" end="45"')
-        assert mentions(read("i2b2_xml", tmp_path, xml=content))[1] == ("TREATMENT", "aspirin")
+        assert list_mentions(read_note("i2b2_xml", tmp_path, xml=content))[1] == ("TREATMENT", "aspirin")
 
     def test_the_tags_of_2014_are_read(self, tmp_path: Path) -> None:
-        document = read("i2b2_xml", tmp_path, xml=self.XML_2014)
-        assert mentions(document) == [("DATE", "2067-05-03"), ("DOCTOR", "Xu")]
+        document = read_note("i2b2_xml", tmp_path, xml=self.XML_2014)
+        assert list_mentions(document) == [("DATE", "2067-05-03"), ("DOCTOR", "Xu")]
         assert document.attributes == (Attribute("A1", "comment", "P1", "sure"),)
 
     def test_discontinuous_spans_of_mae_are_read(self, tmp_path: Path) -> None:
         content = (
             "<t><TEXT>left and right knee</TEXT><TAGS><SITE id='a' spans='0~4,15~19' text='left ... knee'/></TAGS></t>"
         )
-        document = read("i2b2_xml", tmp_path, xml=content.replace(" ... ", " "))
-        assert mentions(document) == [("SITE", "left knee")]
+        document = read_note("i2b2_xml", tmp_path, xml=content.replace(" ... ", " "))
+        assert list_mentions(document) == [("SITE", "left knee")]
         assert not count_differences(document, FORMATS.load("i2b2_xml")().round_trip(document))
 
     @pytest.mark.parametrize(
@@ -189,7 +185,7 @@ class TestI2b2Xml:
     )
     def test_each_problem_names_its_file_and_line(self, tmp_path: Path, old: str, new: str, expected: str) -> None:
         with pytest.raises(InputError) as caught:
-            read("i2b2_xml", tmp_path, xml=self.XML_2014.replace(old, new))
+            read_note("i2b2_xml", tmp_path, xml=self.XML_2014.replace(old, new))
         assert str(caught.value).splitlines()[0].startswith(f"{tmp_path / 'note.xml'}:{expected}")
 
 
@@ -213,9 +209,9 @@ class TestWebAnnoTsv:
     )
 
     def test_layers_relations_and_parts_of_tokens_are_read(self, tmp_path: Path) -> None:
-        document = read("webanno_tsv", tmp_path, tsv=self.TSV)
+        document = read_note("webanno_tsv", tmp_path, tsv=self.TSV)
         assert document.text == "\U0001f600 Given 5 mg a\tdose\n Warfarin-like"
-        assert mentions(document) == [
+        assert list_mentions(document) == [
             ("Dose", "5 mg"),
             ("Drug", "Warfarin"),
             ("Name", "Warfarin"),
@@ -230,7 +226,7 @@ class TestWebAnnoTsv:
     def test_offsets_in_code_points_are_recognized_by_the_tokens(self, tmp_path: Path) -> None:
         rows = "1-1\t0-1\t\U0001f600\t_\t\n1-2\t2-6\tPain\tProblem\t\n"
         content = f"#FORMAT=WebAnno TSV 3.3\n#T_SP=webanno.custom.C|value\n\n#Text=\U0001f600 Pain\n{rows}"
-        assert mentions(read("webanno_tsv", tmp_path, tsv=content)) == [("Problem", "Pain")]
+        assert list_mentions(read_note("webanno_tsv", tmp_path, tsv=content)) == [("Problem", "Pain")]
 
     def test_texts_with_blank_lines_tabs_and_backslashes_are_kept(self) -> None:
         text = " \n\\n is\ta [path] \U0001f600_|\r\n\n  end*;\n\n"
@@ -253,7 +249,7 @@ class TestWebAnnoTsv:
     )
     def test_each_problem_names_its_file_and_line(self, tmp_path: Path, old: str, new: str, expected: str) -> None:
         with pytest.raises(InputError) as caught:
-            read("webanno_tsv", tmp_path, tsv=self.TSV.replace(old, new))
+            read_note("webanno_tsv", tmp_path, tsv=self.TSV.replace(old, new))
         assert str(caught.value).splitlines()[0].startswith(f"{tmp_path / 'note.tsv'}:{expected}")
         assert "Warfarin" not in str(caught.value)
 
@@ -273,12 +269,12 @@ class TestWebAnnoTsv:
             "relations of webanno.custom.Link between tokens are not read",
         ]
         (document,) = (item for item in items if isinstance(item, Document))
-        assert mentions(document) == [("Part", "is"), ("Host", "This")]
+        assert list_mentions(document) == [("Part", "is"), ("Host", "This")]
 
     def test_an_annotation_without_characters_is_a_problem_of_its_own(self, tmp_path: Path) -> None:
         rows = "1-1\t0-4\tThis\tA\t\n1-1.1\t0-0\t\tB\t\n"
         content = f"#FORMAT=WebAnno TSV 3.3\n#T_SP=webanno.custom.C|value\n\n#Text=This\n{rows}"
         with pytest.raises(InputError, match=r"note\.tsv:6: T2: offsets 0:0 lie outside the text"):
-            read("webanno_tsv", tmp_path, tsv=content)
+            read_note("webanno_tsv", tmp_path, tsv=content)
         items = list(FORMATS.load("webanno_tsv")(ReadingOptions(on_error="skip")).read(tmp_path))
-        assert [mentions(item) for item in items if isinstance(item, Document)] == [[("A", "This")]]
+        assert [list_mentions(item) for item in items if isinstance(item, Document)] == [[("A", "This")]]

@@ -13,6 +13,7 @@ from clinie_core.data.corpora.document_comparison import count_differences
 from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.document import Attribute, Document, Normalization, Note, Relation
 from clinie_core.errors import InputError, Problem
+from tests.corpora import list_mentions
 
 TEXT = "\U0001f600 Given 5 mg warfarin; no chest pain."
 """An emoji precedes all concepts; in UTF-16 they are shifted by one."""
@@ -35,10 +36,6 @@ def fail_to_read(format_: str, folder: Path, content: Any, suffix: str = "json")
     assert all(line.startswith(f"{folder / 'export'}.{suffix}:") for line in lines)
     assert "warfarin" not in str(caught.value)
     return lines
-
-
-def mentions(document: Document) -> list[tuple[str, str]]:
-    return [(c.type, document.mention(c)) for c in document.concepts]
 
 
 def locate(mention: str, *, shift: int = 0) -> dict[str, int]:
@@ -70,7 +67,7 @@ class TestLabelStudio:
         drug = region("a", "warfarin", "Drug", shift=shift) | {"meta": {"text": ["check dose"]}}
         (document,) = read("label_studio", tmp_path, [task(drug, pain, choice, comment, whole, link)])
         assert document.id == "4"
-        assert mentions(document) == [("Drug", "warfarin"), ("Problem", "chest pain")]
+        assert list_mentions(document) == [("Drug", "warfarin"), ("Problem", "chest pain")]
         assert document.relations == (Relation("R1", "treats", "b", "a"),)
         assert document.attributes == (Attribute("A1", "assertion", "b", "absent"),)
         assert document.notes == (Note("N1", "comment", "a", "check dose"), Note("N2", "comment", "b", "unsure"))
@@ -83,7 +80,7 @@ class TestLabelStudio:
         row = {"id": 7, "text": TEXT, "label": labels, "certainty": sure, "annotator": 1, "annotation_id": 3}
         unlabelled = {"id": 8, "text": TEXT, "annotator": 1, "annotation_id": 4, "lead_time": 2.5}
         first, second = read("label_studio", tmp_path, [row, unlabelled])
-        assert (first.id, mentions(first)) == ("7", [("Drug", "warfarin")])
+        assert (first.id, list_mentions(first)) == ("7", [("Drug", "warfarin")])
         assert [(a.type, a.value) for a in first.attributes] == [("certainty", "high")]
         assert (second.id, second.concepts, second.metadata) == ("8", (), {})
 
@@ -91,13 +88,17 @@ class TestLabelStudio:
         both = region("a", "warfarin", "Drug")
         both["value"]["labels"] = ["Drug", "Cause"]
         (document,) = read("label_studio", tmp_path, [task(both, region("a", "warfarin", "Trade name"))])
-        assert sorted(mentions(document)) == [("Cause", "warfarin"), ("Drug", "warfarin"), ("Trade name", "warfarin")]
+        assert sorted(list_mentions(document)) == [
+            ("Cause", "warfarin"),
+            ("Drug", "warfarin"),
+            ("Trade name", "warfarin"),
+        ]
 
     def test_the_ground_truth_is_read_if_annotations_differ(self, tmp_path: Path) -> None:
         drug, dose = region("a", "warfarin", "Drug"), region("b", "5 mg", "Dose")
         annotations: list[dict[str, Any]] = [{"result": [drug]}, {"result": [dose], "ground_truth": True}]
         (document,) = read("label_studio", tmp_path, [task(annotations=annotations)])
-        assert mentions(document) == [("Dose", "5 mg")]
+        assert list_mentions(document) == [("Dose", "5 mg")]
         annotations[1]["ground_truth"] = False
         (line,) = fail_to_read("label_studio", tmp_path, [task(annotations=annotations)])
         assert "2 annotations that differ" in line
@@ -134,7 +135,7 @@ class TestDoccano:
         row = {"id": 3, "text": TEXT, field: labels, "ward": "B", "Comments": []}
         (document,) = read("doccano", tmp_path, [row], "jsonl")
         assert (document.id, document.metadata) == ("3", {"ward": "B"})
-        assert mentions(document) == [("Drug", "warfarin"), ("Problem", "chest pain")]
+        assert list_mentions(document) == [("Drug", "warfarin"), ("Problem", "chest pain")]
         assert not count_differences(document, FORMATS.load("doccano")().round_trip(document))
 
     def test_entities_with_relations_are_read(self, tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ class TestDoccano:
         relations = [{"id": 1, "from_id": 11, "to_id": 12, "type": "dose of"}]
         row = {"id": 3, "text": TEXT, "entities": entities, "relations": relations, "Comments": []}
         (document,) = read("doccano", tmp_path, [row], "jsonl")
-        assert mentions(document) == [("Dose", "5 mg"), ("Drug", "warfarin")]
+        assert list_mentions(document) == [("Dose", "5 mg"), ("Drug", "warfarin")]
         assert document.relations == (Relation("R1", "dose of", "11", "12"),)
         assert not count_differences(document, FORMATS.load("doccano")().round_trip(document))
 
@@ -175,7 +176,7 @@ class TestDoccano:
     def test_an_array_of_documents_is_read(self, tmp_path: Path) -> None:
         rows: list[dict[str, Any]] = [{"text": TEXT, "label": [triple("warfarin", "Drug")]}] * 2
         documents = read("doccano", tmp_path, rows, "json")
-        assert [(d.id, mentions(d)) for d in documents] == [
+        assert [(d.id, list_mentions(d)) for d in documents] == [
             ("export-1", [("Drug", "warfarin")]),
             ("export-2", [("Drug", "warfarin")]),
         ]
@@ -197,7 +198,7 @@ class TestSpacyJsonl:
         row |= {"tokens": [], "spans": [dose, drug], "relations": [relation], "answer": "accept"}
         (document,) = read("spacy_jsonl", tmp_path, [row], "jsonl")
         assert (document.id, document.metadata) == ("export-1", {"ward": "B"})
-        assert mentions(document) == [("DOSE", "5 mg"), ("DRUG", "warfarin")]
+        assert list_mentions(document) == [("DOSE", "5 mg"), ("DRUG", "warfarin")]
         assert document.relations == (Relation("R1", "DOSE_OF", "T1", "T2"),)
         assert document.normalizations == (Normalization("N1", "T2", "RxNorm", "11289"),)
         assert not count_differences(document, FORMATS.load("spacy_jsonl")().round_trip(document))
@@ -205,7 +206,7 @@ class TestSpacyJsonl:
     def test_an_array_of_pairs_of_text_and_entities_is_read(self, tmp_path: Path) -> None:
         pair = [TEXT, {"entities": [triple("warfarin", "DRUG")]}]
         documents = read("spacy_jsonl", tmp_path, [pair, pair])
-        assert [mentions(d) for d in documents] == [[("DRUG", "warfarin")]] * 2
+        assert [list_mentions(d) for d in documents] == [[("DRUG", "warfarin")]] * 2
 
     def test_an_accepted_text_without_spans_has_no_concepts(self, tmp_path: Path) -> None:
         rows = [{"text": TEXT, "meta": {"id": 17}, "answer": "accept"}, {"text": TEXT, "spans": []}]
@@ -249,7 +250,7 @@ class TestHfJsonl:
         row[field] = row.pop("ner_tags")
         (document,) = read("hf_jsonl", tmp_path, [row], "jsonl")
         assert (document.id, document.text) == ("export-12", "\U0001f600 no chest pain")
-        assert mentions(document) == [("Problem", "chest pain")]
+        assert list_mentions(document) == [("Problem", "chest pain")]
         assert document.metadata["ward"] == "B"
         assert not count_differences(document, FORMATS.load("hf_jsonl")().round_trip(document))
 
@@ -258,7 +259,7 @@ class TestHfJsonl:
         row = hf_row(ner_tags=[0, 0, 1, 2])
         for rows in ([names, row, row], [row | names, row]):
             documents = read("hf_jsonl", tmp_path, rows, "jsonl")
-            assert [mentions(d) for d in documents] == [[("Problem", "chest pain")]] * 2
+            assert [list_mentions(d) for d in documents] == [[("Problem", "chest pain")]] * 2
         (line,) = fail_to_read("hf_jsonl", tmp_path, [row], "jsonl")
         assert "tags are numbers without names" in line
         assert 'write a first line {"names": ["O", "B-Drug", ...]}' in line
@@ -297,7 +298,7 @@ def test_faulty_annotations_are_skipped_and_listed_on_request(tmp_path: Path) ->
         (folder / f"export{suffix}").write_text(json.dumps(row))
         items = list(FORMATS.load(name)(ReadingOptions(on_error="skip")).read(folder))
         (document,) = (item for item in items if isinstance(item, Document))
-        assert mentions(document) == [("Drug", "warfarin")]
+        assert list_mentions(document) == [("Drug", "warfarin")]
         assert {item.severity for item in items if isinstance(item, Problem)} == {"skipped"}
 
 
@@ -328,7 +329,7 @@ class TestMedCat:
         empty, document = read("medcat", tmp_path, content)
         assert (empty.id, empty.concepts) == ("note-4", ())
         assert (document.id, document.metadata) == ("note-5", {})
-        assert mentions(document) == [("T121", "warfarin"), ("concept", "chest pain")]
+        assert list_mentions(document) == [("T121", "warfarin"), ("concept", "chest pain")]
         assert document.attributes == (Attribute("A1", "Presence", "2", "False"),)
         assert [(n.target, n.database, n.reference) for n in document.normalizations] == [
             ("1", "CUI", "387457003"),
