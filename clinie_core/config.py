@@ -156,7 +156,8 @@ class TrialConfig(FrozenModel):
             is then scored and saved instead of them; 0 for none.
         patience: Epochs without a better dev score after which the trial ends; 0 for no limit.
         seed: Seed of all random numbers of the trial.
-        precision: ``auto`` selects bfloat16 autocast if the hardware supports it.
+        precision: Format of matrix multiplications and frozen weights; ``auto`` selects the fastest of the
+            device that is safe in training: bfloat16, float16 with scaled gradients, or float32.
         micro_batch: Windows per forward pass in one process; gradients are accumulated over a batch. None for
             the process's whole share of the batch.
         gradient_checkpointing: Whether to recompute the backbone's activations in the backward pass. Takes about a
@@ -190,7 +191,7 @@ class TrialConfig(FrozenModel):
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     patience: int = Field(default=0, ge=0)
     seed: int = 13
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     micro_batch: int | None = Field(default=None, ge=1)
     gradient_checkpointing: bool = False
     sharded: bool = False

@@ -24,6 +24,7 @@ from clinie_core.modeling.checkpoint import Checkpoint, gather_trained_weights, 
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning, merge_backbone
 from clinie_core.modeling.model_cache import build_input_context, load_backbone
+from clinie_core.modeling.precision import detect_precision
 from clinie_core.scoring import DEFAULT_SCORER, TaskScores, score_task
 
 if TYPE_CHECKING:
@@ -197,4 +198,5 @@ class Extractor:
     def _make_predictor(self, schema: Schema | None = None) -> Predictor:
         config = self.checkpoint.config
         context = build_input_context(config, self._tokenizer, schema or self.checkpoint.schema)
-        return Predictor(self._model, build_components(config), context, self._distributed.autocast(config))
+        precision = detect_precision(config.precision, self._distributed.device)
+        return Predictor(self._model, build_components(config), context, precision)

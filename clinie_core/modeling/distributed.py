@@ -18,9 +18,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from clinie_core.config import TrialConfig
-
-__all__ = ["DistributedContext", "is_out_of_memory", "supports_bfloat16"]
+__all__ = ["DistributedContext", "is_out_of_memory"]
 
 NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory")
 """Parts of messages of errors for which torch has no separate type."""
@@ -29,14 +27,6 @@ NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of m
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error reports insufficient memory of the GPU or the process."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in NO_MEMORY)
-
-
-def supports_bfloat16(device: torch.device) -> bool:
-    """Return whether the hardware supports bfloat16: a recent GPU, or a CPU with AVX-512 BF16."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    flags = Path("/proc/cpuinfo")
-    return flags.is_file() and "avx512_bf16" in flags.read_text(encoding="utf-8", errors="replace")
 
 
 @dataclass(frozen=True)
@@ -60,12 +50,6 @@ class DistributedContext:
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size(), device)
         return cls(device=device)
-
-    def autocast(self, config: TrialConfig) -> torch.autocast:
-        """Return the autocast context for a configuration's precision on this device."""
-        wanted = config.precision
-        enabled = wanted == "bfloat16" or (wanted == "auto" and supports_bfloat16(self.device))
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def broadcast_from_rank_zero(self, value: Any) -> Any:
         """Return rank 0's value in every process; a collective operation. The value must be picklable."""

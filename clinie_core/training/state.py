@@ -60,6 +60,7 @@ class TrainingState:
         optimizer: Its optimizer.
         scheduler: Its learning-rate schedule.
         average: Its weight average, if there is one.
+        scaler: Scale of its gradients; without effect if it is disabled.
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class TrainingState:
         optimizer: Optimizer,
         scheduler: LRScheduler,
         average: MovingAverage | None,
+        scaler: torch.amp.GradScaler,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._average = average
+        self._scaler = scaler
 
     def save(self, folder: Path, checkpoint: Checkpoint, progress: TrainingProgress, *, write: bool) -> None:
         """Write the state atomically; a collective operation, because a sharded state is gathered.
@@ -91,6 +94,7 @@ class TrainingState:
             "optimizer": tree_map_only(Tensor, gather_full_tensor, self._optimizer.state_dict()),
             "scheduler": self._scheduler.state_dict(),
             "average": self._average and (self._average.steps, [gather_full_tensor(v) for v in self._average.values]),
+            "scaler": self._scaler.state_dict(),
             "progress": (progress.history, progress.best_epoch),
         }
         if not write:
@@ -113,6 +117,8 @@ class TrainingState:
             moments.update({name: distribute_like(moment, parameters[number]) for name, moment in moments.items()})
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
+        if self._scaler.is_enabled() and state["scaler"]:  # empty if another device has saved the state
+            self._scaler.load_state_dict(state["scaler"])
         if self._average is not None:
             self._average.steps, values = state["average"]
             for own, saved in zip(self._average.values, values, strict=True):

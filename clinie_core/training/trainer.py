@@ -32,6 +32,7 @@ from clinie_core.modeling.folder_replacement import recover_folder
 from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning
 from clinie_core.modeling.model_cache import ModelCache, build_input_context, load_backbone
 from clinie_core.modeling.parallel import build_mesh, shard, skip_gradient_sync, wrap_data_parallel
+from clinie_core.modeling.precision import detect_precision
 from clinie_core.scoring import score_task
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.training.optimization import MovingAverage, build_optimizer
@@ -82,6 +83,8 @@ class Trainer:
         self.config = config
         self.micro_batch = choose_micro_batch(config, distributed, micro_batch)
         self._distributed = distributed
+        self._precision = detect_precision(config.precision, distributed.device)
+        self._precision.enable_tf32()
         # The schema covers the whole split, so that the labels do not depend on the number of training documents.
         self._schema = Schema.from_documents(corpus["train"], config.view.descriptions)
         documents, digest = corpus["train"], corpus.digest("train")
@@ -104,14 +107,14 @@ class Trainer:
         sharded = config.sharded and distributed.size > 1
         self._model, self._wrapped = self._build_sharded_model() if sharded else self._build_replicated_model(cache)
         context = build_input_context(config, tokenizer, self._schema)
-        self._autocast = distributed.autocast(config)
         sharing = distributed if sharded else None
-        self._predictor = Predictor(self._model, self._components, context, self._autocast, sharing)
+        self._predictor = Predictor(self._model, self._components, context, self._precision, sharing)
         steps = sum(-(-len(rows) // config.batch_size) for rows in self._examples.values()) * config.epochs
         self._method.start_training(self._model.backbone, steps)
         self._optimizer, self._scheduler = build_optimizer(config, self._method, self._model, steps)
         self._average = MovingAverage(self._model, config.ema_decay) if config.ema_decay else None
-        self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average)
+        self._scaler = torch.amp.GradScaler(distributed.device.type, enabled=self._precision.scales_gradients)
+        self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average, self._scaler)
         self._steps_done = 0
 
     def _encode(self, component: str, documents: tuple[Document, ...], digest: str, cache: ModelCache) -> None:
@@ -210,19 +213,22 @@ class Trainer:
             last = start == starts[-1]
             with nullcontext() if last else skip_gradient_sync(self._wrapped):
                 data = collate(part or rows[:1], self._pad_id, distributed.device, targets=True, component=component)
-                with self._autocast:
+                with self._precision.autocast(distributed.device):
                     loss: torch.Tensor = self._wrapped(data)
                 if not part:  # other processes have one more example: join the collective with zero weight
                     loss = loss * 0.0
                 # Gradients are averaged over processes; this factor turns that into the mean over the whole batch.
                 scaled = loss * (distributed.size / terms)
                 penalty = self._method.compute_penalty(self._model.backbone) if last else None
-                (scaled if penalty is None else scaled + penalty).backward()  # type: ignore[no-untyped-call]
+                self._scaler.scale(scaled if penalty is None else scaled + penalty).backward()  # type: ignore[no-untyped-call]
             summed += loss.detach()
-        nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRADIENT_NORM)
-        self._optimizer.step()
+        self._scaler.unscale_(self._optimizer)
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRADIENT_NORM)
+        self._scaler.step(self._optimizer)  # skips the step if a gradient has overflowed
+        self._scaler.update()
         self._steps_done += 1
-        self._method.after_step(self._model.backbone, self._steps_done)
+        if not self._scaler.is_enabled() or bool(norm.isfinite()):
+            self._method.after_step(self._model.backbone, self._steps_done)
         self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._average is not None:

@@ -145,12 +145,14 @@ def _check_disk(root: Path) -> Finding:
 def _check_gpu() -> Finding:
     import torch
 
+    from clinie_core.modeling.precision import detect_precision
+
     if not torch.cuda.is_available():
         cuda = torch.version.cuda
         build = f"torch {torch.__version__} is built for CUDA {cuda}" if cuda else "a CPU build of torch"
         return Finding("GPU", "good", f"none; trials train on the CPU ({build})")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    precision = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
+    precision = str(detect_precision("auto", torch.device("cuda", 0)).dtype).removeprefix("torch.")
     return Finding("GPU", "good", f"{len(names)}: {', '.join(names)}; {precision}")
 
 

@@ -1,0 +1,103 @@
+"""Precision of a trial: the dtype of matrix multiplications and of frozen weights, chosen for a device."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+__all__ = ["Precision", "PrecisionName", "choose_precision", "detect_precision"]
+
+PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
+
+FAST_BFLOAT16 = (8, 0)
+"""Lowest compute capability with matrix units for bfloat16 and TF32 (Ampere). Older GPUs emulate bfloat16."""
+FAST_FLOAT16 = (7, 0)
+"""Lowest compute capability with matrix units for float16 (Volta)."""
+CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+"""Flags in ``/proc/cpuinfo`` of CPUs that multiply matrices of bfloat16 faster than matrices of float32."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Number formats of a trial's computation.
+
+    Args:
+        dtype: Format of matrix multiplications and of frozen weights. Trained weights are float32.
+        scales_gradients: Whether the loss is scaled, because small gradients would be zero in ``dtype``.
+        tf32: Whether matrices of float32 are multiplied in TF32, which rounds them to 10 bits.
+    """
+
+    dtype: torch.dtype = torch.float32
+    scales_gradients: bool = False
+    tf32: bool = False
+
+    @property
+    def is_reduced(self) -> bool:
+        """True if matrix multiplications use a format with fewer bits than float32."""
+        return self.dtype != torch.float32
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Return a context in which matrix multiplications convert their inputs to ``dtype``."""
+        dtype = self.dtype if self.is_reduced else torch.bfloat16  # a disabled context warns about float32
+        return torch.autocast(device.type, dtype=dtype, enabled=self.is_reduced)
+
+    def enable_tf32(self) -> None:
+        """Set the format of float32 matrix multiplications of this process."""
+        torch.backends.cuda.matmul.allow_tf32 = self.tf32
+        torch.backends.cudnn.allow_tf32 = self.tf32
+
+
+def choose_precision(
+    wanted: PrecisionName,
+    device_type: str,
+    *,
+    capability: tuple[int, int] | None = None,
+    cpu_flags: Collection[str] = (),
+) -> Precision:
+    """Return the precision for a kind of device.
+
+    ``auto`` selects bfloat16 on GPUs since Ampere and CPUs with instructions for it, float16 on Volta and Turing,
+    and float32 otherwise. A format that the configuration names is used on any device.
+
+    Args:
+        wanted: The configuration's precision.
+        device_type: ``cpu`` or ``cuda``.
+        capability: Compute capability of the GPU, such as (8, 0); None for a CPU.
+        cpu_flags: Flags of the CPU; a GPU does not need them.
+    """
+    if wanted == "auto" and device_type == "cuda":
+        major_minor = capability or (0, 0)
+        fast_float16 = "float16" if major_minor >= FAST_FLOAT16 else "float32"
+        wanted = "bfloat16" if major_minor >= FAST_BFLOAT16 else fast_float16  # type: ignore[assignment]  # a literal
+    elif wanted == "auto":
+        wanted = "bfloat16" if CPU_FLAGS.intersection(cpu_flags) else "float32"
+    return Precision(
+        getattr(torch, wanted),
+        scales_gradients=wanted == "float16",
+        tf32=device_type == "cuda" and (capability or (0, 0)) >= FAST_BFLOAT16,
+    )
+
+
+def detect_precision(wanted: PrecisionName, device: torch.device) -> Precision:
+    """Return the precision for a device of this machine.
+
+    Args:
+        wanted: The configuration's precision.
+        device: The device.
+    """
+    if device.type == "cuda":
+        return choose_precision(wanted, "cuda", capability=torch.cuda.get_device_capability(device))
+    return choose_precision(wanted, device.type, cpu_flags=_read_cpu_flags())
+
+
+def _read_cpu_flags() -> frozenset[str]:
+    """Return the flags of the first CPU; none where the system does not list them."""
+    file = Path("/proc/cpuinfo")
+    if not file.is_file():
+        return frozenset()
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
