@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli.corpus_options import CorpusOptions, expand_corpus_options, find_corpus_files, read_items
 from search.cli.options import (
     AsJson,
     Command,
-    Offsets,
-    OnError,
     Overwrite,
     console,
     print_json,
     print_notices,
-    resolve_format,
 )
 from search.cli.scores import score
 
@@ -26,28 +22,12 @@ if TYPE_CHECKING:
     from clinie_core.data.corpora.discovery import CorpusFiles
     from clinie_core.data.corpora.loading import CorpusSource
     from clinie_core.data.corpora.summary import CorpusSummary
-    from clinie_core.data.document import Document
     from clinie_core.errors import Problem
     from search.cli.corpus_limits import CorpusLimits
 
 app = typer.Typer(help="Write, check, count, convert and split corpora.", no_args_is_help=True)
 
-CorpusPath = Annotated[Path, typer.Argument(metavar="PATH", help="Folder, file, zip or tar archive of the corpus.")]
 NewFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to; it must be empty or not exist.")]
-Format = Annotated[
-    str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all. auto: detect it.")
-]
-Ignore = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--ignore",
-        metavar="PATTERN",
-        help="Files that are not read, such as README.md or '*.pdf'; repeatable. Any other unread file is an error.",
-    ),
-]
-BareTagType = Annotated[
-    str, typer.Option("--bare-tag-type", metavar="TYPE", help="Concept type of token tags without a type, B and I.")
-]
 
 
 def synth(
@@ -87,43 +67,6 @@ def formats(as_json: AsJson = False) -> None:
         console().print(f"[bold]{name:<12}[/bold]{example}".replace("[{", r"\[{"), highlight=False, soft_wrap=True)
 
 
-@contextmanager
-def _open_corpus(
-    path: Path,
-    format_: str,
-    ignore: list[str] | None,
-    offsets: str,
-    on_error: str,
-    bare_tag_type: str,
-    *,
-    quiet: bool,
-) -> Iterator[CorpusSource]:
-    """Open the corpus at a path; an archive is unpacked within this context."""
-    from clinie_core.data.corpora.archive import unpack
-    from clinie_core.data.corpora.loading import discover_splits
-
-    with unpack(path) as folder:
-        name = resolve_format(folder, format_, ignore or (), quiet=quiet)
-        yield discover_splits(folder, name, ignore or ()).model_copy(
-            update={"offsets": offsets, "on_error": on_error, "bare_tag_type": bare_tag_type}
-        )
-
-
-def _find_files(source: CorpusSource) -> CorpusFiles:
-    """Find the files of a corpus.
-
-    Raises:
-        InputError: If the path or the format does not exist.
-    """
-    from clinie_core.data.corpora.loading import check_source, find_files
-    from clinie_core.errors import ErrorList
-
-    errors = ErrorList()
-    errors.extend(check_source(source))
-    errors.raise_if_any()
-    return find_files(source)
-
-
 def _summarize(source: CorpusSource, files: CorpusFiles, limits: CorpusLimits | None = None) -> CorpusSummary:
     """Read a corpus and count its annotations.
 
@@ -140,7 +83,7 @@ def _summarize(source: CorpusSource, files: CorpusFiles, limits: CorpusLimits | 
 
     errors, summary = ErrorList(), CorpusSummary()
     errors.extend(files.problems)
-    for split, item in _read_items(source, files):
+    for split, item in read_items(source, files):
         problem = item if isinstance(item, Problem) else summary.add(split, item)
         errors.extend([problem] if problem else [])
         if limits is not None and not isinstance(item, Problem):
@@ -150,22 +93,9 @@ def _summarize(source: CorpusSource, files: CorpusFiles, limits: CorpusLimits | 
     return summary
 
 
-def _read_items(source: CorpusSource, files: CorpusFiles) -> Iterator[tuple[str, Document | Problem]]:
-    """Yield each document and each problem of a corpus, with its split."""
-    from clinie_core.data.corpora.loading import read_split
-
-    for split in files.splits:
-        for item in read_split(source, split, files):
-            yield split, item
-
-
+@expand_corpus_options
 def check(
-    path: CorpusPath,
-    format_: Format = "auto",
-    ignore: Ignore = None,
-    offsets: Offsets = "verify",
-    on_error: OnError = "stop",
-    bare_tag_type: BareTagType = "ENTITY",
+    corpus: CorpusOptions,
     space: Annotated[
         str | None, typer.Option(help="Space whose formulations are checked: the concepts that each can express.")
     ] = None,
@@ -181,8 +111,8 @@ def check(
     from search.cli.corpus_limits import CorpusLimits
 
     limits = CorpusLimits(space)
-    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type, quiet=as_json) as source:
-        files = _find_files(source)
+    with corpus.open(quiet=as_json) as source:
+        files = find_corpus_files(source)
         summary = _summarize(source, files, limits)
         concepts = {split: summary.items["concepts"][split].total() for split in summary.documents}
         missing = find_missing_annotations(source, concepts)
@@ -269,20 +199,16 @@ def _find_undeclared_types(source: CorpusSource, files: CorpusFiles, summary: Co
     ]
 
 
+@expand_corpus_options
 def stats(
-    path: CorpusPath,
-    format_: Format = "auto",
-    ignore: Ignore = None,
-    offsets: Offsets = "verify",
-    on_error: OnError = "stop",
-    bare_tag_type: BareTagType = "ENTITY",
+    corpus: CorpusOptions,
     as_json: AsJson = False,
 ) -> None:
     """Count documents, characters and annotations of a corpus by type and split."""
     from rich.table import Table
 
-    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type, quiet=as_json) as source:
-        summary = _summarize(source, _find_files(source))
+    with corpus.open(quiet=as_json) as source:
+        summary = _summarize(source, find_corpus_files(source))
     counts = summary.to_json()
     if as_json:
         print_json(counts)
@@ -307,15 +233,11 @@ def _list_names(counts: dict[str, dict[str, Any]], group: str) -> list[str]:
     return sorted({name for split in counts.values() for name in split[group]})
 
 
+@expand_corpus_options
 def convert(
-    path: CorpusPath,
+    corpus: CorpusOptions,
     folder: NewFolder,
     to: Annotated[str, typer.Option(help="Format to write; `clinie data formats` lists all.")] = "jsonl",
-    format_: Format = "auto",
-    ignore: Ignore = None,
-    offsets: Offsets = "verify",
-    on_error: OnError = "stop",
-    bare_tag_type: BareTagType = "ENTITY",
     as_json: AsJson = False,
 ) -> None:
     """Convert a corpus to another format, and report what that format cannot represent.
@@ -324,7 +246,7 @@ def convert(
     """
     from clinie_core.data.corpora.conversion import convert as convert_corpus
 
-    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type, quiet=as_json) as source:
+    with corpus.open(quiet=as_json) as source:
         report = convert_corpus(source, to, folder)
     if as_json:
         print_json(
@@ -350,16 +272,12 @@ def convert(
         out.print(f"[yellow]lost[/yellow] {count:,} {kind}: {to} cannot represent them", soft_wrap=True)
 
 
+@expand_corpus_options
 def split(
-    path: CorpusPath,
+    corpus: CorpusOptions,
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Folder for the lists, which have one document id per line.")
     ],
-    format_: Format = "auto",
-    ignore: Ignore = None,
-    offsets: Offsets = "verify",
-    on_error: OnError = "stop",
-    bare_tag_type: BareTagType = "ENTITY",
     dev: Annotated[float, typer.Option(help="Share of documents in dev.", min=0, max=0.9)] = 0.15,
     test: Annotated[float, typer.Option(help="Share of documents in test.", min=0, max=0.9)] = 0.15,
     folds: Annotated[int, typer.Option(help="Number of cross-validation folds, instead of one split.", min=0)] = 0,
@@ -384,10 +302,10 @@ def split(
     from clinie_core.errors import ErrorList, Problem
 
     errors, members = ErrorList(), []
-    with _open_corpus(path, format_, ignore, offsets, on_error, bare_tag_type, quiet=as_json) as source:
-        files = _find_files(source)
+    with corpus.open(quiet=as_json) as source:
+        files = find_corpus_files(source)
         errors.extend(files.problems)
-        for _, item in _read_items(source, files):
+        for _, item in read_items(source, files):
             if isinstance(item, Problem):
                 errors.extend([item])
             else:

@@ -13,8 +13,8 @@ from typing import Any
 import mlflow
 from mlflow.pyfunc import PythonModel
 
-from clinie_core.data.corpora.corpus_format import DocumentLines
 from clinie_core.data.corpora.jsonl import Jsonl
+from clinie_core.data.corpora.line_format import DocumentLines
 from clinie_core.data.document import Document
 from clinie_core.inference.extractor import Extractor, annotations_to_json
 

@@ -17,8 +17,8 @@ from typing import Any
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from clinie_core.data.corpora.corpus_format import DocumentLines
 from clinie_core.data.corpora.jsonl import Jsonl
+from clinie_core.data.corpora.line_format import DocumentLines
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError
 from clinie_core.inference.extractor import Extractor, annotations_to_json

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from clinie_core.data.corpora.corpus_format import DocumentLines, LineFormat
+from clinie_core.data.corpora.line_format import DocumentLines, LineFormat
 from clinie_core.data.corpora.tokens import Token, build_document, is_tag, tag_sentences
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList

@@ -1,7 +1,8 @@
 """Base classes of corpus formats, which read and write one document at a time.
 
 There are two kinds. A :class:`StandoffFormat` stores each document in a text file with annotation files
-beside it. A :class:`StreamFormat` stores many documents in one file, often as lines (:class:`LineFormat`).
+beside it. A :class:`StreamFormat` stores many documents in one file; it has subclasses for lines
+(:mod:`~clinie_core.data.corpora.line_format`) and for JSON (:mod:`~clinie_core.data.corpora.json_items`).
 Most formats only implement parsing and rendering of one document.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
@@ -24,7 +25,6 @@ from clinie_core.data.corpora.files import (
     make_file_names,
     match_suffix,
     open_binary,
-    read_lines,
     read_text,
 )
 from clinie_core.data.corpora.reading import AnnotationErrors, ReadingOptions
@@ -33,8 +33,6 @@ from clinie_core.errors import ErrorList, InputError, Problem, fail
 
 __all__ = [
     "CorpusFormat",
-    "DocumentLines",
-    "LineFormat",
     "StandoffFormat",
     "StreamFormat",
     "read_text",
@@ -367,59 +365,3 @@ class StreamFormat(CorpusFormat):
             return
         seen[document.id] = where
         yield from self.validate(document, where)
-
-
-@dataclass(frozen=True)
-class DocumentLines:
-    """The lines of one document in a file.
-
-    Args:
-        where: The file.
-        line: 1-based number of the first line.
-        lines: The lines without line ends.
-        name: The document's id, unless its lines contain one.
-    """
-
-    where: str
-    line: int
-    lines: Sequence[str] = field(repr=False)
-    name: str = ""
-
-    def locate(self, index: int) -> str:
-        """Return file and line number of the line at an index, for messages."""
-        return f"{self.where}:{self.line + index}"
-
-
-class LineFormat(StreamFormat):
-    """Base class of stream formats that consist of lines."""
-
-    @abstractmethod
-    def split_documents(self, where: str, name: str, lines: Iterator[str]) -> Iterator[DocumentLines]:
-        """Divide the lines of a file into documents."""
-
-    @abstractmethod
-    def parse(self, piece: DocumentLines) -> Document:
-        """Parse one document.
-
-        Raises:
-            InputError: With all its problems.
-        """
-
-    @abstractmethod
-    def render(self, document: Document) -> str:
-        """Return the lines of a document, with line ends."""
-
-    def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
-        """See :meth:`StreamFormat.read_stream`."""
-        for piece in self.split_documents(where, name, read_lines(stream, where)):
-            try:
-                document = self.parse(piece)
-            except InputError as error:
-                yield from self.skip(error.problems)
-            else:
-                yield piece.locate(0), document
-
-    def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
-        """See :meth:`StreamFormat.write_stream`."""
-        for document in documents:
-            stream.write(self.render(document).encode())

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clinie_core.config import convert_validation_error
-from clinie_core.data.corpora.corpus_format import DocumentLines
 from clinie_core.data.corpora.json_lines import JsonLineFormat, collect_metadata, select_metadata
+from clinie_core.data.corpora.line_format import DocumentLines
 from clinie_core.data.corpora.tokens import Token, build_document, tag_sentences
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError, fail

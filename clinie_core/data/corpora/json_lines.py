@@ -9,8 +9,8 @@ from typing import Any, BinaryIO, ClassVar
 
 from pydantic import BaseModel
 
-from clinie_core.data.corpora.corpus_format import DocumentLines, LineFormat
 from clinie_core.data.corpora.json_stream import ObjectLocator, read_items
+from clinie_core.data.corpora.line_format import DocumentLines, LineFormat
 from clinie_core.data.corpora.reading import validate_line
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError, Problem

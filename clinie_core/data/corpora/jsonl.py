@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from clinie_core.data.corpora.checking import CHECKED_KINDS
-from clinie_core.data.corpora.corpus_format import DocumentLines, LineFormat
+from clinie_core.data.corpora.line_format import DocumentLines, LineFormat
 from clinie_core.data.corpora.reading import validate_line
 from clinie_core.data.document import Document
 

@@ -11,18 +11,16 @@ A task with several annotations is read if one of them is marked as ground truth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clinie_core.data.corpora.corpus_format import StreamFormat
+from clinie_core.data.corpora.json_items import JsonItemFormat
 from clinie_core.data.corpora.json_lines import collect_metadata, select_metadata
-from clinie_core.data.corpora.json_stream import ObjectLocator, read_items
 from clinie_core.data.corpora.offsets import Mention, resolve_mentions
-from clinie_core.data.corpora.reading import AnnotationErrors, validate_content
+from clinie_core.data.corpora.reading import AnnotationErrors
 from clinie_core.data.document import Attribute, Concept, Document, Note, Relation
-from clinie_core.errors import InputError, Problem, fail
+from clinie_core.errors import fail
 
 __all__ = ["LabelStudio"]
 
@@ -71,42 +69,26 @@ class _Task(BaseModel):
     """The name of ``annotations`` before Label Studio 1.0."""
 
 
-class LabelStudio(StreamFormat):
+class LabelStudio(JsonItemFormat):
     """JSON files with one array of tasks."""
 
     example: ClassVar[str] = 'NAME.json, [{"data": {"text": ...}, "annotations": [{"result": [...]}]}], or JSON-MIN'
-    suffix: ClassVar[str] = ".json"
+    path: ClassVar[str] = "item"
+    title: ClassVar[str] = "task"
+    model: ClassVar[type[BaseModel]] = _Task
+    annotation_keys: ClassVar[tuple[str, ...]] = ("result",)
+    brackets: ClassVar[tuple[str, str]] = ("[", "]")
 
-    def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
-        """See :meth:`StreamFormat.read_stream`."""
-        lines = ObjectLocator(stream, where, depth=1)
-        for number, content in enumerate(read_items(stream, where, "item")):
-            place = f"{where}: task {number + 1}"
-            try:
-                faults = self.collect_errors()
-                task = validate_content(_Task.model_validate, content, place, faults, ("result",))
-                faults.raise_if_any()
-                yield place, self._build(task, place, f"{name}-{number + 1}")
-            except InputError as error:
-                yield from self.skip(lines.locate(error.problems, number))
-
-    def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
-        """See :meth:`StreamFormat.write_stream`; a discontinuous concept is written as its whole extent."""
-        stream.write(b"[")
-        for number, document in enumerate(documents, start=1):
-            task = json.dumps(_build_task(document, number))
-            stream.write(((",\n" if number > 1 else "\n") + task).encode())
-        stream.write(b"\n]\n")
-
-    def _build(self, task: _Task, where: str, name: str) -> Document:
-        data = task.data if task.data is not None else (task.model_extra or {})
-        results = _select_results(task, where) if task.data is not None else _expand_minimal_results(task, where)
+    def build(self, item: _Task, where: str, name: str) -> Document:
+        """See :meth:`JsonItemFormat.build`."""
+        data = item.data if item.data is not None else (item.model_extra or {})
+        results = _select_results(item, where) if item.data is not None else _expand_minimal_results(item, where)
         key = _find_text_key(data, {result.to_name for result in results if result.to_name}, where)
         reader = _ResultReader(data[key], where, self.collect_errors())
         reader.read(results)
         reader.errors.raise_if_any()
-        id_ = data.get(ID) if isinstance(data.get(ID), str) else task.id
-        ignored = {key, ID, *TASK_KEYS} if task.data is None else {key, ID}
+        id_ = data.get(ID) if isinstance(data.get(ID), str) else item.id
+        ignored = {key, ID, *TASK_KEYS} if item.data is None else {key, ID}
         metadata = collect_metadata({k: v for k, v in data.items() if k not in ignored})
         return Document(
             str(id_) if id_ is not None else name,
@@ -117,6 +99,35 @@ class LabelStudio(StreamFormat):
             notes=tuple(reader.notes),
             metadata=metadata | reader.metadata,
         )
+
+    def dump(self, document: Document, number: int) -> dict[str, Any]:
+        """See :meth:`JsonItemFormat.dump`; a flag is written as a choice with the name of its attribute."""
+        regions = {
+            c.id: {"start": c.start, "end": c.end, "text": document.text[c.start : c.end]} for c in document.concepts
+        }
+        results: list[dict[str, Any]] = [
+            {
+                "id": c.id,
+                "from_name": "label",
+                "to_name": TEXT,
+                "type": "labels",
+                "value": regions[c.id] | {"labels": [c.type]},
+            }
+            for c in document.concepts
+        ]
+        properties = [(a.target, a.type, "choices", "choices", a.value or a.type) for a in document.attributes]
+        properties += [(n.target, n.type, "textarea", "text", n.text) for n in document.notes]
+        results += [
+            {"id": target, "from_name": name, "to_name": TEXT, "type": kind, "value": regions[target] | {key: [value]}}
+            for target, name, kind, key, value in properties
+            if target in regions
+        ]
+        results += [
+            {"type": "relation", "from_id": r.head, "to_id": r.tail, "direction": "right", "labels": [r.type]}
+            for r in document.relations
+        ]
+        data = {**select_metadata(document, {TEXT, ID}), TEXT: document.text, ID: document.id}
+        return {"id": number, "data": data, "annotations": [{"id": number, "result": results}]}
 
 
 def _select_results(task: _Task, where: str) -> list[_Result]:
@@ -271,33 +282,3 @@ def _list_comments(result: _Result) -> list[str]:
     found = result.meta.get("text")
     values = found if isinstance(found, list) else [found]
     return [value for value in values if isinstance(value, str) and value]
-
-
-def _build_task(document: Document, number: int) -> dict[str, Any]:
-    """Return the task of a document; a flag is written as a choice with the name of its attribute."""
-    regions = {
-        c.id: {"start": c.start, "end": c.end, "text": document.text[c.start : c.end]} for c in document.concepts
-    }
-    results: list[dict[str, Any]] = [
-        {
-            "id": c.id,
-            "from_name": "label",
-            "to_name": TEXT,
-            "type": "labels",
-            "value": regions[c.id] | {"labels": [c.type]},
-        }
-        for c in document.concepts
-    ]
-    properties = [(a.target, a.type, "choices", "choices", a.value or a.type) for a in document.attributes]
-    properties += [(n.target, n.type, "textarea", "text", n.text) for n in document.notes]
-    results += [
-        {"id": target, "from_name": name, "to_name": TEXT, "type": kind, "value": regions[target] | {key: [value]}}
-        for target, name, kind, key, value in properties
-        if target in regions
-    ]
-    results += [
-        {"type": "relation", "from_id": r.head, "to_id": r.tail, "direction": "right", "labels": [r.type]}
-        for r in document.relations
-    ]
-    data = {**select_metadata(document, {TEXT, ID}), TEXT: document.text, ID: document.id}
-    return {"id": number, "data": data, "annotations": [{"id": number, "result": results}]}

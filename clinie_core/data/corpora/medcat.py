@@ -8,19 +8,14 @@ not read. Values of meta-annotations become attributes.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from clinie_core.data.corpora.corpus_format import StreamFormat
+from clinie_core.data.corpora.json_items import JsonItemFormat
 from clinie_core.data.corpora.json_lines import collect_metadata, select_metadata
-from clinie_core.data.corpora.json_stream import ObjectLocator, read_items
 from clinie_core.data.corpora.offsets import Mention, resolve_mentions
-from clinie_core.data.corpora.reading import validate_content
 from clinie_core.data.document import Attribute, Concept, Document, Normalization, Relation
-from clinie_core.errors import InputError, Problem
 
 __all__ = ["MedCat"]
 
@@ -77,40 +72,25 @@ class _Document(BaseModel):
     relations: list[_Relation] | None = None
 
 
-class MedCat(StreamFormat):
+class MedCat(JsonItemFormat):
     """JSON files with projects of documents."""
 
     example: ClassVar[str] = 'NAME.json, {"projects": [{"documents": [{"name", "text", "annotations": [...]}]}]}'
-    suffix: ClassVar[str] = ".json"
+    path: ClassVar[str] = "projects.item.documents.item"
+    title: ClassVar[str] = "document"
+    model: ClassVar[type[BaseModel]] = _Document
+    annotation_keys: ClassVar[tuple[str, ...]] = ("annotations", "relations")
+    brackets: ClassVar[tuple[str, str]] = (
+        '{"projects": [{"name": "clinie", "id": 1, "cuis": "", "documents": [',
+        "]}]}",
+    )
 
-    def read_stream(self, stream: BinaryIO, where: str, name: str) -> Iterator[tuple[str, Document] | Problem]:
-        """See :meth:`StreamFormat.read_stream`."""
-        lines = ObjectLocator(stream, where, depth=4)
-        for number, content in enumerate(read_items(stream, where, "projects.item.documents.item")):
-            place = f"{where}: document {number + 1}"
-            try:
-                faults = self.collect_errors()
-                document = validate_content(
-                    _Document.model_validate, content, place, faults, ("annotations", "relations")
-                )
-                faults.raise_if_any()
-                yield place, self._build(document, place, f"{name}-{number + 1}")
-            except InputError as error:
-                yield from self.skip(lines.locate(error.problems, number))
-
-    def write_stream(self, documents: Iterable[Document], stream: BinaryIO) -> None:
-        """See :meth:`StreamFormat.write_stream`; a discontinuous concept is written as its whole extent."""
-        stream.write(b'{"projects": [{"name": "clinie", "id": 1, "cuis": "", "documents": [')
-        for number, document in enumerate(documents, start=1):
-            row = json.dumps(_build_row(document, number))
-            stream.write(((",\n" if number > 1 else "\n") + row).encode())
-        stream.write(b"\n]}]}\n")
-
-    def _build(self, source: _Document, where: str, name: str) -> Document:
+    def build(self, item: _Document, where: str, name: str) -> Document:
+        """See :meth:`JsonItemFormat.build`."""
         errors = self.collect_errors()
         rows: dict[str, _Annotation] = {}
         omitted: set[str] = set()
-        for number, annotation in enumerate(source.annotations, start=1):
+        for number, annotation in enumerate(item.annotations, start=1):
             id_ = str(annotation.id) if annotation.id is not None else f"T{number}"
             if id_ in rows or id_ in omitted:
                 errors.add(where, f"duplicate id {id_}", remedy="give each annotation its own id")
@@ -119,25 +99,58 @@ class MedCat(StreamFormat):
             else:
                 omitted.add(id_)
         mentions: list[Mention] = [(id_, a.start, a.end, a.value) for id_, a in rows.items()]
-        spans = resolve_mentions(source.text, where, mentions, errors)
+        spans = resolve_mentions(item.text, where, mentions, errors)
         errors.raise_if_any()
         meta = [(id_, part) for id_ in spans for part in _list_meta_annotations(rows[id_])]
         linked = [(id_, rows[id_].cui or "") for id_ in spans if rows[id_].cui]
         relations = [
             (str(r.start_entity), str(r.end_entity), r.relation or UNNAMED_RELATION)
-            for r in source.relations or []
+            for r in item.relations or []
             if r.validated is not False and omitted.isdisjoint({str(r.start_entity), str(r.end_entity)})
         ]
-        names = [str(n) for n in (source.name, source.id) if n is not None]
+        names = [str(n) for n in (item.name, item.id) if n is not None]
         return Document(
             names[0] if names else name,
-            source.text,
+            item.text,
             tuple(Concept(id_, _find_type(rows[id_]), (span,)) for id_, span in spans.items()),
             tuple(Relation(f"R{n}", type_, head, tail) for n, (head, tail, type_) in enumerate(relations, start=1)),
             tuple(Attribute(f"A{n}", part.name, id_, part.value) for n, (id_, part) in enumerate(meta, start=1)),
             tuple(_parse_link(n, id_, cui) for n, (id_, cui) in enumerate(linked, start=1)),
-            metadata=collect_metadata({k: v for k, v in (source.model_extra or {}).items() if k != "last_modified"}),
+            metadata=collect_metadata({k: v for k, v in (item.model_extra or {}).items() if k != "last_modified"}),
         )
+
+    def dump(self, document: Document, number: int) -> dict[str, Any]:
+        """See :meth:`JsonItemFormat.dump`; a concept has one link, and one value per attribute type."""
+        ids = {c.id: at for at, c in enumerate(document.concepts, start=1)}
+        links = {
+            n.target: n.reference if n.database == CUI else f"{n.database}:{n.reference}"
+            for n in reversed(document.normalizations)
+        }
+        meta: dict[str, dict[str, Any]] = {id_: {} for id_ in ids}
+        for a in document.attributes:
+            if a.target in meta:
+                meta[a.target][a.type] = {"name": a.type, "value": a.value or "True", "acc": 1.0, "validated": True}
+        judgement = {"validated": True, "correct": True, "deleted": False, "killed": False, "irrelevant": False}
+        annotations = [
+            {
+                "id": ids[c.id],
+                "cui": links.get(c.id, ""),
+                "value": document.text[c.start : c.end],
+                "start": c.start,
+                "end": c.end,
+                "type": c.type,
+                **judgement,
+                "meta_anns": meta[c.id],
+            }
+            for c in document.concepts
+        ]
+        relations = [
+            {"id": at, "start_entity": ids[r.head], "end_entity": ids[r.tail], "relation": r.type, "validated": True}
+            for at, r in enumerate(document.relations, start=1)
+        ]
+        fields = {"id": number, "name": document.id, "text": document.text}
+        reserved = (*_Document.model_fields, "last_modified")
+        return {**select_metadata(document, reserved), **fields, "annotations": annotations, "relations": relations}
 
 
 def _list_meta_annotations(annotation: _Annotation) -> list[_MetaAnnotation]:
@@ -154,37 +167,3 @@ def _find_type(annotation: _Annotation) -> str:
 def _parse_link(number: int, target: str, cui: str) -> Normalization:
     database, _, reference = cui.rpartition(":")
     return Normalization(f"N{number}", target, database or CUI, reference)
-
-
-def _build_row(document: Document, number: int) -> dict[str, Any]:
-    """Return the document of an export; each concept has one link, and each attribute one value."""
-    ids = {c.id: at for at, c in enumerate(document.concepts, start=1)}
-    links = {
-        n.target: n.reference if n.database == CUI else f"{n.database}:{n.reference}"
-        for n in reversed(document.normalizations)
-    }
-    meta: dict[str, dict[str, Any]] = {id_: {} for id_ in ids}
-    for a in document.attributes:
-        if a.target in meta:
-            meta[a.target][a.type] = {"name": a.type, "value": a.value or "True", "acc": 1.0, "validated": True}
-    judgement = {"validated": True, "correct": True, "deleted": False, "killed": False, "irrelevant": False}
-    annotations = [
-        {
-            "id": ids[c.id],
-            "cui": links.get(c.id, ""),
-            "value": document.text[c.start : c.end],
-            "start": c.start,
-            "end": c.end,
-            "type": c.type,
-            **judgement,
-            "meta_anns": meta[c.id],
-        }
-        for c in document.concepts
-    ]
-    relations = [
-        {"id": at, "start_entity": ids[r.head], "end_entity": ids[r.tail], "relation": r.type, "validated": True}
-        for at, r in enumerate(document.relations, start=1)
-    ]
-    fields = {"id": number, "name": document.id, "text": document.text}
-    reserved = (*_Document.model_fields, "last_modified")
-    return {**select_metadata(document, reserved), **fields, "annotations": annotations, "relations": relations}

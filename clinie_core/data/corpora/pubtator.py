@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import ClassVar
 
-from clinie_core.data.corpora.corpus_format import DocumentLines, LineFormat
+from clinie_core.data.corpora.line_format import DocumentLines, LineFormat
 from clinie_core.data.corpora.reading import AnnotationErrors
 from clinie_core.data.document import Attribute, Concept, Document, EntityRelation, Normalization, Section, Span
 from clinie_core.errors import ErrorList
