@@ -114,6 +114,10 @@ class CorpusFormat(ABC):
         """Return the group of a single file that was named by the user; None if the format reads only folders."""
         return None
 
+    def attach_files(self, groups: Sequence[FileGroup], files: Sequence[Path]) -> list[FileGroup]:
+        """Add files to groups of the same split in other folders; return all groups in the same order."""
+        return list(groups)
+
     def explain_unread_file(self, file: Path) -> Problem | None:
         """Return why a file that looks like one of this format belongs to no group; None for other files."""
         return None

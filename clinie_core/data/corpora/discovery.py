@@ -6,6 +6,7 @@ file without documents (see :func:`clinie_core.data.corpora.files.is_litter`), o
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -127,23 +128,27 @@ def find_named_files(
     found: list[tuple[str, str, FileGroup]] = []
     for split, paths in named.items():
         files = result.splits.setdefault(split, SplitFiles())
+        listings: dict[str, _Listing] = {}
         for name, place in zip(places[split], paths, strict=True):
-            groups = []
             if place.suffix.casefold() == LIST_SUFFIX and place.is_file():
                 files.lists.append(place)
                 continue
+            listings[name] = _Listing([], [], [])
             if place.is_file():
                 group = format_.group_file(place)
-                groups = [group] if group else []
+                listings[name].groups += [group] if group else []
             elif place.is_dir():
                 inner = CorpusFiles()
-                listing = _list_corpus(format_, place, ignore, inner, root, everything - {place.resolve()})
+                listings[name] = _list_corpus(format_, place, ignore, inner, root, everything - {place.resolve()})
                 result.ignored[split] += inner.ignored.total()
-                result.unread += listing.unread
-                result.problems += [*inner.problems, *_explain_files(format_, listing.unread, [])]
-                groups = listing.groups
-            found += [(split, name, group) for group in groups]
-            files.empty += [] if groups else [place]
+                result.problems += inner.problems
+        attached = _attach_files(format_, listings)
+        for name, listing in listings.items():
+            unread = [file for file in listing.unread if file not in attached]
+            result.unread += unread
+            result.problems += _explain_files(format_, unread, [])
+            found += [(split, name, group) for group in listing.groups]
+            files.empty += [] if listing.groups or len(unread) < len(listing.unread) else [Path(root, name)]
     # Files of one name in two splits are the same document only if each file is a document.
     keys = [(split if format_.one_document_per_file else "", group.name) for split, _, group in found]
     counts = Counter(keys)
@@ -191,6 +196,17 @@ def _list_corpus(
     return _Listing(groups, lists, [file for file in rest if file not in grouped])
 
 
+def _attach_files(format_: CorpusFormat, listings: Mapping[str, _Listing]) -> set[Path]:
+    """Add files of one place to documents of another place of the same split; return the files of all documents."""
+    groups = [group for listing in listings.values() for group in listing.groups]
+    unread = [file for listing in listings.values() for file in listing.unread]
+    groups = format_.attach_files(groups, unread)
+    rest = iter(groups)
+    for listing in listings.values():
+        listing.groups = list(itertools.islice(rest, len(listing.groups)))
+    return {file for group in groups for file in group.files.values()}
+
+
 def _find_path_split(parts: Iterable[str]) -> str | None:
     """Return the split that the outermost of the names of a path names."""
     return next((split for split in map(find_split, parts) if split is not None), None)
@@ -202,8 +218,8 @@ def _place_group(format_: CorpusFormat, group: FileGroup, root: Path) -> tuple[s
     folders, name = parts[:-1], parts[-1]
     split = _find_path_split(folders)
     if format_.one_document_per_file:
-        at = next((i for i, part in enumerate(folders) if find_split(part) is not None), None)
         rest = group.name.split("/")
+        at = next((i for i, part in enumerate(rest[:-1]) if find_split(part) is not None), None)
         return split, "/".join(rest if at is None else rest[:at] + rest[at + 1 :])
     match = match_suffix(name, tuple(group.files))
     return split or find_split(match[0] if match else name), group.name
@@ -256,14 +272,11 @@ def _explain_files(format_: CorpusFormat, files: Sequence[Path], nameless: Seque
     known = {file: problem for file in files if (problem := format_.explain_unread_file(file)) is not None}
     without_split = {file for group in nameless for file in group.files.values()}
     kinds: defaultdict[tuple[bool, str], list[Path]] = defaultdict(list)
-    problems = []
     for file in files:
-        if file in without_split:
-            kinds[True, file.suffix].append(file)
-        elif file in known:
-            problems.append(known[file])
-        else:
-            kinds[False, file.suffix].append(file)
+        if file in without_split or file not in known:
+            kinds[file in without_split, file.suffix].append(file)
+    # A format may explain several files of a folder by one problem.
+    problems = list(dict.fromkeys(problem for file, problem in known.items() if file not in without_split))
     for (split_is_missing, suffix), members in sorted(kinds.items()):
         first = members[0]
         others = f", like {len(members) - 1} other {suffix} files" if len(members) > 1 else ""
