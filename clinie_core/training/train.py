@@ -20,6 +20,7 @@ from clinie_core.modeling.folder_replacement import recover_folder
 from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.state import TrainingProgress
 from clinie_core.training.trainer import Trainer, choose_micro_batch
+from clinie_core.training.training_data import TrainingData
 
 __all__ = ["EpochReport", "TrainingResult", "train"]
 
@@ -122,7 +123,8 @@ def _train(
     micro_batch: int | None,
     on_epoch: Callable[[EpochReport], bool],
 ) -> TrainingResult:
-    trainer = Trainer(config, apply_view(corpus, config.view), cache, distributed, micro_batch)
+    data = TrainingData.encode(config, apply_view(corpus, config.view), cache)
+    trainer = Trainer(config, data, cache, distributed, micro_batch)
     if start is not None:
         trainer.load_initial_weights(start)
     progress = (

@@ -10,33 +10,32 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from clinie_core.config import TrialConfig
-from clinie_core.data.corpora.splitting import select_few_shot
-from clinie_core.data.document import Corpus, Document
-from clinie_core.data.schema import Schema, get_corpus_name
+from clinie_core.data.document import Document
+from clinie_core.data.schema import get_corpus_name
 from clinie_core.encoding.batch import collate
 from clinie_core.encoding.batch_sampling import draw_epoch_batches, sample_mixture
-from clinie_core.encoding.examples import EncodedDocument, Example
+from clinie_core.encoding.examples import Example
 from clinie_core.errors import fail
-from clinie_core.formulations import build_components
 from clinie_core.inference.prediction import Predictor
 from clinie_core.modeling.checkpoint import Checkpoint, gather_trained_weights, load_weights
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.folder_replacement import recover_folder
 from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning
-from clinie_core.modeling.model_cache import ModelCache, build_input_context, load_backbone
+from clinie_core.modeling.model_cache import ModelCache, load_backbone
 from clinie_core.modeling.parallel import build_mesh, shard, skip_gradient_sync, wrap_data_parallel
 from clinie_core.modeling.precision import detect_precision
 from clinie_core.scoring import score_task
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.training.optimization import MovingAverage, build_optimizer
 from clinie_core.training.state import TrainingProgress, TrainingState
+from clinie_core.training.training_data import TrainingData
 
 __all__ = ["Trainer", "choose_micro_batch"]
 
@@ -63,19 +62,19 @@ class Trainer:
 
     Args:
         config: The configuration.
-        corpus: A corpus with ``train`` and ``dev`` splits.
-        cache: Holds backbones and encoded corpora between trials.
+        data: The encoded corpus.
+        cache: Holds backbones between trials.
         distributed: The processes that train together.
         micro_batch: Windows per forward pass in one process; the configuration's value if omitted.
 
     Raises:
-        InputError: If the configuration does not fit the corpus or the number of processes.
+        InputError: If the configuration does not fit the backbone or the number of processes.
     """
 
     def __init__(
         self,
         config: TrialConfig,
-        corpus: Corpus,
+        data: TrainingData,
         cache: ModelCache,
         distributed: DistributedContext,
         micro_batch: int | None = None,
@@ -85,30 +84,18 @@ class Trainer:
         self._distributed = distributed
         self._precision = detect_precision(config.precision, distributed.device)
         self._precision.enable_tf32()
-        # The schema covers the whole split, so that the labels do not depend on the number of training documents.
-        self._schema = Schema.from_documents(corpus["train"], config.view.descriptions)
-        documents, digest = corpus["train"], corpus.digest("train")
-        if config.train_documents is not None:
-            documents = select_few_shot(documents, config.train_documents, config.seed)
-            digest = f"{digest}/{config.train_documents}/{config.seed}"
-        self._dev, self._dev_digest = corpus["dev"], corpus.digest("dev")
+        self._schema, self._components = data.schema, data.components
+        self._examples, self._corpora = data.examples, data.corpora
+        self._dev, self._dev_digest, self._dev_encoded = data.dev, data.dev_digest, data.dev_encoded
         self._dev_counts: DocumentCounts | None = None
         self._own_share = slice(distributed.rank, None, distributed.size)
-        self._components = build_components(config)
-        self._examples: dict[str, list[Example]] = {}
-        self._corpora: dict[str, list[str]] = {}  # corpus name of each example
-        self._dev_encoded: dict[str, tuple[EncodedDocument[object], ...]] = {}
-        for name in self._components:
-            self._encode(name, documents, digest, cache)
-        tokenizer = cache.get_tokenizer(config)
-        self._pad_id = int(tokenizer.pad_token_id or 0)
+        self._pad_id = int(data.context.tokenizer.pad_token_id or 0)
 
         self._method = load_finetuning(config)
         sharded = config.sharded and distributed.size > 1
         self._model, self._wrapped = self._build_sharded_model() if sharded else self._build_replicated_model(cache)
-        context = build_input_context(config, tokenizer, self._schema)
         sharing = distributed if sharded else None
-        self._predictor = Predictor(self._model, self._components, context, self._precision, sharing)
+        self._predictor = Predictor(self._model, self._components, data.context, self._precision, sharing)
         steps = sum(-(-len(rows) // config.batch_size) for rows in self._examples.values()) * config.epochs
         self._method.start_training(self._model.backbone, steps)
         self._optimizer, self._scheduler = build_optimizer(config, self._method, self._model, steps)
@@ -116,22 +103,6 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(distributed.device.type, enabled=self._precision.scales_gradients)
         self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average, self._scaler)
         self._steps_done = 0
-
-    def _encode(self, component: str, documents: tuple[Document, ...], digest: str, cache: ModelCache) -> None:
-        """Encode training documents and the dev split for a component."""
-        encode = partial(cache.encode, self.config, component, schema=self._schema)  # type: ignore[arg-type]
-        encoded = encode(documents, digest, targets=True)
-        examples = [
-            (example, get_corpus_name(document) or "")
-            for document, item in zip(documents, encoded, strict=True)
-            for example in item.examples
-            if example.loss_terms
-        ]
-        if not examples:
-            fail("corpus.splits.train", f"no annotations of {component}", allowed="documents with annotations")
-        self._examples[component] = [example for example, _ in examples]
-        self._corpora[component] = [corpus for _, corpus in examples]
-        self._dev_encoded[component] = encode(self._dev, self._dev_digest, targets=False)
 
     def _build_replicated_model(self, cache: ModelCache) -> tuple[ExtractionModel, nn.Module]:
         """Return the model on this process's device, and the wrapper that averages its gradients over processes."""
