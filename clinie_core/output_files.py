@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,12 +35,12 @@ def check_output_files(*files: Path, overwrite: bool) -> None:
     errors.raise_if_any()
 
 
-def require_empty_folder(folder: Path, *, overwrite: bool | None = None) -> None:
+def require_empty_folder(folder: Path, *, overwrite: bool = False) -> None:
     """Check that a folder is new or empty, so that nothing is overwritten.
 
     Args:
         folder: The folder to be written.
-        overwrite: Allow a folder that is not empty; None for a command without this option.
+        overwrite: Allow a folder that is not empty.
 
     Raises:
         InputError: If the folder exists and is not empty, or is a file.
@@ -48,8 +48,7 @@ def require_empty_folder(folder: Path, *, overwrite: bool | None = None) -> None
     if os.path.lexists(folder) and not folder.is_dir():
         fail(str(folder), "exists and is not a folder", allowed="a new or empty folder")
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
-        remedy = "remove it or name another" if overwrite is None else REMEDY
-        fail(str(folder), "exists and is not empty", allowed="a new or empty folder", remedy=remedy)
+        fail(str(folder), "exists and is not empty", allowed="a new or empty folder", remedy=REMEDY)
 
 
 def write_output(file: Path, text: str) -> None:
@@ -100,10 +99,28 @@ def stage_folder(folder: Path) -> Iterator[Path]:
             if new:
                 part.rename(folder)
                 return
-            for file in sorted(f for f in part.rglob("*") if not f.is_dir()):
-                target = folder / file.relative_to(part)
+            files = {f: folder / f.relative_to(part) for f in sorted(part.rglob("*")) if not f.is_dir()}
+            _check_targets(files.values(), folder)
+            for file, target in files.items():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
+
+
+def _check_targets(targets: Iterable[Path], folder: Path) -> None:
+    """Check that files can be moved to their targets before the first one is moved.
+
+    Raises:
+        InputError: With one problem for each target that is a folder, or that is below a file.
+    """
+    errors = ErrorList()
+    for target in targets:
+        parents = target.parents[: len(target.relative_to(folder).parts) - 1]
+        blocking = next((parent for parent in parents if os.path.lexists(parent) and not parent.is_dir()), None)
+        if target.is_dir():
+            errors.add(str(target), "is a folder", allowed="the name of a file", remedy="remove it or name another")
+        elif blocking is not None:
+            errors.add(str(blocking), "is not a folder", allowed="a folder", remedy="remove it or name another")
+    errors.raise_if_any()
 
 
 def _is_device(file: Path) -> bool:

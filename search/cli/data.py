@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Write, check, count, convert and split corpora.", no_args_is_help=True)
 
-NewFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to; it must be empty or not exist.")]
+NewFolder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Folder to write to; new or empty, unless --overwrite is given.")
+]
 
 
 def synth(
     folder: NewFolder,
     documents: Annotated[int, typer.Option(help="Number of notes: 70 % train, 15 % dev, 15 % test.", min=10)] = 300,
     seed: Annotated[int, typer.Option(help="Random seed; equal seeds write equal corpora.")] = 13,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a synthetic corpus of clinical notes in brat format.
@@ -44,7 +47,7 @@ def synth(
     from clinie_core.data.corpora.synthetic import generate_splits
     from clinie_core.output_files import require_empty_folder, stage_folder
 
-    require_empty_folder(folder)
+    require_empty_folder(folder, overwrite=overwrite)
     splits = generate_splits(documents, seed)
     with stage_folder(folder) as part:
         for split, notes in splits.items():
@@ -238,16 +241,18 @@ def convert(
     corpus: CorpusOptions,
     folder: NewFolder,
     to: Annotated[str, typer.Option(help="Format to write; `clinie data formats` lists all.")] = "jsonl",
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert a corpus to another format, and report what that format cannot represent.
 
-    Each converted document is read back and compared with the original.
+    Each converted document is read back and compared with the original. With --overwrite, files of the same
+    name are replaced, and other files in the folder are kept.
     """
     from clinie_core.data.corpora.conversion import convert as convert_corpus
 
     with corpus.open(quiet=as_json) as source:
-        report = convert_corpus(source, to, folder)
+        report = convert_corpus(source, to, folder, overwrite=overwrite)
     if as_json:
         print_json(
             {

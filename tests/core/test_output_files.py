@@ -64,12 +64,33 @@ def test_a_staged_folder_is_complete_or_unchanged(tmp_path: Path, exists: bool) 
     assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
 
 
+def test_a_staged_folder_is_unchanged_if_a_file_cannot_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "c").write_text("mine")
+
+    def write() -> None:
+        with stage_folder(tmp_path) as part:
+            (part / "c").mkdir()
+            for name in ("a", "b", "c/d"):
+                (part / name).write_text("new")
+
+    with pytest.raises(InputError) as error:
+        write()
+    assert [(Path(p.where).name, p.found) for p in error.value.problems] == [
+        ("b", "is a folder"),
+        ("c", "is not a folder"),
+    ]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["b", "c"]
+
+
 def test_a_folder_must_be_new_or_empty(tmp_path: Path) -> None:
     require_empty_folder(tmp_path)
     require_empty_folder(tmp_path / "new")
     (tmp_path / "file").write_text("mine")
     require_empty_folder(tmp_path, overwrite=True)
-    with pytest.raises(InputError, match="exists and is not empty; a new or empty folder; remove it or name another"):
+    with pytest.raises(
+        InputError, match="exists and is not empty; a new or empty folder; remove it, name another, or pass --over"
+    ):
         require_empty_folder(tmp_path)
     with pytest.raises(InputError, match="exists and is not a folder"):
         require_empty_folder(tmp_path / "file", overwrite=True)

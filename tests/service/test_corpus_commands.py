@@ -204,6 +204,38 @@ def test_existing_lists_are_replaced_only_on_request(corpus_folder: Path, tmp_pa
     assert len((lists / "dev.list").read_text().split()) == 3
 
 
+def test_existing_corpora_are_replaced_only_on_request(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    out = tmp_path / "out"
+    for arguments in (("synth", out, "--documents", "12"), ("convert", corpus_folder, out, "--to", "brat")):
+        shutil.rmtree(out, ignore_errors=True)
+        (out / "train").mkdir(parents=True)
+        (out / "train" / "mine.ann").write_text("mine")
+        command = ("data", *arguments)
+        done = clinie(*command)
+        assert done.returncode == 2
+        assert f"error {out}: exists and is not empty" in done.stderr
+        assert "or pass --overwrite" in done.stderr
+        assert [f.name for f in out.rglob("*") if f.is_file()] == ["mine.ann"]
+        assert clinie(*command, "--overwrite").returncode == 0
+        first = {f: f.read_text() for f in out.rglob("*") if f.is_file()}
+        assert first[out / "train" / "mine.ann"] == "mine"
+        replaced = next(f for f in first if f.suffix == ".txt")
+        replaced.write_text("changed")
+        assert clinie(*command, "--overwrite").returncode == 0
+        assert {f: f.read_text() for f in out.rglob("*") if f.is_file()} == first
+
+
+def test_a_conversion_into_its_own_corpus_does_not_read_its_output(
+    corpus_folder: Path, tmp_path: Path, clinie: RunClinie
+) -> None:
+    shutil.copytree(corpus_folder, tmp_path / "corpus")
+    arguments = ("data", "convert", tmp_path / "corpus", tmp_path / "corpus" / "out", "--to", "brat", "--overwrite")
+    assert clinie(*arguments).returncode == 0
+    done = clinie(*arguments)
+    assert done.returncode == 2
+    assert "is in the corpus and is not empty; a folder outside the corpus" in done.stderr
+
+
 def test_conversion_keeps_neighbouring_folders(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
     (tmp_path / "lines.part").mkdir()
     (tmp_path / "lines.part" / "notes").write_text("mine")

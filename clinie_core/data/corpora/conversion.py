@@ -12,7 +12,7 @@ from clinie_core.data.corpora.corpus_format import CorpusFormat
 from clinie_core.data.corpora.document_comparison import count_differences
 from clinie_core.data.corpora.loading import CorpusSource, check_source, find_files, read_split
 from clinie_core.data.document import Document
-from clinie_core.errors import ErrorList, Problem
+from clinie_core.errors import ErrorList, Problem, fail
 from clinie_core.output_files import require_empty_folder, stage_folder
 
 __all__ = ["ConversionReport", "convert"]
@@ -39,7 +39,7 @@ class ConversionReport:
     concepts: int = 0
 
 
-def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionReport:
+def convert(source: CorpusSource, format_: str, folder: Path, *, overwrite: bool = False) -> ConversionReport:
     """Write a corpus in another format.
 
     Each document is rendered, read back and compared with the original before it is written.
@@ -49,6 +49,7 @@ def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionRepor
         format_: Name of the target format in ``FORMATS``.
         folder: The target folder, new or empty. Each split becomes a subfolder, unless
             the corpus has only a training split.
+        overwrite: Replace files of the same name in a folder that is not empty.
 
     Raises:
         InputError: With all problems of the corpus, which include files that the format does not read, or
@@ -60,7 +61,9 @@ def convert(source: CorpusSource, format_: str, folder: Path) -> ConversionRepor
     files = find_files(source)
     errors.extend(files.problems)
     target: CorpusFormat = FORMATS.load(format_, "--to")()
-    require_empty_folder(folder)
+    require_empty_folder(folder, overwrite=overwrite)
+    if Path(source.path).resolve() in folder.resolve().parents and folder.is_dir() and any(folder.iterdir()):
+        fail(str(folder), "is in the corpus and is not empty", allowed="a folder outside the corpus")
     report = ConversionReport(files=files.count_files())
     with stage_folder(folder) as part:
         for split in files.splits:
