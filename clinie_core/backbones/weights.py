@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from clinie_core.backbones.facts import CAUSAL_TYPES
+from clinie_core.backbones.generation_settings import remove_generation_settings
 from clinie_core.backbones.location import locate
 from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.backbones.transformers_logging import quiet_transformers
@@ -76,6 +77,7 @@ def load_model(
             dtype=torch.float32,
             **extra,
         )
+    remove_generation_settings(model)
     return model
 
 
