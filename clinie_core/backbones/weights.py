@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["initialize_model", "load_config", "load_model"]
 
 WITH_POOLER = {"bert", "roberta", "megatron-bert", "xlm-roberta", "camembert"}
-DROPOUT_NAMES = (
-    *("hidden_dropout_prob", "attention_probs_dropout_prob"),  # BERT family
-    *("attn_pdrop", "resid_pdrop", "embd_pdrop"),  # GPT-2
-    *("attention_dropout", "hidden_dropout", "embedding_dropout", "mlp_dropout"),  # Llama, GPT-NeoX, ModernBERT
-)
 
 
 def load_config(source: BackboneSource) -> PretrainedConfig:
@@ -45,36 +40,34 @@ def load_config(source: BackboneSource) -> PretrainedConfig:
     return config
 
 
-def load_model(
-    source: BackboneSource, *, dropout: float | None = None, seed: int = 0, generates: bool = False
-) -> PreTrainedModel:
-    """Load a backbone without a pooler, in float32, on the CPU.
+def load_model(source: BackboneSource, *, seed: int = 0, generates: bool = False) -> PreTrainedModel:
+    """Load a backbone without a pooler, in the dtype of its weight files, on the CPU.
+
+    Weights in safetensors are memory-mapped: the processes of a machine share them, and a process needs memory of its
+    own only for pages that it changes.
 
     Args:
         source: The backbone.
-        dropout: Dropout of hidden states and attention; None for the backbone's own value.
         seed: Seed of the weights of a randomly initialized backbone.
         generates: Whether to load the language-model head too.
     """
     import torch
 
     config = load_config(source)
-    for name in DROPOUT_NAMES:
-        if dropout is not None and hasattr(config, name):
-            setattr(config, name, dropout)
     place = locate(source)
     if place is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return initialize_model(config, generates=generates)
     model_class, extra = _select_model_class(config, generates=generates)
+    config.dtype = None  # otherwise transformers converts, and thereby copies, weights of another dtype
     with quiet_transformers():
         model: PreTrainedModel = model_class.from_pretrained(
             place,
             config=config,
             revision=source.revision,
             use_safetensors=None if source.allow_pickle else True,
-            dtype=torch.float32,
+            dtype="auto",
             **extra,
         )
     remove_generation_settings(model)

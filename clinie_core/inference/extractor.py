@@ -90,9 +90,9 @@ class Extractor:
             check_backbone(source, str(folder))  # other weights under the same name would predict otherwise
         config = checkpoint.config
         pretrained = load_backbone(config.model_copy(update={"backbone": source}))
-        model = build_model(config, checkpoint.schema, pretrained)
+        model = build_model(config, checkpoint.schema, pretrained, device=distributed.device)
         load_weights(model, folder)
-        return cls(checkpoint, model.to(distributed.device).eval(), load_tokenizer(source), pretrained, distributed)
+        return cls(checkpoint, model.eval(), load_tokenizer(source), pretrained, distributed)
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint, the tokenizer and the backbone's weights.
@@ -134,12 +134,10 @@ class Extractor:
                 "layers_kept": 1.0,
             }
         )
-        model = build_model(whole, self.checkpoint.schema, plain)
+        model = build_model(whole, self.checkpoint.schema, plain, device=self._distributed.device)
         model.heads.load_state_dict(self._model.heads.state_dict())
         checkpoint = replace(self.checkpoint, config=whole)
-        return Extractor(
-            checkpoint, model.to(self._distributed.device).eval(), self._tokenizer, plain, self._distributed
-        )
+        return Extractor(checkpoint, model.eval(), self._tokenizer, plain, self._distributed)
 
     def __call__(self, text: str) -> Document:
         """Annotate one text; see :meth:`predict`."""

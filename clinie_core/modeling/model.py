@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from clinie_core.backbones.dropout import set_dropout
 from clinie_core.backbones.layer_removal import remove_layers
 from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
@@ -26,6 +26,7 @@ from clinie_core.finetuning import FINETUNING
 from clinie_core.finetuning.method import FineTuning
 from clinie_core.formulations import build_components
 from clinie_core.heads import LanguageHead, TaskHead
+from clinie_core.modeling.backbone_copies import convert_weights, copy_backbone
 from clinie_core.templates.constrained_decoding import ConstraintProcessor
 
 if TYPE_CHECKING:
@@ -163,7 +164,13 @@ def load_finetuning(config: TrialConfig) -> FineTuning:
 
 
 def build_model(
-    config: TrialConfig, schema: Schema, pretrained: PreTrainedModel, *, reuse_weights: bool = False
+    config: TrialConfig,
+    schema: Schema,
+    pretrained: PreTrainedModel,
+    *,
+    device: torch.device | None = None,
+    frozen_dtype: torch.dtype = torch.float32,
+    reuse_weights: bool = False,
 ) -> ExtractionModel:
     """Build a model from a configuration.
 
@@ -171,6 +178,8 @@ def build_model(
         config: The trial's configuration; new weights are initialized with its seed.
         schema: Annotation types to extract.
         pretrained: The pretrained backbone; it is not changed unless ``reuse_weights`` is set.
+        device: Device of the model; None for that of the pretrained backbone.
+        frozen_dtype: Format of the backbone's weights if the method freezes them. Trained weights are float32.
         reuse_weights: Whether training changes the pretrained backbone itself, if two copies of it do not
             fit into memory.
 
@@ -180,10 +189,14 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = load_finetuning(config)
+        frozen = method.freezes_backbone
+        dtype = frozen_dtype if frozen else torch.float32
         if reuse_weights:
-            backbone = pretrained.requires_grad_(not method.freezes_backbone)
+            backbone = convert_weights(pretrained, dtype).requires_grad_(not frozen)
         else:
-            backbone = _copy_backbone(pretrained, share_weights=method.freezes_backbone)
+            backbone = copy_backbone(pretrained, share_weights=frozen, device=device, dtype=dtype)
+        if config.dropout is not None:
+            set_dropout(backbone, config.dropout)
         remove_layers(backbone, config.layers_kept, config.depth_scheme)
         if config.gradient_checkpointing:
             if not (method.supports_recomputation and backbone.supports_gradient_checkpointing):
@@ -203,7 +216,7 @@ def build_model(
             model = ExtractionModel(method.apply(backbone), heads, method.prepended_tokens)
         state = model.state_dict(keep_vars=True)
         model.pretrained_names = frozenset(name for name, tensor in state.items() if _identify(tensor) in own)
-        return model
+        return model.to(device or pretrained.device)
 
 
 def merge_backbone(model: ExtractionModel, method: FineTuning, name: str) -> PreTrainedModel:
@@ -217,7 +230,7 @@ def merge_backbone(model: ExtractionModel, method: FineTuning, name: str) -> Pre
     Raises:
         InputError: If the method's changes cannot be expressed as weights of the backbone.
     """
-    plain = method.merge(copy.deepcopy(model.backbone).cpu())
+    plain = method.merge(copy_backbone(model.backbone, share_weights=False, device=torch.device("cpu")))
     if plain is None:
         found = f"{name} cannot be merged into the weights of the backbone"
         fail("--merge", found, remedy="omit --merge, or choose a model with another fine-tuning method")
@@ -228,15 +241,3 @@ def merge_backbone(model: ExtractionModel, method: FineTuning, name: str) -> Pre
 def _identify(tensor: Tensor) -> tuple[int, int]:
     """Return a key that changes when a fine-tuning method replaces the tensor or its memory."""
     return id(tensor), 0 if tensor.is_meta else tensor.data_ptr()
-
-
-def _copy_backbone(pretrained: PreTrainedModel, *, share_weights: bool) -> PreTrainedModel:
-    """Copy a model's modules, and its weights unless they are shared.
-
-    A shared weight is a separate parameter on the same memory. Moving it to a GPU, unfreezing or replacing it does not
-    affect the pretrained model; only an in-place change would.
-    """
-    memo: dict[int, object] = {}
-    if share_weights:
-        memo |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in pretrained.parameters()}
-    return copy.deepcopy(pretrained, memo)

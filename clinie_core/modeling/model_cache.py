@@ -6,10 +6,15 @@ trained: each trial uses a copy.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import nn
 
 from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.backbones.weights import load_model
@@ -18,21 +23,28 @@ from clinie_core.data.document import Document
 from clinie_core.data.schema import Schema
 from clinie_core.formulations import build_components
 from clinie_core.formulations.formulation import InputContext
+from clinie_core.modeling.backbone_copies import copy_backbone, measure_weights
+from clinie_core.modeling.model import load_finetuning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from clinie_core.encoding.examples import EncodedDocument
 
-__all__ = ["ModelCache", "build_input_context", "load_backbone"]
+__all__ = ["ModelCache", "build_input_context", "compute_cache_limit", "load_backbone"]
 
 Cached = TypeVar("Cached")
+
+ELEMENT_BYTES = 72
+"""Approximate memory of one token of an encoded document: two integer objects and the references to them."""
+WORD_BYTES = 200
+"""Approximate memory of one entry of a tokenizer's vocabulary."""
 
 
 def load_backbone(config: TrialConfig) -> PreTrainedModel:
     """Load the pretrained backbone of a configuration, with its language-model head if the formulation generates."""
     generates = any(formulation.generates for formulation in build_components(config).values())
-    return load_model(config.backbone, dropout=config.dropout, seed=config.seed, generates=generates)
+    return load_model(config.backbone, seed=config.seed, generates=generates)
 
 
 def build_input_context(config: TrialConfig, tokenizer: PreTrainedTokenizerFast, schema: Schema) -> InputContext:
@@ -48,36 +60,92 @@ def build_input_context(config: TrialConfig, tokenizer: PreTrainedTokenizerFast,
     )
 
 
+def compute_cache_limit(processes: int = 1) -> int:
+    """Return the bytes that the model cache of one process may hold: its share of half of the machine's memory.
+
+    Args:
+        processes: Number of processes of this machine that have a model cache.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
+    text = limit.read_text(encoding="ascii").strip() if limit.is_file() else "max"
+    return min(memory, int(text) if text.isdigit() else memory) // 2 // processes
+
+
 class ModelCache:
     """Least-recently-used cache of backbones, tokenizers and encoded corpora.
 
+    A backbone whose weights a fine-tuning method freezes is also kept in the form in which trials use it: on their
+    device and in their dtype. Besides the CPU, at most one backbone is kept on a device, and it is released before a
+    trial that does not use it. Such a trial therefore has the device's whole memory.
+
     Args:
-        capacity: Maximum number of entries of each kind.
+        max_bytes: Upper limit of the total size. Memory-mapped weights count, although processes share them. The entry
+            that was used last is kept even if it is larger. None for half of the machine's memory.
     """
 
-    def __init__(self, capacity: int = 4) -> None:
-        self._capacity = capacity
-        self._entries: dict[str, OrderedDict[Hashable, object]] = {}
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self._max_bytes = compute_cache_limit() if max_bytes is None else max_bytes
+        self._entries: OrderedDict[tuple[Hashable, ...], object] = OrderedDict()
 
-    def _get_or_create(self, kind: str, key: Hashable, make: Callable[[], Cached]) -> Cached:
-        entries = self._entries.setdefault(kind, OrderedDict())
-        if key not in entries:
-            while len(entries) >= self._capacity:
-                entries.popitem(last=False)
-            entries[key] = make()
-        entries.move_to_end(key)
-        return entries[key]  # type: ignore[return-value]  # each key is made by one `make`
+    def measure_bytes(self) -> int:
+        """Return the total size of all entries; that of tokenizers and encoded corpora is approximate."""
+        sizes: dict[Hashable, int] = {}  # backbones share weights: each piece of memory counts once
+        for key, entry in self._entries.items():
+            sizes |= measure_weights(entry) if isinstance(entry, nn.Module) else {key: _estimate_bytes(entry)}
+        return sum(sizes.values())
 
-    def get_backbone(self, config: TrialConfig) -> PreTrainedModel:
-        """Return the pretrained backbone of a configuration, on the CPU; copy it before training."""
+    def release_device(self) -> None:
+        """Drop the backbones that are not in the machine's main memory."""
+        self._release_device(keep=None)
+
+    def _release_device(self, keep: Hashable) -> None:
+        found = [key for key in self._entries if key[0] == "placed" and key[1] != "cpu" and key != keep]
+        for key in found:
+            del self._entries[key]
+
+    def _get_or_create(self, key: tuple[Hashable, ...], make: Callable[[], Cached]) -> Cached:
+        if key not in self._entries:
+            self._entries[key] = make()
+        self._entries.move_to_end(key)
+        while len(self._entries) > 1 and self.measure_bytes() > self._max_bytes:
+            self._entries.popitem(last=False)
+        return self._entries[key]  # type: ignore[return-value]  # each key is made by one `make`
+
+    def get_backbone(
+        self, config: TrialConfig, device: torch.device | None = None, frozen_dtype: torch.dtype = torch.float32
+    ) -> PreTrainedModel:
+        """Return the pretrained backbone of a configuration; copy it before training.
+
+        Args:
+            config: The configuration.
+            device: Device of the trial; None for the CPU.
+            frozen_dtype: Format of weights that the fine-tuning method freezes.
+
+        Returns:
+            The backbone on the device and in that format if the method freezes it, so that trials can share its
+            weights. Otherwise the backbone on the CPU in the dtype of its files.
+        """
+        device = device or torch.device("cpu")
         seed = config.seed if config.backbone.scratch is not None else 0
         generates = any(formulation.generates for formulation in build_components(config).values())
-        key = (config.backbone.digest(), config.dropout, seed, generates)
-        return self._get_or_create("backbone", key, lambda: load_backbone(config))
+        source = (config.backbone.digest(), seed, generates)
+
+        def load() -> PreTrainedModel:
+            return self._get_or_create(("backbone", *source), lambda: load_backbone(config))
+
+        if not load_finetuning(config).freezes_backbone:
+            self._release_device(keep=None)
+            return load()
+        key = ("placed", str(device), frozen_dtype, *source)
+        self._release_device(keep=key)
+        return self._get_or_create(
+            key, lambda: copy_backbone(load(), share_weights=True, device=device, dtype=frozen_dtype)
+        )
 
     def get_tokenizer(self, config: TrialConfig) -> PreTrainedTokenizerFast:
         """Return the tokenizer of a configuration's backbone."""
-        return self._get_or_create("tokenizer", config.backbone.digest(), lambda: load_tokenizer(config.backbone))
+        return self._get_or_create(("tokenizer", config.backbone.digest()), lambda: load_tokenizer(config.backbone))
 
     def encode(
         self,
@@ -102,5 +170,14 @@ class ModelCache:
         formulation = build_components(config)[component]
         context = replace(build_input_context(config, self.get_tokenizer(config), schema), task=component)
         rest = (context.window_tokens, context.overlap, context.hard_prompt, context.seed, component, targets)
-        key = (digest, config.backbone.digest(), formulation.digest(), type(formulation), schema.digest(), rest)
-        return self._get_or_create("encoded", key, lambda: formulation.encode(documents, context, targets=targets))
+        encoding = (config.backbone.digest(), formulation.digest(), type(formulation), schema.digest(), rest)
+        key = ("encoded", digest, *encoding)
+        return self._get_or_create(key, lambda: formulation.encode(documents, context, targets=targets))
+
+
+def _estimate_bytes(entry: object) -> int:
+    """Return the approximate size of a tokenizer or an encoded corpus."""
+    if not isinstance(entry, tuple):
+        return WORD_BYTES * len(entry)  # type: ignore[arg-type]  # a tokenizer
+    rows = [example for document in entry for example in document.examples]
+    return ELEMENT_BYTES * sum(len(row.input_ids) + len(row.positions) + len(row.targets) for row in rows)

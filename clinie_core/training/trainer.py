@@ -106,9 +106,11 @@ class Trainer:
 
     def _build_replicated_model(self, cache: ModelCache) -> tuple[ExtractionModel, nn.Module]:
         """Return the model on this process's device, and the wrapper that averages its gradients over processes."""
-        model = self._fit_heads(build_model(self.config, self._schema, cache.get_backbone(self.config)))
+        device = self._distributed.device
+        pretrained = cache.get_backbone(self.config, device)
+        model = self._fit_heads(build_model(self.config, self._schema, pretrained, device=device))
         several = len(self._components) > 1  # each batch leaves the other head without a gradient
-        return model, wrap_data_parallel(model.to(self._distributed.device), self._distributed, several_heads=several)
+        return model, wrap_data_parallel(model, self._distributed, several_heads=several)
 
     def _build_sharded_model(self) -> tuple[ExtractionModel, nn.Module]:
         """Return the sharded model; a collective operation.

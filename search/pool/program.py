@@ -22,7 +22,7 @@ from search.trials.result import EpochResult
 if TYPE_CHECKING:
     from clinie_core.training.train import EpochReport
 
-__all__ = ["TrainingProgram"]
+__all__ = ["TrainingProgram", "count_workers_of_node"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class TrainingProgram:
     def __call__(self) -> Program:
         """Fetch the corpus and create the model cache of this process."""
         from clinie_core.modeling.distributed import DistributedContext
-        from clinie_core.modeling.model_cache import ModelCache
+        from clinie_core.modeling.model_cache import ModelCache, compute_cache_limit
         from clinie_core.training.train import train
 
         corpus: Corpus = ray.get(self.corpus[0])
-        cache = ModelCache()
+        cache = ModelCache(compute_cache_limit(count_workers_of_node()))
         store = TrialStore(self.trials_url) if self.trials_url else None
 
         def run(job: Job, on_report: OnReport) -> None:
@@ -73,6 +73,14 @@ class TrainingProgram:
                 )
 
         return run
+
+
+def count_workers_of_node() -> int:
+    """Return how many workers with the resources of this one fit on its node."""
+    context = ray.get_runtime_context()
+    node = next(n["Resources"] for n in ray.nodes() if n["NodeID"] == context.get_node_id())
+    own = {name: amount for name, amount in context.get_assigned_resources().items() if amount and name in node}
+    return max(1, int(min((node[name] / amount for name, amount in own.items()), default=1)))
 
 
 @contextmanager

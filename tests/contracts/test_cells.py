@@ -134,7 +134,7 @@ Train = Callable[[Cell], TrainedCell]
 @pytest.fixture(scope="module")
 def cache() -> ModelCache:
     """The cache that all cells share."""
-    return ModelCache(capacity=64)
+    return ModelCache()
 
 
 @pytest.fixture(scope="module")

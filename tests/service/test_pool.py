@@ -18,7 +18,7 @@ from clinie_core.config import ComponentChoice, TrialConfig
 from clinie_core.data.document import Corpus
 from search.config.space_file import Resources
 from search.pool.pool import WorkerPool
-from search.pool.program import TrainingProgram
+from search.pool.program import TrainingProgram, count_workers_of_node
 from search.pool.worker import OnReport, Program
 from search.trials.job import Job, JobEnded
 from search.trials.result import EpochResult
@@ -75,6 +75,19 @@ def test_a_killed_worker_fails_only_its_job_and_the_group_is_restarted(tmp_path:
         assert reason is None
         assert again[0].metrics["pid"] != message.metrics["pid"]
         assert pool.failure() is None
+
+
+def make_counting_program() -> Program:
+    def run(job: Job, on_report: OnReport) -> None:
+        on_report(EpochResult(1, {"workers": count_workers_of_node()}, finished=True))
+
+    return run
+
+
+def test_the_workers_of_a_node_divide_its_memory(tmp_path: Path) -> None:
+    with WorkerPool(Resources(concurrent_trials=1, cpus_per_worker=1), make_counting_program, tmp_path) as pool:
+        reports, _ = run_job(pool, new_job("1"))
+        assert reports[0].metrics["workers"] == 2, "the fixture's node has two CPUs"
 
 
 def make_missing_program() -> Program:
