@@ -235,7 +235,11 @@ def convert_validation_error(error: ValidationError, where: str, *, quote: bool 
         quote: Whether problems quote the invalid value; False where it can be text of a document.
     """
     problems = []
-    for item in error.errors(include_url=False, include_context=False):
+    items = error.errors(include_url=False, include_context=False)
+    for item in items:
+        below = (other["loc"][: len(item["loc"])] == item["loc"] for other in items if other is not item)
+        if item["type"] == "too_short" and any(below):
+            continue  # the sequence is too short because its items are invalid
         path = ".".join(str(part) for part in item["loc"])
         joint = ": " if where.endswith((".yaml", ".yml")) or not quote else "."
         place = f"{where}{joint}{path}" if path else where

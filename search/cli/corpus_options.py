@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clinie_core.data.document import Document
     from clinie_core.errors import Problem
 
-__all__ = ["CorpusOptions", "expand_corpus_options", "find_corpus_files", "read_items"]
+__all__ = ["CorpusOptions", "Preset", "expand_corpus_options", "find_corpus_files", "read_items"]
 
 CorpusPath = Annotated[Path, typer.Argument(metavar="PATH", help="Folder, file, zip or tar archive of the corpus.")]
 Format = Annotated[
@@ -31,6 +31,14 @@ Ignore = Annotated[
         "--ignore",
         metavar="PATTERN",
         help="Files that are not read, such as README.md or '*.pdf'; repeatable. Any other unread file is an error.",
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="Published corpus whose format and official splits are used, such as n2c2-2018; see docs/corpora.md.",
     ),
 ]
 BareTagType = Annotated[
@@ -45,6 +53,7 @@ class CorpusOptions:
 
     path: CorpusPath
     format_: Format = "auto"
+    preset: Preset = None
     ignore: Ignore = None
     offsets: Offsets = "verify"
     on_error: OnError = "stop"
@@ -58,14 +67,16 @@ class CorpusOptions:
             quiet: Whether not to print the detected format.
 
         Raises:
-            InputError: If the format cannot be detected.
+            InputError: If the format cannot be detected or contradicts the preset.
         """
         from clinie_core.data.corpora.archive import unpack
         from clinie_core.data.corpora.loading import discover_splits
 
         with unpack(self.path) as folder:
-            name = resolve_format(folder, self.format_, self.ignore or (), quiet=quiet)
-            yield discover_splits(folder, name, self.ignore or ()).model_copy(
+            name = self.format_
+            if self.preset is None:
+                name = resolve_format(folder, name, self.ignore or (), quiet=quiet)
+            yield discover_splits(folder, name, self.ignore or (), self.preset).model_copy(
                 update={"offsets": self.offsets, "on_error": self.on_error, "bare_tag_type": self.bare_tag_type}
             )
 

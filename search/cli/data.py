@@ -109,7 +109,7 @@ def check(
     Exits with 2 if there are errors, with 0 if there are only warnings. Files that are not read, and a corpus
     or a train split without concepts, are errors.
     """
-    from clinie_core.data.corpora.loading import find_missing_annotations
+    from clinie_core.data.corpora.loading import find_count_difference, find_missing_annotations
     from clinie_core.errors import InputError
     from search.cli.corpus_limits import CorpusLimits
 
@@ -123,6 +123,7 @@ def check(
             raise InputError(missing)
         warnings = summary.warnings() + _find_undeclared_types(source, files, summary)
         warnings += [notice for notice in summary.notices if notice.severity == "warning"]
+        warnings += find_count_difference(source, summary.documents)
         left_out = [notice for notice in summary.notices if notice.severity != "warning"]
     formulations, limit_warnings = limits.measure()
     warnings += limit_warnings

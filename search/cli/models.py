@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.cli.corpus_options import Preset
 from search.cli.options import (
     DEFAULT_HOME,
     AsJson,
@@ -97,26 +98,35 @@ def evaluate(
     format_: Annotated[
         str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all. auto: detect it.")
     ] = "auto",
+    preset: Preset = None,
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Files that are not read; repeatable.")
     ] = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
     scorer: Annotated[
-        str, typer.Option(help="How to count: clinie, or n2c2-2018 for the script of that shared task.")
-    ] = "clinie",
+        str | None,
+        typer.Option(
+            help="How to count: clinie, or n2c2-2018 for the script of that shared task. Default: that of the preset,"
+            " else clinie."
+        ),
+    ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a registered model on one split of a corpus."""
     from clinie_core.data.corpora.loading import discover_splits, load_corpus
-    from clinie_core.scoring import SCORERS
+    from clinie_core.data.corpora.presets import load_preset
+    from clinie_core.scoring import DEFAULT_SCORER, SCORERS
     from clinie_core.scoring.significance import bootstrap_interval
     from search.report.terminal import build_scores_table
 
+    scorer = scorer or (preset and load_preset(preset, "--preset").scorer) or DEFAULT_SCORER
     SCORERS.load(scorer, "--scorer")
-    source = discover_splits(corpus, resolve_format(corpus, format_, ignore or (), quiet=as_json), ignore or ())
+    if preset is None:
+        format_ = resolve_format(corpus, format_, ignore or (), quiet=as_json)
+    source = discover_splits(corpus, format_, ignore or (), preset)
     loaded = load_corpus(source.model_copy(update={"offsets": offsets, "on_error": on_error}), (split,))
     extractor = _load_extractor(model, home, tracking_uri)
     scores = extractor.score(loaded[split], scorer=scorer)

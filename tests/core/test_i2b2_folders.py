@@ -12,26 +12,7 @@ from clinie_core.data.corpora.loading import CorpusSource, discover_splits, find
 from clinie_core.data.document import Attribute, Corpus, Relation
 from clinie_core.errors import InputError
 from tests.corpora import list_mentions
-
-TEXT = "He got Lasix for\npulmonary edema .\n"
-ANNOTATIONS = {
-    "con": 'c="lasix" 1:2 1:2||t="treatment"\nc="pulmonary edema" 2:0 2:1||t="problem"\n',
-    "rel": 'c="lasix" 1:2 1:2||r="TrAP"||c="pulmonary edema" 2:0 2:1\n',
-    "ast": 'c="pulmonary edema" 2:0 2:1||t="problem"||a="present"\n',
-}
-TRAINING, REFERENCE, TEXTS = "concept_assertion_relation_training_data", "reference_standard_for_test_data", "test_data"
-
-
-def write(file: Path, content: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(content)
-
-
-def write_record(name: str, texts: Path, annotations: Path, concepts: str = "concept") -> None:
-    """Write a text, and its annotations into one folder for each kind."""
-    write(texts / f"{name}.txt", TEXT)
-    for suffix, content in ANNOTATIONS.items():
-        write(annotations / (concepts if suffix == "con" else suffix) / f"{name}.{suffix}", content)
+from tests.releases import RECORD_ANNOTATIONS, RECORD_TEXT, REFERENCE, TEXTS, TRAINING, write_file, write_record
 
 
 def write_release(root: Path) -> None:
@@ -72,24 +53,27 @@ def test_folders_of_kinds_and_of_splits_may_be_nested_in_any_order(tmp_path: Pat
     for split in ("train", "test"):
         for folder, suffix in (("TXT", "txt"), ("con", "con"), ("rel", "rel"), ("ast", "ast")):
             parts = (folder, split) if kinds_are_outside else (split, folder)
-            write(tmp_path / Path(*parts) / f"{split}-note.{suffix}", TEXT if suffix == "txt" else ANNOTATIONS[suffix])
+            write_file(
+                tmp_path / Path(*parts) / f"{split}-note.{suffix}",
+                RECORD_TEXT if suffix == "txt" else RECORD_ANNOTATIONS[suffix],
+            )
     corpus = load_corpus(CorpusSource(path=str(tmp_path), format="i2b2"))
     assert list_ids(corpus) == {"train": ["train-note"], "test": ["test-note"]}
     assert all(len(d.concepts) == 2 for documents in corpus.splits.values() for d in documents)
 
 
 def test_annotations_beside_the_text_and_in_a_sibling_folder_are_combined(tmp_path: Path) -> None:
-    write(tmp_path / "n.txt", TEXT)
-    write(tmp_path / "n.con", ANNOTATIONS["con"])
-    write(tmp_path / "rel" / "n.rel", ANNOTATIONS["rel"])
+    write_file(tmp_path / "n.txt", RECORD_TEXT)
+    write_file(tmp_path / "n.con", RECORD_ANNOTATIONS["con"])
+    write_file(tmp_path / "rel" / "n.rel", RECORD_ANNOTATIONS["rel"])
     (document,) = load_corpus(discover_splits(tmp_path, "i2b2"))["train"]
     assert (document.id, len(document.concepts), len(document.relations)) == ("n", 2, 1)
 
 
 def test_annotations_that_fit_two_texts_are_an_error(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        write(tmp_path / folder / "n.txt", TEXT)
-    write(tmp_path / "concept" / "n.con", ANNOTATIONS["con"])
+        write_file(tmp_path / folder / "n.txt", RECORD_TEXT)
+    write_file(tmp_path / "concept" / "n.con", RECORD_ANNOTATIONS["con"])
     with pytest.raises(InputError, match=r"concept/n\.con: there is no text of this name, or the file is one of"):
         load_corpus(discover_splits(tmp_path, "i2b2"))
 
@@ -97,7 +81,7 @@ def test_annotations_that_fit_two_texts_are_an_error(tmp_path: Path) -> None:
 def test_texts_in_the_folder_unannotated_are_not_documents_without_concepts(tmp_path: Path) -> None:
     write_release(tmp_path)
     for name in ("a", "b"):
-        write(tmp_path / TRAINING / "partners" / "unannotated" / f"{name}.txt", TEXT)
+        write_file(tmp_path / TRAINING / "partners" / "unannotated" / f"{name}.txt", RECORD_TEXT)
     with pytest.raises(InputError) as caught:
         load_corpus(discover_splits(tmp_path))
     (line,) = str(caught.value).splitlines()

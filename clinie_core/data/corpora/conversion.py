@@ -10,7 +10,13 @@ from pathlib import Path
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.corpus_format import CorpusFormat
 from clinie_core.data.corpora.document_comparison import count_differences
-from clinie_core.data.corpora.loading import CorpusSource, check_source, find_files, read_split
+from clinie_core.data.corpora.loading import (
+    CorpusSource,
+    check_source,
+    find_count_difference,
+    find_files,
+    read_split,
+)
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList, Problem, fail
 from clinie_core.output_files import require_empty_folder, stage_folder
@@ -70,7 +76,7 @@ def convert(source: CorpusSource, format_: str, folder: Path, *, overwrite: bool
             place = part if list(files.splits) == ["train"] else part / split
             target.write(_render_and_compare(read_split(source, split, files), split, target, report, errors), place)
         errors.raise_if_any()
-        report.notices = errors.notices
+        report.notices = errors.notices + find_count_difference(source, report.documents)
     return report
 
 

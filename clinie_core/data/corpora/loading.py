@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
-from clinie_core.config import CorpusView, FrozenModel
+from clinie_core.config import CorpusView, FrozenModel, convert_validation_error
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.checking import find_split_leak
 from clinie_core.data.corpora.corpus_format import CorpusFormat
 from clinie_core.data.corpora.detection import AUTO, detect_format
 from clinie_core.data.corpora.discovery import LIST_SUFFIX, CorpusFiles, discover_files, find_named_files, read_ids
+from clinie_core.data.corpora.preset_files import find_preset_files
+from clinie_core.data.corpora.presets import PRESETS, CorpusPreset, load_preset
 from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.corpora.split_names import SPLITS
 from clinie_core.data.corpora.splitting import Member, stratify
@@ -27,6 +30,7 @@ __all__ = [
     "Shares",
     "apply_view",
     "discover_splits",
+    "find_count_difference",
     "find_files",
     "find_missing_annotations",
     "load_corpora",
@@ -64,11 +68,14 @@ class CorpusSource(CorpusView, ReadingOptions):
 
     Args:
         name: Name of the corpus among several; by default the name of its folder.
+        preset: Name of a published corpus in :data:`clinie_core.data.corpora.presets.PRESETS`, which determines
+            format and splits.
         path: Folder of the corpus.
         format: Name of the format in ``FORMATS``, or ``auto`` to detect it.
         splits: Maps each split (train, dev, test) to one or several places: a subfolder, a file of a format
             with many documents per file, or a ``.list`` file with one document id per line. If it is empty,
-            the names of folders, files and lists determine the splits; see :func:`discover_files`.
+            the preset, or else the names of folders, files and lists determine the splits; see
+            :func:`discover_files`.
         shares: How to split a corpus without splits; ``splits`` is ignored then.
         ignore: Patterns of files that are not read, such as ``README.md`` or ``*.pdf``; any other file that the
             format does not read is an error.
@@ -77,11 +84,38 @@ class CorpusSource(CorpusView, ReadingOptions):
     """
 
     name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
+    preset: str | None = None
     path: str
     format: str = "brat"
     splits: dict[str, str | list[str]] = Field(default_factory=dict)
     shares: Shares | None = None
     ignore: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_format_of_preset(cls, values: Any) -> Any:
+        name = values.get("preset") if isinstance(values, dict) else None
+        if isinstance(name, str) and name in PRESETS and values.get("format", AUTO) == AUTO:
+            return {**values, "format": PRESETS[name].format}
+        return values
+
+    @model_validator(mode="after")
+    def _check_preset(self) -> Self:
+        if self.preset is None:
+            return self
+        if self.preset not in PRESETS:
+            raise ValueError(f"unknown preset {self.preset!r}; allowed: {', '.join(PRESETS)}")
+        format_ = PRESETS[self.preset].format
+        if self.format != format_:
+            raise ValueError(f"preset {self.preset} has the format {format_}, not {self.format}; remove format")
+        if self.shares is not None:
+            raise ValueError(f"preset {self.preset} has official splits; remove shares, or remove preset")
+        return self
+
+    @property
+    def splits_of_preset(self) -> CorpusPreset | None:
+        """The preset that determines the splits; None without a preset or if ``splits`` names them."""
+        return None if self.preset is None or self.splits else PRESETS[self.preset]
 
     def places(self, split: str) -> list[str]:
         """Return the subfolders, files or lists of a split."""
@@ -113,9 +147,12 @@ def find_files(source: CorpusSource) -> CorpusFiles:
     format_, root = _load_format(source), Path(source.path)
     if source.shares is not None:
         return find_named_files(format_, root, {POOL: source.shares.pool}, source.ignore)
+    if source.splits_of_preset is not None:
+        return find_preset_files(format_, root, source.splits_of_preset, source.ignore)
     if source.splits:
         places = {split: source.places(split) for split in source.splits}
-        return find_named_files(format_, root, places, source.ignore)
+        known = PRESETS[source.preset].ignored if source.preset is not None else []
+        return find_named_files(format_, root, places, [*known, *source.ignore])
     return discover_files(format_, root, source.ignore)
 
 
@@ -214,6 +251,7 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
     if not len(errors):
         counts = {split: sum(len(d.concepts) for d in documents) for split, documents in read.items()}
         errors.extend(find_missing_annotations(source, counts))
+        errors.extend(find_count_difference(source, {split: len(documents) for split, documents in read.items()}))
     errors.raise_if_any()
     corpus = Corpus(read, tuple(errors.notices))
     return apply_view(corpus, source) if view else corpus
@@ -235,6 +273,17 @@ def find_missing_annotations(source: CorpusSource, concepts: Mapping[str, int]) 
         return []
     remedy = "check that the format is correct and that the annotation files are complete"
     return [Problem(source.path, found, allowed=f"annotations in {_load_format(source).example}", remedy=remedy)]
+
+
+def find_count_difference(source: CorpusSource, documents: Mapping[str, int]) -> list[Problem]:
+    """Return a warning if the splits of a preset do not have the numbers of documents of the published corpus.
+
+    Args:
+        source: The corpus.
+        documents: Number of documents by split that was read.
+    """
+    preset = source.splits_of_preset
+    return [] if preset is None else preset.find_count_difference(str(source.preset), documents)
 
 
 def load_corpora(sources: Sequence[CorpusSource], splits: tuple[str, ...] | None = None) -> Corpus:
@@ -286,6 +335,8 @@ def check_source(source: CorpusSource) -> list[Problem]:
     if not Path(source.path).exists():
         remedy = "check the path, or pass corpus.path=FOLDER"
         problems.append(Problem("corpus.path", f"no folder {source.path}", allowed="a folder", remedy=remedy))
+    elif source.splits_of_preset is not None:
+        problems += source.splits_of_preset.find_missing(str(source.preset), Path(source.path))
     if source.format != AUTO or not problems:
         FORMATS.load(_find_format_name(source), "corpus.format")
     for split in source.splits:
@@ -294,20 +345,29 @@ def check_source(source: CorpusSource) -> list[Problem]:
     return problems
 
 
-def discover_splits(path: Path, format_: str = AUTO, ignore: Sequence[str] = ()) -> CorpusSource:
-    """Return a corpus whose splits are found by the names of its folders, files or lists.
+def discover_splits(
+    path: Path, format_: str = AUTO, ignore: Sequence[str] = (), preset: str | None = None
+) -> CorpusSource:
+    """Return a corpus whose splits are found by a preset, or by the names of its folders, files or lists.
 
     Args:
         path: Folder of the corpus, or one of its files.
         format_: Name of the format in ``FORMATS``, or ``auto`` to detect it.
         ignore: Patterns of files that are not read.
+        preset: Name of a published corpus.
 
     Returns:
         The corpus; if no file names a split, the whole path is the training split.
 
     Raises:
-        InputError: If the format is unknown or cannot be detected.
+        InputError: If the format is unknown, cannot be detected or contradicts the preset.
     """
+    if preset is not None:
+        load_preset(preset, "--preset")
+        try:
+            return CorpusSource(path=str(path), preset=preset, format=format_, ignore=list(ignore))
+        except ValidationError as error:
+            raise InputError(convert_validation_error(error, "--preset", quote=False)) from None
     if format_ != AUTO:
         FORMATS.load(format_, "corpus.format")
     elif path.exists():

@@ -2,7 +2,7 @@
 
 Source: Jain et al. 2021, arXiv 2106.14463, and the dataset's files. A file is one object that maps report
 names to reports. White space separates tokens, and both ends of an entity are inclusive. If two annotators
-labelled a report, it has ``labeler_1`` and ``labeler_2``; only the first is read.
+labelled a report, it has ``labeler_1`` and ``labeler_2``; only the first is read, with a warning.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from clinie_core.errors import InputError, Problem, fail
 
 __all__ = ["RadGraph"]
 
+SECOND = "labeler_2"
 METADATA = ("data_source", "data_split")
 
 
@@ -63,7 +64,10 @@ class RadGraph(StreamFormat):
         for number, (id_, content) in enumerate(read_pairs(stream, where)):
             place = f"{where}: {id_}"
             try:
-                document = _build_document(id_, place, content, self.collect_errors())
+                errors = self.collect_errors()
+                if isinstance(content, dict) and SECOND in content:
+                    errors.warn(where, f"{SECOND} is not read, where a report has two annotators")
+                document = _build_document(id_, place, content, errors)
             except InputError as error:
                 yield from self.skip(lines.locate(error.problems, number))
             else:
