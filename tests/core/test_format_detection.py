@@ -32,6 +32,7 @@ def test_the_format_of_written_documents_is_detected(name: str, tmp_path: Path) 
         ("hf_jsonl", "train.json", '{"id": "0", "tokens": ["x"], "ner_tags": [0]}\n'),
         ("hf_jsonl", "train.json", '{"names": ["O"]}\n{"tokens": ["x"], "ner_tags": [0]}\n'),
         ("bioc_json", "a.json", '[{"documents": [{"id": "1", "passages": []}]}]'),
+        ("cas_xmi", "a.xmi", '<?xml version="1.0"?>\n<xmi:XMI xmlns:xmi="x"/>'),
         ("pubtator", "a.PubTator", "1|t|Pain\n1|a|None\n"),
         ("conll", "a.conll", "No O\nchest B-Problem\npain I-Problem\n"),
         ("conll", "a.conll", "chest\tB\npain\tI\n"),
@@ -63,8 +64,7 @@ def test_the_layouts_of_tools_are_detected(
 @pytest.mark.parametrize(
     ("file", "content", "expected"),
     [
-        ("a.xmi", "<xmi:XMI/>", "the format is UIMA CAS XMI, which is not supported"),
-        ("a.xml", '<?xml version="1.0"?>\n<xmi:XMI xmlns:xmi="x"/>', "the format is UIMA CAS XMI"),
+        ("a.xml", '<annotations textSource="a.txt"/>', "the format is Knowtator XML, which is not supported"),
         ("train.spacy", "x", "the format is spaCy's DocBin"),
         ("train.parquet", "PAR1", "the format is Parquet"),
         ("a.xml", "<?xml version='1.0'?>\n<GateDocument/>", "the format is GATE XML"),

@@ -61,10 +61,10 @@ def test_the_format_is_detected_and_named(corpus_folder: Path, tmp_path: Path, c
     scored = clinie("data", "score", corpus_folder, tmp_path / "tasks", "--json")
     assert json.loads(scored.stdout)["strict_f1"] == 1.0
     (tmp_path / "export").mkdir()
-    (tmp_path / "export" / "a.xmi").write_text("<xmi:XMI/>")
+    (tmp_path / "export" / "a.xml").write_text("<GateDocument/>")
     refused = clinie("data", "check", tmp_path / "export")
     assert refused.returncode == 2
-    assert "a.xmi: the format is UIMA CAS XMI, which is not supported" in refused.stderr
+    assert "a.xml: the format is GATE XML, which is not supported" in refused.stderr
 
 
 def test_unread_files_are_errors_of_every_command_unless_ignored(

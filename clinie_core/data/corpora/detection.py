@@ -28,7 +28,6 @@ UNSUPPORTED_SUFFIXES = {
     ".parquet": "Parquet",
     ".arrow": "Arrow",
     ".csv": "CSV",
-    ".xmi": "UIMA CAS XMI",
     ".knowtator.xml": "Knowtator XML",
     ".doc": "Microsoft Word",
     ".docx": "Microsoft Word",
@@ -36,8 +35,7 @@ UNSUPPORTED_SUFFIXES = {
 }
 REMEDIES = {
     "spaCy's DocBin": "write JSON lines with text and spans from spaCy, and pass --format spacy_jsonl",
-    "UIMA CAS XMI": "export as WebAnno TSV 3, and pass --format webanno_tsv",
-    "UIMA CAS JSON": "export as WebAnno TSV 3, and pass --format webanno_tsv",
+    "UIMA CAS JSON": "export as UIMA CAS XMI, and pass --format cas_xmi",
     "Parquet": "write JSON lines with tokens and ner_tags, and pass --format hf_jsonl",
     "PDF": "extract the text",
     "Microsoft Word": "extract the text",
@@ -88,7 +86,8 @@ SIGNATURES = (
     _Signature("hf_jsonl", (JSON_START, _key("tokens"), _key("ner_tags", "tags", "labels"))),
     _Signature("hf_jsonl", (r'\A\s*\{\s*"names"\s*:',)),
     _Signature("doccano", (JSON_START, _key("text", "data"), _key("label", "labels", "entities"))),
-    _Signature("UIMA CAS XMI", (XML_START, r"<xmi:XMI\b")),
+    _Signature("cas_xmi", (XML_START, r"<xmi:XMI\b")),
+    _Signature("cas_xmi", (r"\APK\x03\x04", r"\.xmi|TypeSystem\.xml")),
     _Signature("GATE XML", (XML_START, r"<GateDocument\b")),
     _Signature("Knowtator XML", (XML_START, r"<annotations\s+textSource=|<knowtator-project\b")),
     _Signature("JATS or PubMed XML", (XML_START, r"<(?:article|PubmedArticleSet|pmc-articleset)\b")),

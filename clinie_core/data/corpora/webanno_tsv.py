@@ -19,7 +19,8 @@ from typing import ClassVar
 from clinie_core.data.corpora.corpus_format import StandoffFormat
 from clinie_core.data.corpora.offsets import convert_utf16_offsets, has_astral_characters
 from clinie_core.data.corpora.reading import AnnotationErrors
-from clinie_core.data.corpora.webanno_writer import FORMAT_LINE, IDENTIFIER, render_tsv, unescape
+from clinie_core.data.corpora.webanno_layers import IDENTIFIER, TOKEN_LAYER, choose_type_feature, parse_identifier
+from clinie_core.data.corpora.webanno_writer import FORMAT_LINE, render_tsv, unescape
 from clinie_core.data.document import Attribute, Concept, Document, Normalization, Relation
 from clinie_core.errors import fail
 
@@ -32,8 +33,6 @@ UNIT = re.compile(r"([0-9]{1,9}-[0-9]{1,9}(?:\.[0-9]{1,9})?)\t([0-9]{1,12})-([0-
 VALUE = re.compile(r"((?:[^\\\[]|\\.)*)(?:\[([0-9]{1,9})\])?", re.DOTALL)
 REFERENCE = re.compile(r"([0-9]{1,9}-[0-9]{1,9}(?:\.[0-9]{1,9})?)(?:\[([0-9]{1,9})_([0-9]{1,9})\])?")
 SEPARATOR = re.compile(r"(?<!\\)\|")
-TOKEN_LAYER = re.compile(r"\.api\.(?:lexmorph|segmentation|syntax|semantics|transform)\.")
-TYPE_FEATURES = ("value", "label", "type")
 BASE_PREFIX, SLOT_PREFIX = "BT_", "ROLE_"
 NONE, NULL = "_", "*"
 
@@ -65,8 +64,7 @@ class _Layer:
     @property
     def type_feature(self) -> str | None:
         """The feature that contains the type, if any."""
-        usable = [name for name in self.values if name and name != IDENTIFIER]
-        return next((name for name in TYPE_FEATURES if name in usable), usable[0] if usable else None)
+        return choose_type_feature(self.values, first=True)
 
     @property
     def values(self) -> dict[str, int]:
@@ -136,7 +134,7 @@ class _Parser:
             features = dict(self._values[key])
             identifier = features.pop(IDENTIFIER, None)
             if identifier:
-                normalizations.append(_parse_identifier(f"N{len(normalizations) + 1}", id_, identifier))
+                normalizations.append(parse_identifier(f"N{len(normalizations) + 1}", id_, identifier))
             layer = next(layer for layer in self._layers if layer.name == key[0])
             features.pop(layer.type_feature or "", None)
             attributes += [(feature, id_, value) for feature, value in features.items() if value is not None]
@@ -325,10 +323,3 @@ def _join_tokens(tokens: list[_Unit]) -> str:
         parts += [" " * min(max(token.start - at, 0), MAX_GAP), token.text]
         at = token.end
     return "".join(parts)
-
-
-def _parse_identifier(id_: str, target: str, identifier: str) -> Normalization:
-    """Return the normalization of an identifier such as ``http://x/entity/Q1`` or ``MeSH:D008094``."""
-    separator = "/" if "://" in identifier else ":"
-    database, _, reference = identifier.rpartition(separator)
-    return Normalization(id_, target, database or IDENTIFIER, reference)

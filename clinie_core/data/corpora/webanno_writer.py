@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from clinie_core.data.corpora.offsets import count_utf16_units
 from clinie_core.data.corpora.tokens import find_tokens
+from clinie_core.data.corpora.webanno_layers import IDENTIFIER
 from clinie_core.data.document import Concept, Document, Span, find_overlapping_spans
 
-__all__ = ["FORMAT_LINE", "IDENTIFIER", "render_tsv", "unescape"]
+__all__ = ["FORMAT_LINE", "render_tsv", "unescape"]
 
 FORMAT_LINE = "#FORMAT=WebAnno TSV 3.3"
-IDENTIFIER = "identifier"
 LAYER, RELATION_LAYER = "webanno.custom.Concept", "webanno.custom.Relation"
 NONE, NULL = "_", "*"
 CONTROLS = {"\t": "t", "\n": "n", "\r": "r"}
