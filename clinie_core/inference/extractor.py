@@ -15,7 +15,7 @@ from clinie_core.backbones.integrity import check_backbone, pin_weights
 from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.backbones.transformers_logging import quiet_transformers
 from clinie_core.config import BackboneSource, ComponentChoice, Task
-from clinie_core.data.corpora.loading import apply_view
+from clinie_core.data.corpora.views import apply_view
 from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import Schema
 from clinie_core.formulations import build_components

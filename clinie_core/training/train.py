@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clinie_core.config import BEST, LAST, TrialConfig
-from clinie_core.data.corpora.loading import apply_view
+from clinie_core.data.corpora.views import apply_view
 from clinie_core.data.document import Corpus
 from clinie_core.errors import OutOfMemory
 from clinie_core.modeling.distributed import DistributedContext, is_out_of_memory

@@ -6,9 +6,10 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from clinie_core.data.corpora.loading import apply_view
+from clinie_core.data.corpora.views import apply_view, find_unknown_types
 from clinie_core.data.document import Corpus, Document, Span
 from clinie_core.encoding.words import segment_words
+from clinie_core.errors import ErrorList
 from clinie_core.formulations.representable import RepresentableCounts, count_representable
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class CorpusLimits:
             The limits of each formulation, and warnings; both empty without a space.
 
         Raises:
-            InputError: If the space is invalid.
+            InputError: If the space is invalid, or names a type that the corpus does not have.
         """
         if self._space is None:
             return [], []
@@ -58,8 +59,11 @@ class CorpusLimits:
         from search.study.limits import find_unexpected_limits, measure_limits
 
         file, where = read_space_file(self._space)
-        corpus = apply_view(Corpus({split: tuple(found) for split, found in self._documents.items()}), file.view)
-        limits, problems = measure_limits(build_space(file, where), corpus)
+        corpus = Corpus({split: tuple(found) for split, found in self._documents.items()})
+        errors = ErrorList()
+        errors.extend(replace(p, where=f"{where}: {p.where}") for p in find_unknown_types(corpus, file.view))
+        errors.raise_if_any()
+        limits, problems = measure_limits(build_space(file, where), apply_view(corpus, file.view))
         return limits, find_unexpected_limits(limits, where) + problems
 
 

@@ -5,6 +5,7 @@ A check skips what depends on a value that already has a fault, so that one mist
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,10 @@ __all__ = ["ValidatedSpace", "build_space", "validate_space", "validate_space_fi
 
 SEARCHED = ("train", "dev")
 """Splits that a search reads; only a promotion reads the test split."""
+CORPUS_KEY = re.compile(r"(?:[\w.-]+: )?corpus\.")
+"""Place of a problem with the ``corpus`` block, after the name of the corpus if there are several."""
+VIEW_KEY = re.compile(r"corpus\.(?:merge_types|concept_types|relation_types)\b")
+"""Place of a wrong type name, which is a fault of the space although the corpus can be read."""
 WINDOW_TOKENS: int = TrialConfig.model_fields["window_tokens"].default
 ANY_BACKBONE = BackboneSource(name="any", hub="any")
 ANY_COMPONENT = ComponentChoice(name="any")
@@ -103,7 +108,8 @@ def _validate(file: SpaceFile, faults: Faults, splits: tuple[str, ...], *, requi
     file = file.with_absolute_paths()
     space = _check_space(file, faults)
     corpus, problems = (None, ()) if faults.covers("corpus") else _read_corpus(file, faults.where, splits)
-    if problems and (require_corpus or len(faults)):
+    required = require_corpus or len(faults) or any(VIEW_KEY.search(problem.where) for problem in problems)
+    if problems and required:
         faults.extend(problems)
     faults.raise_if_any()
     return ValidatedSpace(file, faults.where, space, corpus, problems)
@@ -115,7 +121,7 @@ def _read_corpus(file: SpaceFile, where: str, splits: tuple[str, ...]) -> tuple[
         return load_corpora(file.corpus, splits), ()
     except InputError as error:
         return None, tuple(
-            replace(p, where=f"{where}: {p.where}") if p.where.startswith("corpus.") else p for p in error.problems
+            replace(p, where=f"{where}: {p.where}") if CORPUS_KEY.match(p.where) else p for p in error.problems
         )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.config import BackboneSource, ComponentChoice, CorpusView, TrialConfig
-from clinie_core.data.corpora.loading import apply_view
+from clinie_core.data.corpora.views import apply_view
 from clinie_core.data.document import Concept, Corpus, Document, EntityRelation, Normalization, Relation, Span
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.sentences import find_sentence, find_sentence_starts

@@ -106,6 +106,29 @@ def test_a_parameter_combination_that_a_method_refuses_is_a_fault(
     assert fault == "space.yaml: space.finetuning.lora: layers_from must be below layers_to"
 
 
+def test_type_names_that_the_corpus_does_not_have_are_faults(space_content: Content, write_space: WriteSpace) -> None:
+    file = write_space(space_content)
+    types = "types: Drug, ADE, Dosage, Frequency, Problem, Test, Tobacco; correct the name, or remove it"
+    assert read_faults(
+        file,
+        "corpus.concept_types=[drug, ADE, Xyz]",
+        "corpus.relation_types=[Dosage-Drugs]",
+        "corpus.merge_types={Pill: [Drgu]}",
+    ) == [
+        f"space.yaml: corpus.merge_types.Pill: no concept in train or dev has the type 'Drgu'; {types}",
+        f"space.yaml: corpus.concept_types: no concept in train or dev has the type 'drug' or 'Xyz'; {types}",
+        "space.yaml: corpus.relation_types: no relation in train or dev has the type 'Dosage-Drugs'; types:"
+        " Dosage-Drug, ADE-Drug, Frequency-Drug, Test-Problem; correct the name, or remove it",
+    ]
+    view = "corpus.concept_types=[Medication, ADE]"
+    assert search.plan(file, [view, "corpus.merge_types={Medication: [Drug]}"], samples=1).note == ""
+    several = [{**space_content["corpus"], "name": name, "concept_types": ["ADEs"]} for name in "ab"]
+    question: Content = {"span_question": {}}
+    content = {**space_content, "corpus": several, "space": {**space_content["space"], "formulation": question}}
+    places = [line.split(": no concept")[0] for line in read_faults(write_space(content))]
+    assert places == ["space.yaml: a: corpus.concept_types", "space.yaml: b: corpus.concept_types"]
+
+
 def test_unread_files_of_the_corpus_are_faults_unless_the_space_ignores_them(
     space_content: Content, write_space: WriteSpace, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from clinie_core.data.corpora.presets import PRESETS, CorpusPreset, load_preset
 from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.corpora.split_names import SPLITS
 from clinie_core.data.corpora.splitting import Member, stratify
+from clinie_core.data.corpora.views import apply_view, find_unknown_types
 from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import CORPUS_KEY
 from clinie_core.errors import ErrorList, InputError, Problem
@@ -28,7 +29,6 @@ __all__ = [
     "LIST_SUFFIX",
     "CorpusSource",
     "Shares",
-    "apply_view",
     "discover_splits",
     "find_count_difference",
     "find_files",
@@ -212,11 +212,6 @@ def _read_listed(format_: CorpusFormat, files: CorpusFiles, root: Path, file: Pa
     yield from format_.skip(absent)  # a document that was skipped is absent, too
 
 
-def apply_view(corpus: Corpus, view: CorpusView) -> Corpus:
-    """Merge and filter the types of a corpus as a view specifies; the operation is idempotent."""
-    return corpus.merge_types(view.merge_types).restrict_types(view.concept_types, view.relation_types)
-
-
 def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, view: bool = True) -> Corpus:
     """Read splits of a corpus into memory.
 
@@ -227,7 +222,8 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
 
     Raises:
         InputError: With all problems of all files: a missing folder, a split without documents, a
-            document id in two splits, and all problems that the format found.
+            document id in two splits, and all problems that the format found. With the train split, also
+            if the view names a type that no annotation has.
     """
     errors = ErrorList()
     errors.extend(check_source(source))
@@ -252,8 +248,10 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
         counts = {split: sum(len(d.concepts) for d in documents) for split, documents in read.items()}
         errors.extend(find_missing_annotations(source, counts))
         errors.extend(find_count_difference(source, {split: len(documents) for split, documents in read.items()}))
-    errors.raise_if_any()
     corpus = Corpus(read, tuple(errors.notices))
+    if not len(errors) and view and "train" in read:  # evaluation applies the view to other corpora and splits
+        errors.extend(find_unknown_types(corpus, source))
+    errors.raise_if_any()
     return apply_view(corpus, source) if view else corpus
 
 
