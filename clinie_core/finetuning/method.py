@@ -7,6 +7,7 @@ learning-rate range, because one shared range would favour some methods.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -15,6 +16,7 @@ from clinie_core.backbones.facts import BackboneFacts
 from clinie_core.config import FrozenModel
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
@@ -36,8 +38,8 @@ class FineTuning(FrozenModel, ABC):
     """Default search ranges in the syntax of a space, for a space that says ``{}``."""
     architectures: ClassVar[frozenset[Architecture]] = frozenset({"encoder", "decoder"})
     """Architectures of backbones that the method supports."""
-    needs_cuda: ClassVar[bool] = False
-    """Whether the method requires an NVIDIA GPU."""
+    bytes_per_linear_weight: ClassVar[float | None] = None
+    """Memory of each weight in the linear modules of the layers, if the method stores them in its own format."""
     supports_recomputation: ClassVar[bool] = True
     """Whether activations may be recomputed in the backward pass (gradient checkpointing)."""
     supports_sharding: ClassVar[bool] = True
@@ -68,6 +70,21 @@ class FineTuning(FrozenModel, ABC):
             facts: Facts about the backbone.
         """
         return None
+
+    @property
+    def preparation(self) -> Hashable:
+        """Key of the result of :meth:`prepare`, which trials with equal keys share; None for no preparation."""
+        return None
+
+    def prepare(self, backbone: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
+        """Change a frozen backbone into the form that several trials share; called once for all of them.
+
+        Args:
+            backbone: The backbone with the weights of its files; modules may be replaced, but not changed in place.
+            device: Device of the trials.
+            dtype: Format of the frozen weights in the trials.
+        """
+        return
 
     @abstractmethod
     def apply(self, backbone: PreTrainedModel) -> nn.Module:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from clinie_core.backbones.integrity import check_backbone, pin_weights
 from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.backbones.transformers_logging import quiet_transformers
@@ -20,6 +22,7 @@ from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import Schema
 from clinie_core.formulations import build_components
 from clinie_core.inference.prediction import Predictor
+from clinie_core.modeling.backbone_copies import prepare_backbone
 from clinie_core.modeling.checkpoint import Checkpoint, gather_trained_weights, load_weights
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning, merge_backbone
@@ -90,7 +93,10 @@ class Extractor:
             check_backbone(source, str(folder))  # other weights under the same name would predict otherwise
         config = checkpoint.config
         pretrained = load_backbone(config.model_copy(update={"backbone": source}))
-        model = build_model(config, checkpoint.schema, pretrained, device=distributed.device)
+        backbone, method, device = pretrained, load_finetuning(config), distributed.device
+        if method.freezes_backbone:
+            backbone = prepare_backbone(pretrained, method, device, torch.float32)
+        model = build_model(config, checkpoint.schema, backbone, device=device)
         load_weights(model, folder)
         return cls(checkpoint, model.eval(), load_tokenizer(source), pretrained, distributed)
 

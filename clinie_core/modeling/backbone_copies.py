@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["convert_weights", "copy_backbone", "measure_weights"]
+from clinie_core.finetuning.method import FineTuning
+from clinie_core.finetuning.quantization import is_quantized, list_tensors, share_quantized
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["convert_weights", "copy_backbone", "measure_weights", "prepare_backbone"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -36,6 +42,9 @@ def copy_backbone(
     """
     memo: dict[int, object] = {}
     for parameter in backbone.parameters():
+        if is_quantized(parameter):  # always frozen
+            memo[id(parameter)] = share_quantized(parameter, device)
+            continue
         moved = _move(parameter.detach(), device, dtype, share=share_weights)
         memo[id(parameter)] = nn.Parameter(moved, requires_grad=parameter.requires_grad and not share_weights)
     for buffer in backbone.buffers():
@@ -56,7 +65,24 @@ def convert_weights(backbone: Module, dtype: torch.dtype) -> Module:
     return backbone
 
 
+def prepare_backbone(
+    pretrained: PreTrainedModel, method: FineTuning, device: torch.device, dtype: torch.dtype
+) -> PreTrainedModel:
+    """Return a backbone that a method freezes in the form that trials share, on their device.
+
+    Args:
+        pretrained: The backbone in the dtype of its files; it is not changed.
+        method: The fine-tuning method.
+        device: Device of the trials.
+        dtype: Format of the frozen weights.
+    """
+    backbone = copy_backbone(pretrained, share_weights=True)
+    method.prepare(backbone, device, dtype)
+    return copy_backbone(backbone, share_weights=True, device=device, dtype=dtype)
+
+
 def measure_weights(model: nn.Module) -> dict[Hashable, int]:
     """Return the size in bytes of each weight and buffer of a model, by its address; shared memory has one address."""
-    tensors = [*model.parameters(), *model.buffers()]
+    tensors = [t for p in model.parameters() for t in (list_tensors(p) if is_quantized(p) else [p])]
+    tensors += model.buffers()
     return {(str(t.device), t.data_ptr()): t.numel() * t.element_size() for t in tensors}

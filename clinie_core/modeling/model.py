@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -215,7 +215,7 @@ def build_model(
         else:
             model = ExtractionModel(method.apply(backbone), heads, method.prepended_tokens)
         state = model.state_dict(keep_vars=True)
-        model.pretrained_names = frozenset(name for name, tensor in state.items() if _identify(tensor) in own)
+        model.pretrained_names = _find_pretrained({name for name, t in state.items() if _identify(t) in own}, state)
         return model.to(device or pretrained.device)
 
 
@@ -236,6 +236,17 @@ def merge_backbone(model: ExtractionModel, method: FineTuning, name: str) -> Pre
         fail("--merge", found, remedy="omit --merge, or choose a model with another fine-tuning method")
     plain.requires_grad_(False)
     return plain
+
+
+def _find_pretrained(unchanged: Collection[str], state: Collection[str]) -> frozenset[str]:
+    """Return unchanged tensors and their parts: a quantized weight has further entries below its own name."""
+    return frozenset(name for name in state if any(part in unchanged for part in _list_parents(name)))
+
+
+def _list_parents(name: str) -> list[str]:
+    """Return a dotted name and all its prefixes."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
 
 
 def _identify(tensor: Tensor) -> tuple[int, int]:

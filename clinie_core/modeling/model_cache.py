@@ -23,7 +23,7 @@ from clinie_core.data.document import Document
 from clinie_core.data.schema import Schema
 from clinie_core.formulations import build_components
 from clinie_core.formulations.formulation import InputContext
-from clinie_core.modeling.backbone_copies import copy_backbone, measure_weights
+from clinie_core.modeling.backbone_copies import measure_weights, prepare_backbone
 from clinie_core.modeling.model import load_finetuning
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ class ModelCache:
             frozen_dtype: Format of weights that the fine-tuning method freezes.
 
         Returns:
-            The backbone on the device and in that format if the method freezes it, so that trials can share its
-            weights. Otherwise the backbone on the CPU in the dtype of its files.
+            The backbone as the method has prepared it, on the device and in that format, if the method freezes it:
+            trials can share its weights. Otherwise the backbone on the CPU in the dtype of its files.
         """
         device = device or torch.device("cpu")
         seed = config.seed if config.backbone.scratch is not None else 0
@@ -134,14 +134,13 @@ class ModelCache:
         def load() -> PreTrainedModel:
             return self._get_or_create(("backbone", *source), lambda: load_backbone(config))
 
-        if not load_finetuning(config).freezes_backbone:
+        method = load_finetuning(config)
+        if not method.freezes_backbone:
             self._release_device(keep=None)
             return load()
-        key = ("placed", str(device), frozen_dtype, *source)
+        key = ("placed", str(device), frozen_dtype, method.preparation, *source)
         self._release_device(keep=key)
-        return self._get_or_create(
-            key, lambda: copy_backbone(load(), share_weights=True, device=device, dtype=frozen_dtype)
-        )
+        return self._get_or_create(key, lambda: prepare_backbone(load(), method, device, frozen_dtype))
 
     def get_tokenizer(self, config: TrialConfig) -> PreTrainedTokenizerFast:
         """Return the tokenizer of a configuration's backbone."""

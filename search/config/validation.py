@@ -222,8 +222,6 @@ def _check_resources(file: SpaceFile, dimensions: Dimensions, faults: Faults) ->
         ):
             if not is_supported and dimensions.can_enable(key):
                 faults.add(where, f"not compatible with {key}", remedy="remove one of them")
-        if row.needs_cuda and not file.resources.gpus_per_worker:
-            faults.add(where, "needs an NVIDIA GPU", remedy="set resources.gpus_per_worker, or remove the method")
 
 
 def _check_architectures(part: str, dimensions: Dimensions, facts: Mapping[str, BackboneFacts], faults: Faults) -> None:

@@ -61,7 +61,7 @@ def choose_marks(cell: Cell) -> list[pytest.MarkDecorator]:
     return [] if is_fast else [pytest.mark.integration]
 
 
-ALL = [cell for cell in list_cells() if not FINETUNING.load(cell.finetuning).needs_cuda]
+ALL = list(list_cells())
 MARKED = [pytest.param(cell, id=str(cell), marks=choose_marks(cell)) for cell in ALL]
 
 

@@ -197,7 +197,6 @@ def test_an_override_can_change_one_of_several_corpora(space_content: Content, w
         ("task", "joint", "formulation token_classification does not support task joint"),
         ("space.relation_formulation", "marked_pairs", "space.relation_formulation: not used in task concepts"),
         ("space.finetuning", "prefix_tuning", "fine-tuning method prefix_tuning does not support task concepts"),
-        ("space.finetuning", "qlora", "space.finetuning.qlora: needs an NVIDIA GPU"),
         ("space.sharded", True, "space.sharded: a trial has one process, so there is nothing to shard"),
         ("space.window_tokens", 256, "space.window_tokens: backbone 'tiny' accepts 160 tokens"),
         ("backbones.tiny", {"package": "no_such_package"}, "package no_such_package is not installed"),
