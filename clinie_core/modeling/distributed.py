@@ -44,9 +44,15 @@ class DistributedContext:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
-    def current(cls) -> DistributedContext:
-        """Return the context of the current process group, on CUDA if a GPU is available."""
-        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    def current(cls, device: torch.device | None = None) -> DistributedContext:
+        """Return the context of the current process group.
+
+        Args:
+            device: Device of this process; by default the current CUDA device, or the CPU if there is none.
+        """
+        if device is None:
+            available = torch.cuda.is_available()
+            device = torch.device("cuda", torch.cuda.current_device()) if available else torch.device("cpu")
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size(), device)
         return cls(device=device)

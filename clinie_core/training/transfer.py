@@ -15,6 +15,7 @@ from clinie_core.data.schema import Schema
 from clinie_core.errors import fail
 from clinie_core.formulations import FORMULATIONS, build_components
 from clinie_core.inference.extractor import Extractor
+from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.scoring.significance import bootstrap_interval
 from clinie_core.training.train import train
@@ -52,7 +53,14 @@ def join_corpora(corpora: Mapping[str, Corpus], without: str) -> Corpus:
 
 
 def evaluate_zero_shot(
-    config: TrialConfig, corpora: Mapping[str, Corpus], holdout: str, folder: Path, *, split: str, cache: ModelCache
+    config: TrialConfig,
+    corpora: Mapping[str, Corpus],
+    holdout: str,
+    folder: Path,
+    *,
+    split: str,
+    cache: ModelCache,
+    distributed: DistributedContext | None = None,
 ) -> TransferResult:
     """Train on all corpora but one and score on that one.
 
@@ -63,6 +71,7 @@ def evaluate_zero_shot(
         folder: Folder of the model; an interrupted training resumes from it.
         split: Split of the held-out corpus to score.
         cache: Holds backbones and encoded corpora between trainings.
+        distributed: Distributed context with the device; by default CUDA if there is a GPU.
 
     Raises:
         InputError: If a formulation's labels are bound to the training corpus.
@@ -76,9 +85,9 @@ def evaluate_zero_shot(
                 allowed=f"a formulation that describes types as text: {names}",
             )
     if not (folder / "done").exists():
-        train(config, join_corpora(corpora, holdout), cache=cache, folder=folder)
+        train(config, join_corpora(corpora, holdout), cache=cache, distributed=distributed, folder=folder)
         (folder / "done").touch()
-    return _evaluate(folder / BEST, corpora[holdout], holdout, 0, config.seed, split)
+    return _evaluate(folder / BEST, corpora[holdout], holdout, 0, config.seed, split, distributed)
 
 
 def evaluate_few_shot(
@@ -91,6 +100,7 @@ def evaluate_few_shot(
     epochs: int,
     split: str,
     cache: ModelCache,
+    distributed: DistributedContext | None = None,
 ) -> TransferResult:
     """Continue the training of :func:`evaluate_zero_shot`'s model on a few documents of the held-out corpus.
 
@@ -105,17 +115,27 @@ def evaluate_few_shot(
         epochs: Number of passes over them; fewer documents need more epochs.
         split: Split of the held-out corpus to score.
         cache: Holds backbones and encoded corpora between trainings.
+        distributed: As for :func:`evaluate_zero_shot`.
     """
     target = folder / f"shots-{shots}-epochs-{epochs}"
     few = config.model_copy(update={"train_documents": shots, "patience": 0, "epochs": epochs})
     if not (target / "done").exists():
-        train(few, Corpus({"train": corpus["train"], "dev": ()}), cache=cache, folder=target, start=folder / BEST)
+        documents = Corpus({"train": corpus["train"], "dev": ()})
+        train(few, documents, cache=cache, distributed=distributed, folder=target, start=folder / BEST)
         (target / "done").touch()
-    return _evaluate(target / BEST, corpus, holdout, shots, config.seed, split)
+    return _evaluate(target / BEST, corpus, holdout, shots, config.seed, split, distributed)
 
 
-def _evaluate(folder: Path, corpus: Corpus, holdout: str, shots: int, seed: int, split: str) -> TransferResult:
-    extractor = Extractor.load(folder)
+def _evaluate(
+    folder: Path,
+    corpus: Corpus,
+    holdout: str,
+    shots: int,
+    seed: int,
+    split: str,
+    distributed: DistributedContext | None,
+) -> TransferResult:
+    extractor = Extractor.load(folder, distributed=distributed)
     schema = Schema.from_documents(corpus["train"], extractor.checkpoint.config.view.descriptions)
     scores = extractor.score(corpus[split], schema)
     low, high = bootstrap_interval(scores.overall.documents("strict"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,17 +14,28 @@ __all__ = ["COMMANDS"]
 COLOURS = {"good": "green", "warning": "yellow", "bad": "red"}
 
 
-def doctor(home: HomeFolder = DEFAULT_HOME, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None:
+def doctor(
+    space: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPACE]", help="Space whose resources are compared with the machine or the cluster."),
+    ] = None,
+    home: HomeFolder = DEFAULT_HOME,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
     """Check package versions, open ports, Ray's token, disk, GPU, ledger and MLflow.
 
-    Changes nothing. Exits with 1 if a finding is bad.
+    With SPACE, also checks whether the space uses the available GPUs. Changes nothing. Exits with 1 if a finding is
+    bad.
     """
     from rich.markup import escape
 
     from search.cluster.doctor import run_checks
+    from search.config.space_file import read_space_file
     from search.storage.home import Home
 
-    findings = list(run_checks(Home(Path(home).expanduser().resolve(), tracking_uri)))
+    resources = read_space_file(space)[0].resources if space else None
+    findings = list(run_checks(Home(Path(home).expanduser().resolve(), tracking_uri), resources))
     if as_json:
         print_json({"findings": [finding.as_json() for finding in findings]})
     for finding in findings if not as_json else ():

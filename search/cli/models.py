@@ -147,6 +147,10 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     max_characters: Annotated[int, typer.Option(help="Maximum number of characters in one note.", min=1)] = 200_000,
     threads: Annotated[int, typer.Option(help="Number of CPU cores for predictions.", min=1)] = 1,
+    gpus: Annotated[
+        float | None,
+        typer.Option(help="GPUs for predictions, possibly a fraction. Default: one if there is one.", min=0, max=1),
+    ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -171,6 +175,7 @@ def serve(
         port=port,
         max_characters=max_characters,
         threads=threads,
+        gpus=gpus,
         ready=lambda: console().print(f"http://{host}:{port}  (Ctrl-C to stop)"),
     )
 

@@ -18,6 +18,8 @@ from typing import Any, Literal
 import psutil
 
 from clinie_core.errors import InputError
+from search.cluster.devices import count_gpus, find_unused_gpus, resolve_resources
+from search.config.space_file import Resources
 from search.storage.home import LEDGER_VARIABLE, STORAGE_VARIABLE, Home, hide_password
 
 __all__ = ["Finding", "run_checks"]
@@ -49,11 +51,12 @@ class Finding:
         return asdict(self)
 
 
-def run_checks(home: Home) -> Iterator[Finding]:
+def run_checks(home: Home, resources: Resources | None = None) -> Iterator[Finding]:
     """Run all checks.
 
     Args:
         home: The home folder, which need not exist.
+        resources: The resources of a space, to compare with this machine or the cluster; None for no comparison.
 
     Yields:
         The findings, in the order of the checks.
@@ -63,6 +66,8 @@ def run_checks(home: Home) -> Iterator[Finding]:
     yield _check_token(os.environ)
     yield _check_disk(home.root)
     yield _check_gpu()
+    if resources is not None:
+        yield _check_resources(resources, count_gpus(Path.cwd()))
     yield from _check_storage(home)
 
 
@@ -154,6 +159,14 @@ def _check_gpu() -> Finding:
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     precision = str(detect_precision("auto", torch.device("cuda", 0)).dtype).removeprefix("torch.")
     return Finding("GPU", "good", f"{len(names)}: {', '.join(names)}; {precision}")
+
+
+def _check_resources(resources: Resources, gpus: float) -> Finding:
+    """Check that a space uses the GPUs that are available."""
+    for warning in find_unused_gpus(resources, gpus, "SPACE"):
+        return Finding("resources", "warning", warning.found, "set resources.gpus_per_worker to 1, a fraction, or auto")
+    used = resolve_resources(resources, gpus).gpus_per_worker
+    return Finding("resources", "good", f"{gpus:g} GPUs available, {used:g} per worker")
 
 
 def _check_object_storage(url: str) -> Finding:

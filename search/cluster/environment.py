@@ -18,6 +18,8 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_maximum_startup_concurrency": "16",
+    # Hide all GPUs from a process that requested none.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # A trial that failed before its first epoch reports no metric.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from clinie_core.errors import fail
 from search.cluster.submission import ENVIRONMENT, SPACE_FILE, SearchJob, render_space
 from search.config.space_file import SpaceFile
 
@@ -35,9 +36,15 @@ def render_ray_job(
         volume_claim: Persistent volume claim that all pods mount.
         secret: Secret whose keys become environment variables of all pods; the manifest contains only its name.
         workers: Maximum number of worker pods.
+
+    Raises:
+        InputError: If the number of GPUs is ``auto``.
     """
     name = f"clinie-{file.study}".lower().replace("_", "-").replace(".", "-")[:50].rstrip("-")
     resources = file.resources
+    if resources.gpus_per_worker == "auto":
+        found = "auto is resolved on the cluster, which this manifest creates"
+        fail("resources.gpus_per_worker", found, allowed="a number from 0 to 1")
     worker_size = {"cpu": f"{max(1, round(resources.cpus_per_worker))}", "memory": f"{WORKER_MEMORY_GIB}Gi"}
     if resources.gpus_per_worker:
         worker_size["nvidia.com/gpu"] = "1"

@@ -10,6 +10,7 @@ import ray
 from clinie_core.config import TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.training.transfer import TransferResult
+from search.cluster.devices import get_cluster_gpus, get_granted_device, resolve_resources
 from search.config.space_file import Resources
 from search.trials.failure import failure_reason
 
@@ -50,8 +51,9 @@ def run_transfers(
         TransferFailed: If a training failed; the others have been cancelled.
     """
     shared = ray.put(dict(corpora))
+    resources = resolve_resources(resources, get_cluster_gpus())
     task = ray.remote(_leave_one_out).options(
-        num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker, num_returns="streaming"
+        num_cpus=resources.cpus_per_worker, num_gpus=float(resources.gpus_per_worker), num_returns="streaming"
     )
     calls = [
         task.remote(
@@ -98,18 +100,28 @@ def _leave_one_out(
     """Yield the results for one left-out corpus and one seed; after a failure, its reason as a string."""
     import torch
 
+    from clinie_core.modeling.distributed import DistributedContext
     from clinie_core.modeling.model_cache import ModelCache
     from clinie_core.training.transfer import evaluate_few_shot, evaluate_zero_shot
 
     torch.set_num_threads(threads)
+    distributed = DistributedContext(device=get_granted_device())
     config, by_name, cache = TrialConfig.model_validate_json(config_json), ray.get(corpora[0]), ModelCache()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield evaluate_zero_shot(config, by_name, holdout, folder, split=split, cache=cache)
+        yield evaluate_zero_shot(config, by_name, holdout, folder, split=split, cache=cache, distributed=distributed)
         for count in shots:
             if count:
                 yield evaluate_few_shot(
-                    config, by_name[holdout], holdout, folder, count, epochs=shot_epochs, split=split, cache=cache
+                    config,
+                    by_name[holdout],
+                    holdout,
+                    folder,
+                    count,
+                    epochs=shot_epochs,
+                    split=split,
+                    cache=cache,
+                    distributed=distributed,
                 )
     except Exception as error:  # Ray would log a traceback, which could quote a note
         yield failure_reason(error, allow_text=allow_text)

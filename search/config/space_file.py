@@ -96,14 +96,24 @@ class Resources(FrozenModel):
     Args:
         workers_per_trial: Number of processes that train one trial together (DDP or FSDP).
         cpus_per_worker: CPU cores per worker.
-        gpus_per_worker: GPUs per worker, possibly a fraction; 0 trains on CPUs.
+        gpus_per_worker: GPUs per worker: 0 trains on CPUs, a fraction shares a GPU between trials, ``auto`` is 1 on
+            a cluster with GPUs and 0 otherwise.
         concurrent_trials: Number of trials that run at once; None for as many as fit into the cluster.
     """
 
     workers_per_trial: int = Field(default=1, ge=1)
     cpus_per_worker: float = Field(default=1, gt=0)
-    gpus_per_worker: float = Field(default=0, ge=0)
+    gpus_per_worker: float | Literal["auto"] = 0.0
     concurrent_trials: int | None = Field(default=None, ge=1)
+
+    @field_validator("gpus_per_worker", mode="before")
+    @classmethod
+    def _check_gpus(cls, value: object) -> object:
+        if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
+            return value
+        raise ValueError(
+            f"found {value!r}; allowed: a number from 0 to 1, or auto; set workers_per_trial for more GPUs"
+        )
 
 
 class SpaceFile(FrozenModel):

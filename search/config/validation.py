@@ -211,6 +211,11 @@ def _check_backbone(file: SpaceFile, dimensions: Dimensions, facts: BackboneFact
 
 def _check_resources(file: SpaceFile, dimensions: Dimensions, faults: Faults) -> None:
     """Check that the resources of a trial suffice for the switches and the methods of the space."""
+    gpus, workers = file.resources.gpus_per_worker, file.resources.workers_per_trial
+    if gpus != "auto" and 0 < gpus < 1 and workers > 1:
+        found = f"{workers} processes of a trial with {gpus:g} GPU each, but NCCL needs a GPU per process"
+        remedy = "set it to 1, or set resources.workers_per_trial to 1"
+        faults.add("resources.gpus_per_worker", found, remedy=remedy)
     if dimensions.can_enable("sharded") and file.resources.workers_per_trial < 2:
         found = "a trial has one process, so there is nothing to shard"
         faults.add("space.sharded", found, remedy="set resources.workers_per_trial to 2 or more, or remove the key")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import re
 import uuid
-from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -23,11 +22,13 @@ import ray.exceptions
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from torch.distributed import is_nccl_available
 
 from clinie_core.errors import fail
+from search.cluster.devices import count_gpu_slots, get_cluster_gpus, resolve_resources
 from search.config.space_file import Resources
 from search.pool.queue_actor import JobQueueActor, JobQueueHandle
-from search.pool.worker import Program, WorkerSetup, run_worker
+from search.pool.worker import MakeProgram, WorkerSetup, run_worker
 from search.storage.home import compute_source_digest
 from search.trials.failure import failure_reason
 
@@ -46,15 +47,16 @@ class WorkerPool:
 
     Args:
         resources: Processes, cores and GPUs of a group, and the number of groups.
-        make_program: Makes the program that runs jobs; called once in each worker process.
+        make_program: Makes the program that runs jobs; called once in each worker process with its device.
         folder: Folder or URL for Ray Train's own files.
         allow_text: Whether failure reasons may include the message of any error.
     """
 
     def __init__(
-        self, resources: Resources, make_program: Callable[[], Program], folder: str | Path, *, allow_text: bool = False
+        self, resources: Resources, make_program: MakeProgram, folder: str | Path, *, allow_text: bool = False
     ) -> None:
-        self._resources = resources
+        self.resources = resources = resolve_resources(resources, get_cluster_gpus())
+        """Resources of a group, with a number of GPUs."""
         self._make_program = make_program
         self._folder = folder
         self._allow_text = allow_text
@@ -74,17 +76,18 @@ class WorkerPool:
         self.queue = JobQueueActor.options(name=self.queue_name, scheduling_strategy=here).remote(self.groups)
         host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1, scheduling_strategy=here)(_PoolHost)
         self._host = host.remote()
+        resources = self.resources
         for group in range(self.groups):
             setup = WorkerSetup(
                 group=group,
-                workers=self._resources.workers_per_trial,
+                workers=resources.workers_per_trial,
                 queue=self.queue,
                 make_program=self._make_program,
-                threads=max(1, int(self._resources.cpus_per_worker)),
+                threads=max(1, int(resources.cpus_per_worker)),
                 sources=compute_source_digest(),
                 allow_text=self._allow_text,
             )
-            self._runs.append(self._host.run.remote(setup, self._resources, self._folder))
+            self._runs.append(self._host.run.remote(setup, resources, self._folder))
         self._futures = [run.future() for run in self._runs]
         return self
 
@@ -153,7 +156,7 @@ class _PoolHost:
 
 def _make_trainer(setup: WorkerSetup, resources: Resources, run_config: RunConfig) -> TorchTrainer:
     """Make the trainer that starts a group's processes and restarts them after a failure."""
-    gpus = resources.gpus_per_worker
+    gpus = float(resources.gpus_per_worker)
     share: dict[str, float] = {"CPU": max(ACTOR_CPUS, resources.cpus_per_worker - 2 * ACTOR_CPUS)}
     if gpus:
         share["GPU"] = gpus
@@ -161,7 +164,7 @@ def _make_trainer(setup: WorkerSetup, resources: Resources, run_config: RunConfi
         run_worker,
         train_loop_config=setup,
         scaling_config=ScalingConfig(num_workers=setup.workers, use_gpu=gpus > 0, resources_per_worker=share),
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if gpus and is_nccl_available() else "gloo"),
         run_config=run_config,
     )
 
@@ -174,14 +177,14 @@ def count_fitting_groups(resources: Resources) -> int:
     """
     total: dict[str, Any] = ray.cluster_resources()
     cpus, gpus = float(total.get("CPU", 0)), float(total.get("GPU", 0))
+    share = float(resources.gpus_per_worker)
     groups = int(cpus // (resources.cpus_per_worker * resources.workers_per_trial))
-    if resources.gpus_per_worker:
-        groups = min(groups, int(gpus // (resources.gpus_per_worker * resources.workers_per_trial)))
+    if share:
+        groups = min(groups, count_gpu_slots(gpus, share) // resources.workers_per_trial)
     if groups < 1:
         fail(
             "resources",
-            f"a trial needs {resources.workers_per_trial} x {resources.cpus_per_worker:g} CPU"
-            f" and {resources.gpus_per_worker:g} GPU",
+            f"a trial needs {resources.workers_per_trial} x {resources.cpus_per_worker:g} CPU and {share:g} GPU",
             allowed=f"at most the cluster's {cpus:g} CPU and {gpus:g} GPU",
             remedy="lower workers_per_trial, cpus_per_worker or gpus_per_worker",
         )

@@ -20,6 +20,8 @@ from search.trials.job import Job
 from search.trials.result import EpochResult
 
 if TYPE_CHECKING:
+    import torch
+
     from clinie_core.training.train import EpochReport
 
 __all__ = ["TrainingProgram", "count_workers_of_node"]
@@ -44,7 +46,7 @@ class TrainingProgram:
         """Put a corpus into Ray's object store, where every worker process reads it."""
         return cls((ray.put(corpus),), trials_url)
 
-    def __call__(self) -> Program:
+    def __call__(self, device: torch.device) -> Program:
         """Fetch the corpus and create the model cache of this process."""
         from clinie_core.modeling.distributed import DistributedContext
         from clinie_core.modeling.model_cache import ModelCache, compute_cache_limit
@@ -52,6 +54,7 @@ class TrainingProgram:
 
         corpus: Corpus = ray.get(self.corpus[0])
         cache = ModelCache(compute_cache_limit(count_workers_of_node()))
+        distributed = DistributedContext.current(device)
         store = TrialStore(self.trials_url) if self.trials_url else None
 
         def run(job: Job, on_report: OnReport) -> None:
@@ -66,7 +69,7 @@ class TrainingProgram:
                     TrialConfig.model_validate_json(job.config),
                     corpus,
                     cache=cache,
-                    distributed=DistributedContext.current(),
+                    distributed=distributed,
                     folder=folder,
                     micro_batch=job.micro_batch,
                     on_epoch=on_epoch,

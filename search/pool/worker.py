@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import ray
 import ray.exceptions
@@ -16,17 +17,23 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
 from clinie_core.errors import DiskFull, OutOfMemory, fail
+from search.cluster.devices import get_granted_device
 from search.pool.queue_actor import JobQueueHandle
 from search.storage.home import compute_source_digest
 from search.trials.failure import failure_reason
 from search.trials.job import Job, JobEnded, MemoryShortage
 from search.trials.result import EpochResult
 
-__all__ = ["OnReport", "Program", "WorkerSetup", "run_worker"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["MakeProgram", "OnReport", "Program", "WorkerSetup", "run_worker"]
 
 OnReport = Callable[[EpochResult], bool]
 Program = Callable[[Job, OnReport], None]
 """Runs a job. Passes each epoch's results to the second argument and returns when that returns False."""
+MakeProgram = Callable[["torch.device"], Program]
+"""Makes the program for the device that was granted to the process."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class WorkerSetup:
         group: Number of the group.
         workers: Number of its processes.
         queue: The job queue.
-        make_program: Makes the program that runs jobs; called once in each process.
+        make_program: Makes the program that runs jobs; called once in each process with its device.
         threads: Computation threads of a process.
         sources: Digest of the driver's clinie sources.
         allow_text: Whether failure reasons may include the message of any error.
@@ -46,7 +53,7 @@ class WorkerSetup:
     group: int
     workers: int
     queue: JobQueueHandle
-    make_program: Callable[[], Program]
+    make_program: MakeProgram
     threads: int
     sources: str
     allow_text: bool
@@ -69,7 +76,7 @@ def run_worker(setup: WorkerSetup) -> None:
     torch.set_num_threads(setup.threads)
     rank = ray.train.get_context().get_world_rank()
     queue = setup.queue
-    program = setup.make_program()
+    program = setup.make_program(get_granted_device())
     group = setup.group
     node = ray.get_runtime_context().get_node_id()
     generation: int = broadcast_from_rank_zero(ray.get(queue.join.remote(group, node)) if rank == 0 else 0)

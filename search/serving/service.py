@@ -22,6 +22,8 @@ from clinie_core.data.corpora.line_format import DocumentLines
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError
 from clinie_core.inference.extractor import Extractor, annotations_to_json
+from clinie_core.modeling.distributed import DistributedContext
+from search.cluster.devices import get_cluster_gpus, get_granted_device
 from search.cluster.session import ray_session
 from search.serving.api import Extraction, Health, Notes, PredictionFailed, Predictions, TooLarge, make_api
 from search.trials.failure import failure_reason
@@ -34,18 +36,19 @@ BATCH_WAIT_SECONDS = 0.0
 ROUTE = "/"
 
 
-def _make_application(name: str, folder: str, max_characters: int, threads: int) -> Any:
+def _make_application(name: str, folder: str, max_characters: int, threads: int, gpus: float) -> Any:
     """Return the Serve application of one model."""
     api = make_api(max_characters)
 
-    @serve.deployment(ray_actor_options={"num_cpus": threads}, max_ongoing_requests=256)
+    @serve.deployment(ray_actor_options={"num_cpus": threads, "num_gpus": gpus}, max_ongoing_requests=256)
     @serve.ingress(api)
     class Service:
         def __init__(self) -> None:
             import torch
 
             torch.set_num_threads(threads)
-            self._extractor = Extractor.load(Path(folder))
+            device = get_granted_device()
+            self._extractor = Extractor.load(Path(folder), distributed=DistributedContext(device=device))
 
         @api.get("/healthz")
         async def healthz(self) -> Health:
@@ -86,7 +89,16 @@ def _make_application(name: str, folder: str, max_characters: int, threads: int)
 
 
 def serve_model(
-    name: str, folder: Path, home: Path, *, host: str, port: int, max_characters: int, threads: int, ready: Any
+    name: str,
+    folder: Path,
+    home: Path,
+    *,
+    host: str,
+    port: int,
+    max_characters: int,
+    threads: int,
+    gpus: float | None = None,
+    ready: Any,
 ) -> None:
     """Serve a model until SIGINT or SIGTERM.
 
@@ -98,14 +110,17 @@ def serve_model(
         port: Port to listen on.
         max_characters: Maximum number of characters in one note.
         threads: Number of CPU cores for predictions.
+        gpus: GPUs for predictions, possibly a fraction; None for one GPU if there is one.
         ready: Callback, called once the service answers requests.
     """
     stop = threading.Event()
     with ray_session(home):
+        if gpus is None:
+            gpus = 1.0 if get_cluster_gpus() else 0.0
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(http_options=HTTPOptions(host=host, port=port))
         serve.run(
-            _make_application(name, str(folder), max_characters, threads),
+            _make_application(name, str(folder), max_characters, threads, gpus),
             route_prefix=ROUTE,
             logging_config={"log_level": "ERROR", "enable_access_log": False},
         )

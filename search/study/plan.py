@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinie_core.config import TrialConfig
@@ -35,7 +36,8 @@ class SearchPlan:
         sizes: Memory estimate of each sample.
         note: Why the corpus could not be read; empty if it was.
         limits: Concepts that each formulation can express; empty if the corpus could not be read.
-        warnings: Notices of the corpus, limits that are lower than expected, and tokenizers that cannot be loaded.
+        warnings: Notices of the corpus, limits that are lower than expected, tokenizers that cannot be loaded, and
+            GPUs that the space does not use.
     """
 
     file: SpaceFile
@@ -79,6 +81,7 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
     configs = [space.suggest(RandomChooser(file.algorithm.seed + i)) for i in range(samples)]
     schema, note = _read_schema(validated)
     from clinie_core.training.memory_estimate import estimate_memory  # imports torch, which an invalid space must not
+    from search.cluster.devices import count_gpus, find_unused_gpus
 
     limits, problems = measure_limits(space, validated.corpus) if validated.corpus is not None else ([], [])
     notices = list(validated.corpus.notices) if validated.corpus is not None else []
@@ -92,7 +95,10 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
         [estimate_memory(config, schema, processes=processes) for config in configs],
         note,
         limits,
-        notices + find_unexpected_limits(limits, validated.where) + problems,
+        notices
+        + find_unexpected_limits(limits, validated.where)
+        + problems
+        + find_unused_gpus(file.resources, count_gpus(Path.cwd()), validated.where),
     )
 
 

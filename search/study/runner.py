@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -229,6 +230,7 @@ class StudyRunner:
         allow_text: bool,
     ) -> str | None:
         """Run the remaining trials; return why the worker pool failed, or None if it did not."""
+        from search.cluster.devices import find_unused_gpus, get_cluster_gpus
         from search.pool.pool import WorkerPool
         from search.pool.program import TrainingProgram
         from search.tune.run import run_trials
@@ -236,6 +238,7 @@ class StudyRunner:
 
         folder = self.home.study_folder(self.name)
         program = TrainingProgram.share(self.corpus, self.home.trials_url(self.name))
+        _show(find_unused_gpus(self.file.resources, get_cluster_gpus(), self.where), progress)
         stop = StopSignal()
         with WorkerPool(self.file.resources, program, self.home.ray_folder(self.name), allow_text=allow_text) as pool:
             with progress.watch(ledger) if progress else nullcontext(), stop.listen():
@@ -250,6 +253,7 @@ class StudyRunner:
                     trials_folder=folder / "trials",
                     tune_folder=f"{self.home.ray_folder(self.name)}/tune",
                 )
+                ledger.set_attribute("gpus_per_worker", pool.resources.gpus_per_worker)
             broken = pool.failure()
         self._stopped = stop.given
         return broken
@@ -289,6 +293,15 @@ class StudyRunner:
             lines.append(f"Best so far: trial {best.number}, {value:.4f}: {describe_config(best.config)}.")
         lines.append(f"`clinie report {self.name} -o report.html` compares the configurations.")
         return "\n\n".join(lines)
+
+
+def _show(problems: list[Problem], progress: Progress | None) -> None:
+    """Show warnings in the progress display, or as Python warnings without one."""
+    if progress:
+        progress.show_warnings(problems)
+        return
+    for problem in problems:
+        warnings.warn(str(problem), stacklevel=2)
 
 
 def read_current_records(ledger: Ledger, *, running: bool) -> list[TrialRecord]:

@@ -37,7 +37,7 @@ def compute_score(decay: float, epoch: int) -> float:
     return decay * epoch / EPOCHS
 
 
-def make_known_program() -> Program:
+def make_known_program(device: object) -> Program:
     def run(job: Job, on_report: OnReport) -> None:
         config = json.loads(job.config)
         decay = float(config["weight_decay"])

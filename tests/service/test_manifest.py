@@ -44,6 +44,14 @@ def test_a_manifest_is_valid_and_contains_no_secret(
     assert job["spec"]["entrypoint"].startswith("python -m search.cli search /etc/clinie/space.yaml --home /mnt/clinie")
 
 
+def test_a_number_of_gpus_that_depends_on_the_cluster_is_an_error(
+    space_content: dict[str, Any], write_space: WriteSpace, clinie: RunClinie
+) -> None:
+    done = clinie("manifest", write_space(space_content | {"resources": {"gpus_per_worker": "auto"}}))
+    assert done.returncode != 0
+    assert "resources.gpus_per_worker: auto is resolved on the cluster" in done.stderr
+
+
 def test_the_schema_rejects_an_unknown_key(
     space_content: dict[str, Any], write_space: WriteSpace, clinie: RunClinie
 ) -> None:

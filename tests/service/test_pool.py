@@ -19,7 +19,7 @@ from clinie_core.data.document import Corpus
 from search.config.space_file import Resources
 from search.pool.pool import WorkerPool
 from search.pool.program import TrainingProgram, count_workers_of_node
-from search.pool.worker import OnReport, Program
+from search.pool.worker import MakeProgram, OnReport, Program
 from search.trials.job import Job, JobEnded
 from search.trials.result import EpochResult
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 MakeConfig = Callable[..., TrialConfig]
 
 
-def make_pid_program() -> Program:
+def make_pid_program(device: object) -> Program:
     def run(job: Job, on_report: OnReport) -> None:
         for epoch in range(1, 1 + int(json.loads(job.config))):
             if not on_report(EpochResult(epoch, {"pid": os.getpid()})):
@@ -77,7 +77,7 @@ def test_a_killed_worker_fails_only_its_job_and_the_group_is_restarted(tmp_path:
         assert pool.failure() is None
 
 
-def make_counting_program() -> Program:
+def make_counting_program(device: object) -> Program:
     def run(job: Job, on_report: OnReport) -> None:
         on_report(EpochResult(1, {"workers": count_workers_of_node()}, finished=True))
 
@@ -90,7 +90,7 @@ def test_the_workers_of_a_node_divide_its_memory(tmp_path: Path) -> None:
         assert reports[0].metrics["workers"] == 2, "the fixture's node has two CPUs"
 
 
-def make_missing_program() -> Program:
+def make_missing_program(device: object) -> Program:
     raise ModuleNotFoundError("No module named 'lost'")
 
 
@@ -102,7 +102,7 @@ def make_missing_program() -> Program:
     ],
 )
 def test_a_group_that_cannot_start_reports_the_reason(
-    make_program: Callable[[], Program],
+    make_program: MakeProgram,
     digest: str | None,
     message: str,
     tmp_path: Path,

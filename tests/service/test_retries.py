@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 WriteSpace = Callable[[Mapping[str, Any]], Path]
 
 
-def make_failing_program() -> Program:
+def make_failing_program(device: object) -> Program:
     """Return a program whose failures depend on the weight decay.
 
     It fails once below 0.1, always below 0.2, with too little memory below 0.4, and otherwise never.

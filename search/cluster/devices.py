@@ -1,0 +1,131 @@
+"""Devices of a Ray process, and the GPUs of a cluster.
+
+Ray does not hide GPUs from a process that requested none, so a process must not use CUDA because it is available.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING
+
+from clinie_core.errors import Problem, fail
+from search.config.space_file import Resources
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+__all__ = [
+    "count_gpu_slots",
+    "count_gpus",
+    "describe_place",
+    "find_unused_gpus",
+    "get_cluster_gpus",
+    "get_granted_device",
+    "resolve_resources",
+]
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def _get_granted_gpus() -> list[str]:
+    """Return the ids of the GPUs that Ray has granted to this process: indices, UUIDs or MIG ids."""
+    import ray
+
+    return [str(gpu) for gpu in ray.get_runtime_context().get_accelerator_ids().get("GPU", [])]
+
+
+def get_granted_device() -> torch.device:
+    """Return the device that Ray has granted to this process, without initializing CUDA.
+
+    Returns:
+        The CPU if this process was granted no GPU; otherwise its first GPU, counted within ``CUDA_VISIBLE_DEVICES``.
+
+    Raises:
+        InputError: If the granted GPU is not among the visible ones.
+    """
+    import torch
+
+    granted = _get_granted_gpus()
+    if not granted:
+        return torch.device("cpu")
+    visible = os.environ.get(VISIBLE)
+    if visible is None:  # Ray does not set it if a variable says so; indices count all GPUs then
+        return torch.device("cuda", int(granted[0]))
+    names = visible.split(",")
+    if granted[0] not in names:
+        fail(VISIBLE, f"found {visible!r}", allowed=f"a list with the granted GPU {granted[0]}", remedy="do not set it")
+    return torch.device("cuda", names.index(granted[0]))
+
+
+def describe_place() -> str:
+    """Return the node and the granted GPU of this process, for messages."""
+    import ray.util
+
+    gpus = _get_granted_gpus()
+    return f"node {ray.util.get_node_ip_address()}" + (f", GPU {', '.join(gpus)}" if gpus else "")
+
+
+def count_gpus(folder: Path) -> float:
+    """Return the number of GPUs of the cluster that a search would use.
+
+    Args:
+        folder: Working folder while connecting to a cluster that ``RAY_ADDRESS`` names. Without a cluster the GPUs
+            of this machine count, which is determined without Ray.
+    """
+    import torch
+
+    if not os.environ.get("RAY_ADDRESS"):
+        return float(torch.cuda.device_count())  # asks NVIDIA's management library, which initializes no CUDA
+    from search.cluster.session import ray_session
+
+    with ray_session(folder):
+        return get_cluster_gpus()
+
+
+def get_cluster_gpus() -> float:
+    """Return the number of GPUs of the cluster to which this process is connected."""
+    import ray
+
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+def find_unused_gpus(resources: Resources, gpus: float, where: str) -> list[Problem]:
+    """Return a warning if a space uses none of the available GPUs.
+
+    Args:
+        resources: The resources of the space.
+        gpus: Number of available GPUs.
+        where: Name of the space file.
+    """
+    if not gpus or resources.gpus_per_worker:
+        return []
+    found = f"{gpus:g} GPU{'s' if gpus > 1 else ''} available, this space uses none"
+    return [Problem(f"{where}: resources.gpus_per_worker", found, remedy="set it to 1, a fraction, or auto")]
+
+
+def resolve_resources(resources: Resources, gpus: float) -> Resources:
+    """Replace ``gpus_per_worker: auto`` by a number.
+
+    Args:
+        resources: The resources of a space.
+        gpus: Number of available GPUs.
+
+    Returns:
+        The resources with one GPU per worker if the cluster has GPUs, otherwise with none.
+    """
+    if resources.gpus_per_worker != "auto":
+        return resources
+    return resources.model_copy(update={"gpus_per_worker": 1.0 if gpus else 0.0})
+
+
+def count_gpu_slots(gpus: float, share: float) -> int:
+    """Return how many processes fit on GPUs; a process cannot use fractions of several GPUs.
+
+    Args:
+        gpus: Number of GPUs.
+        share: GPUs per process: 1 or a fraction.
+    """
+    return int(gpus) * math.floor(1 / share + 1e-9)

@@ -1,0 +1,73 @@
+"""GPUs of a space: validation, the number of groups, and the warning about unused GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinie_core.errors import InputError
+from search.cluster.devices import count_gpu_slots, find_unused_gpus, resolve_resources
+from search.cluster.doctor import _check_resources
+from search.config.space_file import Resources
+from search.config.validation import validate_space
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "slots"), [(8, 1, 8), (8, 0.5, 16), (8, 0.4, 16), (3, 0.1, 30), (0, 1, 0), (2, 0.3, 6)]
+)
+def test_a_process_never_uses_fractions_of_two_gpus(gpus: float, share: float, slots: int) -> None:
+    assert count_gpu_slots(gpus, share) == slots
+
+
+@pytest.mark.parametrize(("gpus", "resolved"), [(0, 0), (1, 1), (8, 1)])
+def test_auto_is_one_gpu_if_the_cluster_has_any(gpus: float, resolved: float) -> None:
+    assert resolve_resources(Resources(gpus_per_worker="auto"), gpus).gpus_per_worker == resolved
+    assert resolve_resources(Resources(gpus_per_worker=0.5), gpus).gpus_per_worker == 0.5
+
+
+def test_unused_gpus_are_a_warning_that_names_the_key() -> None:
+    (warning,) = find_unused_gpus(Resources(), 8, "space.yaml")
+    assert str(warning).startswith("space.yaml: resources.gpus_per_worker: 8 GPUs available, this space uses none")
+    assert find_unused_gpus(Resources(gpus_per_worker="auto"), 8, "space.yaml") == []
+    assert find_unused_gpus(Resources(), 0, "space.yaml") == []
+
+
+def test_doctor_compares_a_space_with_the_gpus() -> None:
+    unused = _check_resources(Resources(), 8)
+    assert (unused.status, unused.found) == ("warning", "8 GPUs available, this space uses none")
+    assert "resources.gpus_per_worker" in unused.remedy
+    used = _check_resources(Resources(gpus_per_worker="auto"), 8)
+    assert (used.status, used.found) == ("good", "8 GPUs available, 1 per worker")
+
+
+def test_plan_warns_of_unused_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import search
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for value, expected in ((0, True), ("auto", False)):
+        planned = search.plan("quickstart", {"corpus.path": str(tmp_path), "resources.gpus_per_worker": value})
+        assert any("8 GPUs available" in str(warning) for warning in planned.warnings) is expected
+
+
+@pytest.mark.parametrize(
+    ("resources", "fault"),
+    [
+        ({"gpus_per_worker": 0.5, "workers_per_trial": 2}, "2 processes of a trial with 0.5 GPU each"),
+        ({"gpus_per_worker": -1}, "found -1; allowed: a number from 0 to 1, or auto"),
+        ({"gpus_per_worker": 2}, "found 2; allowed: a number from 0 to 1, or auto; set workers_per_trial"),
+        ({"gpus_per_worker": "all"}, "found 'all'; allowed"),
+    ],
+    ids=["fraction-of-two-processes", "negative", "two", "word"],
+)
+def test_gpus_that_cannot_be_used_are_one_fault(
+    resources: dict[str, Any], fault: str, space_content: dict[str, Any], write_space: Callable[..., Path]
+) -> None:
+    with pytest.raises(InputError) as raised:
+        validate_space(str(write_space(space_content | {"resources": resources})))
+    (problem,) = raised.value.problems
+    assert "resources.gpus_per_worker: " in str(problem)
+    assert fault in str(problem)
