@@ -24,6 +24,7 @@ __all__ = [
     "find_unused_gpus",
     "get_cluster_gpus",
     "get_granted_device",
+    "is_usable",
     "resolve_resources",
 ]
 
@@ -66,6 +67,23 @@ def describe_place() -> str:
 
     gpus = _get_granted_gpus()
     return f"node {ray.util.get_node_ip_address()}" + (f", GPU {', '.join(gpus)}" if gpus else "")
+
+
+def is_usable(device: torch.device) -> bool:
+    """Return whether a device can still be used after an error, and wait for its pending work.
+
+    After a device-side assertion, an illegal memory access or a hardware error, every later CUDA call of the process
+    fails.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return True
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:  # torch.AcceleratorError is one
+        return False
+    return True
 
 
 def count_gpus(folder: Path) -> float:

@@ -7,10 +7,11 @@ next one, so a stopped trial computes nothing further.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Container
 from dataclasses import dataclass, field
 
+from clinie_core.errors import Problem
 from search.trials.job import Job, JobEnded
 from search.trials.result import EpochResult
 
@@ -18,6 +19,10 @@ __all__ = ["JobQueue"]
 
 POOL_CLOSED = JobEnded("pool_closed", "the worker pool has closed")
 WORKER_LOST = JobEnded("worker_lost", "a worker process died")
+MAX_LOST_TRIALS = 3
+"""Number of different trials that a group may lose without a finished epoch between them. Then it is drained."""
+MAX_LOSSES = 2
+"""Number of times that a group may lose the same trial in a row. Then the trial waits for another group."""
 
 
 @dataclass
@@ -52,14 +57,20 @@ class JobQueue:
         self._followers: defaultdict[tuple[int, int, int], asyncio.Queue[Job | None]] = defaultdict(asyncio.Queue)
         self._backbones: defaultdict[int, set[str]] = defaultdict(set)
         self._nodes: defaultdict[int, set[str]] = defaultdict(set)
+        self._places: dict[int, str] = {}
+        self._lost: defaultdict[int, Counter[int]] = defaultdict(Counter)
+        """Losses of each trial since the last epoch of the group."""
+        self._groups = groups
+        self._drained: dict[int, Problem] = {}
         self._closed = False
 
-    async def join(self, group: int, node: str) -> int:
+    async def join(self, group: int, node: str, place: str) -> int:
         """Register a group that starts. A job that an earlier generation of the group holds is lost.
 
         Args:
             group: Number of the group.
             node: Identifier of the node of its rank 0.
+            place: Node and GPU of its rank 0, for messages.
 
         Returns:
             The group's generation, from 1. Calls that a dead process left open belong to an earlier generation and
@@ -68,6 +79,7 @@ class JobQueue:
         self._lose_job(group)
         self._backbones.pop(group, None)
         self._nodes[group] = {node}
+        self._places[group] = place
         self._missing.discard(group)
         generation = self._generations[group] = self._generations[group] + 1
         await self._notify()
@@ -81,14 +93,27 @@ class JobQueue:
         """
         lost = [group for group in self._running if any(node not in alive for node in self._nodes[group])]
         for group in lost:
-            self._lose_job(group)
+            self._lose_job(group, count=False)  # the group may restart on another node
         if lost:
             await self._notify()
 
-    def _lose_job(self, group: int) -> None:
+    def _lose_job(self, group: int, *, count: bool = True) -> None:
         job = self._running.pop(group, None)
-        if job is not None and job.id in self._channels:
+        if job is None:
+            return
+        if count:
+            self._count_loss(group, job, WORKER_LOST.reason)
+        if job.id in self._channels:
             self._channels[job.id].reports.put_nowait(WORKER_LOST)
+
+    def _count_loss(self, group: int, job: Job, reason: str) -> None:
+        """Count a lost job; drain a group that loses one trial after another, because its GPU may be faulty."""
+        lost = self._lost[group]
+        lost[job.number] += 1
+        if len(lost) >= MAX_LOST_TRIALS:
+            found = f"worker group {group} lost {len(lost)} trials in a row, the last one because {reason}"
+            remedy = "check the node; the group receives no further trial"
+            self._drained[group] = Problem(self._places[group], found, remedy=remedy)
 
     async def _notify(self) -> None:
         async with self._changed:
@@ -103,27 +128,38 @@ class JobQueue:
             workers: Number of its processes. All of them receive the job.
 
         Returns:
-            None if the queue is closed or the group has a newer generation.
+            None if the queue is closed, the group is drained, or it has a newer generation.
         """
         self._requests[group] += 1
         async with self._changed:
             await self._changed.wait_for(
-                lambda: self._closed or self._available_jobs() or self._generations[group] != generation
+                lambda: self._is_done(group) or self._available_jobs(group) or self._generations[group] != generation
             )
             if self._generations[group] != generation:
                 return None
-            job = None if self._closed else self._assign(group)
+            job = None if self._is_done(group) else self._assign(group)
         for rank in range(1, workers):
             self._followers[group, generation, rank].put_nowait(job)
         return job
 
-    def _available_jobs(self) -> list[Job]:
-        """Return the waiting jobs, except those of trials that a group still trains: a cancelled job ends late."""
-        busy = {job.number for job in self._running.values()}
-        return [] if self._missing else [job for job in self._waiting.values() if job.number not in busy]
+    def _is_done(self, group: int) -> bool:
+        return self._closed or group in self._drained
+
+    def _available_jobs(self, group: int) -> list[Job]:
+        """Return the waiting jobs for a group.
+
+        They do not include jobs of trials that a group still trains, because a cancelled job ends late, nor of trials
+        that this group has lost again and again, unless no other group remains.
+        """
+        if self._missing:
+            return []
+        others = self._groups - len(self._drained) > 1
+        lost = {number for number, times in self._lost[group].items() if others and times >= MAX_LOSSES}
+        excluded = lost.union(job.number for job in self._running.values())
+        return [job for job in self._waiting.values() if job.number not in excluded]
 
     def _assign(self, group: int) -> Job:
-        loaded, available = self._backbones[group], self._available_jobs()
+        loaded, available = self._backbones[group], self._available_jobs(group)
         job = next((j for j in available if j.backbone in loaded), available[0])
         del self._waiting[job.id]
         loaded.add(job.backbone)
@@ -149,6 +185,10 @@ class JobQueue:
         """Return how many jobs a group has requested. A group that fails without a request cannot start."""
         return self._requests[group]
 
+    async def drain_reason(self, group: int) -> Problem | None:
+        """Return why a group was drained; None if it was not."""
+        return self._drained.get(group)
+
     async def report(self, job_id: str, result: EpochResult) -> bool:
         """Report an epoch and wait until the Tune actor answers.
 
@@ -159,6 +199,9 @@ class JobQueue:
         Returns:
             Whether to train another epoch. False at once for the last epoch and for a job that was cancelled.
         """
+        for group, job in self._running.items():
+            if job.id == job_id:
+                self._lost[group].clear()
         channel = self._channels.get(job_id)
         if channel is None:
             return False
@@ -174,7 +217,9 @@ class JobQueue:
             ended: How it ended.
         """
         if group in self._running and self._running[group].id == job_id:
-            del self._running[group]
+            job = self._running.pop(group)
+            if ended.cause == "worker_lost":
+                self._count_loss(group, job, ended.reason)
             await self._notify()
         if job_id in self._channels:
             self._channels[job_id].reports.put_nowait(ended)

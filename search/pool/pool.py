@@ -24,7 +24,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch.distributed import is_nccl_available
 
-from clinie_core.errors import fail
+from clinie_core.errors import Problem, fail
 from search.cluster.devices import count_gpu_slots, get_cluster_gpus, resolve_resources
 from search.config.space_file import Resources
 from search.pool.queue_actor import JobQueueActor, JobQueueHandle
@@ -60,8 +60,9 @@ class WorkerPool:
         self._make_program = make_program
         self._folder = folder
         self._allow_text = allow_text
-        self._runs: list[ray.ObjectRef[None]] = []
-        self._futures: list[Future[None]] = []
+        self._runs: list[ray.ObjectRef[Problem | None]] = []
+        self._futures: list[Future[Problem | None]] = []
+        self._reported: set[int] = set()
         self._host: Any = None
         self.groups = resources.concurrent_trials or count_fitting_groups(resources)
         """Number of worker groups."""
@@ -92,13 +93,31 @@ class WorkerPool:
         return self
 
     def failure(self) -> str | None:
-        """Return the reason why a worker group cannot run any more; None if all groups work."""
+        """Return the reason why the pool cannot run: a group cannot start, or all groups were drained.
+
+        Returns:
+            None if the pool works.
+        """
         for future in self._futures:  # called at every step of the search: a future needs no call to Ray
             error = future.exception() if future.done() else None
             if error is not None:
                 cause = getattr(error, "cause", None) or error
                 return f"a worker group cannot run: {_describe(cause)}"
-        return None
+        drained = self._find_drained()
+        if len(drained) < self.groups:
+            return None
+        return f"no worker group remains: {' | '.join(map(str, drained.values()))}"
+
+    def take_warnings(self) -> list[Problem]:
+        """Return, once, why groups were drained; the search continues with the other groups."""
+        new = {group: drained for group, drained in self._find_drained().items() if group not in self._reported}
+        self._reported.update(new)
+        return list(new.values())
+
+    def _find_drained(self) -> dict[int, Problem]:
+        """Return the groups that were drained, with the reason."""
+        ended = {group: future.result() for group, future in enumerate(self._futures) if future.done()}
+        return {group: reason for group, reason in ended.items() if reason is not None}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -127,8 +146,11 @@ class WorkerGroupFailed(RuntimeError):
 class _PoolHost:
     """Actor whose threads run the trainers of all groups."""
 
-    def run(self, setup: WorkerSetup, resources: Resources, folder: str | Path) -> None:
-        """Run one group until the queue is closed.
+    def run(self, setup: WorkerSetup, resources: Resources, folder: str | Path) -> Problem | None:
+        """Run one group until the queue is closed or the group is drained.
+
+        Returns:
+            Why the group was drained; None if it was not.
 
         Raises:
             WorkerGroupFailed: If the group cannot start.
@@ -151,7 +173,8 @@ class _PoolHost:
                     reasons = (failure_reason(failure, allow_text=setup.allow_text) for failure in failures)
                     raise WorkerGroupFailed(" | ".join(dict.fromkeys(reasons))) from None
             else:
-                return
+                return ray.get(setup.queue.drain_reason.remote(setup.group))  # type: ignore[no-any-return]
+        raise AssertionError("the loop has no end")
 
 
 def _make_trainer(setup: WorkerSetup, resources: Resources, run_config: RunConfig) -> TorchTrainer:

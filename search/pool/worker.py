@@ -17,7 +17,7 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
 from clinie_core.errors import DiskFull, OutOfMemory, fail
-from search.cluster.devices import get_granted_device
+from search.cluster.devices import describe_place, get_granted_device, is_usable
 from search.pool.queue_actor import JobQueueHandle
 from search.storage.home import compute_source_digest
 from search.trials.failure import failure_reason
@@ -62,8 +62,9 @@ class WorkerSetup:
 def run_worker(setup: WorkerSetup) -> None:
     """Run jobs until the queue is closed; the training function of a group's TorchTrainer.
 
-    In a group of several processes, a failed job ends the process: the other ranks may wait in a collective
-    operation that this rank has left. Ray Train then restarts the group.
+    Two failures end the process, and Ray Train then restarts the group: a failed job in a group of several processes,
+    because the other ranks may wait in a collective operation that this rank has left; and an error after which the
+    device cannot be used any more, because every later job would fail.
 
     Raises:
         InputError: If this process runs other sources of clinie than the driver.
@@ -76,10 +77,11 @@ def run_worker(setup: WorkerSetup) -> None:
     torch.set_num_threads(setup.threads)
     rank = ray.train.get_context().get_world_rank()
     queue = setup.queue
-    program = setup.make_program(get_granted_device())
+    device, place = get_granted_device(), describe_place()
+    program = setup.make_program(device)
     group = setup.group
     node = ray.get_runtime_context().get_node_id()
-    generation: int = broadcast_from_rank_zero(ray.get(queue.join.remote(group, node)) if rank == 0 else 0)
+    generation: int = broadcast_from_rank_zero(ray.get(queue.join.remote(group, node, place)) if rank == 0 else 0)
     while True:
         if rank == 0:
             call = queue.take.remote(group, generation, setup.workers)
@@ -99,8 +101,11 @@ def run_worker(setup: WorkerSetup) -> None:
         except DiskFull as error:
             ended = JobEnded("disk_full", str(error))
         except Exception as error:
-            ended = JobEnded("error", failure_reason(error, allow_text=setup.allow_text))
-        if ended.cause != "finished" and setup.workers > 1:
+            reason = failure_reason(error, allow_text=setup.allow_text)
+            ended = JobEnded("error", reason)
+            if not is_usable(device):
+                ended = JobEnded("worker_lost", f"{place} cannot be used any more after {reason}")
+        if ended.cause == "worker_lost" or (ended.cause != "finished" and setup.workers > 1):
             ray.get(queue.end.remote(group, job.id, ended))
             os._exit(1)  # an exception would be logged by Ray Train, and its traceback could quote a note
         if rank == 0:

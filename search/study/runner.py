@@ -252,6 +252,7 @@ class StudyRunner:
                     hours=self.file.budget.hours,
                     trials_folder=folder / "trials",
                     tune_folder=f"{self.home.ray_folder(self.name)}/tune",
+                    on_warning=lambda problem: _show([problem], progress),
                 )
                 ledger.set_attribute("gpus_per_worker", pool.resources.gpus_per_worker)
             broken = pool.failure()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ray import cloudpickle, tune
@@ -10,6 +11,7 @@ from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
+from clinie_core.errors import Problem
 from search.config.search_space import SearchSpace
 from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED
@@ -63,7 +65,10 @@ class _FailureMonitor(TrialListener):
 class _SearchStopper(Stopper):
     """Stopper that ends the search if the user requests it, the pool cannot run, or all trials fail."""
 
-    def __init__(self, pool: WorkerPool, stop: StopSignal, monitor: _FailureMonitor) -> None:
+    def __init__(
+        self, pool: WorkerPool, stop: StopSignal, monitor: _FailureMonitor, on_warning: Callable[[Problem], None]
+    ) -> None:
+        self._on_warning = on_warning
         self._pool = pool
         self._stop = stop
         self._monitor = monitor
@@ -72,6 +77,8 @@ class _SearchStopper(Stopper):
         return False
 
     def stop_all(self) -> bool:
+        for warning in self._pool.take_warnings():
+            self._on_warning(warning)
         return self._stop.given or self._monitor.all_fail or self._pool.failure() is not None
 
     def __getstate__(self) -> dict[str, object]:
@@ -107,6 +114,7 @@ def run_trials(
     hours: float | None,
     trials_folder: Path | None,
     tune_folder: str | Path,
+    on_warning: Callable[[Problem], None] = lambda problem: None,
 ) -> None:
     """Run trials until the budget is spent. Trials that are running then remain unchanged in the ledger.
 
@@ -120,6 +128,7 @@ def run_trials(
         hours: Time limit of the run in hours; None for no limit.
         trials_folder: Folder for the checkpoints of all trials; None writes none.
         tune_folder: Folder or URL for Tune's own files.
+        on_warning: Receives the reason why a worker group was drained.
 
     Raises:
         DiskFull: If a disk is full.
@@ -149,7 +158,7 @@ def run_trials(
             storage_path=str(tune_folder),
             callbacks=[StudyRecorder(ledger, running, [monitor, *listeners], read_trial_error)],
             failure_config=tune.FailureConfig(max_failures=MAX_ACTOR_LOSSES),
-            stop=_SearchStopper(pool, stop, monitor),
+            stop=_SearchStopper(pool, stop, monitor, on_warning),
             verbose=0,
         ),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clinie_core.errors import InputError
-from search.cluster.devices import count_gpu_slots, find_unused_gpus, resolve_resources
+from search.cluster.devices import count_gpu_slots, find_unused_gpus, is_usable, resolve_resources
 from search.cluster.doctor import _check_resources
 from search.config.space_file import Resources
 from search.config.validation import validate_space
@@ -71,3 +71,15 @@ def test_gpus_that_cannot_be_used_are_one_fault(
     (problem,) = raised.value.problems
     assert "resources.gpus_per_worker: " in str(problem)
     assert fault in str(problem)
+
+
+def test_a_device_is_unusable_if_synchronizing_it_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def synchronize(device: torch.device) -> None:
+        if device.index == 1:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    devices = [torch.device("cpu"), torch.device("cuda", 0), torch.device("cuda", 1)]
+    assert [is_usable(device) for device in devices] == [True, True, False]

@@ -8,13 +8,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from search.pool.job_queue import JobQueue
+from search.pool.job_queue import MAX_LOSSES, MAX_LOST_TRIALS, JobQueue
 from search.trials.job import Job, JobEnded
 from search.trials.result import EpochResult
 
 Value = TypeVar("Value")
 NODE = "node-a"
+PLACE = "node 10.0.0.1, GPU 3"
 WORKER_LOST = JobEnded("worker_lost", "a worker process died")
+BROKEN = JobEnded("worker_lost", f"{PLACE} cannot be used any more after AcceleratorError at trainer.py:1 (train)")
 POOL_CLOSED = JobEnded("pool_closed", "the worker pool has closed")
 
 
@@ -41,7 +43,7 @@ def result(epoch: int, *, finished: bool = False) -> EpochResult:
 def test_a_worker_waits_after_each_epoch_until_the_next_one_is_requested() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE)
+        generation = await queue.join(0, NODE, PLACE)
         submitted = await start(queue.submit(job()))
         assert await queue.take(0, generation, 1) == job()
         reported = await start(queue.report(job().id, result(1)))
@@ -58,7 +60,7 @@ def test_a_worker_waits_after_each_epoch_until_the_next_one_is_requested() -> No
 def test_a_cancelled_job_ends_at_its_next_report() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE)
+        generation = await queue.join(0, NODE, PLACE)
         await start(queue.submit(job()))
         await queue.take(0, generation, 1)
         reported = await start(queue.report(job().id, result(1)))
@@ -72,7 +74,7 @@ def test_a_cancelled_job_ends_at_its_next_report() -> None:
 def test_a_waiting_job_that_is_cancelled_is_not_taken() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE)
+        generation = await queue.join(0, NODE, PLACE)
         await start(queue.submit(job(0)))
         await queue.cancel(job(0).id)
         await start(queue.submit(job(1)))
@@ -84,10 +86,10 @@ def test_a_waiting_job_that_is_cancelled_is_not_taken() -> None:
 def test_a_group_that_joins_again_loses_the_job_of_its_earlier_generation() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        first = await queue.join(0, NODE)
+        first = await queue.join(0, NODE, PLACE)
         submitted = await start(queue.submit(job()))
         await queue.take(0, first, 1)
-        second = await queue.join(0, NODE)
+        second = await queue.join(0, NODE, PLACE)
         assert second == first + 1
         assert await submitted == WORKER_LOST
 
@@ -97,9 +99,9 @@ def test_a_group_that_joins_again_loses_the_job_of_its_earlier_generation() -> N
 def test_a_call_of_an_earlier_generation_receives_no_job() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        first = await queue.join(0, NODE)
+        first = await queue.join(0, NODE, PLACE)
         stale = await start(queue.take(0, first, 1))
-        second = await queue.join(0, NODE)
+        second = await queue.join(0, NODE, PLACE)
         assert await stale is None
         await start(queue.submit(job()))
         assert await queue.take(0, second, 1) == job()
@@ -110,7 +112,7 @@ def test_a_call_of_an_earlier_generation_receives_no_job() -> None:
 def test_a_job_on_a_lost_node_is_lost_and_others_continue() -> None:
     async def test() -> None:
         queue = JobQueue(2)
-        generations = [await queue.join(group, f"node-{group}") for group in range(2)]
+        generations = [await queue.join(group, f"node-{group}", PLACE) for group in range(2)]
         submitted = [await start(queue.submit(job(number))) for number in range(2)]
         for group in range(2):
             assert await queue.take(group, generations[group], 1) == job(group)
@@ -124,7 +126,7 @@ def test_a_job_on_a_lost_node_is_lost_and_others_continue() -> None:
 def test_a_job_is_lost_with_the_node_of_any_rank() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, "node-0")
+        generation = await queue.join(0, "node-0", PLACE)
         followed = await start(queue.follow(0, generation, 1, "node-1"))
         submitted = await start(queue.submit(job()))
         assert await queue.take(0, generation, 2) == job()
@@ -138,7 +140,7 @@ def test_a_job_is_lost_with_the_node_of_any_rank() -> None:
 def test_a_retried_trial_waits_until_no_group_trains_it() -> None:
     async def test() -> None:
         queue = JobQueue(2)
-        generations = [await queue.join(group, NODE) for group in range(2)]
+        generations = [await queue.join(group, NODE, PLACE) for group in range(2)]
         await start(queue.submit(job(0, attempt=1)))
         await queue.take(0, generations[0], 1)
         await start(queue.submit(job(0, attempt=2)))
@@ -153,7 +155,7 @@ def test_a_retried_trial_waits_until_no_group_trains_it() -> None:
 def test_a_group_prefers_a_job_whose_backbone_it_has_loaded() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE)
+        generation = await queue.join(0, NODE, PLACE)
         await start(queue.submit(job(0, backbone="small")))
         await queue.take(0, generation, 1)
         await queue.end(0, job(0).id, JobEnded("finished"))
@@ -169,11 +171,11 @@ def test_a_group_prefers_a_job_whose_backbone_it_has_loaded() -> None:
 def test_a_restarted_queue_waits_until_every_group_has_joined() -> None:
     async def test() -> None:
         queue = JobQueue(2, restarted=True)
-        first = await queue.join(0, NODE)
+        first = await queue.join(0, NODE, PLACE)
         await start(queue.submit(job()))
         taken = await start(queue.take(0, first, 1))
         assert not taken.done()
-        await queue.join(1, NODE)
+        await queue.join(1, NODE, PLACE)
         assert await taken == job()
 
     run(test())
@@ -183,7 +185,7 @@ def test_a_restarted_queue_waits_until_every_group_has_joined() -> None:
 def test_the_end_of_a_job_reaches_its_tune_actor(cause: Any) -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE)
+        generation = await queue.join(0, NODE, PLACE)
         submitted = await start(queue.submit(job()))
         await queue.take(0, generation, 1)
         await queue.end(0, job().id, JobEnded(cause, "a reason"))
@@ -195,7 +197,7 @@ def test_the_end_of_a_job_reaches_its_tune_actor(cause: Any) -> None:
 def test_closing_ends_groups_and_jobs() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE)
+        generation = await queue.join(0, NODE, PLACE)
         followed = await start(queue.follow(0, generation, 1, NODE))
         submitted = await start(queue.submit(job()))
         await queue.take(0, generation, 1)
@@ -212,9 +214,89 @@ def test_closing_ends_groups_and_jobs() -> None:
 def test_requests_are_counted_per_group() -> None:
     async def test() -> None:
         queue = JobQueue(2)
-        generation = await queue.join(0, NODE)
+        generation = await queue.join(0, NODE, PLACE)
         await start(queue.take(0, generation, 1))
         assert [await queue.request_count(group) for group in range(2)] == [1, 0]
         await queue.close()
+
+    run(test())
+
+
+async def lose(queue: JobQueue, group: int, generation: int, job: Job) -> None:
+    """Submit a job and let a group lose it."""
+    submitted = await start(queue.submit(job))
+    assert await queue.take(group, generation, 1) == job
+    await queue.end(group, job.id, BROKEN)
+    assert await submitted == BROKEN
+
+
+def test_a_group_that_loses_several_trials_in_a_row_is_drained_and_the_others_continue() -> None:
+    async def test() -> None:
+        queue = JobQueue(2)
+        generation = await queue.join(0, NODE, PLACE)
+        for number in range(MAX_LOST_TRIALS):
+            assert await queue.drain_reason(0) is None
+            await lose(queue, 0, generation, job(number))
+        assert await queue.take(0, generation, 1) is None
+        reason = str(await queue.drain_reason(0))
+        assert reason.startswith(f"{PLACE}: worker group 0 lost {MAX_LOST_TRIALS} trials in a row")
+        assert BROKEN.reason in reason
+        other = await queue.join(1, NODE, "node 10.0.0.2")
+        await start(queue.submit(job(9)))
+        assert await queue.take(1, other, 1) == job(9)
+
+    run(test())
+
+
+def test_a_finished_epoch_resets_the_count_of_lost_trials() -> None:
+    async def test() -> None:
+        queue = JobQueue(1)
+        generation = await queue.join(0, NODE, PLACE)
+        for number in range(3 * MAX_LOST_TRIALS):
+            await lose(queue, 0, generation, job(number))
+            await start(queue.submit(job(100 + number)))
+            assert await queue.take(0, generation, 1) == job(100 + number)
+            await queue.report(job(100 + number).id, result(1, finished=True))
+            await queue.end(0, job(100 + number).id, JobEnded("finished"))
+        assert await queue.drain_reason(0) is None
+
+    run(test())
+
+
+def test_one_trial_that_ends_its_workers_drains_no_group() -> None:
+    async def test() -> None:
+        queue = JobQueue(1)
+        generation = await queue.join(0, NODE, PLACE)
+        for attempt in range(3 * MAX_LOST_TRIALS):
+            await lose(queue, 0, generation, job(0, attempt))
+        assert await queue.drain_reason(0) is None
+
+    run(test())
+
+
+def test_a_trial_that_a_group_loses_twice_waits_for_another_group() -> None:
+    async def test() -> None:
+        queue = JobQueue(2)
+        generation = await queue.join(0, NODE, PLACE)
+        other = await queue.join(1, NODE, PLACE)
+        for attempt in range(MAX_LOSSES):
+            await lose(queue, 0, generation, job(0, attempt))
+        await start(queue.submit(job(0, 7)))
+        waiting = await start(queue.take(0, generation, 1))
+        assert not waiting.done()
+        assert await queue.take(1, other, 1) == job(0, 7)
+
+    run(test())
+
+
+def test_a_lost_node_does_not_count_as_a_fault_of_the_group() -> None:
+    async def test() -> None:
+        queue = JobQueue(1)
+        for number in range(3 * MAX_LOST_TRIALS):
+            generation = await queue.join(0, NODE, PLACE)
+            await start(queue.submit(job(number)))
+            await queue.take(0, generation, 1)
+            await queue.drop_lost_nodes(alive=())
+        assert await queue.drain_reason(0) is None
 
     run(test())
