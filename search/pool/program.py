@@ -51,14 +51,16 @@ class TrainingProgram:
         from clinie_core.modeling.distributed import DistributedContext
         from clinie_core.modeling.model_cache import ModelCache, compute_cache_limit
         from clinie_core.training.train import train
+        from search.pool.gpu_metrics import GpuSampler, find_gpu
 
         corpus: Corpus = ray.get(self.corpus[0])
         cache = ModelCache(compute_cache_limit(count_workers_of_node()))
         distributed = DistributedContext.current(device)
+        gpu = GpuSampler(find_gpu(device))
         store = TrialStore(self.trials_url) if self.trials_url else None
 
         def run(job: Job, on_report: OnReport) -> None:
-            with _open_working_folder(job, store) as folder, SystemMonitor() as monitor:
+            with _open_working_folder(job, store) as folder, SystemMonitor(gpu) as monitor:
 
                 def on_epoch(report: EpochReport) -> bool:
                     if store is not None and folder is not None:

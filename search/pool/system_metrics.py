@@ -5,15 +5,15 @@ The metrics have MLflow's names, so that its UI shows them under "System metrics
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections import defaultdict
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import psutil
 
 from search.config.objectives import SYSTEM
+from search.pool.gpu_metrics import GpuSampler
 
 __all__ = ["SystemMonitor"]
 
@@ -21,14 +21,18 @@ SAMPLE_SECONDS = 1.0
 
 
 class SystemMonitor:
-    """Context manager that samples the machine's metrics in a thread."""
+    """Context manager that samples the machine's metrics in a thread.
 
-    def __init__(self) -> None:
+    Args:
+        gpu: Sampler of this process's GPU.
+    """
+
+    def __init__(self, gpu: GpuSampler) -> None:
         self._samples: defaultdict[str, list[float]] = defaultdict(list)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._gpus = _Gpus()
+        self._gpu = gpu
 
     def __enter__(self) -> Self:
         psutil.cpu_percent()  # the first call returns 0 and starts the measurement
@@ -51,7 +55,7 @@ class SystemMonitor:
             "cpu_utilization_percentage": psutil.cpu_percent(),
             "system_memory_usage_megabytes": memory.used / 1e6,
             "system_memory_usage_percentage": memory.percent,
-            **self._gpus.sample(),
+            **self._gpu.sample(),
         }
         with self._lock:
             for name, value in values.items():
@@ -68,30 +72,3 @@ class SystemMonitor:
             means = {SYSTEM + name: round(sum(v) / len(v), 1) for name, v in self._samples.items()}
             self._samples.clear()
         return means
-
-
-class _Gpus:
-    """NVIDIA GPUs of this machine; none without NVIDIA's management library or driver."""
-
-    def __init__(self) -> None:
-        self._library: Any = None
-        self._handles: list[Any] = []
-        if importlib.util.find_spec("pynvml") is None:
-            return
-        import pynvml
-
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError:  # no driver: there is no usable GPU
-            return
-        self._library = pynvml
-        self._handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-
-    def sample(self) -> dict[str, float]:
-        values: dict[str, float] = {}
-        for i, handle in enumerate(self._handles):
-            memory = self._library.nvmlDeviceGetMemoryInfo(handle)
-            values[f"gpu_{i}_memory_usage_megabytes"] = memory.used / 1e6
-            values[f"gpu_{i}_memory_usage_percentage"] = memory.used / memory.total * 100
-            values[f"gpu_{i}_utilization_percentage"] = self._library.nvmlDeviceGetUtilizationRates(handle).gpu
-        return values
