@@ -65,7 +65,6 @@ def test_the_layouts_of_tools_are_detected(
     ("file", "content", "expected"),
     [
         ("a.xml", '<annotations textSource="a.txt"/>', "the format is Knowtator XML, which is not supported"),
-        ("train.spacy", "x", "the format is spaCy's DocBin"),
         ("train.parquet", "PAR1", "the format is Parquet"),
         ("a.xml", "<?xml version='1.0'?>\n<GateDocument/>", "the format is GATE XML"),
         ("a.xml", "<PatientMatching><TEXT>x</TEXT></PatientMatching>", "the format is n2c2 2018 track 1 XML"),

@@ -25,6 +25,7 @@ FORMATS: Registry[type[CorpusFormat]] = Registry(
         "label_studio": "clinie_core.data.corpora.label_studio:LabelStudio",
         "doccano": "clinie_core.data.corpora.doccano:Doccano",
         "spacy_jsonl": "clinie_core.data.corpora.spacy_jsonl:SpacyJsonl",
+        "docbin": "clinie_core.data.corpora.docbin:DocBin",
         "bionlp": "clinie_core.data.corpora.bionlp:BioNlp",
         "i2b2_xml": "clinie_core.data.corpora.i2b2_xml:I2b2Xml",
         "ddi_xml": "clinie_core.data.corpora.ddi_xml:DdiXml",

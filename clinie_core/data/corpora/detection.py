@@ -23,8 +23,8 @@ FILES_PER_SUFFIX = 5
 COMPANIONS = {".ann": "brat", ".a1": "bionlp", ".a2": "bionlp", ".con": "i2b2", ".ast": "i2b2"}
 """Formats of annotation files; if some have a text beside them, the others do not count."""
 
-UNSUPPORTED_SUFFIXES = {
-    ".spacy": "spaCy's DocBin",
+SUFFIXES = {
+    ".spacy": "docbin",
     ".parquet": "Parquet",
     ".arrow": "Arrow",
     ".csv": "CSV",
@@ -34,7 +34,6 @@ UNSUPPORTED_SUFFIXES = {
     ".pdf": "PDF",
 }
 REMEDIES = {
-    "spaCy's DocBin": "write JSON lines with text and spans from spaCy, and pass --format spacy_jsonl",
     "UIMA CAS JSON": "export as UIMA CAS XMI, and pass --format cas_xmi",
     "Parquet": "write JSON lines with tokens and ner_tags, and pass --format hf_jsonl",
     "PDF": "extract the text",
@@ -182,9 +181,9 @@ def _recognize(files: list[Path]) -> Iterable[tuple[str, Path]]:
         return
     read: dict[str, int] = {}
     for file in files:
-        suffix = next((s for s in UNSUPPORTED_SUFFIXES if match_suffix(file.name, (s,))), None)
+        suffix = next((s for s in SUFFIXES if match_suffix(file.name, (s,))), None)
         if suffix is not None:
-            yield UNSUPPORTED_SUFFIXES[suffix], file
+            yield SUFFIXES[suffix], file
             continue
         kind = file.suffix.casefold()
         read[kind] = read.get(kind, 0) + 1

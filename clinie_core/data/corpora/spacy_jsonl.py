@@ -16,7 +16,7 @@ from clinie_core.data.corpora.offsets import resolve_mentions
 from clinie_core.data.document import Concept, Document, Normalization, Relation
 from clinie_core.errors import ErrorList, fail
 
-__all__ = ["SpacyJsonl"]
+__all__ = ["SpacyJsonl", "parse_link"]
 
 ACCEPT = "accept"
 KNOWLEDGE_BASE = "kb"
@@ -93,7 +93,7 @@ class SpacyJsonl(JsonLineFormat):
             line.text,
             tuple(concepts),
             tuple(relations),
-            normalizations=tuple(_parse_link(n, *link) for n, link in enumerate(links, start=1)),
+            normalizations=tuple(parse_link(n, *link) for n, link in enumerate(links, start=1)),
             metadata=metadata,
         )
 
@@ -132,6 +132,7 @@ def _find_relations(line: _Line, where: str, errors: ErrorList) -> list[Relation
     return relations
 
 
-def _parse_link(number: int, target: str, entry: str) -> Normalization:
+def parse_link(number: int, target: str, entry: str) -> Normalization:
+    """Return the normalization of an entry of a knowledge base, such as ``RxNorm:11289`` or ``Q42``."""
     database, _, reference = entry.rpartition(":")
     return Normalization(f"N{number}", target, database or KNOWLEDGE_BASE, reference)
