@@ -94,9 +94,10 @@ class Extractor:
         config = checkpoint.config
         pretrained = load_backbone(config.model_copy(update={"backbone": source}))
         backbone, method, device = pretrained, load_finetuning(config), distributed.device
+        precision = detect_precision(config.precision, device)
         if method.freezes_backbone:
-            backbone = prepare_backbone(pretrained, method, device, torch.float32)
-        model = build_model(config, checkpoint.schema, backbone, device=device)
+            backbone = prepare_backbone(pretrained, method, device, precision.dtype)
+        model = build_model(config, checkpoint.schema, backbone, device=device, precision=precision)
         load_weights(model, folder)
         return cls(checkpoint, model.eval(), load_tokenizer(source), pretrained, distributed)
 
@@ -140,7 +141,8 @@ class Extractor:
                 "layers_kept": 1.0,
             }
         )
-        model = build_model(whole, self.checkpoint.schema, plain, device=self._distributed.device)
+        device, precision = self._distributed.device, self._model.precision
+        model = build_model(whole, self.checkpoint.schema, plain, device=device, precision=precision)
         model.heads.load_state_dict(self._model.heads.state_dict())
         checkpoint = replace(self.checkpoint, config=whole)
         return Extractor(checkpoint, model.eval(), self._tokenizer, plain, self._distributed)
@@ -202,5 +204,4 @@ class Extractor:
     def _make_predictor(self, schema: Schema | None = None) -> Predictor:
         config = self.checkpoint.config
         context = build_input_context(config, self._tokenizer, schema or self.checkpoint.schema)
-        precision = detect_precision(config.precision, self._distributed.device)
-        return Predictor(self._model, build_components(config), context, precision)
+        return Predictor(self._model, build_components(config), context)

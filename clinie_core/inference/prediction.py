@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from clinie_core.encoding.examples import EncodedDocument
     from clinie_core.encoding.outputs import HeadOutput
     from clinie_core.formulations.formulation import Formulation, InputContext
-    from clinie_core.modeling.precision import Precision
 
 __all__ = ["Predictor"]
 
@@ -39,7 +38,6 @@ class Predictor:
         model: A model on its device; prediction sets it to evaluation mode.
         components: Formulations of the model, in the order in which they predict.
         context: Settings for encoding documents.
-        precision: Number formats of the computation.
         distributed: Processes that share a sharded model. Each computes as many batches as the one with the most,
             because sharded weights are gathered collectively. Default: one process.
     """
@@ -49,13 +47,11 @@ class Predictor:
         model: ExtractionModel,
         components: Mapping[str, Formulation[object]],
         context: InputContext,
-        precision: Precision,
         distributed: DistributedContext | None = None,
     ) -> None:
         self._model = model
         self._components = components
         self._context = context
-        self._precision = precision
         self._distributed = distributed or DistributedContext()
         self.faults: Counter[str] = Counter()
         """Counts of faults of generated answers so far; see :meth:`Formulation.count_answer_faults`."""
@@ -116,7 +112,7 @@ class Predictor:
         turns = max(count for count, _ in others)
         if turns and not batches:
             examples, batches = next(spare for _, spare in others if spare), [[0]]
-        with torch.inference_mode(), self._precision.autocast(device):
+        with self._model.prepare_prediction(), torch.inference_mode():
             for rows in [*batches, *batches[-1:] * (turns - len(batches))]:
                 batch = collate(
                     [examples[i] for i in rows],

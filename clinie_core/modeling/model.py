@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,12 +28,15 @@ from clinie_core.finetuning.method import FineTuning
 from clinie_core.formulations import build_components
 from clinie_core.heads import LanguageHead, TaskHead
 from clinie_core.modeling.backbone_copies import convert_weights, copy_backbone
+from clinie_core.modeling.precision import Precision, cast_trained_weights, set_weight_dtypes
 from clinie_core.templates.constrained_decoding import ConstraintProcessor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["ExtractionModel", "build_model", "load_finetuning", "merge_backbone"]
+
+FLOAT32 = Precision()
 
 # peft 0.21 uses a deprecated property of transformers 5, which a user cannot change.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -45,10 +49,18 @@ class ExtractionModel(nn.Module):
         backbone: A pretrained model to which a fine-tuning method was applied.
         heads: Task heads by component name.
         prepended: Number of soft prompt tokens before the input.
+        precision: Number formats of the weights and the computation.
     """
 
-    def __init__(self, backbone: nn.Module, heads: Mapping[str, TaskHead], prepended: int = 0) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        heads: Mapping[str, TaskHead],
+        prepended: int = 0,
+        precision: Precision = FLOAT32,
+    ) -> None:
         super().__init__()
+        self.precision = precision
         self.backbone = backbone
         self.heads = nn.ModuleDict(dict(heads))
         self.pretrained_names: frozenset[str] = frozenset()
@@ -62,6 +74,14 @@ class ExtractionModel(nn.Module):
         head = self.heads[component]
         assert isinstance(head, TaskHead)
         return head
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return a context for :meth:`forward`, in which trained weights are converted for matrix multiplications."""
+        return self.precision.autocast(next(self.parameters()).device)
+
+    def prepare_prediction(self) -> AbstractContextManager[object]:
+        """Return a context for any number of calls of :meth:`predict`."""
+        return self.autocast()
 
     def _compute_hidden_states(self, batch: Batch) -> Tensor:
         """Return the hidden states at the batch's positions, ``[batch, positions, hidden]``."""
@@ -104,6 +124,15 @@ class LanguageModel(ExtractionModel):
         return nn.functional.cross_entropy(
             out.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
         )
+
+    def prepare_prediction(self) -> AbstractContextManager[object]:
+        """Return a context in which all weights have the dtype of the computation.
+
+        Autocast would convert each trained weight again for each token.
+        """
+        if isinstance(self, FSDPModule):  # the parameters are shards of the weights
+            return self.autocast()
+        return cast_trained_weights(self, self.precision.dtype)
 
     def predict(self, batch: Batch) -> list[NDArray[np.int64]]:
         """Generate the tokens of each row's answer by greedy decoding; input rows are padded on the left."""
@@ -169,7 +198,7 @@ def build_model(
     pretrained: PreTrainedModel,
     *,
     device: torch.device | None = None,
-    frozen_dtype: torch.dtype = torch.float32,
+    precision: Precision = FLOAT32,
     reuse_weights: bool = False,
 ) -> ExtractionModel:
     """Build a model from a configuration.
@@ -179,7 +208,7 @@ def build_model(
         schema: Annotation types to extract.
         pretrained: The pretrained backbone; it is not changed unless ``reuse_weights`` is set.
         device: Device of the model; None for that of the pretrained backbone.
-        frozen_dtype: Format of the backbone's weights if the method freezes them. Trained weights are float32.
+        precision: Number formats of the weights and the computation.
         reuse_weights: Whether training changes the pretrained backbone itself, if two copies of it do not
             fit into memory.
 
@@ -190,7 +219,7 @@ def build_model(
         torch.manual_seed(config.seed)
         method = load_finetuning(config)
         frozen = method.freezes_backbone
-        dtype = frozen_dtype if frozen else torch.float32
+        dtype = precision.dtype if frozen else torch.float32
         if reuse_weights:
             backbone = convert_weights(pretrained, dtype).requires_grad_(not frozen)
         else:
@@ -209,18 +238,17 @@ def build_model(
         own = {_identify(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
         components = build_components(config)
         heads = {name: f.build_head(width, schema) for name, f in components.items()}
-        model: ExtractionModel
-        if any(f.generates for f in components.values()):
-            model = LanguageModel(method.apply(backbone), heads, method.prepended_tokens)
-        else:
-            model = ExtractionModel(method.apply(backbone), heads, method.prepended_tokens)
+        model_class = LanguageModel if any(f.generates for f in components.values()) else ExtractionModel
+        model = model_class(method.apply(backbone), heads, method.prepended_tokens, precision)
         state = model.state_dict(keep_vars=True)
         model.pretrained_names = _find_pretrained({name for name, t in state.items() if _identify(t) in own}, state)
+        added = [name for name in state if name.startswith("backbone.") and name not in model.pretrained_names]
+        set_weight_dtypes(model, precision, added)
         return model.to(device or pretrained.device)
 
 
 def merge_backbone(model: ExtractionModel, method: FineTuning, name: str) -> PreTrainedModel:
-    """Return a copy of a model's backbone, on the CPU, with the adapter merged into its weights.
+    """Return a copy of a model's backbone, on the CPU, with the adapter merged into its weights, in float32.
 
     Args:
         model: The model; it is not changed.
@@ -230,7 +258,9 @@ def merge_backbone(model: ExtractionModel, method: FineTuning, name: str) -> Pre
     Raises:
         InputError: If the method's changes cannot be expressed as weights of the backbone.
     """
-    plain = method.merge(copy_backbone(model.backbone, share_weights=False, device=torch.device("cpu")))
+    device = torch.device("cpu")
+    # A small update would be lost in a weight of bfloat16.
+    plain = method.merge(copy_backbone(model.backbone, share_weights=False, device=device, dtype=torch.float32))
     if plain is None:
         found = f"{name} cannot be merged into the weights of the backbone"
         fail("--merge", found, remedy="omit --merge, or choose a model with another fine-tuning method")

@@ -1,15 +1,31 @@
-"""Precision of a trial: the dtype of matrix multiplications and of frozen weights, chosen for a device."""
+"""Precision of a trial: the dtype of matrix multiplications and of frozen weights, chosen for a device.
+
+Frozen weights are stored in the dtype of matrix multiplications. Trained weights are stored in float32, so that small
+updates are not lost, and are converted for each forward pass by autocast. Autocast would convert a frozen weight of
+float32 for each use, and autograd would hold every copy until the backward pass.
+
+Source: Micikevicius et al. 2018, "Mixed Precision Training" (arXiv 1710.03740).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
-__all__ = ["Precision", "PrecisionName", "choose_precision", "detect_precision"]
+__all__ = [
+    "Precision",
+    "PrecisionName",
+    "cast_trained_weights",
+    "choose_precision",
+    "detect_precision",
+    "set_weight_dtypes",
+]
 
 PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -92,6 +108,52 @@ def detect_precision(wanted: PrecisionName, device: torch.device) -> Precision:
     if device.type == "cuda":
         return choose_precision(wanted, "cuda", capability=torch.cuda.get_device_capability(device))
     return choose_precision(wanted, device.type, cpu_flags=_read_cpu_flags())
+
+
+def set_weight_dtypes(model: nn.Module, precision: Precision, added: Collection[str] = ()) -> None:
+    """Convert frozen weights to a precision's dtype and trained weights to float32, in place.
+
+    A normalization layer with trained weights is float32 as a whole, because its kernels need one dtype. Quantized
+    weights, and buffers such as the frequencies of rotary embeddings, keep their dtype.
+
+    Args:
+        model: A model whose trained weights require gradients.
+        precision: The precision.
+        added: Names of frozen buffers to convert, too.
+    """
+    for name, module in model.named_modules():
+        own = list(module.parameters(recurse=False))
+        is_norm = all(parameter.ndim == 1 for parameter in own) and any(p.requires_grad for p in own)
+        for parameter in own:
+            if parameter.is_floating_point() and not hasattr(parameter, "quant_state"):
+                dtype = torch.float32 if is_norm or parameter.requires_grad else precision.dtype
+                parameter.data = parameter.data.to(dtype)
+        for key, buffer in module.named_buffers(recurse=False):
+            if f"{name}.{key}" in added and buffer.is_floating_point():
+                module.register_buffer(key, buffer.to(precision.dtype))
+        if precision.is_reduced and hasattr(module, "cast_input_dtype_enabled"):
+            # PEFT would convert inputs to float32, and autocast back; autograd would hold both copies.
+            module.cast_input_dtype_enabled = False
+
+
+@contextmanager
+def cast_trained_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Return a context within which all weights of a model have one dtype; afterwards trained weights are restored.
+
+    Args:
+        model: The model; its trained weights must not change within the context.
+        dtype: The dtype of its frozen weights.
+    """
+    held: list[tuple[nn.Parameter, Tensor]] = []
+    try:
+        for parameter in model.parameters():
+            if parameter.is_floating_point() and parameter.dtype != dtype:
+                held.append((parameter, parameter.data))
+                parameter.data = parameter.data.to(dtype)
+        yield
+    finally:
+        for parameter, master in held:
+            parameter.data = master
 
 
 def _read_cpu_flags() -> frozenset[str]:

@@ -95,7 +95,7 @@ class Trainer:
         sharded = config.sharded and distributed.size > 1
         self._model, self._wrapped = self._build_sharded_model() if sharded else self._build_replicated_model(cache)
         sharing = distributed if sharded else None
-        self._predictor = Predictor(self._model, self._components, data.context, self._precision, sharing)
+        self._predictor = Predictor(self._model, self._components, data.context, sharing)
         steps = sum(-(-len(rows) // config.batch_size) for rows in self._examples.values()) * config.epochs
         self._method.start_training(self._model.backbone, steps)
         self._optimizer, self._scheduler = build_optimizer(config, self._method, self._model, steps)
@@ -106,9 +106,10 @@ class Trainer:
 
     def _build_replicated_model(self, cache: ModelCache) -> tuple[ExtractionModel, nn.Module]:
         """Return the model on this process's device, and the wrapper that averages its gradients over processes."""
-        device = self._distributed.device
-        pretrained = cache.get_backbone(self.config, device)
-        model = self._fit_heads(build_model(self.config, self._schema, pretrained, device=device))
+        device, precision = self._distributed.device, self._precision
+        pretrained = cache.get_backbone(self.config, device, precision.dtype)
+        model = build_model(self.config, self._schema, pretrained, device=device, precision=precision)
+        self._fit_heads(model)
         several = len(self._components) > 1  # each batch leaves the other head without a gradient
         return model, wrap_data_parallel(model, self._distributed, several_heads=several)
 
@@ -122,7 +123,9 @@ class Trainer:
             fail("sharded", f"the weights of {config.finetuning.name} cannot be sharded", allowed="false")
         mesh = build_mesh(self._distributed)
         with self._distributed.take_turns():
-            model = self._fit_heads(build_model(config, self._schema, load_backbone(config), reuse_weights=True))
+            pretrained = load_backbone(config)
+            model = build_model(config, self._schema, pretrained, precision=self._precision, reuse_weights=True)
+            self._fit_heads(model)
             return model, shard(model, model.backbone, mesh)
 
     def _fit_heads(self, model: ExtractionModel) -> ExtractionModel:
@@ -186,7 +189,7 @@ class Trainer:
             last = start == starts[-1]
             with nullcontext() if last else skip_gradient_sync(self._wrapped):
                 data = collate(part or rows[:1], self._pad_id, distributed.device, targets=True, component=component)
-                with self._precision.autocast(distributed.device):
+                with self._model.autocast():
                     loss: torch.Tensor = self._wrapped(data)
                 if not part:  # other processes have one more example: join the collective with zero weight
                     loss = loss * 0.0
