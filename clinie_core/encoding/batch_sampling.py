@@ -76,19 +76,29 @@ def sample_mixture(groups: Sequence[str], exponent: float, *, seed: int, epoch: 
     return drawn
 
 
-def batch_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def batch_by_length(
+    lengths: Sequence[int], batch_tokens: int, *, generated: int = 0, cached_tokens: int | None = None
+) -> list[list[int]]:
     """Divide examples into prediction batches, longest examples first.
 
     Args:
         lengths: Length of each example in tokens.
         batch_tokens: Largest number of padded tokens in a batch of more than one example.
+        generated: Number of tokens that are generated for each example.
+        cached_tokens: Largest number of padded and generated tokens in such a batch; None for no limit.
 
     Returns:
         The example indices of each batch.
     """
     batches: list[list[int]] = []
+
+    def has_room(batch: list[int]) -> bool:
+        rows, longest = len(batch) + 1, lengths[batch[0]]
+        cached = rows * (longest + generated)
+        return rows * longest <= batch_tokens and (cached_tokens is None or cached <= cached_tokens)
+
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= batch_tokens:
+        if batches and has_room(batches[-1]):
             batches[-1].append(i)
         else:
             batches.append([i])

@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from clinie_core.backbones.integrity import check_backbone, pin_weights
 from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.backbones.transformers_logging import quiet_transformers

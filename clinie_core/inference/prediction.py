@@ -14,11 +14,12 @@ from clinie_core.encoding.batch import collate
 from clinie_core.encoding.batch_sampling import batch_by_length
 from clinie_core.formulations.formulation import Prediction
 from clinie_core.modeling.distributed import DistributedContext
-from clinie_core.modeling.model import ExtractionModel
+from clinie_core.modeling.free_memory import measure_free_memory
+from clinie_core.modeling.model import ExtractionModel, LanguageModel
 from clinie_core.modeling.parallel import unshard_heads
 
 if TYPE_CHECKING:
-    from clinie_core.encoding.examples import EncodedDocument
+    from clinie_core.encoding.examples import EncodedDocument, Example
     from clinie_core.encoding.outputs import HeadOutput
     from clinie_core.formulations.formulation import Formulation, InputContext
 
@@ -29,6 +30,8 @@ CPU_BATCH_TOKENS = 2048
 """Tokens of a batch on a CPU, whose caches do not hold the hidden states of larger batches."""
 GENERATION_BATCH_TOKENS = 16_384
 """Tokens of a batch for generation; one step computes one token per row, so large batches cost little more."""
+CACHE_MEMORY_SHARE = 0.5
+"""Share of the free memory for the keys and values of generated answers; the rest is for activations."""
 
 
 class Predictor:
@@ -104,9 +107,8 @@ class Predictor:
         device = next(model.parameters()).device
         examples = [example for document in encoded for example in document.examples]
         left = self._components[component].generates
-        size = GENERATION_BATCH_TOKENS if left else CPU_BATCH_TOKENS if device.type == "cpu" else BATCH_TOKENS
         outputs: dict[int, HeadOutput] = {}
-        batches = batch_by_length([len(e.input_ids) for e in examples], size)
+        batches = self._make_batches(component, examples, device)
         # A process with fewer batches than others repeats its last one, or takes an example of another process.
         others = self._distributed.all_gather((len(batches), examples[:1]))
         turns = max(count for count, _ in others)
@@ -124,6 +126,19 @@ class Predictor:
                 )
                 outputs.update(zip(rows, model.predict(batch), strict=True))
         return [outputs[i] for i in range(len(examples))]
+
+    def _make_batches(self, component: str, examples: Sequence[Example], device: torch.device) -> list[list[int]]:
+        """Return the example indices of each batch; the keys and values of generated answers must fit into memory."""
+        lengths = [len(example.input_ids) for example in examples]
+        if not isinstance(self._model, LanguageModel):
+            return batch_by_length(lengths, CPU_BATCH_TOKENS if device.type == "cpu" else BATCH_TOKENS)
+        memory = int(CACHE_MEMORY_SHARE * measure_free_memory(device))
+        return batch_by_length(
+            lengths,
+            GENERATION_BATCH_TOKENS,
+            generated=self._model.get_answer_tokens(component),
+            cached_tokens=memory // self._model.cache_bytes_per_token,
+        )
 
 
 def _strip_annotations(document: Document, *, keep_concepts: bool) -> Document:

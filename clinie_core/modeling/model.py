@@ -34,7 +34,7 @@ from clinie_core.templates.constrained_decoding import ConstraintProcessor
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ExtractionModel", "build_model", "load_finetuning", "merge_backbone"]
+__all__ = ["ExtractionModel", "LanguageModel", "build_model", "load_finetuning", "merge_backbone"]
 
 FLOAT32 = Precision()
 
@@ -106,6 +106,20 @@ class ExtractionModel(nn.Module):
 
 class LanguageModel(ExtractionModel):
     """Extraction model that generates answers with the language-model head of a causal backbone."""
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Size of one token's keys and values in all layers, which generation keeps."""
+        c: Any = self.backbone.config
+        heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+        width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+        return int(2 * c.num_hidden_layers * heads * width * self.precision.dtype.itemsize)
+
+    def get_answer_tokens(self, component: str) -> int:
+        """Return the longest answer of a component in tokens."""
+        head = self.get_head(component)
+        assert isinstance(head, LanguageHead)
+        return head.budget
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss summed over the answers' tokens, a scalar.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.batch import Batch, collate
+from clinie_core.encoding.batch_sampling import batch_by_length
 from clinie_core.encoding.examples import Example
 from clinie_core.heads import LanguageHead
+from clinie_core.modeling.free_memory import measure_free_memory
 from clinie_core.modeling.model import ExtractionModel, LanguageModel, build_model, load_finetuning, merge_backbone
 from clinie_core.modeling.model_cache import load_backbone
 from clinie_core.modeling.precision import Precision
@@ -47,11 +50,11 @@ def make_batch(*, left: bool = False) -> Batch:
     return collate(rows, 0, torch.device("cpu"), targets=not left, component="concepts", left=left)
 
 
-class CastCounter(TorchDispatchMode):
+class CastCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the conversions of a model's weights to another dtype."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._pointers = {parameter.data_ptr() for parameter in model.parameters()}
         self.casts = 0
 
@@ -102,15 +105,42 @@ def test_generation_converts_no_weight_per_token(method: str) -> None:
     assert counter.casts == 0
     assert {cache.layers[0].keys.dtype for cache in caches} == {torch.bfloat16}
     after = model.state_dict()
-    assert all(torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in masters.items())
+    assert all(
+        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in masters.items()
+    )
     assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+
+
+def test_the_cache_of_a_token_has_keys_and_values_in_the_dtype_of_the_computation() -> None:
+    model = build("llama", "lora")
+    assert isinstance(model, LanguageModel)
+    assert model.cache_bytes_per_token == 2 * 2 * 1 * 16 * 2  # both, layers, heads, width, bytes
+    single = build("llama", "lora", Precision())
+    assert isinstance(single, LanguageModel)
+    assert single.cache_bytes_per_token == 2 * model.cache_bytes_per_token
+
+
+def test_a_generation_batch_leaves_room_for_the_answers() -> None:
+    lengths = [100] * 8
+    assert [len(b) for b in batch_by_length(lengths, 16_384)] == [8]
+    assert [len(b) for b in batch_by_length(lengths, 16_384, generated=100, cached_tokens=600)] == [3, 3, 2]
+    assert [len(b) for b in batch_by_length(lengths, 16_384, generated=100, cached_tokens=10)] == [1] * 8
+
+
+def test_free_memory_of_the_cpu_is_less_than_its_memory() -> None:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < measure_free_memory(torch.device("cpu")) < total
 
 
 def test_an_error_during_prediction_restores_the_trained_weights() -> None:
     model = build("llama", "lora")
-    with pytest.raises(ZeroDivisionError), model.prepare_prediction():
+
+    def interrupt() -> None:
         assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), model.prepare_prediction():
+        interrupt()
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
 
 
