@@ -38,7 +38,7 @@ Preset = Annotated[
     typer.Option(
         "--preset",
         metavar="NAME",
-        help="Published corpus whose format and official splits are used, such as n2c2-2018; see docs/corpora.md.",
+        help="Published corpus whose format and official splits are used: n2c2-2018, n2c2-2022, i2b2-2010 or radgraph.",
     ),
 ]
 BareTagType = Annotated[

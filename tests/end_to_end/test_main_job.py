@@ -19,6 +19,7 @@ from clinie_core.data.corpora.brat import Brat
 from search.ledger.ledger import Ledger, list_study_names, open_storage
 from search.storage.home import Home
 from search.study.lock import hold_lock
+from tests.releases import write_ade
 
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
 WriteMainSpace = Callable[..., Path]
@@ -187,6 +188,18 @@ def test_evaluation_agrees_with_promotion(
     assert {k: scores[k] for k in test} == test
     low, high = scores["strict_f1_interval"]
     assert low <= scores["strict_f1"] <= high
+
+
+@pytest.mark.usefixtures("promoted")
+def test_evaluation_with_a_preset_counts_as_its_shared_task(home: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    write_ade(tmp_path)
+    for chosen, expected in ((), "n2c2-2018"), (("--scorer", "clinie"), "clinie"):
+        options = ("--preset", "n2c2-2018", "--split", "test", "--home", home, "--json", *chosen)
+        done = clinie("evaluate", tmp_path, "--model", "tiny-model@champion", *options)
+        assert done.returncode == 0, done.stderr
+        scores = json.loads(done.stdout)
+        assert scores["scorer"] == expected
+        assert "n2c2-2018: expected 202 test documents, found 2 test" in scores["notices"][0]
 
 
 def test_an_unknown_model_results_in_a_one_line_error(home: Path, clinie: RunClinie) -> None:
