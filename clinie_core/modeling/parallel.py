@@ -24,6 +24,7 @@ from clinie_core.modeling.distributed import DistributedContext
 __all__ = [
     "build_mesh",
     "distribute_like",
+    "find_unused_parameters",
     "gather_full_tensor",
     "get_local_shard",
     "shard",
@@ -33,17 +34,43 @@ __all__ = [
 ]
 
 
-def wrap_data_parallel(model: nn.Module, distributed: DistributedContext, *, several_heads: bool) -> nn.Module:
+def find_unused_parameters(model: nn.Module, loss: Tensor) -> list[str]:
+    """Return the names of the trained parameters that a loss does not depend on.
+
+    For example, the global attention of Longformer is not used if no token has global attention.
+
+    Args:
+        model: The model.
+        loss: Its loss on any input; the graph of its computation is searched, and no gradient is computed.
+    """
+    used: set[int] = set()
+    waiting, seen = [loss.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            used.add(id(getattr(node, "variable", None)))  # nodes that accumulate a gradient have a variable
+            waiting += [following for following, _ in node.next_functions]
+    return [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in used]
+
+
+def wrap_data_parallel(model: nn.Module, distributed: DistributedContext, *, find_unused: bool) -> nn.Module:
     """Wrap a model such that gradients are averaged over processes; return the model itself for one process.
 
     Args:
         model: The model, equal in all processes, on the device of this process.
         distributed: The processes.
-        several_heads: Whether some weights have no gradient after a batch.
+        find_unused: Whether some weights may have no gradient after a batch. DDP then searches for them in each step;
+            otherwise it would wait for their gradients.
     """
     if distributed.size == 1:
         return model
-    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=several_heads)
+    return nn.parallel.DistributedDataParallel(
+        model,
+        find_unused_parameters=find_unused,
+        broadcast_buffers=False,  # training does not change buffers
+        gradient_as_bucket_view=True,  # otherwise each process holds a second copy of the gradients
+    )
 
 
 def build_mesh(distributed: DistributedContext) -> DeviceMesh:

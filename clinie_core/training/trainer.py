@@ -29,7 +29,13 @@ from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.folder_replacement import recover_folder
 from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning
 from clinie_core.modeling.model_cache import ModelCache, load_backbone
-from clinie_core.modeling.parallel import build_mesh, shard, skip_gradient_sync, wrap_data_parallel
+from clinie_core.modeling.parallel import (
+    build_mesh,
+    find_unused_parameters,
+    shard,
+    skip_gradient_sync,
+    wrap_data_parallel,
+)
 from clinie_core.modeling.precision import detect_precision
 from clinie_core.scoring import score_task
 from clinie_core.scoring.document_counts import DocumentCounts
@@ -110,8 +116,18 @@ class Trainer:
         pretrained = cache.get_backbone(self.config, device, precision.dtype)
         model = build_model(self.config, self._schema, pretrained, device=device, precision=precision)
         self._fit_heads(model)
-        several = len(self._components) > 1  # each batch leaves the other head without a gradient
-        return model, wrap_data_parallel(model, self._distributed, several_heads=several)
+        find_unused = self._distributed.size > 1 and self._has_unused_parameters(model)
+        return model, wrap_data_parallel(model, self._distributed, find_unused=find_unused)
+
+    def _has_unused_parameters(self, model: ExtractionModel) -> bool:
+        """Return whether some trained weights have no gradient after a batch; equal in all processes."""
+        if len(self._components) > 1:  # each batch uses one head
+            return True
+        ((component, rows),) = self._examples.items()
+        device = self._distributed.device
+        batch = collate(rows[:1], self._pad_id, device, targets=True, component=component)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), model.autocast():
+            return bool(find_unused_parameters(model, model.train()(batch)))
 
     def _build_sharded_model(self) -> tuple[ExtractionModel, nn.Module]:
         """Return the sharded model; a collective operation.
