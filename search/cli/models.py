@@ -54,7 +54,7 @@ def predict(
 
     --output needs a new or empty folder. With --overwrite, files of the same name in it are replaced.
     """
-    from clinie_core.data.corpora import FORMATS
+    from clinie_core.data.corpora.conversion import load_target_format
     from clinie_core.data.corpora.reading import ReadingOptions
     from clinie_core.errors import Problem
     from clinie_core.inference.extractor import annotations_to_json
@@ -62,7 +62,7 @@ def predict(
     from clinie_core.output_files import require_empty_folder, stage_folder
     from search.report.terminal import mark_concepts
 
-    format_ = FORMATS.load(to, "--to")()
+    format_ = load_target_format(to)
     notes = find_notes(files, output=output)
     if output is not None:
         require_empty_folder(output, overwrite=overwrite)

@@ -9,10 +9,12 @@ import pytest
 
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.checking import check_document
+from clinie_core.data.corpora.conversion import load_target_format
 from clinie_core.data.corpora.document_comparison import count_differences
 from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Document
-from clinie_core.errors import Problem
+from clinie_core.errors import InputError, Problem
+from tests.corpora import WRITABLE, write_corpus
 
 
 def make_notes() -> list[Document]:
@@ -28,6 +30,18 @@ class TestCorpusFormat:
     def test_an_empty_folder_has_no_documents(self, name: str, tmp_path: Path) -> None:
         assert FORMATS.load(name)().read_all(tmp_path) == ()
 
+    def test_invalid_utf_8_is_a_problem_that_names_the_file(self, name: str, tmp_path: Path) -> None:
+        format_ = FORMATS.load(name)()
+        write_corpus(name, make_notes()[:1], tmp_path)
+        file = max((f for f in tmp_path.iterdir() if f.is_file()), key=lambda f: f.stat().st_size)
+        file.write_bytes(file.read_bytes()[:40] + b"\xff\xfe" + file.read_bytes()[40:])
+        problems = [item for item in format_.read(tmp_path) if isinstance(item, Problem)]
+        assert problems
+        assert all(str(tmp_path) in problem.where for problem in problems)
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+class TestWritableCorpusFormat:
     def test_written_documents_are_read_as_round_trip_predicts(self, name: str, tmp_path: Path) -> None:
         format_ = FORMATS.load(name)()
         written = make_notes()
@@ -53,11 +67,12 @@ class TestCorpusFormat:
             if name not in {"i2b2", "radgraph", "conll", "hf_jsonl", "hf_dataset"}:
                 assert lost["concepts"] == 0
 
-    def test_invalid_utf_8_is_a_problem_that_names_the_file(self, name: str, tmp_path: Path) -> None:
-        format_ = FORMATS.load(name)()
-        format_.write(make_notes()[:1], tmp_path)
-        file = max((f for f in tmp_path.iterdir() if f.is_file()), key=lambda f: f.stat().st_size)
-        file.write_bytes(file.read_bytes()[:40] + b"\xff\xfe" + file.read_bytes()[40:])
-        problems = [item for item in format_.read(tmp_path) if isinstance(item, Problem)]
-        assert problems
-        assert all(str(tmp_path) in problem.where for problem in problems)
+
+@pytest.mark.parametrize("name", sorted({*FORMATS} - {*WRITABLE}))
+def test_a_format_that_is_read_only_rejects_documents(name: str, tmp_path: Path) -> None:
+    for write in (FORMATS.load(name)().round_trip, lambda note: FORMATS.load(name)().write([note], tmp_path / "new")):
+        with pytest.raises(InputError, match=f"{name} is read only"):
+            write(make_notes()[0])
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(InputError, match=f"--to: {name} is read only; brat, "):
+        load_target_format(name)

@@ -18,6 +18,7 @@ from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Document
 from clinie_core.errors import Problem
+from tests.corpora import write_corpus
 
 CORPORA = os.environ.get("CLINIE_CORPORA")
 REAL = {
@@ -90,7 +91,7 @@ def check_mutants(
 ) -> None:
     format_, draw = FORMATS.load(name)(options), random.Random(seed)
     intact, broken = folder / "intact", folder / "broken"
-    format_.write(originals(name), intact)
+    write_corpus(name, originals(name), intact)
     shutil.copytree(intact, broken)
     files = sorted(file for file in intact.iterdir() if file.is_file() and file.stat().st_size)
     for _ in range(count):

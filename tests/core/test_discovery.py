@@ -18,6 +18,7 @@ from clinie_core.data.corpora.loading import CorpusSource, Shares, discover_spli
 from clinie_core.data.corpora.split_names import find_split
 from clinie_core.data.document import Concept, Corpus, Document, Span
 from clinie_core.errors import InputError, Problem
+from tests.corpora import WRITABLE
 
 TEXT, ANNOTATIONS = "Aspirin", "T1\tDrug 0 7\tAspirin\n"
 RECORD = "{}|t|Aspirin\n{}|a|x\n{}\t0\t7\tAspirin\tChemical\tD1\n"
@@ -195,7 +196,7 @@ def test_wrong_compression_and_encoding_are_named(tmp_path: Path, name: str, con
     assert name in caught.value.problems[0].where
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITABLE)
 def test_a_byte_order_mark_does_not_change_a_document(name: str, tmp_path: Path) -> None:
     document = Document("n", "No pain, but fever.", (Concept("T1", "Problem", (Span(3, 7),)),))
     format_ = FORMATS.load(name)()

@@ -11,12 +11,13 @@ from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.detection import detect, detect_format
 from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.errors import InputError
+from tests.corpora import write_corpus
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_format_of_written_documents_is_detected(name: str, tmp_path: Path) -> None:
     for split, notes in generate_splits(12, seed=5).items():
-        FORMATS.load(name)().write(notes, tmp_path / split)
+        write_corpus(name, notes, tmp_path / split)
     assert detect_format(tmp_path) == name
 
 
@@ -33,6 +34,7 @@ def test_the_format_of_written_documents_is_detected(name: str, tmp_path: Path) 
         ("hf_jsonl", "train.json", '{"names": ["O"]}\n{"tokens": ["x"], "ner_tags": [0]}\n'),
         ("bioc_json", "a.json", '[{"documents": [{"id": "1", "passages": []}]}]'),
         ("cas_xmi", "a.xmi", '<?xml version="1.0"?>\n<xmi:XMI xmlns:xmi="x"/>'),
+        ("ade", "DRUG-AE.rel", "10030778|A sentence.|pain|1|5|drug|7|9\n"),
         ("pubtator", "a.PubTator", "1|t|Pain\n1|a|None\n"),
         ("conll", "a.conll", "No O\nchest B-Problem\npain I-Problem\n"),
         ("conll", "a.conll", "chest\tB\npain\tI\n"),
@@ -68,7 +70,6 @@ def test_the_layouts_of_tools_are_detected(
         ("train.parquet", "PAR1", "the format is Parquet"),
         ("a.xml", "<?xml version='1.0'?>\n<GateDocument/>", "the format is GATE XML"),
         ("a.xml", "<PatientMatching><TEXT>x</TEXT></PatientMatching>", "the format is n2c2 2018 track 1 XML"),
-        ("DRUG-AE.rel", "10030778|A sentence.|pain|1|5|drug|7|9\n", "the format is ADE corpus .rel"),
         ("a.json", '{"%TYPES": {}}', "the format is UIMA CAS JSON"),
     ],
 )

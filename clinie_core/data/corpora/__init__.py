@@ -31,6 +31,7 @@ FORMATS: Registry[type[CorpusFormat]] = Registry(
         "ddi_xml": "clinie_core.data.corpora.ddi_xml:DdiXml",
         "webanno_tsv": "clinie_core.data.corpora.webanno_tsv:WebAnnoTsv",
         "cas_xmi": "clinie_core.data.corpora.cas_xmi:CasXmi",
+        "ade": "clinie_core.data.corpora.ade:Ade",
         "medcat": "clinie_core.data.corpora.medcat:MedCat",
         "hf_jsonl": "clinie_core.data.corpora.hf_jsonl:HfJsonl",
         "hf_dataset": "clinie_core.data.corpora.hf_dataset:HfDataset",

@@ -21,7 +21,7 @@ from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList, Problem, fail
 from clinie_core.output_files import require_empty_folder, stage_folder
 
-__all__ = ["ConversionReport", "convert"]
+__all__ = ["ConversionReport", "convert", "load_target_format"]
 
 
 @dataclass
@@ -45,6 +45,19 @@ class ConversionReport:
     concepts: int = 0
 
 
+def load_target_format(name: str) -> CorpusFormat:
+    """Return the format that the option ``--to`` names.
+
+    Raises:
+        InputError: If it does not exist or is read only.
+    """
+    format_ = FORMATS.load(name, "--to")
+    if format_.read_only:
+        others = ", ".join(other for other in FORMATS if not FORMATS.load(other).read_only)
+        fail("--to", f"{name} is read only", allowed=others)
+    return format_()
+
+
 def convert(source: CorpusSource, format_: str, folder: Path, *, overwrite: bool = False) -> ConversionReport:
     """Write a corpus in another format.
 
@@ -66,7 +79,7 @@ def convert(source: CorpusSource, format_: str, folder: Path, *, overwrite: bool
     errors.raise_if_any()
     files = find_files(source)
     errors.extend(files.problems)
-    target: CorpusFormat = FORMATS.load(format_, "--to")()
+    target = load_target_format(format_)
     require_empty_folder(folder, overwrite=overwrite)
     if Path(source.path).resolve() in folder.resolve().parents and folder.is_dir() and any(folder.iterdir()):
         fail(str(folder), "is in the corpus and is not empty", allowed="a folder outside the corpus")

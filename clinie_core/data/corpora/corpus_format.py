@@ -55,6 +55,9 @@ class CorpusFormat(ABC):
     files_without_documents: ClassVar[tuple[str, ...]] = ()
     """Names of files that belong to the format and contain no document."""
 
+    read_only: ClassVar[bool] = False
+    """Whether documents cannot be written in this format."""
+
     def __init__(self, options: ReadingOptions | None = None) -> None:
         self.options = options or ReadingOptions()
         self._notices: list[Problem] = []

@@ -98,7 +98,8 @@ SIGNATURES = (
     _Signature("WebAnno TSV of an earlier version than 3", (r"\A#FORMAT=WebAnno TSV|\A# webanno\.",)),
     _Signature("pubtator", (r"\A\s*[^\s|]+\|[ta]\|",)),
     _Signature("conll", (rf"\A\s*(?:-DOCSTART-|# newdoc id = )|{COLUMN_FILE}",)),
-    _Signature("ADE corpus .rel", (r"\A[0-9]+\|[^|\n]+\|[^|\n]+\|[0-9]+\|[0-9]+\|",)),
+    _Signature("ade", (r"\A[0-9]+\|[^|\n]+\|[^|\n]+\|[0-9]+\|[0-9]+\|",)),
+    _Signature("ade", (r"\A[0-9]+ NEG \S",)),
     _Signature("PDF", (r"\A%PDF-",)),
 )
 
