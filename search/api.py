@@ -351,6 +351,7 @@ def _run_study(runner: StudyRunner, *, resume: bool, allow_text: bool, show_prog
     if show_progress:
         console = Console(stderr=True, highlight=False)
         progress = Progress(console, runner.file.budget.trials, runner.file.budget.hours)
+        progress.show_formats(runner.detections)
         progress.show_warnings(found)
     else:
         for warning in found:

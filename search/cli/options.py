@@ -140,8 +140,7 @@ def resolve_format(path: Path, format_: str, ignore: Sequence[str], *, quiet: bo
         return format_
     detection = detect(path, ignore)
     if not quiet:
-        reason = f"detected from {detection.file.name}" if detection.files else "since there are only texts"
-        console().print(f"format {detection.format}, {reason}", soft_wrap=True, markup=False)
+        console().print(str(detection), soft_wrap=True, markup=False)
     return detection.format
 
 

@@ -71,6 +71,8 @@ def plan(
     out.print(
         f"configurations: {'infinite (a dimension is a range of real numbers)' if count is None else f'{count:,}'}"
     )
+    for name, detection in planned.detections.items():
+        out.print(f"corpus {name}: {detection}", soft_wrap=True, markup=False)
     if planned.note:
         out.print(f"[yellow]note[/yellow] {planned.note}", soft_wrap=True)
     for limits in planned.limits:

@@ -174,6 +174,15 @@ class SpaceFile(FrozenModel):
         absolute = (s.model_copy(update={"path": str(Path(s.path).resolve())}) for s in self.corpus)
         return self.model_copy(update={"corpus": tuple(absolute)})
 
+    def with_formats(self, formats: Mapping[str, str]) -> SpaceFile:
+        """Return a copy with the formats of some corpora, so that a resumed search does not detect them again.
+
+        Args:
+            formats: Name of the format by name of the corpus.
+        """
+        corpora = (s.model_copy(update={"format": formats.get(s.title, s.format)}) for s in self.corpus)
+        return self.model_copy(update={"corpus": tuple(corpora)})
+
     def with_single_configuration(self, config: TrialConfig, study: str) -> SpaceFile:
         """Return a space with a single configuration, for a study of its own.
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue, ValidationError
 
 from clinie_core.backbones.facts import BackboneFacts, read_facts
 from clinie_core.backbones.integrity import check_backbone
 from clinie_core.config import RENAMED_KEYS, BackboneSource, ComponentChoice, TrialConfig, convert_validation_error
-from clinie_core.data.corpora.loading import load_corpora
+from clinie_core.data.corpora.detection import Detection
+from clinie_core.data.corpora.loading import detect_source_format, load_corpora
 from clinie_core.data.document import Corpus
 from clinie_core.errors import InputError, Problem
 from clinie_core.finetuning import FINETUNING
@@ -42,11 +44,12 @@ class ValidatedSpace:
     """A space file without faults.
 
     Args:
-        file: The space file, with absolute corpus paths.
+        file: The space file, with absolute corpus paths and the detected formats.
         where: Its name, for messages.
         space: Its search space.
         corpus: The splits that were requested; None if they could not be read.
         corpus_problems: Why the corpus could not be read.
+        detections: The format that was detected for each corpus without one in the file, by name of the corpus.
     """
 
     file: SpaceFile
@@ -54,6 +57,7 @@ class ValidatedSpace:
     space: SearchSpace
     corpus: Corpus | None
     corpus_problems: tuple[Problem, ...] = ()
+    detections: Mapping[str, Detection] = field(default_factory=dict)
 
 
 def validate_space(
@@ -106,13 +110,25 @@ def build_space(file: SpaceFile, where: str) -> SearchSpace:
 
 def _validate(file: SpaceFile, faults: Faults, splits: tuple[str, ...], *, require_corpus: bool) -> ValidatedSpace:
     file = file.with_absolute_paths()
+    detections = {} if faults.covers("corpus") else _detect_formats(file)
+    file = file.with_formats({name: detection.format for name, detection in detections.items()})
     space = _check_space(file, faults)
     corpus, problems = (None, ()) if faults.covers("corpus") else _read_corpus(file, faults.where, splits)
     required = require_corpus or len(faults) or any(VIEW_KEY.search(problem.where) for problem in problems)
     if problems and required:
         faults.extend(problems)
     faults.raise_if_any()
-    return ValidatedSpace(file, faults.where, space, corpus, problems)
+    return ValidatedSpace(file, faults.where, space, corpus, problems, detections)
+
+
+def _detect_formats(file: SpaceFile) -> dict[str, Detection]:
+    """Detect the formats that the file leaves open; a failure is reported when the corpus is read."""
+    found: dict[str, Detection] = {}
+    for source in file.corpus:
+        with suppress(InputError):
+            detection = detect_source_format(source)
+            found |= {} if detection is None else {source.title: detection}
+    return found
 
 
 def _read_corpus(file: SpaceFile, where: str, splits: tuple[str, ...]) -> tuple[Corpus | None, tuple[Problem, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from search.config.validation import ValidatedSpace
 from search.study.limits import FormulationLimits, find_unexpected_limits, measure_limits
 
 if TYPE_CHECKING:
+    from clinie_core.data.corpora.detection import Detection
     from clinie_core.training.memory_estimate import MemoryEstimate
 
 __all__ = ["SearchPlan", "plan_search"]
@@ -30,6 +32,7 @@ class SearchPlan:
 
     Args:
         file: The space file.
+        detections: The detected formats of the corpora, by name of the corpus.
         dimensions: Description of each dimension's domain, by path.
         configurations: Number of configurations; None if a dimension is a range of real numbers.
         samples: Configurations drawn at random.
@@ -41,6 +44,7 @@ class SearchPlan:
     """
 
     file: SpaceFile
+    detections: Mapping[str, Detection]
     dimensions: dict[str, str]
     configurations: int | None
     samples: list[TrialConfig]
@@ -56,6 +60,7 @@ class SearchPlan:
             "dimensions": self.dimensions,
             "configurations": self.configurations,
             "corpus": self.note or "read",
+            "formats": {source.title: source.format for source in self.file.corpus},
             "representable": [row.as_json() for row in self.limits],
             "warnings": [str(warning) for warning in self.warnings],
             "samples": [
@@ -89,6 +94,7 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
     size = space.size()
     return SearchPlan(
         file,
+        validated.detections,
         {path: str(domain) for path, domain in space.dimensions()},
         None if math.isinf(size) else int(size),
         configs,

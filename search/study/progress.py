@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clinie_core.config import TrialConfig
+from clinie_core.data.corpora.detection import Detection
 from clinie_core.errors import Problem
 from search.config.description import describe_config
 from search.ledger.ledger import Ledger
@@ -58,6 +59,11 @@ class Progress(TrialListener):
     _started_at: float = 0.0
     _ended_now: int = 0
     _previous_scores: dict[int, float] = field(default_factory=dict)
+
+    def show_formats(self, detections: Mapping[str, Detection]) -> None:
+        """Print the detected format of each corpus."""
+        for name, detection in detections.items():
+            self.console.print(f"corpus {name}: {detection}", soft_wrap=True, markup=False)
 
     def show_warnings(self, warnings: Iterable[Problem]) -> None:
         """Print warnings about the corpus, and the parts of it that were skipped or trimmed, with their counts."""

@@ -77,6 +77,7 @@ class StudyRunner:
         self.where = validated.where
         self.space = validated.space
         self.corpus = validated.corpus
+        self.detections = validated.detections
         self._stopped = False
         self._limits: list[FormulationLimits] = []
         self.warnings: list[Problem] = [*self.corpus.notices, *summarize(self.corpus).warnings()]
@@ -206,6 +207,7 @@ class StudyRunner:
         return {
             "clinie.space_digest": self.file.digest(),
             "clinie.corpus": self.file.corpus_title,
+            "clinie.corpus_format": "+".join(source.format for source in self.file.corpus),
             "clinie.corpus_digest": self.corpus.digest(),
             "clinie.task": self.file.task,
             "clinie.text": "allowed" if allow_text else "kept out",

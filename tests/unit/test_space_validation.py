@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 import search
+from clinie_core.data.corpora.jsonl import Jsonl
+from clinie_core.data.corpora.loading import discover_splits, load_corpus
 from clinie_core.errors import InputError
-from search.config.validation import validate_space
+from search.config.validation import validate_space, validate_space_file
 
 Content = dict[str, Any]
 WriteSpace = Callable[[Mapping[str, Any]], Path]
@@ -127,6 +129,29 @@ def test_type_names_that_the_corpus_does_not_have_are_faults(space_content: Cont
     content = {**space_content, "corpus": several, "space": {**space_content["space"], "formulation": question}}
     places = [line.split(": no concept")[0] for line in read_faults(write_space(content))]
     assert places == ["space.yaml: a: corpus.concept_types", "space.yaml: b: corpus.concept_types"]
+
+
+def test_the_format_of_a_corpus_is_detected_in_its_places(
+    space_content: Content, write_space: WriteSpace, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(space_content["corpus"]["path"], corpus / "notes")
+    splits = load_corpus(discover_splits(corpus / "notes")).splits
+    for split, documents in splits.items():
+        Jsonl().write(documents, corpus / "lines" / split)
+    file = str(write_space({**space_content, "corpus": {"path": str(corpus)}}))
+    with pytest.raises(InputError, match=r"files of several formats: jsonl|files of several formats: brat|not read"):
+        validate_space(file)
+    for folder, format_ in (("notes", "brat"), ("lines", "jsonl")):
+        validated = validate_space(file, [f"corpus.splits={{train: {folder}/train, dev: {folder}/dev}}"])
+        assert [source.format for source in validated.file.corpus] == [format_]
+        assert validated.detections["corpus"].format == format_
+        again = validate_space_file(validated.file, "space.yaml")
+        assert not again.detections
+        assert again.corpus is not None
+        assert validated.corpus is not None
+        assert again.corpus.digest() == validated.corpus.digest()
+        assert again.file.digest() == validated.file.digest()
 
 
 def test_unread_files_of_the_corpus_are_faults_unless_the_space_ignores_them(

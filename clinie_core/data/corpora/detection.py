@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -117,18 +118,23 @@ class Detection(NamedTuple):
     file: Path
     files: int
 
+    def __str__(self) -> str:
+        reason = f"detected from {self.file.name}" if self.files else "since there are only texts"
+        return f"format {self.format}, {reason}"
+
 
 def detect_format(path: Path, ignore: Sequence[str] = ()) -> str:
     """Return the name of a corpus' format in ``FORMATS``; see :func:`detect`."""
     return detect(path, ignore).format
 
 
-def detect(path: Path, ignore: Sequence[str] = ()) -> Detection:
+def detect(path: Path, ignore: Sequence[str] = (), places: AbstractSet[Path] = frozenset()) -> Detection:
     """Detect the format of a corpus from the names of its files and the first kilobytes of some of them.
 
     Args:
         path: Folder or file.
         ignore: Patterns of files that are not part of the corpus.
+        places: Files and folders below the path to which the corpus is restricted; all if empty.
 
     Raises:
         InputError: If no format or several formats are recognized, or only one that clinie cannot read.
@@ -138,6 +144,8 @@ def detect(path: Path, ignore: Sequence[str] = ()) -> Detection:
     files = [path] if path.is_file() else list_files(path)
     root = path if path.is_dir() else path.parent
     files = [file for file in files if not is_ignored(file.relative_to(root), ignore)]
+    if places:
+        files = [file for file in files if file in places or not places.isdisjoint(file.parents)]
     found: dict[str, list[Path]] = {}
     for name, file in _recognize(files):
         found.setdefault(name, []).append(file)

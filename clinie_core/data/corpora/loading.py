@@ -13,7 +13,7 @@ from clinie_core.config import CorpusView, FrozenModel, convert_validation_error
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.checking import find_split_leak
 from clinie_core.data.corpora.corpus_format import CorpusFormat
-from clinie_core.data.corpora.detection import AUTO, detect_format
+from clinie_core.data.corpora.detection import AUTO, Detection, detect, detect_format
 from clinie_core.data.corpora.discovery import LIST_SUFFIX, CorpusFiles, discover_files, find_named_files, read_ids
 from clinie_core.data.corpora.preset_files import find_preset_files
 from clinie_core.data.corpora.presets import PRESETS, CorpusPreset, load_preset
@@ -29,6 +29,7 @@ __all__ = [
     "LIST_SUFFIX",
     "CorpusSource",
     "Shares",
+    "detect_source_format",
     "discover_splits",
     "find_count_difference",
     "find_files",
@@ -86,7 +87,7 @@ class CorpusSource(CorpusView, ReadingOptions):
     name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
     preset: str | None = None
     path: str
-    format: str = "brat"
+    format: str = AUTO
     splits: dict[str, str | list[str]] = Field(default_factory=dict)
     shares: Shares | None = None
     ignore: list[str] = Field(default_factory=list)
@@ -187,8 +188,24 @@ def _load_format(source: CorpusSource) -> CorpusFormat:
     return FORMATS.load(_find_format_name(source), "corpus.format")(source.reading)
 
 
+def detect_source_format(source: CorpusSource) -> Detection | None:
+    """Detect the format of a corpus in the places that it names; None if its format is not ``auto``.
+
+    Raises:
+        InputError: If the format cannot be detected.
+    """
+    if source.format != AUTO:
+        return None
+    root = Path(source.path)
+    named = source.shares.pool if source.shares is not None else [p for s in source.splits for p in source.places(s)]
+    listed = any(place.endswith(LIST_SUFFIX) for place in named)  # a list names documents of the whole folder
+    places = [] if listed else [root / place for place in named]
+    return detect(root, source.ignore, frozenset(place for place in places if place.exists() and place != root))
+
+
 def _find_format_name(source: CorpusSource) -> str:
-    return detect_format(Path(source.path), source.ignore) if source.format == AUTO else source.format
+    detection = detect_source_format(source)
+    return source.format if detection is None else detection.format
 
 
 def _read_listed(format_: CorpusFormat, files: CorpusFiles, root: Path, file: Path) -> Iterator[Document | Problem]:
