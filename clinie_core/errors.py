@@ -118,10 +118,12 @@ class OutOfMemory(RuntimeError):
     Args:
         micro_batch: Number of windows per forward pass of a process.
         peak_memory_mb: Peak memory of the process, in MiB.
+        recomputation: Whether activations were recomputed in the backward pass.
     """
 
-    def __init__(self, micro_batch: int, peak_memory_mb: float) -> None:
+    def __init__(self, micro_batch: int, peak_memory_mb: float, *, recomputation: bool = False) -> None:
         self.micro_batch = micro_batch
+        self.recomputation = recomputation
         self.peak_memory_mb = peak_memory_mb
         super().__init__(
             f"out of memory with {micro_batch} windows at once, after {peak_memory_mb:.0f} MiB;"

@@ -18,15 +18,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-__all__ = ["DistributedContext", "is_out_of_memory"]
-
-NO_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory")
-"""Parts of messages of errors for which torch has no separate type."""
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error reports insufficient memory of the GPU or the process."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in NO_MEMORY)
+__all__ = ["DistributedContext"]
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,7 @@ def build_model(
     device: torch.device | None = None,
     precision: Precision = FLOAT32,
     reuse_weights: bool = False,
+    recomputation: bool = False,
 ) -> ExtractionModel:
     """Build a model from a configuration.
 
@@ -225,6 +226,8 @@ def build_model(
         precision: Number formats of the weights and the computation.
         reuse_weights: Whether training changes the pretrained backbone itself, if two copies of it do not
             fit into memory.
+        recomputation: Whether to recompute activations even if the configuration does not say so, provided that
+            method and backbone support it.
 
     Raises:
         InputError: If the fine-tuning method or the backbone does not support gradient checkpointing.
@@ -241,8 +244,9 @@ def build_model(
         if config.dropout is not None:
             set_dropout(backbone, config.dropout)
         remove_layers(backbone, config.layers_kept, config.depth_scheme)
-        if config.gradient_checkpointing:
-            if not (method.supports_recomputation and backbone.supports_gradient_checkpointing):
+        is_supported = method.supports_recomputation and backbone.supports_gradient_checkpointing
+        if config.gradient_checkpointing or (recomputation and is_supported):
+            if not is_supported:
                 found = f"{config.finetuning.name} on {config.backbone.name} does not support gradient checkpointing"
                 fail("gradient_checkpointing", found, allowed="false")
             # transformers 5.23 renamed the method and warns about the old name

@@ -15,8 +15,9 @@ from clinie_core.config import BEST, LAST, TrialConfig
 from clinie_core.data.corpora.views import apply_view
 from clinie_core.data.document import Corpus
 from clinie_core.errors import OutOfMemory
-from clinie_core.modeling.distributed import DistributedContext, is_out_of_memory
+from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.folder_replacement import recover_folder
+from clinie_core.modeling.memory_errors import is_out_of_memory
 from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.state import TrainingProgress
 from clinie_core.training.trainer import Trainer, choose_micro_batch
@@ -70,6 +71,7 @@ def train(
     folder: Path | None = None,
     start: Path | None = None,
     micro_batch: int | None = None,
+    recomputation: bool = False,
     on_epoch: Callable[[EpochReport], bool] = lambda report: True,
 ) -> TrainingResult:
     """Train a configuration and save its best checkpoint.
@@ -88,6 +90,8 @@ def train(
             the corpus and the number of epochs only.
         micro_batch: Windows per forward pass in one process, instead of the configuration's value; results are
             equal up to rounding.
+        recomputation: Whether to recompute activations in the backward pass even if the configuration does not say
+            so, provided that method and backbone support it; results are equal up to rounding.
         on_epoch: Called in rank 0 after every epoch; training ends if it returns False.
 
     Returns:
@@ -100,12 +104,14 @@ def train(
     cache, distributed = cache or ModelCache(), distributed or DistributedContext.current()
     distributed.reset_peak_memory()
     try:
-        return _train(config, corpus, cache, distributed, folder, start, micro_batch, on_epoch)
-    except (MemoryError, RuntimeError) as error:
+        return _train(config, corpus, cache, distributed, folder, start, micro_batch, recomputation, on_epoch)
+    except (MemoryError, OSError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         shortage = OutOfMemory(
-            choose_micro_batch(config, distributed, micro_batch), distributed.measure_peak_memory_mb()
+            choose_micro_batch(config, distributed, micro_batch),
+            distributed.measure_peak_memory_mb(),
+            recomputation=config.gradient_checkpointing or recomputation,
         )
     finally:
         distributed.release_memory()
@@ -121,10 +127,11 @@ def _train(
     folder: Path | None,
     start: Path | None,
     micro_batch: int | None,
+    recomputation: bool,
     on_epoch: Callable[[EpochReport], bool],
 ) -> TrainingResult:
     data = TrainingData.encode(config, apply_view(corpus, config.view), cache)
-    trainer = Trainer(config, data, cache, distributed, micro_batch)
+    trainer = Trainer(config, data, cache, distributed, micro_batch, recomputation=recomputation)
     if start is not None:
         trainer.load_initial_weights(start)
     progress = (

@@ -72,6 +72,7 @@ class Trainer:
         cache: Holds backbones between trials.
         distributed: The processes that train together.
         micro_batch: Windows per forward pass in one process; the configuration's value if omitted.
+        recomputation: Whether to recompute activations even if the configuration does not say so.
 
     Raises:
         InputError: If the configuration does not fit the backbone or the number of processes.
@@ -84,8 +85,11 @@ class Trainer:
         cache: ModelCache,
         distributed: DistributedContext,
         micro_batch: int | None = None,
+        *,
+        recomputation: bool = False,
     ) -> None:
         self.config = config
+        self._recomputation = recomputation
         self.micro_batch = choose_micro_batch(config, distributed, micro_batch)
         self._distributed = distributed
         self._precision = detect_precision(config.precision, distributed.device)
@@ -114,7 +118,14 @@ class Trainer:
         """Return the model on this process's device, and the wrapper that averages its gradients over processes."""
         device, precision = self._distributed.device, self._precision
         pretrained = cache.get_backbone(self.config, device, precision.dtype)
-        model = build_model(self.config, self._schema, pretrained, device=device, precision=precision)
+        model = build_model(
+            self.config,
+            self._schema,
+            pretrained,
+            device=device,
+            precision=precision,
+            recomputation=self._recomputation,
+        )
         self._fit_heads(model)
         find_unused = self._distributed.size > 1 and self._has_unused_parameters(model)
         return model, wrap_data_parallel(model, self._distributed, find_unused=find_unused)
@@ -140,7 +151,14 @@ class Trainer:
         mesh = build_mesh(self._distributed)
         with self._distributed.take_turns():
             pretrained = load_backbone(config)
-            model = build_model(config, self._schema, pretrained, precision=self._precision, reuse_weights=True)
+            model = build_model(
+                config,
+                self._schema,
+                pretrained,
+                precision=self._precision,
+                reuse_weights=True,
+                recomputation=self._recomputation,
+            )
             self._fit_heads(model)
             return model, shard(model, model.backbone, mesh)
 

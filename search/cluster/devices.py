@@ -25,10 +25,13 @@ __all__ = [
     "get_cluster_gpus",
     "get_granted_device",
     "is_usable",
+    "limit_memory",
     "resolve_resources",
 ]
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+CONTEXT_BYTES = 500 * 2**20
+"""Memory of a process's CUDA context, which is not part of torch's limit."""
 
 
 def _get_granted_gpus() -> list[str]:
@@ -84,6 +87,21 @@ def is_usable(device: torch.device) -> bool:
     except RuntimeError:  # torch.AcceleratorError is one
         return False
     return True
+
+
+def limit_memory(device: torch.device, share: float) -> None:
+    """Limit a process to its share of a GPU's memory.
+
+    Args:
+        device: Device of the process; no-op for a CPU.
+        share: GPUs of the process; no-op for a whole one.
+    """
+    import torch
+
+    if device.type != "cuda" or not 0 < share < 1:
+        return
+    context = CONTEXT_BYTES / torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(max(share / 2, share - context), device)
 
 
 def count_gpus(folder: Path) -> float:

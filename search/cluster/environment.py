@@ -27,6 +27,9 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 
+# Less fragmentation of the GPU's memory; torch reads the variable when CUDA starts, in every process.
+if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
+    SETTINGS["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 if not os.environ.get("RAY_ADDRESS"):

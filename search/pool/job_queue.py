@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clinie_core.errors import Problem
-from search.trials.job import Job, JobEnded
+from search.trials.job import Job, JobEnded, MemoryShortage
 from search.trials.result import EpochResult
 
 __all__ = ["JobQueue"]
 
 POOL_CLOSED = JobEnded("pool_closed", "the worker pool has closed")
 WORKER_LOST = JobEnded("worker_lost", "a worker process died")
+KILLED_FOR_MEMORY = "a worker process was killed because the memory of its node or container was exhausted"
 MAX_LOST_TRIALS = 3
 """Number of different trials that a group may lose without a finished epoch between them. Then it is drained."""
 MAX_LOSSES = 2
@@ -58,25 +59,33 @@ class JobQueue:
         self._backbones: defaultdict[int, set[str]] = defaultdict(set)
         self._nodes: defaultdict[int, set[str]] = defaultdict(set)
         self._places: dict[int, str] = {}
+        self._memory_kills: dict[str, int] = {}  # by node
+        self._fitted: dict[str, Job] = {}
+        """The last job of each memory key that fitted after a memory shortage."""
         self._lost: defaultdict[int, Counter[int]] = defaultdict(Counter)
         """Losses of each trial since the last epoch of the group."""
         self._groups = groups
         self._drained: dict[int, Problem] = {}
         self._closed = False
 
-    async def join(self, group: int, node: str, place: str) -> int:
+    async def join(self, group: int, node: str, place: str, memory_kills: int) -> int:
         """Register a group that starts. A job that an earlier generation of the group holds is lost.
 
         Args:
             group: Number of the group.
             node: Identifier of the node of its rank 0.
             place: Node and GPU of its rank 0, for messages.
+            memory_kills: Number of processes that the kernel of that node has killed for lack of memory. If it has
+                increased, this is why the group has lost its job.
 
         Returns:
             The group's generation, from 1. Calls that a dead process left open belong to an earlier generation and
             receive no job.
         """
-        self._lose_job(group)
+        before = self._memory_kills.get(node, memory_kills)
+        killed = node in self._nodes[group] and memory_kills > before
+        self._lose_job(group, KILLED_FOR_MEMORY if killed else WORKER_LOST.reason, for_memory=killed)
+        self._memory_kills[node] = memory_kills
         self._backbones.pop(group, None)
         self._nodes[group] = {node}
         self._places[group] = place
@@ -93,18 +102,32 @@ class JobQueue:
         """
         lost = [group for group in self._running if any(node not in alive for node in self._nodes[group])]
         for group in lost:
-            self._lose_job(group, count=False)  # the group may restart on another node
+            self._lose_job(group, WORKER_LOST.reason, count=False)  # the group may restart on another node
         if lost:
             await self._notify()
 
-    def _lose_job(self, group: int, *, count: bool = True) -> None:
+    async def lose_for_memory(self, group: int, reason: str) -> None:
+        """End the job of a group whose process was killed for lack of memory.
+
+        Args:
+            group: Number of the group.
+            reason: One line without document text.
+        """
+        self._lose_job(group, reason, for_memory=True)
+        await self._notify()
+
+    def _lose_job(self, group: int, reason: str, *, for_memory: bool = False, count: bool = True) -> None:
+        """End the job that a group holds, if there is one."""
         job = self._running.pop(group, None)
         if job is None:
             return
-        if count:
-            self._count_loss(group, job, WORKER_LOST.reason)
+        ended = JobEnded("worker_lost", reason)
+        if for_memory:
+            ended = JobEnded("out_of_memory", reason, MemoryShortage(job.micro_batch, None, job.recomputation))
+        elif count:
+            self._count_loss(group, job, reason)
         if job.id in self._channels:
-            self._channels[job.id].reports.put_nowait(WORKER_LOST)
+            self._channels[job.id].reports.put_nowait(ended)
 
     def _count_loss(self, group: int, job: Job, reason: str) -> None:
         """Count a lost job; drain a group that loses one trial after another, because its GPU may be faulty."""
@@ -163,8 +186,19 @@ class JobQueue:
         job = next((j for j in available if j.backbone in loaded), available[0])
         del self._waiting[job.id]
         loaded.add(job.backbone)
-        self._running[group] = job
+        job = self._running[group] = self._apply_fitted(job)
         return job
+
+    def _apply_fitted(self, job: Job) -> Job:
+        """Return a job with at most the memory use that fitted an earlier job of its key after a shortage."""
+        fitted = self._fitted.get(job.memory_key)
+        if fitted is None or fitted.micro_batch is None:
+            return job
+        return replace(
+            job,
+            micro_batch=min(fitted.micro_batch, job.micro_batch or fitted.micro_batch),
+            recomputation=job.recomputation or fitted.recomputation,
+        )
 
     async def follow(self, group: int, generation: int, rank: int, node: str) -> Job | None:
         """Wait for the job that rank 0 takes, as another rank of the group.
@@ -202,6 +236,8 @@ class JobQueue:
         for group, job in self._running.items():
             if job.id == job_id:
                 self._lost[group].clear()
+                if job.reduced and job.memory_key:
+                    self._fitted[job.memory_key] = job
         channel = self._channels.get(job_id)
         if channel is None:
             return False

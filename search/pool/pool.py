@@ -26,6 +26,7 @@ from torch.distributed import is_nccl_available
 
 from clinie_core.errors import Problem, fail
 from search.cluster.devices import count_gpu_slots, get_cluster_gpus, resolve_resources
+from search.cluster.memory_kills import find_memory_kill
 from search.config.space_file import Resources
 from search.pool.queue_actor import JobQueueActor, JobQueueHandle
 from search.pool.worker import MakeProgram, WorkerSetup, run_worker
@@ -82,6 +83,7 @@ class WorkerPool:
             setup = WorkerSetup(
                 group=group,
                 workers=resources.workers_per_trial,
+                gpus=float(resources.gpus_per_worker),
                 queue=self.queue,
                 make_program=self._make_program,
                 threads=max(1, int(resources.cpus_per_worker)),
@@ -155,6 +157,7 @@ class _PoolHost:
         Raises:
             WorkerGroupFailed: If the group cannot start.
         """
+        failures = 0  # since the last job
         for attempt in itertools.count():
             requests = ray.get(setup.queue.request_count.remote(setup.group))
             try:
@@ -164,13 +167,19 @@ class _PoolHost:
                     RunConfig(
                         name=f"group-{setup.group}-{attempt}",
                         storage_path=str(folder),
-                        failure_config=FailureConfig(max_failures=GROUP_RESTARTS),
+                        # Restarts are made here, because Ray Train does not show why it restarts a group.
+                        failure_config=FailureConfig(max_failures=0),
                     ),
                 ).fit()
             except WorkerGroupError as error:
-                if ray.get(setup.queue.request_count.remote(setup.group)) == requests:
-                    failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
-                    reasons = (failure_reason(failure, allow_text=setup.allow_text) for failure in failures)
+                causes = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
+                killed = find_memory_kill(causes)
+                if killed is not None:
+                    ray.get(setup.queue.lose_for_memory.remote(setup.group, killed))
+                idle = ray.get(setup.queue.request_count.remote(setup.group)) == requests
+                failures = failures + 1 if idle else 0
+                if failures > GROUP_RESTARTS:
+                    reasons = (failure_reason(cause, allow_text=setup.allow_text) for cause in causes)
                     raise WorkerGroupFailed(" | ".join(dict.fromkeys(reasons))) from None
             else:
                 return ray.get(setup.queue.drain_reason.remote(setup.group))  # type: ignore[no-any-return]

@@ -74,6 +74,7 @@ class TrainingProgram:
                     distributed=distributed,
                     folder=folder,
                     micro_batch=job.micro_batch,
+                    recomputation=job.recomputation,
                     on_epoch=on_epoch,
                 )
 

@@ -31,10 +31,10 @@ class _JobQueueActor(JobQueue):
         super().__init__(groups, restarted=ray.get_runtime_context().was_current_actor_reconstructed)
         self._watch: asyncio.Task[None] | None = None
 
-    async def join(self, group: int, node: str, place: str) -> int:
+    async def join(self, group: int, node: str, place: str, memory_kills: int) -> int:
         """Register a group that starts; see :meth:`JobQueue.join`."""
         self._watch = self._watch or asyncio.create_task(self._watch_nodes())
-        return await super().join(group, node, place)
+        return await super().join(group, node, place, memory_kills)
 
     async def _watch_nodes(self) -> None:
         while not self._closed:

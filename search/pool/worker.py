@@ -17,7 +17,8 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
 from clinie_core.errors import DiskFull, OutOfMemory, fail
-from search.cluster.devices import describe_place, get_granted_device, is_usable
+from search.cluster.devices import describe_place, get_granted_device, is_usable, limit_memory
+from search.cluster.memory_kills import count_memory_kills
 from search.pool.queue_actor import JobQueueHandle
 from search.storage.home import compute_source_digest
 from search.trials.failure import failure_reason
@@ -43,6 +44,7 @@ class WorkerSetup:
     Args:
         group: Number of the group.
         workers: Number of its processes.
+        gpus: GPUs of each process, possibly a fraction.
         queue: The job queue.
         make_program: Makes the program that runs jobs; called once in each process with its device.
         threads: Computation threads of a process.
@@ -52,6 +54,7 @@ class WorkerSetup:
 
     group: int
     workers: int
+    gpus: float
     queue: JobQueueHandle
     make_program: MakeProgram
     threads: int
@@ -78,10 +81,13 @@ def run_worker(setup: WorkerSetup) -> None:
     rank = ray.train.get_context().get_world_rank()
     queue = setup.queue
     device, place = get_granted_device(), describe_place()
+    limit_memory(device, setup.gpus)
     program = setup.make_program(device)
     group = setup.group
     node = ray.get_runtime_context().get_node_id()
-    generation: int = broadcast_from_rank_zero(ray.get(queue.join.remote(group, node, place)) if rank == 0 else 0)
+    generation: int = broadcast_from_rank_zero(
+        ray.get(queue.join.remote(group, node, place, count_memory_kills())) if rank == 0 else 0
+    )
     while True:
         if rank == 0:
             call = queue.take.remote(group, generation, setup.workers)
@@ -96,7 +102,7 @@ def run_worker(setup: WorkerSetup) -> None:
         except ray.exceptions.RayActorError:
             raise  # the queue was lost, and with it this group's registration; Ray Train restarts the group
         except OutOfMemory as error:
-            shortage = MemoryShortage(error.micro_batch, error.peak_memory_mb)
+            shortage = MemoryShortage(error.micro_batch, error.peak_memory_mb, error.recomputation)
             ended = JobEnded("out_of_memory", str(error), shortage)
         except DiskFull as error:
             ended = JobEnded("disk_full", str(error))

@@ -24,6 +24,10 @@ class Job:
         backbone: Name of its backbone. The queue prefers a worker group that has loaded this backbone.
         folder: Folder for its checkpoints; None writes none.
         micro_batch: Windows per forward pass of one process; None lets the process choose.
+        recomputation: Whether to recompute activations even if the configuration does not say so.
+        memory_key: Identifies jobs that need about the same memory per window; empty if unknown.
+        reduced: Whether ``micro_batch`` and ``recomputation`` result from a memory shortage. The queue remembers such
+            values, once they fit, for later jobs of the same key.
     """
 
     id: str
@@ -32,6 +36,9 @@ class Job:
     backbone: str
     folder: Path | None = None
     micro_batch: int | None = None
+    recomputation: bool = False
+    memory_key: str = ""
+    reduced: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,14 @@ class MemoryShortage:
     """Memory use of a job that did not fit into memory.
 
     Args:
-        micro_batch: Windows per forward pass of one process.
-        peak_memory_mb: Peak memory of one process, in MiB.
+        micro_batch: Windows per forward pass of one process; None if the process ended before it reported them.
+        peak_memory_mb: Peak memory of one process, in MiB; None as for ``micro_batch``.
+        recomputation: Whether activations were recomputed.
     """
 
-    micro_batch: int
-    peak_memory_mb: float
+    micro_batch: int | None
+    peak_memory_mb: float | None
+    recomputation: bool = False
 
 
 @dataclass(frozen=True)

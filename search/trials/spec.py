@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from clinie_core.config import TrialConfig
+from clinie_core.finetuning import FINETUNING
 
 __all__ = ["TrialSpec"]
 
 NUMBER = "number"
 CONFIG = "trial_config"
 BACKBONE = "backbone"
+MEMORY_KEY = "memory_key"
+MICRO_BATCH = "micro_batch"
+CAN_RECOMPUTE = "can_recompute"
 
 
 @dataclass(frozen=True)
@@ -23,22 +27,51 @@ class TrialSpec:
         number: Number of the trial in its study, from 0.
         config: Its configuration as JSON. Only the process that trains parses it.
         backbone: Name of its backbone.
+        memory_key: Backbone, fine-tuning method and window of the configuration, which determine the memory per
+            window.
+        micro_batch: Largest number of windows per forward pass.
+        can_recompute: Whether activations can be recomputed although the configuration does not say so.
     """
 
     number: int
     config: str
     backbone: str
+    memory_key: str
+    micro_batch: int
+    can_recompute: bool
 
     @classmethod
     def from_config(cls, number: int, config: TrialConfig) -> TrialSpec:
         """Make the specification of a trial from its number and its configuration."""
-        return cls(number, config.model_dump_json(), config.backbone.name)
+        method = config.finetuning.name
+        return cls(
+            number,
+            config.model_dump_json(),
+            config.backbone.name,
+            memory_key=f"{config.backbone.name}/{method}/{config.window_tokens}",
+            micro_batch=config.micro_batch or config.batch_size,
+            can_recompute=FINETUNING.load(method).supports_recomputation and not config.gradient_checkpointing,
+        )
 
     def to_tune_config(self) -> dict[str, Any]:
         """Return the specification as entries of a Tune configuration."""
-        return {NUMBER: self.number, CONFIG: self.config, BACKBONE: self.backbone}
+        return {
+            NUMBER: self.number,
+            CONFIG: self.config,
+            BACKBONE: self.backbone,
+            MEMORY_KEY: self.memory_key,
+            MICRO_BATCH: self.micro_batch,
+            CAN_RECOMPUTE: self.can_recompute,
+        }
 
     @classmethod
     def from_tune_config(cls, config: Mapping[str, Any]) -> TrialSpec:
         """Read the specification from a Tune configuration, which may hold further entries."""
-        return cls(int(config[NUMBER]), str(config[CONFIG]), str(config[BACKBONE]))
+        return cls(
+            int(config[NUMBER]),
+            str(config[CONFIG]),
+            str(config[BACKBONE]),
+            str(config[MEMORY_KEY]),
+            int(config[MICRO_BATCH]),
+            bool(config[CAN_RECOMPUTE]),
+        )

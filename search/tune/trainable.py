@@ -103,7 +103,13 @@ class TrialTrainable(Trainable):
                 return self._finish()
             if message.cause == "pool_closed":
                 raise PoolUnavailable(message.reason)
-            decision = next_attempt(self._attempts, message, epoch=last_epoch + 1)
+            decision = next_attempt(
+                self._attempts,
+                message,
+                epoch=last_epoch + 1,
+                micro_batch=self._spec.micro_batch,
+                can_recompute=self._spec.can_recompute,
+            )
             if isinstance(decision, TrialFailure):
                 last = self._last.to_tune_result() if self._last is not None else {}
                 return {**last, **decision.to_tune_result(), DONE: True}
@@ -149,6 +155,9 @@ class TrialTrainable(Trainable):
             backbone=spec.backbone,
             folder=self._settings.trial_folder(spec.number),
             micro_batch=self._attempts.micro_batch,
+            recomputation=self._attempts.recomputation,
+            memory_key=spec.memory_key,
+            reduced=bool(self._attempts.shortages),
         )
 
     def cleanup(self) -> None:

@@ -16,6 +16,8 @@ from clinie_core.config import ComponentChoice, TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.data.schema import Schema
 from clinie_core.errors import InputError
+from clinie_core.modeling.model import build_model
+from clinie_core.modeling.model_cache import load_backbone
 from clinie_core.training.memory_estimate import estimate_memory
 from clinie_core.training.train import train
 
@@ -41,6 +43,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(
         "argument": (config, {"micro_batch": 3}),
         "configured": (config.model_copy(update={"micro_batch": 1}), {}),
         "checkpointed": (config.model_copy(update={"gradient_checkpointing": True}), {}),
+        "recomputed": (config, {"recomputation": True, "micro_batch": 1}),
     }
     for name, (changed, how) in variants.items():
         parts = weights_after(changed, corpus, tmp_path / name, **how)
@@ -62,6 +65,18 @@ def test_prefix_tuning_rejects_gradient_checkpointing(make_config: MakeConfig, c
     )
     with pytest.raises(InputError, match="prefix_tuning on tiny_decoder does not support gradient checkpointing"):
         train(config, corpus)
+
+
+@pytest.mark.parametrize(("method", "enabled"), [("full", True), ("prefix_tuning", False)])
+def test_recomputation_is_enabled_where_it_is_supported(
+    method: str, enabled: bool, make_config: MakeConfig, corpus: Corpus
+) -> None:
+    parameters = {"learning_rate": 1e-3} | ({} if enabled else {"prompt_tokens": 2})
+    config = make_config(finetuning=ComponentChoice(name=method, parameters=parameters))
+    schema = Schema.from_documents(corpus["train"])
+    for wanted in (False, True):
+        model = build_model(config, schema, load_backbone(config), recomputation=wanted)
+        assert any(getattr(part, "gradient_checkpointing", False) for part in model.modules()) is (wanted and enabled)
 
 
 def test_the_memory_estimate_reflects_settings_that_save_memory(make_config: MakeConfig, corpus: Corpus) -> None:

@@ -45,7 +45,7 @@ def make_failing_program(device: object) -> Program:
         if 0.1 <= decay < 0.2:
             fail("space.weight_decay", f"attempt {attempts[job.number]}")
         if 0.2 <= decay < 0.3:
-            raise OutOfMemory(job.micro_batch or 16, 900.0)
+            raise OutOfMemory(job.micro_batch or 16, 900.0, recomputation=job.recomputation)
         if 0.3 <= decay < 0.4 and job.micro_batch is None:
             raise OutOfMemory(16, 800.0)
         rows = float(job.micro_batch or 0)
@@ -94,7 +94,8 @@ def test_each_failure_has_its_own_state(space_content: dict[str, Any], write_spa
     ]
     assert always.reason == "InputError: space.weight_decay: attempt 3"
     assert large.reason is not None
-    assert large.reason.startswith("out of memory with 8 windows at once, after 900 MiB")
+    assert large.reason.startswith("out of memory in each attempt: 16 windows at once (peak 900 MiB), 8 windows")
+    assert large.reason.endswith("1 window at once with recomputation (peak 900 MiB)")
     assert halved.metrics["rows"] == 8
     assert well.metrics["rows"] == 0
     frozen = study.trials[large.number]

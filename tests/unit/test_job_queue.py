@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
 
 from search.pool.job_queue import MAX_LOSSES, MAX_LOST_TRIALS, JobQueue
-from search.trials.job import Job, JobEnded
+from search.trials.job import Job, JobEnded, MemoryShortage
 from search.trials.result import EpochResult
 
 Value = TypeVar("Value")
@@ -43,7 +44,7 @@ def result(epoch: int, *, finished: bool = False) -> EpochResult:
 def test_a_worker_waits_after_each_epoch_until_the_next_one_is_requested() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE, PLACE)
+        generation = await queue.join(0, NODE, PLACE, 0)
         submitted = await start(queue.submit(job()))
         assert await queue.take(0, generation, 1) == job()
         reported = await start(queue.report(job().id, result(1)))
@@ -60,7 +61,7 @@ def test_a_worker_waits_after_each_epoch_until_the_next_one_is_requested() -> No
 def test_a_cancelled_job_ends_at_its_next_report() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE, PLACE)
+        generation = await queue.join(0, NODE, PLACE, 0)
         await start(queue.submit(job()))
         await queue.take(0, generation, 1)
         reported = await start(queue.report(job().id, result(1)))
@@ -74,7 +75,7 @@ def test_a_cancelled_job_ends_at_its_next_report() -> None:
 def test_a_waiting_job_that_is_cancelled_is_not_taken() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE, PLACE)
+        generation = await queue.join(0, NODE, PLACE, 0)
         await start(queue.submit(job(0)))
         await queue.cancel(job(0).id)
         await start(queue.submit(job(1)))
@@ -86,10 +87,10 @@ def test_a_waiting_job_that_is_cancelled_is_not_taken() -> None:
 def test_a_group_that_joins_again_loses_the_job_of_its_earlier_generation() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        first = await queue.join(0, NODE, PLACE)
+        first = await queue.join(0, NODE, PLACE, 0)
         submitted = await start(queue.submit(job()))
         await queue.take(0, first, 1)
-        second = await queue.join(0, NODE, PLACE)
+        second = await queue.join(0, NODE, PLACE, 0)
         assert second == first + 1
         assert await submitted == WORKER_LOST
 
@@ -99,9 +100,9 @@ def test_a_group_that_joins_again_loses_the_job_of_its_earlier_generation() -> N
 def test_a_call_of_an_earlier_generation_receives_no_job() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        first = await queue.join(0, NODE, PLACE)
+        first = await queue.join(0, NODE, PLACE, 0)
         stale = await start(queue.take(0, first, 1))
-        second = await queue.join(0, NODE, PLACE)
+        second = await queue.join(0, NODE, PLACE, 0)
         assert await stale is None
         await start(queue.submit(job()))
         assert await queue.take(0, second, 1) == job()
@@ -112,7 +113,7 @@ def test_a_call_of_an_earlier_generation_receives_no_job() -> None:
 def test_a_job_on_a_lost_node_is_lost_and_others_continue() -> None:
     async def test() -> None:
         queue = JobQueue(2)
-        generations = [await queue.join(group, f"node-{group}", PLACE) for group in range(2)]
+        generations = [await queue.join(group, f"node-{group}", PLACE, 0) for group in range(2)]
         submitted = [await start(queue.submit(job(number))) for number in range(2)]
         for group in range(2):
             assert await queue.take(group, generations[group], 1) == job(group)
@@ -126,7 +127,7 @@ def test_a_job_on_a_lost_node_is_lost_and_others_continue() -> None:
 def test_a_job_is_lost_with_the_node_of_any_rank() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, "node-0", PLACE)
+        generation = await queue.join(0, "node-0", PLACE, 0)
         followed = await start(queue.follow(0, generation, 1, "node-1"))
         submitted = await start(queue.submit(job()))
         assert await queue.take(0, generation, 2) == job()
@@ -140,7 +141,7 @@ def test_a_job_is_lost_with_the_node_of_any_rank() -> None:
 def test_a_retried_trial_waits_until_no_group_trains_it() -> None:
     async def test() -> None:
         queue = JobQueue(2)
-        generations = [await queue.join(group, NODE, PLACE) for group in range(2)]
+        generations = [await queue.join(group, NODE, PLACE, 0) for group in range(2)]
         await start(queue.submit(job(0, attempt=1)))
         await queue.take(0, generations[0], 1)
         await start(queue.submit(job(0, attempt=2)))
@@ -155,7 +156,7 @@ def test_a_retried_trial_waits_until_no_group_trains_it() -> None:
 def test_a_group_prefers_a_job_whose_backbone_it_has_loaded() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE, PLACE)
+        generation = await queue.join(0, NODE, PLACE, 0)
         await start(queue.submit(job(0, backbone="small")))
         await queue.take(0, generation, 1)
         await queue.end(0, job(0).id, JobEnded("finished"))
@@ -171,11 +172,11 @@ def test_a_group_prefers_a_job_whose_backbone_it_has_loaded() -> None:
 def test_a_restarted_queue_waits_until_every_group_has_joined() -> None:
     async def test() -> None:
         queue = JobQueue(2, restarted=True)
-        first = await queue.join(0, NODE, PLACE)
+        first = await queue.join(0, NODE, PLACE, 0)
         await start(queue.submit(job()))
         taken = await start(queue.take(0, first, 1))
         assert not taken.done()
-        await queue.join(1, NODE, PLACE)
+        await queue.join(1, NODE, PLACE, 0)
         assert await taken == job()
 
     run(test())
@@ -185,7 +186,7 @@ def test_a_restarted_queue_waits_until_every_group_has_joined() -> None:
 def test_the_end_of_a_job_reaches_its_tune_actor(cause: Any) -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE, PLACE)
+        generation = await queue.join(0, NODE, PLACE, 0)
         submitted = await start(queue.submit(job()))
         await queue.take(0, generation, 1)
         await queue.end(0, job().id, JobEnded(cause, "a reason"))
@@ -197,7 +198,7 @@ def test_the_end_of_a_job_reaches_its_tune_actor(cause: Any) -> None:
 def test_closing_ends_groups_and_jobs() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE, PLACE)
+        generation = await queue.join(0, NODE, PLACE, 0)
         followed = await start(queue.follow(0, generation, 1, NODE))
         submitted = await start(queue.submit(job()))
         await queue.take(0, generation, 1)
@@ -214,7 +215,7 @@ def test_closing_ends_groups_and_jobs() -> None:
 def test_requests_are_counted_per_group() -> None:
     async def test() -> None:
         queue = JobQueue(2)
-        generation = await queue.join(0, NODE, PLACE)
+        generation = await queue.join(0, NODE, PLACE, 0)
         await start(queue.take(0, generation, 1))
         assert [await queue.request_count(group) for group in range(2)] == [1, 0]
         await queue.close()
@@ -233,7 +234,7 @@ async def lose(queue: JobQueue, group: int, generation: int, job: Job) -> None:
 def test_a_group_that_loses_several_trials_in_a_row_is_drained_and_the_others_continue() -> None:
     async def test() -> None:
         queue = JobQueue(2)
-        generation = await queue.join(0, NODE, PLACE)
+        generation = await queue.join(0, NODE, PLACE, 0)
         for number in range(MAX_LOST_TRIALS):
             assert await queue.drain_reason(0) is None
             await lose(queue, 0, generation, job(number))
@@ -241,7 +242,7 @@ def test_a_group_that_loses_several_trials_in_a_row_is_drained_and_the_others_co
         reason = str(await queue.drain_reason(0))
         assert reason.startswith(f"{PLACE}: worker group 0 lost {MAX_LOST_TRIALS} trials in a row")
         assert BROKEN.reason in reason
-        other = await queue.join(1, NODE, "node 10.0.0.2")
+        other = await queue.join(1, NODE, "node 10.0.0.2", 0)
         await start(queue.submit(job(9)))
         assert await queue.take(1, other, 1) == job(9)
 
@@ -251,7 +252,7 @@ def test_a_group_that_loses_several_trials_in_a_row_is_drained_and_the_others_co
 def test_a_finished_epoch_resets_the_count_of_lost_trials() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE, PLACE)
+        generation = await queue.join(0, NODE, PLACE, 0)
         for number in range(3 * MAX_LOST_TRIALS):
             await lose(queue, 0, generation, job(number))
             await start(queue.submit(job(100 + number)))
@@ -266,7 +267,7 @@ def test_a_finished_epoch_resets_the_count_of_lost_trials() -> None:
 def test_one_trial_that_ends_its_workers_drains_no_group() -> None:
     async def test() -> None:
         queue = JobQueue(1)
-        generation = await queue.join(0, NODE, PLACE)
+        generation = await queue.join(0, NODE, PLACE, 0)
         for attempt in range(3 * MAX_LOST_TRIALS):
             await lose(queue, 0, generation, job(0, attempt))
         assert await queue.drain_reason(0) is None
@@ -277,8 +278,8 @@ def test_one_trial_that_ends_its_workers_drains_no_group() -> None:
 def test_a_trial_that_a_group_loses_twice_waits_for_another_group() -> None:
     async def test() -> None:
         queue = JobQueue(2)
-        generation = await queue.join(0, NODE, PLACE)
-        other = await queue.join(1, NODE, PLACE)
+        generation = await queue.join(0, NODE, PLACE, 0)
+        other = await queue.join(1, NODE, PLACE, 0)
         for attempt in range(MAX_LOSSES):
             await lose(queue, 0, generation, job(0, attempt))
         await start(queue.submit(job(0, 7)))
@@ -293,10 +294,85 @@ def test_a_lost_node_does_not_count_as_a_fault_of_the_group() -> None:
     async def test() -> None:
         queue = JobQueue(1)
         for number in range(3 * MAX_LOST_TRIALS):
-            generation = await queue.join(0, NODE, PLACE)
+            generation = await queue.join(0, NODE, PLACE, 0)
             await start(queue.submit(job(number)))
             await queue.take(0, generation, 1)
             await queue.drop_lost_nodes(alive=())
         assert await queue.drain_reason(0) is None
+
+    run(test())
+
+
+def test_a_job_whose_worker_the_kernel_killed_for_memory_is_out_of_memory() -> None:
+    async def test() -> None:
+        queue = JobQueue(1)
+        generation = await queue.join(0, NODE, PLACE, 4)
+        reduced = replace(job(), micro_batch=4, recomputation=True)
+        submitted = await start(queue.submit(reduced))
+        await queue.take(0, generation, 1)
+        generation = await queue.join(0, NODE, PLACE, 5)
+        ended = await submitted
+        assert isinstance(ended, JobEnded)
+        assert (ended.cause, ended.shortage) == ("out_of_memory", MemoryShortage(4, None, recomputation=True))
+        again = await start(queue.submit(job(1)))
+        await queue.take(0, generation, 1)
+        await queue.join(0, NODE, PLACE, 5)
+        assert await again == WORKER_LOST
+
+    run(test())
+
+
+def test_a_kill_on_another_node_is_no_memory_shortage() -> None:
+    async def test() -> None:
+        queue = JobQueue(2)
+        generation = await queue.join(0, NODE, PLACE, 0)
+        await queue.join(1, "node-b", PLACE, 0)
+        submitted = await start(queue.submit(job()))
+        await queue.take(0, generation, 1)
+        await queue.join(0, "node-b", PLACE, 1)
+        assert await submitted == WORKER_LOST
+
+    run(test())
+
+
+def test_a_worker_that_ray_killed_for_memory_is_a_memory_shortage_and_drains_no_group() -> None:
+    async def test() -> None:
+        queue = JobQueue(1)
+        for number in range(3 * MAX_LOST_TRIALS):
+            generation = await queue.join(0, NODE, PLACE, 0)
+            submitted = await start(queue.submit(job(number)))
+            await queue.take(0, generation, 1)
+            await queue.lose_for_memory(0, "Ray ended a worker process")
+            ended = await submitted
+            assert isinstance(ended, JobEnded)
+            assert (ended.cause, ended.shortage) == ("out_of_memory", MemoryShortage(None, None))
+        assert await queue.drain_reason(0) is None
+
+    run(test())
+
+
+def test_later_jobs_start_with_the_memory_use_that_fitted_a_similar_job() -> None:
+    async def test() -> None:
+        queue = JobQueue(1)
+        generation = await queue.join(0, NODE, PLACE, 0)
+
+        async def train(wanted: Job, *, fits: bool = True) -> Job | None:
+            await start(queue.submit(wanted))
+            taken = await queue.take(0, generation, 1)
+            if fits:
+                await queue.report(wanted.id, result(1, finished=True))
+            await queue.end(0, wanted.id, JobEnded("finished"))
+            return taken
+
+        large = replace(job(0), memory_key="llama/lora/512")
+        assert await train(large, fits=False) == large
+        reduced = replace(large, id="again", micro_batch=2, recomputation=True, reduced=True)
+        assert await train(reduced) == reduced
+        similar = replace(job(1), memory_key="llama/lora/512")
+        assert await train(similar) == replace(similar, micro_batch=2, recomputation=True)
+        smaller = replace(similar, id="smaller", micro_batch=1)
+        assert await train(smaller) == replace(smaller, micro_batch=1, recomputation=True)
+        other = replace(job(2), memory_key="bert/lora/512")
+        assert await train(other) == other
 
     run(test())

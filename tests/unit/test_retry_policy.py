@@ -53,14 +53,51 @@ def test_a_lost_worker_costs_none_of_the_tries_for_errors() -> None:
     assert isinstance(retry([ERROR, WORKER_LOST, ERROR, WORKER_LOST]), Attempts)
 
 
-def test_a_memory_shortage_is_retried_once_with_half_the_micro_batch() -> None:
-    assert retry([memory_shortage(16)]) == Attempts(micro_batch=8)
-    failure = retry([memory_shortage(16), memory_shortage(8)])
-    assert failure == TrialFailure("infeasible", "out of memory with 8 windows")
+def run_out_of_memory(*, can_recompute: bool, known: bool = True) -> tuple[list[tuple[int | None, bool]], str]:
+    """Return micro-batch and recomputation of each retry of a trial that never fits, and its final reason."""
+    tried: list[tuple[int | None, bool]] = []
+    attempts, used = Attempts(), 16
+    while True:
+        shortage = MemoryShortage(used, 81_000.0, attempts.recomputation) if known else None
+        decision = next_attempt(
+            attempts,
+            JobEnded("out_of_memory", "out of memory", shortage),
+            epoch=1,
+            micro_batch=16,
+            can_recompute=can_recompute,
+        )
+        if isinstance(decision, TrialFailure):
+            assert decision.kind == "infeasible"
+            return tried, decision.reason
+        attempts = decision
+        assert attempts.micro_batch is not None
+        used = attempts.micro_batch
+        tried.append((used, attempts.recomputation))
 
 
-def test_a_single_window_that_does_not_fit_is_infeasible_at_once() -> None:
-    assert retry([memory_shortage(1)]) == TrialFailure("infeasible", "out of memory with 1 windows")
+@pytest.mark.parametrize("known", [True, False], ids=["reported", "killed"])
+def test_a_memory_shortage_halves_the_micro_batch_and_then_enables_recomputation(known: bool) -> None:
+    halved = [(8, False), (4, False), (2, False), (1, False)]
+    assert run_out_of_memory(can_recompute=False, known=known)[0] == halved
+    assert run_out_of_memory(can_recompute=True, known=known)[0] == [*halved, (1, True)]
+
+
+def test_an_infeasible_trial_reports_all_attempts() -> None:
+    assert run_out_of_memory(can_recompute=True)[1] == (
+        "out of memory in each attempt: 16 windows at once (peak 81,000 MiB), 8 windows at once (peak 81,000 MiB),"
+        " 4 windows at once (peak 81,000 MiB), 2 windows at once (peak 81,000 MiB), 1 window at once (peak 81,000 MiB),"
+        " 1 window at once with recomputation (peak 81,000 MiB)"
+    )
+    killed = run_out_of_memory(can_recompute=False, known=False)[1]
+    assert killed.endswith("1 window at once (process killed)")
+
+
+def test_a_trial_that_recomputes_by_its_configuration_is_not_retried_with_recomputation() -> None:
+    ended = JobEnded("out_of_memory", "", MemoryShortage(1, 900.0, recomputation=True))
+    failure = next_attempt(Attempts(), ended, epoch=1, can_recompute=True)
+    assert failure == TrialFailure(
+        "infeasible", "out of memory in each attempt: 1 window at once with recomputation (peak 900 MiB)"
+    )
 
 
 def test_the_smaller_micro_batch_is_used_after_further_failures() -> None:
