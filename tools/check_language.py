@@ -75,7 +75,7 @@ PHRASES: dict[str, str] = {
     r"doors?": "interface, entry point",
     r"rooms?": "package, space, memory",
     r"house": "layout",
-    r"world": "context, distributed context",
+    r"(?<!dist\.group\.)world": "context, distributed context",
     r"life": "generation, lifetime",
     r"bookkeep(er|ers|ing)": "checkpoint manager",
     r"footprints?": "memory estimate",

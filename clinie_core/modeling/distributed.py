@@ -1,6 +1,8 @@
 """Distributed context: the processes that train one trial together, and the device that each uses.
 
-Several processes need a torch.distributed process group, which the caller creates (Ray Train, torchrun).
+Several processes need a torch.distributed process group, which the caller creates (Ray Train, torchrun). It carries
+gradients and weights. Python objects are sent by a second group, on the CPU: processes that wait for an object, such as
+the answer of a search to an epoch's results, then use no GPU and do not exceed the time limit of the first group.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,22 @@ import torch
 from torch import distributed as dist
 
 __all__ = ["DistributedContext"]
+
+CONTROL_TIMEOUT = timedelta(days=7)
+"""Time limit of messages, which may have to wait for a search or for a large checkpoint."""
+
+
+@lru_cache(maxsize=1)
+def _get_control_group(processes: dist.ProcessGroup) -> dist.ProcessGroup:
+    """Return the group that carries messages; a collective operation at the first call.
+
+    Args:
+        processes: The group of all processes.
+    """
+    if not {"gloo", "nccl"} & set(dist.get_backend(processes).replace(":", ",").split(",")):
+        return processes  # other backends, such as MPI, carry objects themselves
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
+    return group
 
 
 @dataclass(frozen=True)
@@ -54,7 +74,7 @@ class DistributedContext:
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, src=0)
+        dist.broadcast_object_list(values, src=0, group=self._get_control_group())
         return values[0]
 
     def all_gather(self, value: Any) -> list[Any]:
@@ -62,8 +82,17 @@ class DistributedContext:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self._get_control_group())
         return values
+
+    def wait_for_rank_zero(self) -> None:
+        """Wait until rank 0 calls this method, too; a collective operation."""
+        self.broadcast_from_rank_zero(None)
+
+    def _get_control_group(self) -> dist.ProcessGroup:
+        processes = dist.group.WORLD
+        assert processes is not None, "several processes have a process group"
+        return _get_control_group(processes)
 
     @contextmanager
     def take_turns(self) -> Iterator[None]:

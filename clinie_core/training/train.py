@@ -161,10 +161,12 @@ def _train(
             progress = progress.add_epoch(metrics, improved=improved)
             if folder is not None and improved:
                 trainer.save_best(folder / BEST, metrics)
+                distributed.wait_for_rank_zero()  # the next collective operation of the device has a time limit
         out_of_patience = 0 < config.patience <= epoch - progress.best_epoch
         finished = out_of_patience or epoch == config.epochs
         if folder is not None and not finished:
             trainer.save_state(folder / LAST, progress)
+            distributed.wait_for_rank_zero()
         report = EpochReport(epoch, config.epochs, metrics, finished, out_of_patience and epoch < config.epochs)
         stopped = not report_epoch(report) or finished
     return TrainingResult(progress.best_epoch, progress.best_metrics, progress.epoch)
