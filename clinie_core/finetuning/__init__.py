@@ -19,7 +19,7 @@ FINETUNING: Registry[type[FineTuning]] = Registry(
         "lora": "clinie_core.finetuning.lora:Lora",
         "rslora": "clinie_core.finetuning.lora:RsLora",
         "dora": "clinie_core.finetuning.lora:Dora",
-        "pissa": "clinie_core.finetuning.lora:Pissa",
+        "pissa": "clinie_core.finetuning.pissa:Pissa",
         "adalora": "clinie_core.finetuning.lora:AdaLora",
         "qlora": "clinie_core.finetuning.qlora:QLora",
         "ia3": "clinie_core.finetuning.scales:Ia3",

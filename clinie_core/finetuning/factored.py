@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from clinie_core.backbones.facts import BackboneFacts
+from clinie_core.errors import fail
 from clinie_core.finetuning.peft_method import AdapterMethod
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 __all__ = ["LoHa", "LoKr", "Oft", "Vera"]
 
+SAMPLE_SIZE = 16
 TARGETS = {"choose": ["attention", "all_linear"]}
 
 
@@ -37,7 +42,30 @@ class Vera(AdapterMethod):
         """Build a ``VeraConfig``."""
         from peft import VeraConfig
 
-        return VeraConfig(r=self.rank, target_modules=self.find_modules(backbone))
+        warnings.filterwarnings("ignore", message="Specified to not save vera_A and vera_B", category=UserWarning)
+        # The projections are drawn again when a model is loaded: they are far larger than the trained scales.
+        return VeraConfig(r=self.rank, target_modules=self.find_modules(backbone), save_projection=False)
+
+    def apply(self, backbone: PreTrainedModel) -> nn.Module:
+        """Wrap the backbone, with a sample of the projections that checkpoints contain."""
+        wrapped: Any = super().apply(backbone)
+        sample = wrapped.base_model.vera_A["default"].flatten()[:SAMPLE_SIZE]
+        wrapped.register_buffer("projection_sample", sample.detach().clone())
+        wrapped.register_load_state_dict_pre_hook(_check_projections)
+        whole: nn.Module = wrapped
+        return whole
+
+
+def _check_projections(module: Any, state: Mapping[str, Tensor], prefix: str, *_: object) -> None:
+    """Check that a checkpoint was trained with the projections that this version of torch draws."""
+    saved = state.get(f"{prefix}projection_sample")
+    own = module.projection_sample
+    if saved is not None and not saved.to(own).allclose(own, rtol=1e-2):
+        fail(
+            "finetuning.vera",
+            "the checkpoint was trained with other random projections",
+            remedy="use the versions of torch and peft that wrote it",
+        )
 
 
 class LoHa(AdapterMethod):

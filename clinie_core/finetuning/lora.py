@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-__all__ = ["AdaLora", "Dora", "Lora", "Pissa", "RsLora"]
+__all__ = ["AdaLora", "Dora", "Lora", "RsLora"]
 
 
 class Lora(AdapterMethod):
@@ -79,17 +79,6 @@ class Dora(Lora):
     """LoRA of a weight's direction, with a separate trained magnitude (Liu et al. 2024, arXiv 2402.09353)."""
 
     peft_options: ClassVar[dict[str, Any]] = {"use_dora": True}
-
-
-class Pissa(Lora):
-    """LoRA that starts from the principal singular vectors of the weight (Meng et al. 2024, arXiv 2404.02948)."""
-
-    ranges: ClassVar[dict[str, Any]] = {
-        **Lora.ranges,
-        "alpha_over_rank": {"choose": [1]},
-        "learning_rate": {"log": [5.0e-5, 1.0e-3]},
-    }
-    peft_options: ClassVar[dict[str, Any]] = {"init_lora_weights": "pissa"}
 
 
 class AdaLora(AdapterMethod):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from clinie_core.config import LAST, BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.corpora.synthetic import generate_splits
@@ -202,6 +203,20 @@ def test_training_lowers_the_loss_and_changes_all_trainable_parameters_and_no_ot
     assert all(torch.equal(v, untouched[k]) for k, v in pretrained.state_dict().items()), "training changed the cache"
 
 
+FROZEN_SHARES = {"pissa": 1.0}
+"""Bytes of frozen weights in checkpoints, divided by those of trained weights; 0 for other methods."""
+BY_METHOD = [c for c in ALL if c.task == "concepts" and c.formulation in ("token_classification", "generation")]
+
+
+@pytest.mark.parametrize("cell", BY_METHOD, ids=str)
+def test_a_checkpoint_has_little_more_than_the_bytes_of_the_trained_weights(trained: Train, cell: Cell) -> None:
+    result = trained(cell)
+    model = Extractor.load(result.folder)._model
+    trainable = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    stored = sum(t.numel() * t.element_size() for t in load_file(result.folder / "model.safetensors").values())
+    assert trainable <= stored <= 1.1 * trainable * (1 + FROZEN_SHARES.get(cell.finetuning, 0.0))
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_saved_model_predicts_the_same_in_a_new_process(trained: Train, tmp_path: Path, slow: bool) -> None:
@@ -230,11 +245,8 @@ def test_a_saved_model_predicts_the_same_in_a_new_process(trained: Train, tmp_pa
                 np.testing.assert_allclose(again, row, rtol=0, atol=1e-5, err_msg=folder.name)
 
 
-MERGEABLE = [c for c in ALL if c.task == "concepts" and c.formulation in ("token_classification", "generation")]
-
-
 @pytest.mark.integration
-@pytest.mark.parametrize("cell", MERGEABLE, ids=str)
+@pytest.mark.parametrize("cell", BY_METHOD, ids=str)
 def test_a_merged_model_predicts_the_same_or_merging_is_refused(trained: Train, tmp_path: Path, cell: Cell) -> None:
     extractor = Extractor.load(trained(cell).folder)
     expected, _ = predict(extractor)
