@@ -40,6 +40,8 @@ class FineTuning(FrozenModel, ABC):
     """Architectures of backbones that the method supports."""
     bytes_per_linear_weight: ClassVar[float | None] = None
     """Memory of each weight in the linear modules of the layers, if the method stores them in its own format."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Optional packages that a trained model of this method needs."""
     supports_recomputation: ClassVar[bool] = True
     """Whether activations may be recomputed in the backward pass (gradient checkpointing)."""
     supports_sharding: ClassVar[bool] = True

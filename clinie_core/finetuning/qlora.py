@@ -24,6 +24,7 @@ class QLora(Lora):
     The linear modules of the layers are quantized once per backbone and process; trials share the result.
     """
 
+    packages: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
     supports_sharding: ClassVar[bool] = False  # a quantized weight cannot be split
     bytes_per_linear_weight: ClassVar[float | None] = 0.55  # four bits, and scales of blocks of 64 weights
 

@@ -6,8 +6,9 @@ from mlflow.tracking import MlflowClient
 
 from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.inference.extractor import Extractor
+from clinie_core.modeling.distributed import DistributedContext
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
-from search.promotion.registration import EXTRACTOR, check_predictions, create_version, fetch_model_files
+from search.promotion.registration import EXTRACTOR, Reference, check_predictions, create_version, fetch_model_files
 from search.storage.home import Home, hide_password
 from search.tracking.connection import connect, get_or_create_experiment
 
@@ -38,8 +39,6 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
     title, _, alias = model.partition("@")
     original = client.get_model_version_by_alias(title, alias) if alias else client.get_model_version(*model.split("/"))
     origin = f"{hide_password(source.tracking_uri)} {original.name}/{original.version}"
-    extractor = Extractor.load(folder / EXTRACTOR)
-
     target_client = connect(target)
     history = History(target_client, name)
     history.create_model()
@@ -57,7 +56,9 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
         )
     # Synthetic notes contain no patient text and are identical on every machine.
     documents = generate_splits(20, seed=7)["test"][:CHECKED_DOCUMENTS]
-    check_predictions(target_client, extractor, f"models:/{name}/{version}", tuple(documents))
+    reference = Reference.predict(Extractor.load(folder / EXTRACTOR), documents)
+    DistributedContext.current().release_memory()  # the copy is loaded in another process
+    check_predictions(target_client, reference, f"models:/{name}/{version}")
     if history.find_champion() != version:
         target_client.set_registered_model_alias(name, CHAMPION, version)
     copies = [e for e in history.read_entries() if e.kind == "copied" and e.content["version"] == version]

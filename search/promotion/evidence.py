@@ -14,22 +14,27 @@ from search.promotion.gate import Evidence, TypeScore
 __all__ = ["measure"]
 
 
-def measure(extractor: Extractor, folder: Path, documents: Sequence[Document]) -> Evidence:
-    """Predict the test split, score the predictions and measure the costs.
+def measure(folder: Path, documents: Sequence[Document]) -> Evidence:
+    """Load a model, predict the test split, score the predictions and measure the costs.
+
+    The model is not in memory afterwards, so that the next one can be measured.
 
     Args:
-        extractor: The model.
-        folder: Folder with the model's files, for their total size.
+        folder: Folder with the model's files.
         documents: Documents of the test split.
 
     Returns:
         The scores and costs.
     """
     distributed = DistributedContext.current()
+    extractor = Extractor.load(folder, distributed=distributed)
     distributed.reset_peak_memory()
     started = time.perf_counter()
     scores = extractor.score(documents)
     seconds = time.perf_counter() - started
+    peak_memory = distributed.measure_peak_memory_mb()
+    del extractor
+    distributed.release_memory()
     types = {
         name: TypeScore(counts.f1, int(counts.tp + counts.fn))
         for name, counts in scores.overall.by_type("strict").items()
@@ -37,7 +42,7 @@ def measure(extractor: Extractor, folder: Path, documents: Sequence[Document]) -
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     costs = {
         "seconds_per_document": seconds / max(1, len(documents)),
-        "peak_memory_mb": distributed.measure_peak_memory_mb(),
+        "peak_memory_mb": peak_memory,
         "size_mb": size / 2**20,
     }
     return Evidence(scores.overall.documents("strict"), scores.metrics(), types, costs)

@@ -8,7 +8,8 @@ The steps of a promotion, in this order:
 4. Record the decision of the policy.
 5. If the policy accepts the candidate, set the alias ``champion`` to its version.
 
-Each step first looks whether it is already done. A promotion that was killed therefore resumes when it is run again.
+No step holds more than one model in memory. Each step first looks whether it is already done. A promotion that was
+killed therefore resumes when it is run again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import clinie_core
 from clinie_core.config import FrozenModel
 from clinie_core.data.document import Corpus
 from clinie_core.errors import fail
-from clinie_core.inference.extractor import Extractor
+from clinie_core.modeling.checkpoint import Checkpoint
 from search.promotion.candidate import Candidate, Promotion
 from search.promotion.card import render_model_card
 from search.promotion.evidence import measure
@@ -119,16 +120,16 @@ class PromotionRun:
         version = None
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "extractor"
-            trained = Extractor.load(fetch_artifacts(self.candidate.checkpoint, Path(scratch)))
-            extractor = write_model(trained, self.candidate.base, folder)
+            trained = fetch_artifacts(self.candidate.checkpoint, Path(scratch))
+            checked = () if self.dry_run else self.corpus["dev"][:CHECKED_DOCUMENTS]
+            reference = write_model(trained, self.candidate.base, folder, checked)
             if not self.dry_run:
-                version = self._register(key, extractor, folder)
-                dev = self.corpus["dev"][:CHECKED_DOCUMENTS]
-                check_predictions(self.client, extractor, f"models:/{self.name}/{version}", dev)
+                version = self._register(key, reference.checkpoint, folder)
+                check_predictions(self.client, reference, f"models:/{self.name}/{version}")
                 self.client.set_registered_model_alias(self.name, CHALLENGER, version)
-            decision = self._decide(key, champion, extractor, folder)
+            decision = self._decide(key, champion, folder)
         if version is not None:
-            self._write_decision(version, extractor, decision)
+            self._write_decision(version, reference.checkpoint, decision)
         if version is not None and decision.promote:
             self.client.set_registered_model_alias(self.name, CHAMPION, version)
             _record_interrupted_promotion(self.history)
@@ -150,7 +151,7 @@ class PromotionRun:
         attempt = _Attempt(name=self.name, candidate=self.candidate, policy=self.policy, champion=champion)
         return attempt.digest()[:16]
 
-    def _register(self, key: str, extractor: Extractor, folder: Path) -> str:
+    def _register(self, key: str, checkpoint: Checkpoint, folder: Path) -> str:
         """Return the version number of the candidate, which is registered first if it is missing."""
         self.history.create_model()
         tags = {
@@ -159,15 +160,15 @@ class PromotionRun:
             "clinie.candidate": self.candidate.digest(),
             "clinie.version": clinie_core.__version__,
             "clinie.code": get_code_version(),
-            "clinie.packages": " ".join(list_requirements()),
-            "clinie.dev_strict_f1": f"{extractor.checkpoint.metrics['strict_f1']:.4f}",
+            "clinie.packages": " ".join(list_requirements(checkpoint.config.finetuning.name)),
+            "clinie.dev_strict_f1": f"{checkpoint.metrics['strict_f1']:.4f}",
         }
         versions = self.client.search_model_versions(f"name = '{self.name}'")
         registered = [v for v in versions if v.tags.get(PROMOTION_TAG) == key]
         if registered:
             version = str(registered[0].version)
         else:
-            card = render_model_card(extractor.checkpoint, tags, None)
+            card = render_model_card(checkpoint, tags, None)
             version = register_version(
                 self.client, folder, run_id=self.parent_run, name=self.name, tags=tags, description=card
             )
@@ -177,13 +178,13 @@ class PromotionRun:
         self.client.set_model_version_tag(self.name, version, HISTORY_DIGEST, entry.digest)
         return version
 
-    def _decide(self, key: str, champion: str | None, extractor: Extractor, folder: Path) -> Decision:
+    def _decide(self, key: str, champion: str | None, folder: Path) -> Decision:
         """Return the decision; read the test split only if the history has no decision for this promotion yet."""
         entry = self.history.find("decision", key)
         if entry is not None:
             return Decision.from_json(entry.content["decision"])
         read = self._record_read(key)
-        evidence = measure(extractor, folder, self.corpus["test"])
+        evidence = measure(folder, self.corpus["test"])
         decision = decide(self.policy, evidence, self._measure_champion(champion), read=read)
         self.history.append("decision", {**self._describe(key), "decision": decision.as_json()})
         return decision
@@ -204,9 +205,9 @@ class PromotionRun:
         if champion is None:
             return None
         folder = fetch_model_files(f"{self.name}/{champion}") / EXTRACTOR
-        return measure(Extractor.load(folder), folder, self.corpus["test"])
+        return measure(folder, self.corpus["test"])
 
-    def _write_decision(self, version: str, extractor: Extractor, decision: Decision) -> None:
+    def _write_decision(self, version: str, checkpoint: Checkpoint, decision: Decision) -> None:
         """Write the decision to the version's tags and card, and the test metrics to the study's run."""
         low, high = decision.interval
         tags = {
@@ -217,7 +218,7 @@ class PromotionRun:
         for tag, value in tags.items():
             self.client.set_model_version_tag(self.name, version, tag, value)
         facts = self.client.get_model_version(self.name, version).tags
-        card = render_model_card(extractor.checkpoint, facts, decision)
+        card = render_model_card(checkpoint, facts, decision)
         self.client.update_model_version(self.name, version, card)
         metrics = [Metric(f"test_{k}", v, 0, int(version)) for k, v in decision.test.items()]
         self.client.log_batch(self.parent_run, metrics=metrics)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Literal
@@ -25,12 +26,16 @@ import clinie_core
 from clinie_core.data.corpora.jsonl import Jsonl
 from clinie_core.data.document import Document
 from clinie_core.errors import fail
+from clinie_core.finetuning import FINETUNING
 from clinie_core.inference.extractor import Extractor, annotations_to_json
+from clinie_core.modeling.checkpoint import Checkpoint
+from clinie_core.modeling.distributed import DistributedContext
 
 __all__ = [
     "EXTRACTOR",
     "Base",
     "PredictionsDiffer",
+    "Reference",
     "check_predictions",
     "create_version",
     "fetch_model_files",
@@ -59,32 +64,69 @@ class PredictionsDiffer(RuntimeError):
     """A registered model fails to load or predicts differently from the model that was registered."""
 
 
-def list_requirements() -> list[str]:
-    """Return the requirements of a served model, pinned to the installed versions."""
-    names = ("mlflow", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy", "pydantic")
+def list_requirements(finetuning: str) -> list[str]:
+    """Return the requirements of a served model, pinned to the installed versions.
+
+    Args:
+        finetuning: Name of the model's fine-tuning method.
+    """
+    common = ("mlflow", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy", "pydantic")
+    names = (*common, *FINETUNING.load(finetuning).packages)
     return [f"{name}=={version_of(name).partition('+')[0]}" for name in names]
 
 
-def write_model(extractor: Extractor, base: Base, folder: Path) -> Extractor:
-    """Write the files of an extractor for a registered model.
+@dataclass(frozen=True)
+class Reference:
+    """Behaviour of a trained model, which its registered version must reproduce.
 
     Args:
-        extractor: The trained model.
+        checkpoint: Checkpoint of the model as it was written.
+        inputs: Inputs of a served model.
+        predicted: The model's annotations for each input.
+    """
+
+    checkpoint: Checkpoint
+    inputs: Sequence[str]
+    predicted: Sequence[Mapping[str, object]]
+
+    @classmethod
+    def predict(cls, extractor: Extractor, documents: Sequence[Document]) -> Reference:
+        """Predict documents with a model."""
+        inputs = [Jsonl().render(d) if extractor.task == "relations" else d.text for d in documents]
+        return cls(
+            extractor.checkpoint, inputs, [annotations_to_json(document) for document in extractor.annotate(documents)]
+        )
+
+
+def write_model(trained: Path, base: Base, folder: Path, documents: Sequence[Document]) -> Reference:
+    """Write the files of a trained model for a registered model.
+
+    An adapter is merged in main memory. No model remains in memory afterwards.
+
+    Args:
+        trained: Checkpoint of the trained model.
         base: Storage of the backbone.
         folder: Target folder.
-
-    Returns:
-        The model whose predictions the written model must reproduce: ``extractor``, merged if ``base`` is ``merged``.
+        documents: Documents that the trained model, merged if ``base`` is ``merged``, predicts.
 
     Raises:
         InputError: If the model cannot be stored with this ``base``.
     """
-    reference = extractor.merge_adapter() if base == "merged" else extractor
-    if base == "pinned":
-        reference.save_pinned(folder)
-    else:
-        reference.save(folder)
-    return reference
+    distributed = DistributedContext.current()
+    try:
+        extractor = Extractor.load(trained, distributed=DistributedContext() if base == "merged" else distributed)
+        if base == "merged":
+            extractor = extractor.merge_adapter()
+            distributed.release_memory()
+            extractor.move_to(distributed)
+        if base == "pinned":
+            extractor.save_pinned(folder)
+        else:
+            extractor.save(folder)
+        return Reference.predict(extractor, documents)
+    finally:
+        extractor = None  # type: ignore[assignment]  # releases the model
+        distributed.release_memory()
 
 
 def register_version(
@@ -113,7 +155,7 @@ def register_version(
             python_model=str(SERVED_MODEL),
             artifacts={"extractor": str(folder)},
             code_paths=[str(Path(clinie_core.__file__).parent)],
-            pip_requirements=list_requirements(),
+            pip_requirements=list_requirements(Checkpoint.read(folder).config.finetuning.name),
         )
         for cache in target.rglob("__pycache__"):
             for file in cache.iterdir():
@@ -161,22 +203,20 @@ def create_version(
     return str(created.version)
 
 
-def check_predictions(client: MlflowClient, extractor: Extractor, uri: str, documents: Sequence[Document]) -> None:
+def check_predictions(client: MlflowClient, reference: Reference, uri: str) -> None:
     """Check that a registered model, loaded in a fresh process, predicts exactly the same as the trained model.
 
     Args:
         client: Client of the registry.
-        extractor: The trained model.
+        reference: Predictions of the trained model. The model itself should not be in memory.
         uri: ``models:/NAME/VERSION``.
-        documents: Documents that both models predict.
 
     Raises:
         PredictionsDiffer: If the predictions differ or the model fails to load. The message contains no text of the
             documents.
     """
-    expected = [annotations_to_json(document) for document in extractor.annotate(documents)]
-    inputs = [Jsonl().render(d) if extractor.task == "relations" else d.text for d in documents]
-    request = {"tracking_uri": client.tracking_uri, "uri": uri, "inputs": inputs}
+    expected = list(reference.predicted)
+    request = {"tracking_uri": client.tracking_uri, "uri": uri, "inputs": list(reference.inputs)}
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.run(
             [sys.executable, "-c", PREDICTION_PROGRAM],

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from typing import Any
 import mlflow
 import pytest
 
-from clinie_core.config import TrialConfig
+from clinie_core.config import ComponentChoice, TrialConfig
 from clinie_core.data.document import Corpus, Document
 from clinie_core.errors import InputError
 from clinie_core.inference.extractor import annotations_to_json
+from clinie_core.modeling.model import ExtractionModel
 from clinie_core.training.train import train
 from search.promotion.candidate import Candidate, Promotion
 from search.promotion.copying import copy_model
@@ -117,7 +119,7 @@ def test_a_promotion_is_recorded_and_runs_once(registry: Registry) -> None:
         assert version.tags[f"clinie.{tag}"] == str(value), tag
     assert version.tags["clinie.gate"] == "passed"
     assert version.tags["clinie.code"] == get_code_version()
-    assert version.tags["clinie.packages"].split() == list_requirements()
+    assert version.tags["clinie.packages"].split() == list_requirements("lora")
     assert "Test strict F1" in version.description
     assert version.tags["clinie.test_strict_f1"] == f"{done.decision.test['strict_f1']:.4f}"
 
@@ -269,6 +271,38 @@ def test_a_registered_model_contains_no_pickle_and_predicts_like_its_extractor(r
     served = mlflow.pyfunc.load_model(f"models:/model/{done.version}").predict(texts)
     expected = extractor.annotate([Document(f"text-{i}", text) for i, text in enumerate(texts, start=1)])
     assert [json.loads(row) for row in served] == [annotations_to_json(document) for document in expected]
+
+
+@pytest.mark.parametrize("base", ["whole", "merged"])
+def test_a_promotion_holds_one_model_at_a_time(registry: Registry, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.promote()  # the champion, which is measured again
+    live: weakref.WeakSet[ExtractionModel] = weakref.WeakSet()
+    counts: list[int] = []
+    create = ExtractionModel.__init__
+
+    def count(self: ExtractionModel, *args: Any, **options: Any) -> None:
+        counts.append(len(live))
+        create(self, *args, **options)
+        live.add(self)
+
+    monkeypatch.setattr(ExtractionModel, "__init__", count)
+    registry.promote(base=base, trial=1)
+    # A model is merged from another one. The candidate and the champion are loaded again for their measurement.
+    assert counts == ([0, 1, 0, 0] if base == "merged" else [0, 0, 0])
+    assert len(live) == 0
+
+
+def test_a_qlora_model_is_promoted_and_lists_bitsandbytes(
+    tmp_path: Path, corpus: Corpus, make_config: Callable[..., TrialConfig]
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    qlora = ComponentChoice(name="qlora", parameters={"rank": 4, "learning_rate": 5e-3})
+    config = make_config(finetuning=qlora, epochs=1)
+    train(config, corpus, folder=tmp_path / "trial")
+    registry = Registry(tmp_path / "home", corpus, tmp_path / "trial" / "best", config)
+    assert registry.promote().promoted
+    assert any(r.startswith("bitsandbytes==") for r in list_requirements("qlora"))
+    assert "bitsandbytes" in (fetch_model_files("model/1") / "requirements.txt").read_text()
 
 
 def test_a_backbone_from_scratch_cannot_be_pinned(registry: Registry) -> None:
