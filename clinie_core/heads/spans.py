@@ -128,7 +128,7 @@ class QuestionHead(SpanHead):
     def compute_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return the sum of the losses of starts, ends and matches."""
         start, end, match = self._compute_parts(hidden)
-        mask = batch.position_mask()
+        mask = batch.position_mask
         row, _, first, last = batch.spans.unbind(1)
         total = _compute_softmax_loss(match, batch)
         for scores, at in ((start, first), (end, last)):
@@ -150,7 +150,7 @@ def _rotate(states: Tensor) -> Tensor:
 
 def _mask_possible_spans(batch: Batch) -> Tensor:
     """Return True for pairs of real positions in order, ``[batch, 1, positions, positions]``."""
-    mask = batch.position_mask()
+    mask = batch.position_mask
     pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
     return pairs.triu().unsqueeze(1)
 

@@ -125,18 +125,17 @@ class LanguageModel(ExtractionModel):
         """Return the loss summed over the answers' tokens, a scalar.
 
         Logits are computed at the positions of answer tokens only.
+
+        Args:
+            batch: A batch with aligned positions, padded on the right.
         """
         assert batch.targets is not None
-        mask = batch.position_mask()
-        positions = torch.unique(batch.positions[mask])  # sorted
-        out = self.backbone(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=positions + self._prepended
-        )
-        targets = torch.full((len(batch.input_ids), len(positions)), IGNORE_INDEX, device=positions.device)
-        row, column = mask.nonzero(as_tuple=True)
-        targets[row, torch.searchsorted(positions, batch.positions[mask])] = batch.targets[row, column]
+        positions = batch.positions[0] + self._prepended
+        # Padding follows the tokens, which therefore do not attend to it. Without a mask, the attention uses faster
+        # kernels, and transformers need not read the mask to find out whether there is padding.
+        out = self.backbone(input_ids=batch.input_ids, logits_to_keep=positions)
         return nn.functional.cross_entropy(
-            out.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+            out.logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
         )
 
     def prepare_prediction(self) -> AbstractContextManager[object]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
@@ -187,13 +188,13 @@ class ConstraintProcessor(LogitsProcessor):  # type: ignore[misc]  # mypy skips 
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores ``[batch, vocabulary]`` with minus infinity for excluded tokens."""
-        mask = torch.full_like(scores, float("-inf"))
+        excluded = np.ones(scores.shape, dtype=np.bool_)  # on the CPU: each change on a GPU would wait for it
         if input_ids.shape[1] > self._prompt:
             for row, token in enumerate(input_ids[:, -1].tolist()):
                 self._constraints[row] = self._constraints[row].advance(token)
         for row, constraint in enumerate(self._constraints):
             tokens, may_end = constraint.next_tokens()
-            mask[row, tokens] = 0.0
+            excluded[row, tokens] = False
             if may_end or not tokens:
-                mask[row, self._eos] = 0.0
-        return scores + mask
+                excluded[row, self._eos] = False
+        return scores.masked_fill(torch.from_numpy(excluded).to(scores.device), float("-inf"))

@@ -19,7 +19,7 @@ from torch import nn
 from clinie_core.config import TrialConfig
 from clinie_core.data.document import Document
 from clinie_core.data.schema import get_corpus_name
-from clinie_core.encoding.batch import collate
+from clinie_core.encoding.batch import Batch, collate
 from clinie_core.encoding.batch_sampling import draw_epoch_batches, sample_mixture
 from clinie_core.encoding.examples import Example
 from clinie_core.errors import fail
@@ -136,7 +136,7 @@ class Trainer:
             return True
         ((component, rows),) = self._examples.items()
         device = self._distributed.device
-        batch = collate(rows[:1], self._pad_id, device, targets=True, component=component)
+        batch = self._collate(component, rows[:1])
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), model.autocast():
             return bool(find_unused_parameters(model, model.train()(batch)))
 
@@ -207,6 +207,11 @@ class Trainer:
             random.Random(f"{self.config.seed}/{epoch}/components").shuffle(batches)
         return batches
 
+    def _collate(self, component: str, rows: Sequence[Example]) -> Batch:
+        generates = self._components[component].generates
+        device = self._distributed.device
+        return collate(rows, self._pad_id, device, targets=True, component=component, aligned=generates)
+
     def _step(self, component: str, rows: list[Example]) -> torch.Tensor:
         """Take one optimizer step on a batch; a collective operation.
 
@@ -222,7 +227,7 @@ class Trainer:
             part = share[start : start + self.micro_batch]
             last = start == starts[-1]
             with nullcontext() if last else skip_gradient_sync(self._wrapped):
-                data = collate(part or rows[:1], self._pad_id, distributed.device, targets=True, component=component)
+                data = self._collate(component, part or rows[:1])
                 with self._model.autocast():
                     loss: torch.Tensor = self._wrapped(data)
                 if not part:  # other processes have one more example: join the collective with zero weight

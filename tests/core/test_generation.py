@@ -46,6 +46,25 @@ def decode_greedily(model: LanguageModel, prompt: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("kind", list(DECODERS))
 @pytest.mark.parametrize("name", ["full", "lora", "prompt_tuning", "p_tuning", "prefix_tuning"])
+def test_the_loss_of_a_padded_batch_is_the_sum_of_its_rows(kind: str, name: str) -> None:
+    method = FINETUNING.load(name)(learning_rate=1e-3)
+    backbone = method.apply(load_model(BackboneSource(name=kind, scratch=DECODERS[kind]), generates=True, seed=3))
+    model = LanguageModel(backbone, {"concepts": LanguageHead()}, method.prepended_tokens).eval()
+    rows = [
+        Example((5, 6, 7, 8, 9, 10), (3, 4), (9, 10)),
+        Example((20, 21, 22), (1,), (22,)),
+        Example((40, 2), (0,), (2,)),
+    ]
+
+    def loss(part: list[Example]) -> float:
+        device = torch.device("cpu")
+        return float(model(collate(part, 0, device, targets=True, component="concepts", aligned=True)))
+
+    assert loss(rows) == pytest.approx(sum(loss([row]) for row in rows), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", list(DECODERS))
+@pytest.mark.parametrize("name", ["full", "lora", "prompt_tuning", "p_tuning", "prefix_tuning"])
 def test_a_padded_batch_generates_the_same_as_single_rows(kind: str, name: str) -> None:
     method = FINETUNING.load(name)(learning_rate=1e-3)
     backbone = method.apply(load_model(BackboneSource(name=kind, scratch=DECODERS[kind]), generates=True, seed=3))

@@ -21,7 +21,9 @@ def make_batch(targets: torch.Tensor) -> Batch:
     """Make a batch with targets; the other fields are placeholders."""
     zeros = torch.zeros_like(targets)
     lengths = tuple(int(row.sum()) for row in targets != IGNORE_INDEX)
-    return Batch("concepts", zeros, zeros, None, zeros, lengths, targets, zeros.new_zeros(0, 4))
+    return Batch(
+        "concepts", zeros, zeros, None, zeros, lengths, targets, zeros.new_zeros(0, 4), targets != IGNORE_INDEX
+    )
 
 
 def list_paths(length: int) -> list[tuple[int, ...]]:

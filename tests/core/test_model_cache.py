@@ -160,6 +160,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.modeling.model import build_model
 from clinie_core.modeling.model_cache import ModelCache
+from clinie_core.modeling.precision import Precision
 
 def measure():  # pages that belong to this process alone, unlike those of mapped files
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
@@ -167,7 +168,7 @@ def measure():  # pages that belong to this process alone, unlike those of mappe
 
 def build(config):
     pretrained = cache.get_backbone(config, frozen_dtype=dtype)
-    model = build_model(config, Schema(concept_types=("A",)), pretrained, frozen_dtype=dtype)
+    model = build_model(config, Schema(concept_types=("A",)), pretrained, precision=Precision(dtype))
     with torch.no_grad():
         model.backbone(input_ids=torch.arange(5, 25).unsqueeze(0)) # reads every layer
     return model

@@ -72,7 +72,7 @@ def test_parameters_without_a_gradient_are_found_from_one_loss(
     config = make_config(architecture, method)
     model = build_model(config, Schema(concept_types=("Drug",)), load_backbone(config), precision=precision)
     row = Example(tuple(range(5, 25)), tuple(range(20)), (1,) * 20)
-    batch = collate([row], 0, torch.device("cpu"), targets=True, component="concepts")
+    batch = collate([row], 0, torch.device("cpu"), targets=True, component="concepts", aligned=True)
     with model.autocast():
         loss = model(batch)
     found = find_unused_parameters(model, loss)

@@ -47,7 +47,7 @@ def build(kind: str, method: str, precision: Precision = BFLOAT16, **parameters:
 
 def make_batch(*, left: bool = False) -> Batch:
     rows = [Example(tuple(range(5, 5 + n)), tuple(range(n)), (0,) * n) for n in (9, 7)]
-    return collate(rows, 0, torch.device("cpu"), targets=not left, component="concepts", left=left)
+    return collate(rows, 0, torch.device("cpu"), targets=not left, component="concepts", left=left, aligned=not left)
 
 
 class CastCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
