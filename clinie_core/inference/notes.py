@@ -59,7 +59,9 @@ def find_notes(paths: Iterable[Path], *, output: Path | None = None) -> list[Not
         elif path.is_dir():
             inside = _list_texts(path, output)
             if not inside:
-                errors.add(str(path), "a folder without .txt files", allowed="text files, folders of .txt files, or -")
+                errors.add(
+                    str(path), "a folder without .txt files", allowed="text files, folders of .txt files, tables, or -"
+                )
             notes += inside
         else:
             notes.append(NoteFile(_remove_suffix(path.name), path))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,13 +39,24 @@ ModelName = Annotated[str, typer.Option("--model", help="Registered model: NAME@
 def predict(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE", help="Text files, folders of .txt files, or - for standard input."),
+        typer.Argument(
+            metavar="FILE",
+            help="Text files, folders of .txt files, CSV, TSV or Parquet files, or - for standard input.",
+        ),
     ],
     model: ModelName,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write annotated files to.")] = None,
     to: Annotated[str, typer.Option(help="Format of the annotated files; `clinie data formats` lists all.")] = "brat",
+    text_column: Annotated[str | None, typer.Option(help="Column of a table with the texts. Default: text.")] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of a table with the ids of the texts. Default: id, document_id, doc_id, note_id or row_id;"
+            " without such a column, rows are numbered."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     on_error: OnError = "stop",
     as_json: AsJson = False,
@@ -52,43 +66,68 @@ def predict(
     Shows each text with its concepts marked; --json prints types and offsets without text. A model of task
     `relations` reads the concepts of NOTE.txt from the brat file NOTE.ann in the same folder.
 
+    Each row of a table is a text. Tables are read in batches, so they may be larger than memory.
+
     --output needs a new or empty folder. With --overwrite, files of the same name in it are replaced.
     """
     from clinie_core.data.corpora.conversion import load_target_format
     from clinie_core.data.corpora.reading import ReadingOptions
-    from clinie_core.errors import Problem
+    from clinie_core.data.document import Document
+    from clinie_core.errors import Problem, fail
     from clinie_core.inference.extractor import annotations_to_json
     from clinie_core.inference.notes import find_notes, read_annotated_notes, read_notes
+    from clinie_core.inference.tables import Columns, Tables, is_table
     from clinie_core.output_files import require_empty_folder, stage_folder
     from search.report.terminal import mark_concepts
 
     format_ = load_target_format(to)
-    notes = find_notes(files, output=output)
+    paths = [file for file in files if is_table(file)]
+    if (text_column or id_column) and not paths:
+        option = "--text-column" if text_column else "--id-column"
+        fail(option, "no table among the files", allowed="a file with the suffix .csv, .tsv or .parquet")
+    notes = find_notes([file for file in files if file not in paths], output=output)
     if output is not None:
         require_empty_folder(output, overwrite=overwrite)
-        format_.check_names(note.id for note in notes)
     skipped: list[Problem] | None = None if on_error == "stop" else []
+    tables = Tables(paths, Columns(text_column, id_column), {note.id: note.where for note in notes})
+    ids = [*(note.id for note in notes), *tables.check(skipped)]
+    if output is not None:
+        format_.check_names(ids)
     documents = read_notes(notes, skipped=skipped)
     extractor = _load_extractor(model, home, tracking_uri)
     if extractor.task == "relations":
+        if paths:
+            found = "the model predicts relations between given concepts, which a table does not contain"
+            fail(str(paths[0]), found, allowed="text files with a brat file beside each")
         documents = read_annotated_notes(notes, documents, ReadingOptions(on_error=on_error), skipped=skipped)
-    if output is None:
-        documents = extractor.annotate(documents)
-    else:
+    rows: list[dict[str, Any]] = []
+    count = 0
+
+    def annotate() -> Iterator[Document]:
+        """Yield the annotated documents; tables are predicted in batches, since they can be larger than memory."""
+        nonlocal count
+        for batch in chain([documents] if documents else [], tables.read_batches()):
+            for document in extractor.annotate(batch):
+                count += 1
+                if as_json:
+                    rows.append({"document": document.id, **annotations_to_json(document)})
+                yield document
+
+    if output is not None:
         with stage_folder(output) as part:  # opened first, because predictions for a read-only folder would be lost
-            documents = extractor.annotate(documents)
-            format_.write(documents, part)
+            format_.write(annotate(), part)
+    elif as_json:
+        deque(annotate(), maxlen=0)
     if as_json:
-        rows = [{"document": d.id, **annotations_to_json(d)} for d in documents]
         left_out = {} if skipped is None else {"left_out": [f"{p.severity} {p}" for p in skipped]}
         print_json({"model": model, "documents": rows, **left_out})
         return
     print_notices(skipped or ())
     if output is not None:
-        console().print(f"{len(documents)} documents in {output}", soft_wrap=True)
-    else:
-        for document in documents:
-            console().print(mark_concepts(document), soft_wrap=True)
+        console().print(f"{count} documents in {output}", soft_wrap=True)
+        return
+    for document in annotate():
+        console().print(mark_concepts(document), soft_wrap=True)
 
 
 def evaluate(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
@@ -259,3 +260,41 @@ def test_all_bad_annotation_files_are_reported(tmp_path: Path) -> None:
     assert [problem.where for problem in error.value.problems] == [str(folder / "b.txt"), f"{folder / 'c.ann'}:1"]
     (annotated,) = read_annotated_notes(notes[:1], documents[:1])
     assert [(c.type, c.start, c.end) for c in annotated.concepts] == [("Gold", 3, 13)]
+
+
+def test_rows_of_tables_are_predicted_like_files(predict: Command, tmp_path: Path) -> None:
+    texts = {f"ward/{n}": f"{TEXT}{n}" for n in range(300)}  # more than a batch
+    frame = pandas.DataFrame({"note_id": texts.keys(), "report": texts.values()})
+    frame.to_csv(tmp_path / "a.csv.gz", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    notes = write_files(tmp_path / "notes" / "ward", {f"{n}.txt": f"{TEXT}{n}" for n in range(300)}).parent
+    expected = json.loads(predict(notes, "--json").out)["documents"]
+    for name in ("a.csv.gz", "a.parquet"):
+        done = predict(tmp_path / name, "--text-column", "report", "--json")
+        assert done.code == 0, done.err
+        assert sorted(json.loads(done.out)["documents"], key=lambda d: d["document"]) == expected
+    for to in ("brat", "jsonl"):
+        done = predict(tmp_path / "a.parquet", "--text-column", "report", "-o", tmp_path / to, "--to", to)
+        assert done.code == 0, done.err
+        assert done.out == f"300 documents in {tmp_path / to}\n"
+    assert (tmp_path / "brat" / "ward" / "7.txt").read_bytes() == f"{TEXT}7".encode()
+    assert len((tmp_path / "jsonl" / "documents.jsonl").read_text().splitlines()) == 300
+
+
+def test_faults_of_tables_are_found_before_predicting(predict: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\nn,x\na/b,y\n,z\n")
+    (tmp_path / "n.txt").write_text(TEXT)
+    done = predict(tmp_path / "a.csv", tmp_path / "n.txt", "-o", tmp_path / "out")
+    assert done.code == 2
+    assert [line.partition("; ")[0] for line in done.err.splitlines()] == [
+        f"error {tmp_path}/a.csv: row 1: duplicate id, first at {tmp_path}/n.txt",
+        f"error {tmp_path}/a.csv: row 3: no id",
+    ]
+    assert done.predictions == 0
+    assert not (tmp_path / "out").exists()
+    done = predict(tmp_path / "a.csv", tmp_path / "n.txt", "--on-error", "skip", "--json")
+    shown = json.loads(done.out)
+    assert [row["document"] for row in shown["documents"]] == ["n", "a/b"]
+    assert len(shown["left_out"]) == 2
+    done = predict(tmp_path / "n.txt", "--id-column", "id")
+    assert done.err.startswith("error --id-column: no table among the files")
