@@ -169,7 +169,7 @@ def measure():  # pages that belong to this process alone, unlike those of mappe
 def build(config):
     pretrained = cache.get_backbone(config, frozen_dtype=dtype)
     model = build_model(config, Schema(concept_types=("A",)), pretrained, precision=Precision(dtype))
-    with torch.no_grad():
+    with torch.no_grad(), model.autocast():
         model.backbone(input_ids=torch.arange(5, 25).unsqueeze(0)) # reads every layer
     return model
 
