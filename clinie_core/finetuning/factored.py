@@ -49,6 +49,8 @@ class Vera(AdapterMethod):
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
         """Wrap the backbone, with a sample of the projections that checkpoints contain."""
         wrapped: Any = super().apply(backbone)
+        for projections in (wrapped.base_model.vera_A, wrapped.base_model.vera_B):
+            projections["default"] = projections["default"].to(backbone.dtype)  # that of frozen weights
         sample = wrapped.base_model.vera_A["default"].flatten()[:SAMPLE_SIZE]
         wrapped.register_buffer("projection_sample", sample.detach().clone())
         wrapped.register_load_state_dict_pre_hook(_check_projections)

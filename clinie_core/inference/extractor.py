@@ -145,11 +145,6 @@ class Extractor:
         checkpoint = replace(self.checkpoint, config=whole)
         return Extractor(checkpoint, model.eval(), self._tokenizer, plain, self._distributed)
 
-    def move_to(self, distributed: DistributedContext) -> None:
-        """Move the model to the device of a distributed context."""
-        self._model.to(distributed.device)
-        self._distributed = distributed
-
     def __call__(self, text: str) -> Document:
         """Annotate one text; see :meth:`predict`."""
         return self.predict([text])[0]

@@ -112,21 +112,19 @@ def write_model(trained: Path, base: Base, folder: Path, documents: Sequence[Doc
     Raises:
         InputError: If the model cannot be stored with this ``base``.
     """
-    distributed = DistributedContext.current()
-    try:
-        extractor = Extractor.load(trained, distributed=DistributedContext() if base == "merged" else distributed)
-        if base == "merged":
-            extractor = extractor.merge_adapter()
-            distributed.release_memory()
-            extractor.move_to(distributed)
-        if base == "pinned":
-            extractor.save_pinned(folder)
-        else:
-            extractor.save(folder)
-        return Reference.predict(extractor, documents)
-    finally:
-        extractor = None  # type: ignore[assignment]  # releases the model
-        distributed.release_memory()
+    if base == "merged":
+        main_memory = DistributedContext()
+        Extractor.load(trained, distributed=main_memory).merge_adapter().save(folder)
+        main_memory.release_memory()
+    extractor = Extractor.load(folder if base == "merged" else trained)
+    if base == "whole":
+        extractor.save(folder)
+    elif base == "pinned":
+        extractor.save_pinned(folder)
+    reference = Reference.predict(extractor, documents)
+    del extractor
+    DistributedContext.current().release_memory()
+    return reference
 
 
 def register_version(

@@ -17,6 +17,7 @@ from clinie_core.errors import InputError
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.model import ExtractionModel, build_model
 from clinie_core.modeling.model_cache import ModelCache
+from clinie_core.modeling.precision import Precision
 from clinie_core.training.train import train
 
 MakeConfig = Callable[..., TrialConfig]
@@ -75,6 +76,26 @@ def test_pissa_computes_its_factors_once_per_backbone_rank_and_targets(make_conf
     first = prepare(rank=4)
     assert prepare(rank=4, learning_rate=1e-2, alpha_over_rank=1, layers_from=0.5, lora_dropout=0.1) == first
     assert len({first, prepare(rank=8), prepare(rank=4, targets="attention")}) == 3
+
+
+@pytest.mark.parametrize("method", ["pissa", "qlora", "vera"])
+def test_frozen_weights_of_a_method_have_the_dtype_of_the_computation(make_config: MakeConfig, method: str) -> None:
+    if method == "qlora":
+        pytest.importorskip("bitsandbytes")
+    source = BackboneSource(name="llama", scratch={"model_type": "llama", **SCRATCH["llama"]})
+    generation = ComponentChoice(name="generation", parameters={"instruction": "short"})
+    config = make_config(backbone=source, formulation=generation, finetuning=choose(method, rank=4))
+    pretrained = ModelCache().get_backbone(config, frozen_dtype=torch.bfloat16)
+    model = build_model(config, SCHEMA, pretrained, precision=Precision(torch.bfloat16))
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    frozen = [t for name, t in tensors if not t.requires_grad and t.ndim > 1 and "inv_freq" not in name]
+    assert {t.dtype for t in frozen} <= {torch.bfloat16, torch.uint8}
+    ids = torch.arange(1, 9).unsqueeze(0)
+    with model.autocast():
+        model.backbone(input_ids=ids).logits.float().square().mean().backward()
+    assert all(p.grad is not None for p in model.backbone.parameters() if p.requires_grad)
+    with torch.inference_mode(), model.prepare_prediction():
+        assert model.backbone.generate(input_ids=ids, max_new_tokens=2).shape[1] > 8  # type: ignore[operator]
 
 
 @pytest.mark.integration

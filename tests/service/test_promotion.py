@@ -287,8 +287,8 @@ def test_a_promotion_holds_one_model_at_a_time(registry: Registry, base: str, mo
 
     monkeypatch.setattr(ExtractionModel, "__init__", count)
     registry.promote(base=base, trial=1)
-    # A model is merged from another one. The candidate and the champion are loaded again for their measurement.
-    assert counts == ([0, 1, 0, 0] if base == "merged" else [0, 0, 0])
+    # A model is merged from another one, and read again. Candidate and champion are then measured.
+    assert counts == ([0, 1, 0, 0, 0] if base == "merged" else [0, 0, 0])
     assert len(live) == 0
 
 
