@@ -298,6 +298,17 @@ def test_the_nearest_type_system_counts(tmp_path: Path) -> None:
         CasXmi().read_all(tmp_path / "train")
 
 
+def test_a_type_system_may_have_a_longer_name(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "TypeSystem.xml").rename(tmp_path / "project_typesystem.xml")
+    assert len(read(tmp_path)[0].concepts) == 3
+    (tmp_path / "TypeSystem.xml").write_text(make_type_system())
+    found = discover_files(CasXmi(), tmp_path)
+    assert [str(problem) for problem in found.problems] == [
+        f"{tmp_path}/project_typesystem.xml: a type system without documents; add the XMI files or remove it"
+    ]
+
+
 def make_zip(file: Path, **members: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -53,12 +53,12 @@ class CasXmi(StandoffFormat):
     def group_files(self, files: Sequence[Path], root: Path) -> list[FileGroup]:
         """See :meth:`CorpusFormat.group_files`; an XMI file and the nearest type system are a group."""
         groups = []
-        listed: dict[Path, Path | None] = {}
+        types_of = {file.parent: file for file in sorted(files, key=_order_type_system) if _is_type_system(file)}
         for file in files:
             match = match_suffix(file.name, self.suffixes)
             if match is not None and not _is_type_system(file):
                 name = (file.relative_to(root).parent / match[0]).as_posix()
-                types = _find_type_system(file.parent, root, listed) if match[1] != ZIP else None
+                types = _find_type_system(file, root, types_of) if match[1] != ZIP else None
                 groups.append(FileGroup(name, {match[1]: file} | ({TYPES: types} if types else {})))
         return sorted(groups, key=lambda group: group.name)
 
@@ -133,24 +133,26 @@ def _load_types(content: str, where: str) -> Any:
 
 
 def _is_type_system(file: Path) -> bool:
-    return file.name.casefold() == TYPES.casefold()
+    return file.name.casefold().endswith(TYPES.casefold())
 
 
-def _find_type_system(folder: Path, root: Path, found: dict[Path, Path | None]) -> Path | None:
-    """Return the type system in a folder or the nearest one above, up to the parent of the root.
+def _order_type_system(file: Path) -> tuple[bool, str]:
+    """Return a key that sorts the file with the standard name last, which a dictionary keeps."""
+    return file.name.casefold() == TYPES.casefold(), file.name
+
+
+def _find_type_system(file: Path, root: Path, types_of: Mapping[Path, Path]) -> Path | None:
+    """Return the type system in the folder of a file or the nearest one above, up to the parent of the root.
 
     The root can be the folder of a split, beside which the type system is.
-
-    Args:
-        folder: The folder.
-        root: The folder of the corpus.
-        found: The type systems of other folders; updated in place.
     """
-    if folder not in found:
-        inside = [file for name in (TYPES, TYPES.casefold()) if os.path.isfile(file := folder / name)]
-        above = folder != root.parent and folder != folder.parent
-        found[folder] = inside[0] if inside else _find_type_system(folder.parent, root, found) if above else None
-    return found[folder]
+    for folder in file.parents:
+        if folder in types_of:
+            return types_of[folder]
+        if folder == root:
+            break
+    beside = [root.parent / name for name in (TYPES, TYPES.casefold())]
+    return next((candidate for candidate in beside if os.path.isfile(candidate)), None)
 
 
 def _read_files(group: FileGroup) -> tuple[dict[str, str], dict[str, str]]:
