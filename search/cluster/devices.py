@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "check_gpu_use",
     "count_gpu_slots",
     "count_gpus",
     "describe_place",
@@ -126,6 +127,21 @@ def get_cluster_gpus() -> float:
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0))
+
+
+def check_gpu_use(resources: Resources, where: str, folder: Path) -> list[Problem]:
+    """Return a warning if a space uses none of the available GPUs, or if they cannot be counted.
+
+    Args:
+        resources: The resources of the space.
+        where: Name of the space file.
+        folder: As for :func:`count_gpus`.
+    """
+    try:
+        return find_unused_gpus(resources, count_gpus(folder), where)
+    except ConnectionError:
+        found = f"no cluster answers at {os.environ['RAY_ADDRESS']}, so its GPUs are unknown"
+        return [Problem("RAY_ADDRESS", found, remedy="start the cluster, or unset the variable")]
 
 
 def find_unused_gpus(resources: Resources, gpus: float, where: str) -> list[Problem]:

@@ -29,8 +29,12 @@ from search.config.space_file import SpaceFile
 __all__ = ["DEFAULT_ADDRESS", "ENVIRONMENT", "SPACE_FILE", "Jobs", "SearchJob", "make_job", "render_space"]
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
-"""Environment of a job: seconds that a driver may take to stop cleanly; Ray's default is three."""
+ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "120", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+"""Environment of a job.
+
+A driver may take 120 seconds to stop cleanly; Ray's default is three. GPUs are hidden from processes that requested
+none.
+"""
 SPACE_FILE = "space.yaml"
 
 

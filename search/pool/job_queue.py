@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
 from clinie_core.errors import Problem
-from search.trials.job import Job, JobEnded, MemoryShortage
+from search.trials.job import FittingMemory, Job, JobEnded, MemoryShortage
 from search.trials.result import EpochResult
 
 __all__ = ["JobQueue"]
@@ -45,9 +45,12 @@ class JobQueue:
         groups: Number of worker groups.
         restarted: Whether this queue replaces one that was lost. It does not know which jobs the groups hold, so it
             assigns no job before each group has joined again: two groups must never train one trial.
+        fitting: Settings that fitted into memory in an earlier run of the search, by memory key.
     """
 
-    def __init__(self, groups: int, *, restarted: bool = False) -> None:
+    def __init__(
+        self, groups: int, *, restarted: bool = False, fitting: Mapping[str, FittingMemory] | None = None
+    ) -> None:
         self._missing = set(range(groups)) if restarted else set()
         self._waiting: OrderedDict[str, Job] = OrderedDict()
         self._channels: dict[str, _JobChannel] = {}
@@ -60,8 +63,7 @@ class JobQueue:
         self._nodes: defaultdict[int, set[str]] = defaultdict(set)
         self._places: dict[int, str] = {}
         self._memory_kills: dict[str, int] = {}  # by node
-        self._fitted: dict[str, Job] = {}
-        """The last job of each memory key that fitted after a memory shortage."""
+        self._fitting = dict(fitting or {})
         self._lost: defaultdict[int, Counter[int]] = defaultdict(Counter)
         """Losses of each trial since the last epoch of the group."""
         self._groups = groups
@@ -186,19 +188,23 @@ class JobQueue:
         job = next((j for j in available if j.backbone in loaded), available[0])
         del self._waiting[job.id]
         loaded.add(job.backbone)
-        job = self._running[group] = self._apply_fitted(job)
+        job = self._running[group] = self._reduce_memory(job)
         return job
 
-    def _apply_fitted(self, job: Job) -> Job:
+    def _reduce_memory(self, job: Job) -> Job:
         """Return a job with at most the memory use that fitted an earlier job of its key after a shortage."""
-        fitted = self._fitted.get(job.memory_key)
-        if fitted is None or fitted.micro_batch is None:
+        known = self._fitting.get(job.memory_key)
+        if known is None:
             return job
         return replace(
             job,
-            micro_batch=min(fitted.micro_batch, job.micro_batch or fitted.micro_batch),
-            recomputation=job.recomputation or fitted.recomputation,
+            micro_batch=min(known.micro_batch, job.micro_batch or known.micro_batch),
+            recomputation=job.recomputation or known.recomputation,
         )
+
+    async def get_fitting_memory(self) -> dict[str, FittingMemory]:
+        """Return the settings that fitted into memory after a shortage, by memory key."""
+        return dict(self._fitting)
 
     async def follow(self, group: int, generation: int, rank: int, node: str) -> Job | None:
         """Wait for the job that rank 0 takes, as another rank of the group.
@@ -236,8 +242,8 @@ class JobQueue:
         for group, job in self._running.items():
             if job.id == job_id:
                 self._lost[group].clear()
-                if job.reduced and job.memory_key:
-                    self._fitted[job.memory_key] = job
+                if job.reduced and job.memory_key and job.micro_batch is not None:
+                    self._fitting[job.memory_key] = FittingMemory(job.micro_batch, job.recomputation)
         channel = self._channels.get(job_id)
         if channel is None:
             return False

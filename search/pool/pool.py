@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ from search.pool.queue_actor import JobQueueActor, JobQueueHandle
 from search.pool.worker import MakeProgram, WorkerSetup, run_worker
 from search.storage.home import compute_source_digest
 from search.trials.failure import failure_reason
+from search.trials.job import FittingMemory
 
 __all__ = ["ACTOR_CPUS", "WorkerPool"]
 
@@ -51,16 +53,24 @@ class WorkerPool:
         make_program: Makes the program that runs jobs; called once in each worker process with its device.
         folder: Folder or URL for Ray Train's own files.
         allow_text: Whether failure reasons may include the message of any error.
+        fitting: Settings that fitted into memory in an earlier run of the search, by memory key.
     """
 
     def __init__(
-        self, resources: Resources, make_program: MakeProgram, folder: str | Path, *, allow_text: bool = False
+        self,
+        resources: Resources,
+        make_program: MakeProgram,
+        folder: str | Path,
+        *,
+        allow_text: bool = False,
+        fitting: Mapping[str, FittingMemory] | None = None,
     ) -> None:
         self.resources = resources = resolve_resources(resources, get_cluster_gpus())
         """Resources of a group, with a number of GPUs."""
         self._make_program = make_program
         self._folder = folder
         self._allow_text = allow_text
+        self._fitting = dict(fitting or {})
         self._runs: list[ray.ObjectRef[Problem | None]] = []
         self._futures: list[Future[Problem | None]] = []
         self._reported: set[int] = set()
@@ -75,7 +85,9 @@ class WorkerPool:
     def __enter__(self) -> Self:
         # On the driver's node: the loss of another node ends workers only, never the queue or the host.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.queue = JobQueueActor.options(name=self.queue_name, scheduling_strategy=here).remote(self.groups)
+        self.queue = JobQueueActor.options(name=self.queue_name, scheduling_strategy=here).remote(
+            self.groups, self._fitting
+        )
         host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1, scheduling_strategy=here)(_PoolHost)
         self._host = host.remote()
         resources = self.resources
@@ -115,6 +127,12 @@ class WorkerPool:
         new = {group: drained for group, drained in self._find_drained().items() if group not in self._reported}
         self._reported.update(new)
         return list(new.values())
+
+    def get_fitting_memory(self) -> dict[str, FittingMemory]:
+        """Return the settings that fitted into memory after a shortage, by memory key."""
+        with suppress(ray.exceptions.RayActorError):  # a queue that is being restarted remembers the earlier runs only
+            self._fitting |= ray.get(self.queue.get_fitting_memory.remote())
+        return dict(self._fitting)
 
     def _find_drained(self) -> dict[int, Problem]:
         """Return the groups that were drained, with the reason."""

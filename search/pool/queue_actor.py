@@ -6,11 +6,14 @@ import search.cluster.environment  # noqa: F401  # before Ray, which reads it wh
 
 # isort: split
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import ray
 
+from clinie_core.errors import Problem
 from search.pool.job_queue import JobQueue
+from search.trials.job import FittingMemory
 
 __all__ = ["JobQueueActor", "JobQueueHandle"]
 
@@ -25,10 +28,12 @@ class _JobQueueActor(JobQueue):
 
     Args:
         groups: Number of worker groups.
+        fitting: Settings that fitted into memory in an earlier run of the search, by memory key.
     """
 
-    def __init__(self, groups: int) -> None:
-        super().__init__(groups, restarted=ray.get_runtime_context().was_current_actor_reconstructed)
+    def __init__(self, groups: int, fitting: Mapping[str, FittingMemory]) -> None:
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        super().__init__(groups, restarted=restarted, fitting=fitting)
         self._watch: asyncio.Task[None] | None = None
 
     async def join(self, group: int, node: str, place: str, memory_kills: int) -> int:
@@ -47,6 +52,16 @@ class _JobQueueActor(JobQueue):
     async def request_count(self, group: int) -> int:
         """Return how many jobs a group has requested; see :meth:`JobQueue.request_count`."""
         return await super().request_count(group)
+
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
+    async def drain_reason(self, group: int) -> Problem | None:
+        """Return why a group was drained; see :meth:`JobQueue.drain_reason`."""
+        return await super().drain_reason(group)
+
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
+    async def lose_for_memory(self, group: int, reason: str) -> None:
+        """End the job of a group whose process was killed; see :meth:`JobQueue.lose_for_memory`."""
+        await super().lose_for_memory(group, reason)
 
 
 JobQueueActor = ray.remote(num_cpus=0, max_concurrency=10_000, max_restarts=-1)(_JobQueueActor)

@@ -86,7 +86,7 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
     configs = [space.suggest(RandomChooser(file.algorithm.seed + i)) for i in range(samples)]
     schema, note = _read_schema(validated)
     from clinie_core.training.memory_estimate import estimate_memory  # imports torch, which an invalid space must not
-    from search.cluster.devices import count_gpus, find_unused_gpus
+    from search.cluster.devices import check_gpu_use
 
     limits, problems = measure_limits(space, validated.corpus) if validated.corpus is not None else ([], [])
     notices = list(validated.corpus.notices) if validated.corpus is not None else []
@@ -104,7 +104,7 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
         notices
         + find_unexpected_limits(limits, validated.where)
         + problems
-        + find_unused_gpus(file.resources, count_gpus(Path.cwd()), validated.where),
+        + check_gpu_use(file.resources, validated.where, Path.cwd()),
     )
 
 

@@ -19,6 +19,7 @@ from search.storage.home import Home, hide_password
 from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
 from search.study.lock import hold_lock
 from search.study.progress import Progress
+from search.trials.job import FittingMemory
 from search.trials.listener import TrialListener
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from search.tracking.tracker import Tracker
 
 __all__ = ["StudyFailed", "StudyOutcome", "StudyRunner", "read_current_records"]
+
+
+FITTING = "fitting_memory"
+"""Attribute of a study: micro-batch and recomputation that fitted into memory after a shortage, by memory key."""
 
 
 class StudyFailed(RuntimeError):
@@ -242,7 +247,10 @@ class StudyRunner:
         program = TrainingProgram.share(self.corpus, self.home.trials_url(self.name))
         _show(find_unused_gpus(self.file.resources, get_cluster_gpus(), self.where), progress)
         stop = StopSignal()
-        with WorkerPool(self.file.resources, program, self.home.ray_folder(self.name), allow_text=allow_text) as pool:
+        known = {key: FittingMemory(*values) for key, values in ledger.attributes.get(FITTING, {}).items()}
+        place = self.home.ray_folder(self.name)
+        with WorkerPool(self.file.resources, program, place, allow_text=allow_text, fitting=known) as pool:
+            ledger.set_attribute("gpus_per_worker", pool.resources.gpus_per_worker)
             with progress.watch(ledger) if progress else nullcontext(), stop.listen():
                 run_trials(
                     pool,
@@ -256,7 +264,9 @@ class StudyRunner:
                     tune_folder=f"{self.home.ray_folder(self.name)}/tune",
                     on_warning=lambda problem: _show([problem], progress),
                 )
-                ledger.set_attribute("gpus_per_worker", pool.resources.gpus_per_worker)
+            fitting = {key: [f.micro_batch, f.recomputation] for key, f in pool.get_fitting_memory().items()}
+            if fitting:
+                ledger.set_attribute(FITTING, fitting)
             broken = pool.failure()
         self._stopped = stop.given
         return broken

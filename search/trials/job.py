@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["EndCause", "Job", "JobEnded", "MemoryShortage"]
+__all__ = ["EndCause", "FittingMemory", "Job", "JobEnded", "MemoryShortage"]
 
 EndCause = Literal["finished", "error", "worker_lost", "out_of_memory", "disk_full", "pool_closed"]
 """Cause of a job's end. ``worker_lost``: a worker process died or its node failed, which may not be the trial's
@@ -39,6 +39,19 @@ class Job:
     recomputation: bool = False
     memory_key: str = ""
     reduced: bool = False
+
+
+@dataclass(frozen=True)
+class FittingMemory:
+    """Settings with which a job fitted into memory after a shortage.
+
+    Args:
+        micro_batch: Windows per forward pass of one process.
+        recomputation: Whether activations were recomputed.
+    """
+
+    micro_batch: int
+    recomputation: bool
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from search.pool.job_queue import MAX_LOSSES, MAX_LOST_TRIALS, JobQueue
-from search.trials.job import Job, JobEnded, MemoryShortage
+from search.trials.job import FittingMemory, Job, JobEnded, MemoryShortage
 from search.trials.result import EpochResult
 
 Value = TypeVar("Value")
@@ -374,5 +374,18 @@ def test_later_jobs_start_with_the_memory_use_that_fitted_a_similar_job() -> Non
         assert await train(smaller) == replace(smaller, micro_batch=1, recomputation=True)
         other = replace(job(2), memory_key="bert/lora/512")
         assert await train(other) == other
+
+    run(test())
+
+
+def test_a_resumed_search_starts_with_the_memory_use_that_fitted() -> None:
+    async def test() -> None:
+        queue = JobQueue(1, fitting={"llama/lora/512": FittingMemory(4, recomputation=False)})
+        generation = await queue.join(0, NODE, PLACE, 0)
+        await start(queue.submit(replace(job(), memory_key="llama/lora/512")))
+        taken = await queue.take(0, generation, 1)
+        assert taken is not None
+        assert taken.micro_batch == 4
+        assert await queue.get_fitting_memory() == {"llama/lora/512": FittingMemory(4, recomputation=False)}
 
     run(test())
