@@ -23,7 +23,7 @@ from clinie_core.data.document import Document
 from clinie_core.errors import InputError
 from clinie_core.inference.extractor import Extractor, annotations_to_json
 from clinie_core.modeling.distributed import DistributedContext
-from search.cluster.devices import get_cluster_gpus, get_granted_device
+from search.cluster.devices import get_cluster_gpus, get_granted_device, limit_memory
 from search.cluster.session import ray_session
 from search.serving.api import Extraction, Health, Notes, PredictionFailed, Predictions, TooLarge, make_api
 from search.trials.failure import failure_reason
@@ -48,6 +48,7 @@ def _make_application(name: str, folder: str, max_characters: int, threads: int,
 
             torch.set_num_threads(threads)
             device = get_granted_device()
+            limit_memory(device, gpus)
             self._extractor = Extractor.load(Path(folder), distributed=DistributedContext(device=device))
 
         @api.get("/healthz")

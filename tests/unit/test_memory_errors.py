@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,3 +98,19 @@ def test_a_fraction_of_a_gpu_limits_the_memory_of_the_process(
     assert limits == []
     limit_memory(torch.device("cuda", 0), share)
     assert limits == ([] if expected is None else [pytest.approx(expected)])
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "expandable_segments:True"),
+        ({"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, ""),
+    ],
+    ids=["unset", "set", "old-name-set"],
+)
+def test_every_process_of_a_search_uses_expandable_segments(variables: dict[str, str], expected: str) -> None:
+    program = "import os, search.cluster.environment; print(os.environ.get('PYTORCH_ALLOC_CONF', ''))"
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTORCH_")} | variables
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.strip() == expected
