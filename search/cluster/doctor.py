@@ -67,7 +67,11 @@ def run_checks(home: Home, resources: Resources | None = None) -> Iterator[Findi
     yield _check_disk(home.root)
     yield _check_gpu()
     if resources is not None:
-        yield _check_resources(resources, count_gpus(Path.cwd()))
+        try:
+            yield _check_resources(resources, count_gpus(Path.cwd()))
+        except ConnectionError:
+            found = f"no cluster answers at {os.environ['RAY_ADDRESS']}"
+            yield Finding("resources", "bad", found, "start the cluster, or unset RAY_ADDRESS")
     yield from _check_storage(home)
 
 

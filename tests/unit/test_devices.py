@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from clinie_core.errors import InputError
-from search.cluster.devices import count_gpu_slots, find_unused_gpus, is_usable, resolve_resources
-from search.cluster.doctor import _check_resources
+from search.cluster.devices import check_gpu_use, count_gpu_slots, find_unused_gpus, is_usable, resolve_resources
+from search.cluster.doctor import _check_resources, run_checks
 from search.config.space_file import Resources
 from search.config.validation import validate_space
+from search.storage.home import Home
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,19 @@ def test_doctor_compares_a_space_with_the_gpus() -> None:
     assert "resources.gpus_per_worker" in unused.remedy
     used = _check_resources(Resources(gpus_per_worker="auto"), 8)
     assert (used.status, used.found) == ("good", "8 GPUs available, 1 per worker")
+
+
+def test_a_cluster_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(folder: Path) -> float:
+        raise ConnectionError("no answer")
+
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.9:6379")
+    monkeypatch.setattr("search.cluster.devices.count_gpus", refuse)
+    monkeypatch.setattr("search.cluster.doctor.count_gpus", refuse)
+    (warning,) = check_gpu_use(Resources(), "space.yaml", tmp_path)
+    assert str(warning).startswith("RAY_ADDRESS: no cluster answers at 10.0.0.9:6379")
+    finding = next(f for f in run_checks(Home(tmp_path), Resources()) if f.check == "resources")
+    assert (finding.status, finding.found) == ("bad", "no cluster answers at 10.0.0.9:6379")
 
 
 def test_plan_warns_of_unused_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
