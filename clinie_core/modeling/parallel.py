@@ -65,6 +65,10 @@ def wrap_data_parallel(model: nn.Module, distributed: DistributedContext, *, fin
     """
     if distributed.size == 1:
         return model
+    pretrained = getattr(model, "pretrained_names", ())
+    shared = [name for name, p in model.named_parameters() if name in pretrained and not p.requires_grad]
+    # DDP would overwrite the memory that trials share, and thereby copy the pages of mapped files.
+    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, shared)  # type: ignore[no-untyped-call]
     return nn.parallel.DistributedDataParallel(
         model,
         find_unused_parameters=find_unused,

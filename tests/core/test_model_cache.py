@@ -197,3 +197,43 @@ def test_a_process_shares_the_memory_of_the_weight_files(make_config: MakeConfig
     own, size = json.loads(process.stdout)
     assert size > 75 * 2**20
     assert own < size / 5
+
+
+REPLICATE = """
+import sys
+from pathlib import Path
+import torch
+from torch import distributed
+from clinie_core.config import TrialConfig
+from clinie_core.data.schema import Schema
+from clinie_core.modeling.distributed import DistributedContext
+from clinie_core.modeling.model import build_model
+from clinie_core.modeling.model_cache import ModelCache
+from clinie_core.modeling.parallel import wrap_data_parallel
+
+rank = int(sys.argv[1])
+config, store = TrialConfig.model_validate_json(sys.argv[2]), distributed.FileStore(sys.argv[3], 2)
+distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+pretrained = ModelCache().get_backbone(config)
+model = build_model(config, Schema(concept_types=("A",)), pretrained)
+with torch.no_grad():
+    for parameter in model.parameters():
+        parameter.fill_(rank)  # a difference between the processes, as a mark
+wrap_data_parallel(model, DistributedContext(rank, 2), find_unused=False)
+assert all(bool((p == 0).all()) for p in model.parameters() if p.requires_grad), "trained weights are not equal"
+assert all(bool((p == rank).all()) for p in pretrained.parameters()), "the shared memory was overwritten"
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.integration
+def test_processes_that_train_together_do_not_overwrite_the_shared_memory(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config(finetuning=choose("lora")).model_dump_json()
+    command = [sys.executable, "-c", REPLICATE]
+    with subprocess.Popen([*command, "0", config, str(tmp_path / "store")]) as first:
+        second = subprocess.run(
+            [*command, "1", config, str(tmp_path / "store")], capture_output=True, text=True, check=False, timeout=300
+        )
+    assert (first.returncode, second.returncode) == (0, 0), second.stderr[-3000:]
