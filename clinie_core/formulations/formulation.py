@@ -42,6 +42,7 @@ class InputContext:
         overlap: Number of tokens that neighbouring windows share.
         hard_prompt: Whether an encoder's input begins with a description of the task.
         seed: Seed for sampling negative examples in training.
+        answer_tokens: Longest generated answer in tokens; None if it is not known.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -51,6 +52,7 @@ class InputContext:
     overlap: int
     hard_prompt: bool = False
     seed: int = 0
+    answer_tokens: int | None = None
 
     @property
     def prompt(self) -> str:
@@ -99,7 +101,7 @@ class Formulation(FrozenModel, ABC, Generic[State]):
     One model then serves several corpora, and types that were not seen in training.
     """
     limiting_parameters: ClassVar[tuple[str, ...] | None] = None
-    """Parameters on which :meth:`count_representable` depends; None if the formulation does not select units."""
+    """Parameters on which :meth:`count_representable` depends; None if the formulation predicts only relations."""
     generates: ClassVar[bool] = False
     """Whether the backbone generates the answer with its language-model head."""
 
@@ -147,23 +149,28 @@ class Formulation(FrozenModel, ABC, Generic[State]):
         """Set values of the head that depend on the training examples; no-op by default."""
         return
 
+    def limit_answer_tokens(self, examples: Sequence[Example]) -> int | None:
+        """Return the longest answer in tokens, given the training examples; None if answers are not generated."""
+        return None
+
     def count_answer_faults(self, prediction: Prediction[State]) -> Counter[str]:
         """Count faults of generated answers: ``answers``, ``malformed``, ``mentions`` and ``hallucinated``."""
         return Counter()
 
     def count_representable(
-        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[State]]
+        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[State]], context: InputContext
     ) -> RepresentableCounts | None:
-        """Count the gold concepts that the formulation can and cannot express; None if it does not select units.
+        """Count the gold concepts that the formulation can and cannot express; None if it predicts only relations.
 
         Args:
             documents: Gold documents.
             encoded: Their encoding.
+            context: Settings with which they were encoded.
         """
         return None
 
     def compute_diagnostics(
-        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[State]]
+        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[State]], context: InputContext
     ) -> dict[str, float]:
         """Compute further metrics of a split, by name, which do not depend on a model.
 
@@ -172,6 +179,7 @@ class Formulation(FrozenModel, ABC, Generic[State]):
         Args:
             documents: Gold documents.
             encoded: Their encoding without targets.
+            context: Settings with which they were encoded.
         """
-        counts = self.count_representable(documents, encoded)
+        counts = self.count_representable(documents, encoded, context)
         return {} if counts is None else {"representable": counts.share}

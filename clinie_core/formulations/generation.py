@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from clinie_core.config import Task
 from clinie_core.data.document import Concept, Document, Relation, Span
-from clinie_core.data.schema import Schema, get_corpus_name
+from clinie_core.data.schema import Schema
 from clinie_core.encoding.examples import DecodingConstraint, EncodedDocument, Example
 from clinie_core.encoding.outputs import HeadOutput
 from clinie_core.encoding.sentences import find_sentence_starts
 from clinie_core.encoding.windows import encode_text
 from clinie_core.errors import fail
+from clinie_core.formulations.answer_limits import explain_lost_mentions
 from clinie_core.formulations.formulation import Formulation, InputContext, Prediction
+from clinie_core.formulations.prompt_names import CorpusNames, TypeNames
+from clinie_core.formulations.representable import LossReason, RepresentableCounts, select_distinct
 from clinie_core.templates import TEMPLATES
 from clinie_core.templates.grounding import ground
 from clinie_core.templates.template import END, Answer, Mention, Source, Template
@@ -55,6 +58,11 @@ class Chunk:
     source: Source
     given: tuple[Concept, ...]
 
+    @property
+    def end(self) -> int:
+        """Offset of the end of the part."""
+        return self.start + len(self.source.text)
+
 
 class Generation(Formulation[tuple[Chunk, ...]]):
     """Generated annotations.
@@ -75,6 +83,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
     tasks: ClassVar[frozenset[Task]] = frozenset({"concepts", "relations", "joint"})
     type_conditioned: ClassVar[bool] = True
     generates: ClassVar[bool] = True
+    limiting_parameters: ClassVar[tuple[str, ...] | None] = ("template", "instruction")
 
     template: Literal["json", "lines", "tags", "bio"] = "lines"
     instruction: Literal["types", "short"] = "types"
@@ -110,7 +119,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
             fail(
                 "backbone", "the decoder's tokenizer has no end-of-sequence token", allowed="a tokenizer with eos_token"
             )
-        names_of = _CorpusNames(context.schema)
+        names_of = CorpusNames(context.schema)
         overhead = max(
             len(self._build_prompt(tokenizer, context, names, Source("", context.task, names.types), ()))
             for names in names_of.list_all()
@@ -140,7 +149,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         return tuple(encoded)
 
     @staticmethod
-    def _build_chunk(annotations: _Annotations, start: int, end: int, task: Task, names: _TypeNames) -> Chunk:
+    def _build_chunk(annotations: _Annotations, start: int, end: int, task: Task, names: TypeNames) -> Chunk:
         text = "".join(" " if c.isspace() else c for c in annotations.text[start:end])
         given = tuple(annotations.find_concepts(start, end)) if task == "relations" else ()
         return Chunk(start, Source(text, task, names.types, names.relations, len(given)), given)
@@ -149,7 +158,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         self,
         tokenizer: PreTrainedTokenizerFast,
         context: InputContext,
-        names: _TypeNames,
+        names: TypeNames,
         source: Source,
         given: Sequence[str],
     ) -> list[int]:
@@ -172,7 +181,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         return [*prefix, *encode_text(tokenizer, f"{question}\n\nAnswer:\n")]
 
     def _build_example(
-        self, annotations: _Annotations, chunk: Chunk, context: InputContext, names: _TypeNames, *, targets: bool
+        self, annotations: _Annotations, chunk: Chunk, context: InputContext, names: TypeNames, *, targets: bool
     ) -> Example:
         tokenizer, source = context.tokenizer, chunk.source
         given = [
@@ -198,13 +207,60 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         from clinie_core.heads import LanguageHead
 
         assert isinstance(head, LanguageHead)
-        longest = max(len(example.targets) for example in examples)
-        head.set_budget(int(BUDGET_FACTOR * longest) + BUDGET_MARGIN, examples[0].targets[-1])
+        head.set_budget(self.limit_answer_tokens(examples), examples[0].targets[-1])
+
+    def limit_answer_tokens(self, examples: Sequence[Example]) -> int:
+        """See :meth:`Formulation.limit_answer_tokens`."""
+        return int(BUDGET_FACTOR * max(len(example.targets) for example in examples)) + BUDGET_MARGIN
+
+    def count_representable(
+        self,
+        documents: Sequence[Document],
+        encoded: Sequence[EncodedDocument[tuple[Chunk, ...]]],
+        context: InputContext,
+    ) -> RepresentableCounts | None:
+        """Count the gold concepts that are recovered from the gold answers by parsing and grounding."""
+        if context.task == "relations":
+            return None
+        names_of, tokenizer = CorpusNames(context.schema), context.tokenizer
+        total: list[Concept] = []
+        lost: list[tuple[Concept, LossReason]] = []
+        for document, item in zip(documents, encoded, strict=True):
+            names, annotations = names_of(document), _Annotations(document)
+            reasons: dict[tuple[str, int, int], LossReason] = {}
+            inside: set[tuple[int, int]] = set()
+            for chunk in item.state:
+                gold = _build_gold_answer(annotations, chunk, names)
+                tokens = encode_text(tokenizer, self._template.render(gold, chunk.source))
+                whole, limited = (self._read_tokens(t, tokenizer) for t in (tokens, tokens[: context.answer_tokens]))
+                inside |= {c.extent for c in annotations.find_concepts(chunk.start, chunk.end)}
+                for (name, span), reason in explain_lost_mentions(
+                    gold.mentions, chunk.source, self._template, whole, limited
+                ).items():
+                    assert span is not None, "gold mentions have spans"
+                    reasons[names.type_of[name], chunk.start + span[0], chunk.start + span[1]] = reason
+            concepts = select_distinct(document.concepts)
+            total += concepts
+            for concept in concepts:
+                own = reasons.get((concept.type, *concept.extent))
+                if len(concept.spans) > 1:
+                    lost.append((concept, "discontinuous"))
+                elif concept.extent not in inside:
+                    lost.append((concept, "window"))
+                elif concept.type not in names.of_type:
+                    lost.append((concept, "unknown type"))
+                elif own is not None:
+                    lost.append((concept, own))
+        return RepresentableCounts.of(total, lost)
+
+    @staticmethod
+    def _read_tokens(tokens: Sequence[int] | HeadOutput, tokenizer: PreTrainedTokenizerFast) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def decode(self, prediction: Prediction[tuple[Chunk, ...]]) -> Document:
         """Parse the answers and ground their mentions in the text."""
         document, context = prediction.document, prediction.context
-        names = _CorpusNames(context.schema)(document)
+        names = CorpusNames(context.schema)(document)
         concepts: list[Concept] = list(document.concepts) if context.task == "relations" else []
         relations: list[Relation] = []
         for chunk, output in zip(prediction.encoded.state, prediction.outputs, strict=True):
@@ -223,8 +279,7 @@ class Generation(Formulation[tuple[Chunk, ...]]):
         return replace(document, concepts=tuple(concepts), relations=tuple(relations))
 
     def _parse_answer(self, output: HeadOutput, chunk: Chunk, context: InputContext) -> Answer:
-        text = context.tokenizer.decode(output, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return self._template.parse(text, chunk.source)
+        return self._template.parse(self._read_tokens(output, context.tokenizer), chunk.source)
 
     def count_answer_faults(self, prediction: Prediction[tuple[Chunk, ...]]) -> Counter[str]:
         """Count malformed answers, and mentions that are not in the text."""
@@ -254,38 +309,6 @@ class _Annotations:
         """Return the concepts inside a range of the text, sorted by their extent."""
         inside = self._concepts[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
         return [c for c in inside if c.end <= end]
-
-
-class _TypeNames:
-    """Unique prompt names of concept and relation types; types with equal descriptions use their own names."""
-
-    def __init__(self, schema: Schema) -> None:
-        self.of_type = _assign_unique_names(schema.concept_types, schema)
-        self.of_relation = _assign_unique_names(schema.relation_types, schema)
-        self.types, self.relations = tuple(self.of_type.values()), tuple(self.of_relation.values())
-        self.type_of = {name: type_ for type_, name in self.of_type.items()}
-        self.relation_of = {name: type_ for type_, name in self.of_relation.items()}
-
-
-class _CorpusNames:
-    """Prompt names of the types of each document's corpus."""
-
-    def __init__(self, schema: Schema) -> None:
-        self._all_types = _TypeNames(schema)
-        self._by_corpus = {name: _TypeNames(part) for name, part in schema.corpora.items()}
-
-    def __call__(self, document: Document) -> _TypeNames:
-        return self._by_corpus.get(get_corpus_name(document) or "", self._all_types)
-
-    def list_all(self) -> list[_TypeNames]:
-        """Return the names of every corpus, or those of the whole schema if there is only one corpus."""
-        return list(self._by_corpus.values()) or [self._all_types]
-
-
-def _assign_unique_names(types: Sequence[str], schema: Schema) -> dict[str, str]:
-    names = {type_: schema.describe_type(type_) for type_ in types}
-    counts = Counter(names.values())
-    return {type_: name if counts[name] == 1 else type_ for type_, name in names.items()}
 
 
 def _split_chunks(text: str, token_starts: Sequence[int], size: int) -> list[tuple[int, int]]:
@@ -322,10 +345,9 @@ def _get_mention_text(concept: Concept, chunk: Chunk) -> str:
     return chunk.source.text[concept.start - chunk.start : concept.end - chunk.start]
 
 
-def _build_gold_answer(annotations: _Annotations, chunk: Chunk, names: _TypeNames) -> Answer:
+def _build_gold_answer(annotations: _Annotations, chunk: Chunk, names: TypeNames) -> Answer:
     """Build the gold answer of a chunk."""
-    end = chunk.start + len(chunk.source.text)
-    inside = [c for c in annotations.find_concepts(chunk.start, end) if c.type in names.of_type]
+    inside = [c for c in annotations.find_concepts(chunk.start, chunk.end) if c.type in names.of_type]
     inside.sort(key=lambda c: (c.extent, c.type))
     ordered = chunk.given or inside
     number = {c.id: i for i, c in enumerate(ordered, start=1)}

@@ -186,7 +186,10 @@ class MarkedPairs(Formulation[tuple[Candidate, ...]]):
         return replace(prediction.document, relations=tuple(relations), entity_relations=tuple(entity_relations))
 
     def compute_diagnostics(
-        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[tuple[Candidate, ...]]]
+        self,
+        documents: Sequence[Document],
+        encoded: Sequence[EncodedDocument[tuple[Candidate, ...]]],
+        context: InputContext,
     ) -> dict[str, float]:
         """Compute ``candidate_recall``, the share of gold relations whose concepts are a candidate."""
         reached = total = 0

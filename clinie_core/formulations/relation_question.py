@@ -167,7 +167,10 @@ class RelationQuestion(Formulation[QuestionedDocument]):
         return replace(document, relations=relations)
 
     def compute_diagnostics(
-        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[QuestionedDocument]]
+        self,
+        documents: Sequence[Document],
+        encoded: Sequence[EncodedDocument[QuestionedDocument]],
+        context: InputContext,
     ) -> dict[str, float]:
         """Compute ``candidate_recall``, the share of gold relations whose tail is in the question's window."""
         reached = total = 0

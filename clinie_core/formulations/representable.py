@@ -17,11 +17,22 @@ from clinie_core.data.bio_tagging import build_bio_labels, tag_units
 from clinie_core.data.document import Concept, Document, Span, find_overlapping_spans
 from clinie_core.encoding.windows import TokenizedDocument, Window
 
-__all__ = ["LossReason", "RepresentableCounts", "count_representable"]
+__all__ = ["LossReason", "RepresentableCounts", "count_representable", "select_distinct"]
 
-LossReason = Literal["unit boundary", "overlap", "discontinuous", "window"]
-"""Why a concept cannot be expressed: it does not begin and end with a unit, it shares a unit with a longer
-concept, it has several spans, or it is longer than a window."""
+LossReason = Literal[
+    "unit boundary",
+    "overlap",
+    "discontinuous",
+    "window",
+    "ambiguous occurrence",
+    "answer length",
+    "answer text",
+    "unknown type",
+]
+"""Why a concept cannot be expressed: it does not begin and end with a unit, it shares a unit with another
+concept, it has several spans, or it is not inside a window. With generated answers also: its text is found at
+another place first, the answer is longer than the limit, the tokenizer or template changes its text, or no training
+document has its type."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,14 @@ class RepresentableCounts:
 
     concepts: Counter[str]
     lost: Mapping[LossReason, Counter[str]]
+
+    @classmethod
+    def of(cls, concepts: Iterable[Concept], lost: Iterable[tuple[Concept, LossReason]]) -> RepresentableCounts:
+        """Count concepts, and those of them that are lost."""
+        by_reason: dict[LossReason, Counter[str]] = {reason: Counter() for reason in get_args(LossReason)}
+        for concept, reason in lost:
+            by_reason[reason][concept.type] += 1
+        return cls(Counter(concept.type for concept in concepts), by_reason)
 
     def __add__(self, other: RepresentableCounts) -> RepresentableCounts:
         lost = {reason: self.lost[reason] + other.lost[reason] for reason in self.lost}
@@ -78,15 +97,19 @@ def count_representable(
         units: The units of each document, or its tokens if a concept must lie inside a window.
         flat: Whether each unit belongs to at most one concept.
     """
-    total: Counter[str] = Counter()
-    lost: dict[LossReason, Counter[str]] = {reason: Counter() for reason in get_args(LossReason)}
+    total: list[Concept] = []
+    lost: list[tuple[Concept, LossReason]] = []
     for document, own in zip(documents, units, strict=True):
-        concepts = list({(c.type, c.spans): c for c in document.concepts}.values())
-        total.update(c.type for c in concepts)
+        concepts = select_distinct(document.concepts)
+        total += concepts
         spans, windows = (own.units, own.windows) if isinstance(own, TokenizedDocument) else (own, None)
-        for concept, reason in _find_lost(spans, windows, concepts, flat=flat):
-            lost[reason][concept.type] += 1
-    return RepresentableCounts(total, lost)
+        lost += _find_lost(spans, windows, concepts, flat=flat)
+    return RepresentableCounts.of(total, lost)
+
+
+def select_distinct(concepts: Iterable[Concept]) -> list[Concept]:
+    """Return the concepts without those of equal type and spans."""
+    return list({(c.type, c.spans): c for c in concepts}.values())
 
 
 def _find_lost(

@@ -87,7 +87,10 @@ class SpanPointer(Formulation[TokenizedDocument]):
         return row(hidden_size, len(schema.concept_types), self.width, self.dropout)
 
     def count_representable(
-        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[TokenizedDocument]]
+        self,
+        documents: Sequence[Document],
+        encoded: Sequence[EncodedDocument[TokenizedDocument]],
+        context: InputContext,
     ) -> RepresentableCounts:
         """Count the gold concepts that are a span of units inside a window."""
         return count_representable(documents, (item.state for item in encoded), flat=not self.overlaps)

@@ -137,7 +137,10 @@ class SpanQuestion(Formulation[QuestionedDocument]):
         return QuestionHead(hidden_size, self.width, self.dropout)
 
     def count_representable(
-        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[QuestionedDocument]]
+        self,
+        documents: Sequence[Document],
+        encoded: Sequence[EncodedDocument[QuestionedDocument]],
+        context: InputContext,
     ) -> RepresentableCounts:
         """Count the gold concepts that are a span of units inside a window."""
         return count_representable(documents, (item.state.tokens for item in encoded), flat=not self.overlaps)

@@ -82,7 +82,7 @@ class TokenClassification(Formulation[tuple[Span, ...]]):
         return row(hidden_size, build_bio_labels(schema.concept_types), self.dropout, self.head_layers)
 
     def count_representable(
-        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[tuple[Span, ...]]]
+        self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[tuple[Span, ...]]], context: InputContext
     ) -> RepresentableCounts:
         """Count the gold concepts that flat labels of the units express."""
         return count_representable(documents, (item.state for item in encoded), flat=True)

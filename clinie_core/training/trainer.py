@@ -97,6 +97,7 @@ class Trainer:
         self._schema, self._components = data.schema, data.components
         self._examples, self._corpora = data.examples, data.corpora
         self._dev, self._dev_digest, self._dev_encoded = data.dev, data.dev_digest, data.dev_encoded
+        self._compute_diagnostics = data.compute_diagnostics
         self._dev_counts: DocumentCounts | None = None
         self._own_share = slice(distributed.rank, None, distributed.size)
         self._pad_id = int(data.context.tokenizer.pad_token_id or 0)
@@ -288,10 +289,7 @@ class Trainer:
     @cached_property
     def _diagnostics(self) -> dict[str, float]:
         """Limits of the formulations on the dev split, which are the same in every epoch."""
-        metrics: dict[str, float] = {}
-        for name, formulation in self._components.items():
-            metrics |= formulation.compute_diagnostics(self._dev, self._dev_encoded[name])
-        return metrics
+        return self._compute_diagnostics()
 
     def _gather_fault_rates(self) -> dict[str, float]:
         """Return the rates of faults in generated answers since the last call; a collective operation.

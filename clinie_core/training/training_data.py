@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.splitting import select_few_shot
@@ -41,6 +41,15 @@ class TrainingData:
     dev: tuple[Document, ...]
     dev_digest: str
     dev_encoded: Mapping[str, tuple[EncodedDocument[object], ...]]
+
+    def compute_diagnostics(self) -> dict[str, float]:
+        """Return the limits of the formulations on the dev split, which are the same in every epoch."""
+        metrics: dict[str, float] = {}
+        for name, formulation in self.components.items():
+            limit = formulation.limit_answer_tokens(self.examples[name])
+            context = replace(self.context, task=name, answer_tokens=limit)  # type: ignore[arg-type]
+            metrics |= formulation.compute_diagnostics(self.dev, self.dev_encoded[name], context)
+        return metrics
 
     @classmethod
     def encode(cls, config: TrialConfig, corpus: Corpus, cache: ModelCache) -> TrainingData:

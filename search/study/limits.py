@@ -33,7 +33,16 @@ REMEDIES: dict[LossReason, str] = {
     "overlap": "use span_pointer or span_question with overlaps: true",
     "discontinuous": "expect the whole extent of discontinuous concepts to be predicted",
     "window": "increase window_tokens",
+    "ambiguous occurrence": "use template tags, which repeats the text",
+    "answer length": "reduce window_tokens, so that answers are shorter",
+    "answer text": "use another template or backbone",
+    "unknown type": "add training documents with the type",
 }
+ANSWER_REMEDIES: dict[LossReason, str] = {
+    "unit boundary": "check the offsets of the annotations",
+    "overlap": "use template lines or json",
+}
+"""Remedies that differ for generated answers."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +122,16 @@ def measure_limits(space: SearchSpace, corpus: Corpus) -> tuple[list[Formulation
         for config in configs:
             choice = _select_limiting_parameters(config.formulation)
             key = (
-                tokenizer.backend_tokenizer.to_str(),
+                f"{tokenizer.backend_tokenizer.to_str()}{tokenizer.chat_template}",
                 choice.model_dump_json(),
             )  # several backbones may share a tokenizer
             if key not in counted:
-                with _disable_threads():
-                    counted[key] = _count(config, tokenizer, schema, samples)
+                try:
+                    with _disable_threads():
+                        counted[key] = _count(config, tokenizer, schema, samples)
+                except InputError as error:  # such as a window that is too short for the instruction
+                    problems += [replace(problem, severity="warning") for problem in error.problems]
+                    continue
             sizes = {split: len(documents) for split, documents in samples.items()}
             rows.append(FormulationLimits(choice, (source.name,), counted[key], sizes))
     return _merge_backbones(rows), problems
@@ -135,8 +148,15 @@ def _count(
 
     formulation = FORMULATIONS.load(config.formulation.name).model_validate(config.formulation.parameters)
     context = build_input_context(config, tokenizer, schema)
+    if formulation.generates and config.task != "relations":
+        context = replace(context, task=formulation.split_task(config.task)[0])
+        training = formulation.encode(samples.get("train", ()), context, targets=True)
+        examples = [example for item in training for example in item.examples]
+        context = replace(context, answer_tokens=formulation.limit_answer_tokens(examples) if examples else None)
     counts = {
-        split: formulation.count_representable(documents, formulation.encode(documents, context, targets=False))
+        split: formulation.count_representable(
+            documents, formulation.encode(documents, context, targets=False), context
+        )
         for split, documents in samples.items()
     }
     return {split: own for split, own in counts.items() if own is not None}
@@ -181,7 +201,8 @@ def find_unexpected_limits(limits: Sequence[FormulationLimits], where: str) -> l
                 f" of {split} with {', '.join(row.backbones)} (lost: {reasons};"
                 f" lowest: {row.describe_low_types(split)})"
             )
-            remedy = REMEDIES[max(REMEDIES, key=lambda reason: lost.get(reason, 0))]
+            remedies = REMEDIES | (ANSWER_REMEDIES if FORMULATIONS.load(row.formulation.name).generates else {})
+            remedy = remedies[max(remedies, key=lambda reason: lost.get(reason, 0))]
             problems.append(
                 Problem(f"{where}: space.formulation.{row.formulation.name}", found, remedy=remedy, severity="warning")
             )

@@ -20,6 +20,7 @@ from clinie_core.errors import ErrorList
 from clinie_core.formulations import FORMULATIONS
 from clinie_core.formulations.formulation import Formulation, Prediction
 from clinie_core.modeling.model_cache import build_input_context
+from clinie_core.templates import TEMPLATES
 from search.config.domains import parse_domain
 
 ROWS = [(name, task) for name in FORMULATIONS for task in sorted(FORMULATIONS.load(name).tasks)]
@@ -93,14 +94,18 @@ class TestFormulation:
         draw = random.Random(5)
         documents = [replace(d, concepts=draw_concepts(d, draw), relations=()) for d in corpus["train"]]
         schema = Schema.from_documents(documents)
-        tokenizer = load_tokenizer(BackboneSource(name="tiny", scratch={"model_type": "bert"}))
-        context = build_input_context(make_config(task=task, window_tokens=100), tokenizer, schema)
-        for changes in ({}, {"overlaps": False}, {"unit": "token"}):
-            if not changes.keys() <= FORMULATIONS.load(name).model_fields.keys() or FORMULATIONS.load(name).generates:
+        generates = FORMULATIONS.load(name).generates
+        kind, window = ("llama", 700) if generates else ("bert", 100)
+        tokenizer = load_tokenizer(BackboneSource(name="tiny", scratch={"model_type": kind}))
+        context = build_input_context(make_config(task=task, window_tokens=window), tokenizer, schema)
+        changed: list[dict[str, object]] = [{}, {"overlaps": False}, {"unit": "token"}]
+        changed += [{"template": template} for template in TEMPLATES if task in TEMPLATES.load(template).tasks]
+        for changes in changed:
+            if not changes.keys() <= FORMULATIONS.load(name).model_fields.keys():
                 continue
             formulation = FORMULATIONS.load(name).model_validate(changes)
             encoded = formulation.encode(documents, context, targets=True)
-            counts = formulation.count_representable(documents, encoded)
+            counts = formulation.count_representable(documents, encoded, context)
             if task == "relations":
                 assert counts is None
                 continue
@@ -121,7 +126,7 @@ class TestFormulation:
             assert round(counts.share * total) == recovered
             assert 0 < recovered < total
             assert sum(counts.by_reason().values()) == total - recovered
-            assert formulation.compute_diagnostics(documents, encoded)["representable"] == counts.share
+            assert formulation.compute_diagnostics(documents, encoded, context)["representable"] == counts.share
 
     def test_inputs_stay_within_the_window(
         self, make_config: Callable[..., TrialConfig], corpus: Corpus, name: str, task: Task

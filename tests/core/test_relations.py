@@ -77,7 +77,7 @@ def test_candidates_have_legal_types_and_limited_distance() -> None:
         formulation = MarkedPairs(max_distance=distance)
         encoded = formulation.encode([NOTE], context(NOTE), targets=False)
         found[distance] = {c.keys for c in encoded[0].state}
-        recall = formulation.compute_diagnostics([NOTE], encoded)["candidate_recall"]
+        recall = formulation.compute_diagnostics([NOTE], encoded, context(NOTE))["candidate_recall"]
         assert recall == (0.5 if distance == 0 else 1.0)
     assert found[0] == {("T3", "T4")}
     assert found[1] == {("T1", "T2"), ("T3", "T2"), ("T3", "T4")}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from clinie_core.config import TrialConfig
+from clinie_core.backbones.tokenizer import load_tokenizer
+from clinie_core.config import BackboneSource, TrialConfig
 from clinie_core.data.document import Concept, Document, Span
 from clinie_core.data.schema import Schema
 from clinie_core.formulations import FORMULATIONS
@@ -71,6 +73,30 @@ def test_units_of_a_tokenizer_that_splits_at_spaces_only(
     documents = [Document("n", "No chest pain, fever.", concepts)]
     context = build_input_context(make_config(), tokenizer, Schema.from_documents(documents))
     formulation = FORMULATIONS.load("token_classification").model_validate({"unit": unit})
-    counts = formulation.count_representable(documents, formulation.encode(documents, context, targets=False))
+    counts = formulation.count_representable(documents, formulation.encode(documents, context, targets=False), context)
     assert counts is not None
     assert counts.as_json() == {"concepts": 2, "representable": share, "by_type": {"P": share}, "lost": lost}
+
+
+@pytest.mark.parametrize(
+    ("template", "answer_tokens", "lost"),
+    [
+        ("lines", None, {"ambiguous occurrence": 1}),
+        ("tags", None, {"overlap": 1}),
+        ("lines", 8, {"ambiguous occurrence": 1, "answer length": 2}),
+    ],
+)
+def test_concepts_that_a_gold_answer_does_not_recover_are_counted_by_reason(
+    make_config: Callable[..., TrialConfig], template: str, answer_tokens: int | None, lost: dict[str, int]
+) -> None:
+    text = "No pain. Has pain, chest pain."
+    spans = [(13, 17), (13, 24), (19, 29)]
+    concepts = tuple(Concept(f"T{i}", "P", (Span(*span),)) for i, span in enumerate(spans))
+    documents = [Document("n", text, concepts)]
+    tokenizer = load_tokenizer(BackboneSource(name="tiny", scratch={"model_type": "llama"}))
+    context = build_input_context(make_config(window_tokens=300), tokenizer, Schema.from_documents(documents))
+    context = replace(context, answer_tokens=answer_tokens)
+    formulation = FORMULATIONS.load("generation").model_validate({"template": template})
+    counts = formulation.count_representable(documents, formulation.encode(documents, context, targets=False), context)
+    assert counts is not None
+    assert counts.by_reason() == lost
