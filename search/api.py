@@ -84,7 +84,11 @@ class Study:
     @property
     def records(self) -> list[TrialRecord]:
         """All trials in order of number; without a running search an unfinished trial is ``interrupted``."""
-        return read_current_records(self._ledger, running=self.is_running)
+        from search.storage.relocation import relocate_uri
+
+        found = read_current_records(self._ledger, running=self.is_running)
+        root = self.home.root
+        return [replace(r, checkpoint=relocate_uri(root, r.checkpoint)) if r.checkpoint else r for r in found]
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -218,6 +222,7 @@ class Study:
         policy: str | Path | None = None,
         base: Base = "whole",
         dry_run: bool = False,
+        accept_fault: str | None = None,
     ) -> Promotion:
         """Judge a trial on the test split and make it ``NAME@champion`` if it passes the promotion policy.
 
@@ -231,6 +236,7 @@ class Study:
             base: ``whole`` stores the backbone with the adapter, ``merged`` merges them into one set of weights,
                 ``pinned`` stores only the commit and sha256 of the backbone.
             dry_run: Decide without registering a version.
+            accept_fault: Reason for which the faults of a damaged history are accepted; the history records it.
 
         Returns:
             The result, with scores on dev and test and the checks of the policy.
@@ -244,7 +250,16 @@ class Study:
         from search.promotion.study_promotion import promote_study
 
         rules = read_policy(Path(policy) if policy is not None else None)
-        return promote_study(self.home, self.name, name=name, trial=trial, policy=rules, base=base, dry_run=dry_run)
+        return promote_study(
+            self.home,
+            self.name,
+            name=name,
+            trial=trial,
+            policy=rules,
+            base=base,
+            dry_run=dry_run,
+            accept_fault=accept_fault,
+        )
 
     def compare(self, other: Study) -> StudyComparison:
         """Compare the best trials of two studies document by document, and the two searches as a whole.

@@ -44,6 +44,12 @@ def promote(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Decide without registering; the read of the test split is recorded.")
     ] = False,
+    accept_fault: Annotated[
+        str | None,
+        typer.Option(
+            "--accept-fault", metavar="REASON", help="Promote although the history is damaged, and record why."
+        ),
+    ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
@@ -55,7 +61,11 @@ def promote(
     """
     from clinie_core.errors import fail
     from search.api import load_study
+    from search.promotion.model_names import check_model_name
 
+    check_model_name(name, "--name")
+    if accept_fault is not None and not accept_fault.strip():
+        fail("--accept-fault", "the reason is empty", allowed="a sentence that the history records")
     if merge and pin:
         fail("--merge", "found together with --pin", allowed="one of --merge and --pin")
     promotion = load_study(study, home=home, tracking_uri=tracking_uri).promote(
@@ -64,6 +74,7 @@ def promote(
         policy=policy,
         base="merged" if merge else "pinned" if pin else "whole",
         dry_run=dry_run,
+        accept_fault=accept_fault,
     )
     if as_json:
         print_json(promotion.as_json())
@@ -110,9 +121,11 @@ def history(
 
     from clinie_core.errors import fail
     from search.promotion.history import History
+    from search.promotion.model_names import check_model_name
     from search.storage.home import Home
     from search.tracking.connection import connect
 
+    check_model_name(name, "NAME")
     record = History(connect(Home.open(home, tracking_uri)), name)
     entries, faults = record.read_entries(), record.find_faults()
     faults += [f"version {version} was not registered by clinie" for version in record.find_unrecorded_versions()]
@@ -142,10 +155,12 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Make the previous champion of a registered model its champion again."""
+    from search.promotion.model_names import check_model_name
     from search.promotion.promotion import roll_back
     from search.storage.home import Home
     from search.tracking.connection import connect
 
+    check_model_name(name, "NAME")
     before, now = roll_back(connect(Home.open(home, tracking_uri)), name)
     if as_json:
         print_json({"name": name, "from": before, "version": now})
@@ -162,12 +177,12 @@ def copy(
     as_json: AsJson = False,
 ) -> None:
     """Copy a registered model to another registry and make it champion there, for example in production."""
-    from search.promotion.copying import copy_model
+    from search.promotion.copying import copy_model, open_target
     from search.storage.home import Home
 
     title = name or model.replace("/", "@").partition("@")[0]
     source = Home.open(home, tracking_uri)
-    version = copy_model(source, Home(source.root, to), model, title)
+    version = copy_model(source, open_target(source, to), model, title)
     if as_json:
         print_json({"model": model, "name": title, "version": version})
         return

@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mlflow.tracking import MlflowClient
 
 from clinie_core.data.corpora.synthetic import generate_splits
+from clinie_core.errors import fail
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.distributed import DistributedContext
-from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
+from search.promotion.history import CHAMPION, HISTORY_DIGEST, HISTORY_HEAD, History
+from search.promotion.model_names import check_model_name
 from search.promotion.registration import EXTRACTOR, Reference, check_predictions, create_version, fetch_model_files
-from search.storage.home import Home, hide_password
+from search.storage.home import STORAGE_VARIABLE, Home, hide_password
 from search.tracking.connection import connect, get_or_create_experiment
 
-__all__ = ["copy_model"]
+__all__ = ["copy_model", "open_target"]
 
 EXPERIMENT = "registry"
 CHECKED_DOCUMENTS = 6
+
+
+def open_target(source: Home, uri: str) -> Home:
+    """Return the home folder of the registry that receives a copy.
+
+    Args:
+        source: Home folder of the original.
+        uri: URL of an MLflow server, or of an SQLite database, beside which the files of the copy are stored.
+
+    Raises:
+        InputError: If the registry of a database has no place for files.
+    """
+    scheme, _, path = uri.partition("://")
+    if scheme == "sqlite":
+        folder = Path(path.removeprefix("/")).expanduser().absolute().parent
+        folder.mkdir(parents=True, exist_ok=True)
+        return Home(folder, uri)
+    if scheme not in ("http", "https") and source.storage is None:
+        fail(
+            "--to",
+            "a database has no place for the files of a model",
+            allowed="the URL of an MLflow server, or sqlite:///FILE",
+            remedy=f"set {STORAGE_VARIABLE} to object storage that the target can read",
+        )
+    return Home(source.root, uri)
 
 
 def copy_model(source: Home, target: Home, model: str, name: str) -> str:
@@ -31,9 +60,10 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
         Version number of the copy. A model that was copied before is not copied again.
 
     Raises:
-        InputError: If the source registry has no such model.
+        InputError: If the source registry has no such model, or the name is invalid.
         PredictionsDiffer: If the copy predicts differently; it is then not made champion.
     """
+    check_model_name(name, "--name")
     client = connect(source)
     folder = fetch_model_files(model)
     title, _, alias = model.partition("@")
@@ -44,7 +74,9 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
     history.create_model()
     version = _find_copy(target_client, name, origin)
     if version is None:
-        tags = {k: v for k, v in original.tags.items() if k != HISTORY_DIGEST} | {"clinie.origin": origin}
+        tags = {k: v for k, v in original.tags.items() if k not in (HISTORY_DIGEST, HISTORY_HEAD)} | {
+            "clinie.origin": origin
+        }
         version = create_version(
             target_client,
             folder,

@@ -74,6 +74,8 @@ def read_policy(file: Path | None) -> Policy:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         fail("--policy", f"{path}: {error.strerror}", allowed="a YAML file", remedy=f"copy and edit {SHIPPED}")
+    except UnicodeDecodeError:
+        fail(str(path), "not a text file in UTF-8", allowed="a YAML file", remedy=f"copy and edit {SHIPPED}")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)

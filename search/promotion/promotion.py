@@ -14,7 +14,6 @@ killed therefore resumes when it is run again.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,7 @@ from search.promotion.candidate import Candidate, Promotion
 from search.promotion.card import render_model_card
 from search.promotion.evidence import measure
 from search.promotion.gate import Decision, Evidence, decide
-from search.promotion.history import CHAMPION, HISTORY_DIGEST, History
+from search.promotion.history import CHAMPION, HISTORY_DIGEST, Anchor, History
 from search.promotion.policy import Policy
 from search.promotion.registration import (
     EXTRACTOR,
@@ -42,7 +41,9 @@ from search.promotion.registration import (
     register_version,
     write_model,
 )
-from search.promotion.test_set_accesses import count_accesses
+from search.promotion.test_set_accesses import TEST_READ, count_accesses
+from search.storage.relocation import relocate_uri
+from search.storage.scratch import open_scratch_folder
 from search.tracking.connection import fetch_artifacts, get_code_version
 
 __all__ = ["HistoryBroken", "PromotionRun", "roll_back"]
@@ -72,6 +73,7 @@ class PromotionRun:
 
     Args:
         client: Client of the registry.
+        home: Home folder of the study, for temporary files.
         name: Name of the registered model; it is created if it is missing.
         candidate: The candidate.
         corpus: Corpus with a ``dev`` split, which checks the registered model, and a ``test`` split.
@@ -80,9 +82,12 @@ class PromotionRun:
         parent_run: Id of the study's MLflow run.
         dry_run: Decide without registering a version or moving an alias. The history still records that the test
             split was read.
+        anchor: Stores the head of the history outside the registry.
+        accepted_fault: Reason for which the present faults of the history are accepted; None accepts none.
     """
 
     client: MlflowClient
+    home: Path
     name: str
     candidate: Candidate
     corpus: Corpus
@@ -90,10 +95,12 @@ class PromotionRun:
     policy: Policy
     parent_run: str
     dry_run: bool = False
+    anchor: Anchor | None = None
+    accepted_fault: str | None = None
     history: History = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "history", History(self.client, self.name))
+        object.__setattr__(self, "history", History(self.client, self.name, self.anchor))
 
     def run(self) -> Promotion:
         """Run the promotion, or resume it after an earlier process was killed.
@@ -107,20 +114,16 @@ class PromotionRun:
             HistoryBroken: If the history of the registered model was changed by hand.
         """
         _record_interrupted_promotion(self.history)
-        faults = self.history.find_faults()
-        if faults:
-            raise HistoryBroken(
-                f"history of model {self.name!r} is damaged: {'; '.join(faults)}; see `clinie history {self.name}`"
-            )
-        champion = self.history.find_champion()
+        self._check_history()
+        champion = self._find_champion()
         earlier = self._find_earlier_decision(champion)
         if earlier is not None:
             return Promotion(self.name, champion, self.candidate, True, True, earlier, dict(self.dev_metrics))
         key = self._compute_key(champion)
         version = None
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / "extractor"
-            trained = fetch_artifacts(self.candidate.checkpoint, Path(scratch))
+        with open_scratch_folder(self.home) as scratch:
+            folder = scratch / "extractor"
+            trained = fetch_artifacts(relocate_uri(self.home, self.candidate.checkpoint), scratch)
             checked = () if self.dry_run else self.corpus["dev"][:CHECKED_DOCUMENTS]
             reference = write_model(trained, self.candidate.base, folder, checked)
             if not self.dry_run:
@@ -136,6 +139,30 @@ class PromotionRun:
             self.client.delete_registered_model_alias(self.name, CHALLENGER)
         promoted = decision.promote and version is not None
         return Promotion(self.name, version, self.candidate, promoted, False, decision, dict(self.dev_metrics))
+
+    def _check_history(self) -> None:
+        """Refuse a damaged history, or record that its faults are accepted."""
+        faults = self.history.find_faults()
+        if not faults:
+            return
+        if self.accepted_fault is None:
+            raise HistoryBroken(
+                f"history of model {self.name!r} is damaged: {'; '.join(faults)}; see `clinie history {self.name}`,"
+                " and pass --accept-fault REASON if you know the cause"
+            )
+        self.history.append("fault_accepted", {"faults": faults, "reason": self.accepted_fault})
+
+    def _find_champion(self) -> str | None:
+        """Return the recorded champion, and restore its alias if that is missing or was moved.
+
+        A recorded champion that was deleted is replaced by the latest one before it that exists.
+        """
+        existing = {str(version.version) for version in self.client.search_model_versions(f"name = '{self.name}'")}
+        champions = [version for version in self.history.list_champions() if version in existing]
+        champion = champions[-1] if champions else None
+        if champion is not None and self.history.find_champion() != champion and not self.dry_run:
+            self.client.set_registered_model_alias(self.name, CHAMPION, champion)
+        return champion
 
     def _find_earlier_decision(self, champion: str | None) -> Decision | None:
         """Return the decision that made the candidate champion; None if it is not champion or in a dry run."""
@@ -186,17 +213,24 @@ class PromotionRun:
         read = self._record_read(key)
         evidence = measure(folder, self.corpus["test"])
         decision = decide(self.policy, evidence, self._measure_champion(champion), read=read)
-        self.history.append("decision", {**self._describe(key), "decision": decision.as_json()})
-        return decision
+        entry = self.history.append("decision", {**self._describe(key), "decision": decision.as_json()})
+        return Decision.from_json(entry.content["decision"])
 
     def _record_read(self, key: str) -> int:
         """Record that the test split is about to be read, and return the 1-based index of this read."""
-        entry = self.history.find("read", key)
-        if entry is None:
-            digest = self.candidate.test_digest
-            content = {"test_digest": digest, "read": 1 + count_accesses(self.client, digest)}
-            entry = self.history.append("read", {**self._describe(key), **content})
-        return int(entry.content["read"])
+        digest = self.candidate.test_digest
+
+        def describe_read() -> dict[str, object]:
+            recorded = self.anchor.read_test_reads(digest) if self.anchor is not None else 0
+            number = 1 + count_accesses(self.client, digest, recorded)
+            return {**self._describe(key), "test_digest": digest, "read": number}
+
+        # Promotions of other models read the same split: the index is determined while the registry is locked.
+        entry = self.history.append_computed("read", key, describe_read)
+        number = int(entry.content["read"])
+        if self.anchor is not None:
+            self.anchor.write_test_reads(digest, number)
+        return number
 
     def _describe(self, key: str) -> dict[str, object]:
         return {"promotion": key, "study": self.candidate.study, "trial": self.candidate.trial}
@@ -211,6 +245,7 @@ class PromotionRun:
         """Write the decision to the version's tags and card, and the test metrics to the study's run."""
         low, high = decision.interval
         tags = {
+            TEST_READ: str(decision.read),
             "clinie.test_strict_f1": f"{decision.test['strict_f1']:.4f}",
             "clinie.test_strict_f1_interval": f"{low:.4f} to {high:.4f}",
             "clinie.gate": "passed" if decision.promote else "refused: " + "; ".join(decision.refusals),

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import mlflow
 import mlflow.pyfunc
@@ -30,6 +30,7 @@ from clinie_core.finetuning import FINETUNING
 from clinie_core.inference.extractor import Extractor, annotations_to_json
 from clinie_core.modeling.checkpoint import Checkpoint
 from clinie_core.modeling.distributed import DistributedContext
+from search.promotion.model_names import check_model_reference
 
 __all__ = [
     "EXTRACTOR",
@@ -42,6 +43,7 @@ __all__ = [
     "list_requirements",
     "load_registered_extractor",
     "register_version",
+    "resolve_version",
     "write_model",
 ]
 
@@ -49,6 +51,8 @@ Base = Literal["whole", "pinned", "merged"]
 """Storage of the backbone: beside the adapter, as a pinned sha256, or merged with the adapter."""
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
 EXTRACTOR = "artifacts/extractor"
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""Error codes of MLflow for a model, version or alias that does not exist."""
 PREDICTION_PROGRAM = """
 import json, sys
 request = json.load(sys.stdin)
@@ -143,7 +147,8 @@ def register_version(
     Returns:
         Number of the version.
     """
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+    # Beside the extractor, so that a killed process leaves no weights in the system's temporary folder.
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, warnings.catch_warnings():
         # MLflow warns that the model has no input example, which would store text. The signature comes
         # from the type hints of the served model.
         warnings.simplefilter("ignore")
@@ -249,17 +254,51 @@ def fetch_model_files(model: str, *, where: str = "--model") -> Path:
     Raises:
         InputError: If the registry has no such model.
     """
+    check_model_reference(model, where)
     try:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model}"))
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            fail(
-                where,
-                f"no model {model!r} in the registry",
-                allowed="NAME@champion or NAME/VERSION",
-                remedy="see `clinie promote`",
-            )
+        if error.error_code in ABSENT:
+            fail_unknown_model(model, where)
         raise
+
+
+def resolve_version(client: MlflowClient, model: str, *, where: str = "--model") -> str:
+    """Return the version that a name refers to now.
+
+    Args:
+        client: Client of the registry.
+        model: ``NAME@ALIAS`` or ``NAME/VERSION``.
+        where: Option that the user passed the model with, for the error message.
+
+    Raises:
+        InputError: If the registry has no such model.
+    """
+    check_model_reference(model, where)
+    title, _, alias = model.partition("@")
+    try:
+        if alias:
+            return str(client.get_model_version_by_alias(title, alias).version)
+        title, _, version = model.partition("/")
+        return str(client.get_model_version(title, version).version)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+        fail_unknown_model(model, where)
+
+
+def fail_unknown_model(model: str, where: str) -> NoReturn:
+    """Raise an error for a model that the registry does not have.
+
+    Raises:
+        InputError: Always.
+    """
+    fail(
+        where,
+        f"no model {model!r} in the registry",
+        allowed="NAME@champion or NAME/VERSION",
+        remedy="see `clinie promote`",
+    )
 
 
 def load_registered_extractor(model: str) -> Extractor:

@@ -8,6 +8,7 @@ from search.config.space_file import SpaceFile
 from search.ledger.ledger import Ledger, open_storage
 from search.ledger.records import TrialRecord
 from search.promotion.candidate import Candidate, Promotion
+from search.promotion.history import Head
 from search.promotion.policy import Policy, read_policy
 from search.promotion.promotion import PromotionRun
 from search.promotion.registration import Base
@@ -15,6 +16,10 @@ from search.storage.home import Home
 from search.tracking.connection import connect
 
 __all__ = ["promote_study"]
+
+HEAD = "promotion.head."
+READS = "promotion.test_reads."
+"""Prefixes of the study attributes that record the history of the models that the study promoted."""
 
 
 def promote_study(
@@ -26,6 +31,7 @@ def promote_study(
     policy: Policy | None = None,
     base: Base = "whole",
     dry_run: bool = False,
+    accept_fault: str | None = None,
 ) -> Promotion:
     """Judge a trial of a study on the test split and make it ``NAME@champion`` if it passes the promotion policy.
 
@@ -41,6 +47,7 @@ def promote_study(
         base: ``whole`` stores the backbone beside the adapter, ``merged`` merges both into one set of weights, and
             ``pinned`` leaves the backbone out and records its commit and the sha256 of its weights.
         dry_run: Decide without registering a version.
+        accept_fault: Reason for which the present faults of the history are accepted; None refuses a damaged history.
 
     Returns:
         The result. ``decision.promote`` is False if the policy refuses the trial.
@@ -58,6 +65,7 @@ def promote_study(
     candidate = _make_candidate(record, study, base, file, str(attributes["corpus_digest"]), corpus.digest("test"))
     return PromotionRun(
         client=connect(home),
+        home=home.root,
         name=name,
         candidate=candidate,
         corpus=corpus,
@@ -65,7 +73,32 @@ def promote_study(
         policy=policy or read_policy(None),
         parent_run=str(attributes["parent_run"]),
         dry_run=dry_run,
+        anchor=_LedgerAnchor(ledger),
+        accepted_fault=accept_fault,
     ).run()
+
+
+class _LedgerAnchor:
+    """Head of a model's history and number of test reads, as attributes of a study in the ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def read_head(self, model: str) -> Head | None:
+        """Return the head that this study has recorded for a model; None if it has not promoted one."""
+        return Head.parse(self._ledger.attributes.get(f"{HEAD}{model}"))
+
+    def write_head(self, model: str, head: Head) -> None:
+        """Record the head of a model's history."""
+        self._ledger.set_attribute(f"{HEAD}{model}", str(head))
+
+    def read_test_reads(self, test_digest: str) -> int:
+        """Return the recorded number of reads of a test split."""
+        return int(self._ledger.attributes.get(f"{READS}{test_digest}", 0))
+
+    def write_test_reads(self, test_digest: str, number: int) -> None:
+        """Record the number of reads of a test split."""
+        self._ledger.set_attribute(f"{READS}{test_digest}", number)
 
 
 def _find_trial(ledger: Ledger, study: str, trial: int | None) -> TrialRecord:

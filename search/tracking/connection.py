@@ -23,6 +23,7 @@ from mlflow.tracking import MlflowClient
 import clinie_core
 from clinie_core.errors import fail
 from search.storage.home import Home, compute_source_digest, hide_password
+from search.storage.relocation import record_path
 
 __all__ = [
     "connect",
@@ -55,11 +56,14 @@ def connect(home: Home) -> MlflowClient:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     mlflow.set_tracking_uri(home.tracking_uri)
     mlflow.set_registry_uri(home.tracking_uri)
-    if home.server is not None or not home.root.is_dir():
+    if not home.root.is_dir():
         return MlflowClient(home.tracking_uri, home.tracking_uri)
     with (home.root / "mlflow.lock").open("w", encoding="ascii") as lock:
         # MLflow creates its tables at first use; two processes that create them at once corrupt the database.
         fcntl.flock(lock, fcntl.LOCK_EX)
+        record_path(home.root)
+        if home.server is not None:
+            return MlflowClient(home.tracking_uri, home.tracking_uri)
         client = MlflowClient(home.tracking_uri, home.tracking_uri)
         client.search_experiments(max_results=1)
     return client

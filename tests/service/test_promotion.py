@@ -82,6 +82,7 @@ class Registry:
     def promote(self, policy: Policy = OPEN, *, dry_run: bool = False, **changes: Any) -> Promotion:
         return PromotionRun(
             client=self.client,
+            home=self.home.root,
             name="model",
             candidate=self.candidate(**changes),
             corpus=self.corpus,
@@ -210,6 +211,7 @@ for name in request["mutating"]:
 splits = {split: tuple(notes) for split, notes in generate_splits(20, seed=3).items()}
 PromotionRun(
     client=connect(Home(Path(request["home"]))),
+    home=Path(request["home"]),
     name="model",
     candidate=Candidate.model_validate(request["candidate"]),
     corpus=Corpus({"dev": splits["dev"], "test": splits["test"]}),
