@@ -20,6 +20,7 @@ from search.config.validation import validate_space
 from search.ledger.ledger import Ledger, list_study_names, open_storage
 from search.ledger.records import TrialRecord
 from search.storage.home import Home
+from search.storage.permissions import create_private_files
 from search.study.lock import is_running
 from search.study.plan import SearchPlan, plan_search
 from search.study.progress import Progress
@@ -124,6 +125,7 @@ class Study:
         """Disk space in MB that the study's files take in the home folder."""
         return self.home.disk_usage_mb(self.name)
 
+    @create_private_files()
     def resume(self, *, allow_text: bool = False, show_progress: bool = False) -> Study:
         """Continue an interrupted study; each trial resumes after its last finished epoch.
 
@@ -144,6 +146,7 @@ class Study:
         self.outcome = _run_study(runner, resume=True, allow_text=allow_text, show_progress=show_progress)
         return self
 
+    @create_private_files()
     def extend(
         self, trials: int, *, hours: float | None = None, allow_text: bool = False, show_progress: bool = False
     ) -> Study:
@@ -166,6 +169,7 @@ class Study:
         self.outcome = _run_study(runner, resume=True, allow_text=allow_text, show_progress=show_progress)
         return self
 
+    @create_private_files()
     def repeat_trial(
         self, number: int, *, seed: int | None = None, allow_text: bool = False, show_progress: bool = False
     ) -> Study:
@@ -188,6 +192,7 @@ class Study:
         outcome = _run_study(runner, resume=False, allow_text=allow_text, show_progress=show_progress)
         return _open(runner.name, self.home, outcome)
 
+    @create_private_files()
     def report(self, output: str | Path | None = None) -> StudyReport:
         """Build a report on the best configuration, the evidence for it, and its cost.
 
@@ -214,6 +219,7 @@ class Study:
         if report.parent_run:
             log_report(connect(self.home), report.parent_run, file)
 
+    @create_private_files()
     def promote(
         self,
         name: str,
@@ -275,6 +281,7 @@ class Study:
         return compare_studies(self.report().findings, other.report().findings)
 
 
+@create_private_files()
 def run(
     space: str | Path,
     overrides: Overrides = (),

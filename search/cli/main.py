@@ -15,10 +15,19 @@ from rich.console import Console
 from clinie_core import __version__
 from clinie_core.errors import InputError
 from search.cli import checks, data, jobs, models, promotions, reports, studies
+from search.storage.permissions import restrict_new_files
 
 __all__ = ["app", "main"]
 
-FAILURES = {"StudyFailed", "PredictionsDiffer", "TransferFailed", "HistoryBroken", "LedgerUnavailable", "DiskFull"}
+FAILURES = {
+    "DiskFull",
+    "HistoryBroken",
+    "LedgerUnavailable",
+    "PredictionsDiffer",
+    "RegistryLocked",
+    "StudyFailed",
+    "TransferFailed",
+}
 """Names of errors whose message is one line for the user; importing their classes would import heavy packages."""
 
 app = typer.Typer(
@@ -82,6 +91,7 @@ def main() -> None:
     """Run the command line; print errors that the user can correct as lines, without a traceback."""
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
+        restrict_new_files()
         app()
     except InputError as error:
         for line in str(error).splitlines():

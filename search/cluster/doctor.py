@@ -65,6 +65,8 @@ def run_checks(home: Home, resources: Resources | None = None) -> Iterator[Findi
     yield from _check_ports()
     yield _check_token(os.environ)
     yield _check_disk(home.root)
+    if home.root.is_dir():
+        yield _check_permissions(home.root)
     yield _check_gpu()
     if resources is not None:
         try:
@@ -149,6 +151,16 @@ def _check_disk(root: Path) -> Finding:
     if free < MIN_FREE_GB:
         return Finding("disk", "bad", found, f"free disk space: a search needs at least {MIN_FREE_GB:g} GB")
     return Finding("disk", "good", found)
+
+
+def _check_permissions(root: Path) -> Finding:
+    """Check that only the owner can read the home folder."""
+    mode = stat.S_IMODE(root.stat().st_mode)
+    mask = stat.S_IROTH | stat.S_IXOTH | stat.S_IWOTH | stat.S_IRGRP | stat.S_IXGRP | stat.S_IWGRP
+    if not mode & mask:
+        return Finding("permissions", "good", f"{root} has mode {mode:o}")
+    found = f"{root} has mode {mode:o}: other users can read it"
+    return Finding("permissions", "warning", found, f"chmod -R go= {root}")
 
 
 def _check_gpu() -> Finding:

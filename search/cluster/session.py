@@ -46,6 +46,8 @@ def ray_session(folder: Path, *, cpus: int | None = None) -> Iterator[None]:
             end_orphans(folder / PROCESSES)
             # Without the address "local", Ray would join any Ray that runs on this machine.
             ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            # Ray makes the folder of its logs and sockets readable for everyone, whatever the umask is.
+            Path(ray._private.worker._global_node.get_session_dir_path()).chmod(0o700)
             started = record_processes(folder / PROCESSES)
         # The ledger and the progress display report why a trial failed.
         logging.getLogger("ray").setLevel(logging.ERROR)

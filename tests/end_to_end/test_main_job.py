@@ -220,6 +220,20 @@ def test_no_file_of_the_home_contains_text_of_the_corpus(
     assert not {f for f, content in written.items() if any(phrase in content for phrase in phrases)}
 
 
+@pytest.mark.usefixtures("promoted")
+def test_only_the_owner_can_read_the_home_and_predictions(home: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    (tmp_path / "note.txt").write_text("Denies fever.", encoding="utf-8")
+    out = tmp_path / "out"
+    clinie("predict", tmp_path / "note.txt", "--model", "tiny-model@champion", "--home", home, "-o", out)
+    readable = [
+        str(path)
+        for root in (home, out)
+        for path in (root, *root.rglob("*"))
+        if not path.is_symlink() and path.stat().st_mode & 0o077
+    ]
+    assert readable == []
+
+
 def test_ctrl_c_stops_cleanly_and_resume_continues(
     tmp_path: Path,
     write_main_space: WriteMainSpace,
