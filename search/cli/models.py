@@ -183,40 +183,77 @@ def evaluate(
 def serve(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Registered model: NAME@champion or NAME/VERSION.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
-    max_characters: Annotated[int, typer.Option(help="Maximum number of characters in one note.", min=1)] = 200_000,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 chooses a free one.")] = 8000,
+    follow: Annotated[bool, typer.Option("--follow", help="Load another version when the alias moves to it.")] = False,
     threads: Annotated[int, typer.Option(help="Number of CPU cores for predictions.", min=1)] = 1,
+    replicas: Annotated[
+        int, typer.Option(help="Number of processes for predictions; more than one runs on Ray Serve.", min=1)
+    ] = 1,
     gpus: Annotated[
         float | None,
-        typer.Option(help="GPUs for predictions, possibly a fraction. Default: one if there is one.", min=0, max=1),
+        typer.Option(help="GPUs of each process; a fraction with several. Default: one if there is one.", min=0, max=1),
+    ] = None,
+    max_characters: Annotated[int, typer.Option(help="Maximum number of characters in one note.", min=1)] = 200_000,
+    max_bytes: Annotated[int, typer.Option(help="Maximum size of a request in bytes.", min=1)] = 4 * 2**20,
+    timeout: Annotated[float, typer.Option(help="Seconds in which a request must be answered.", min=0.1)] = 300.0,
+    drain: Annotated[float, typer.Option(help="Seconds to finish requests after SIGTERM or Ctrl-C.", min=0)] = 30.0,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="CLINIE_SERVE_TOKEN", help="Token that requests must send as a bearer token."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="Host name that clients may use; repeatable.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--tls-certificate", exists=True, dir_okay=False, help="PEM file for TLS.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--tls-key", exists=True, dir_okay=False, help="PEM file with the private key.")
     ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Serve a registered model over HTTP until Ctrl-C.
 
-    Endpoints: POST /predict, GET /healthz, and documentation at /docs. The service requires no password: everyone who
-    can reach the port can use it.
+    Endpoints: POST /predict, GET /healthz, /readyz and /metrics, and documentation at /docs. Without --token,
+    everyone who can reach the port can use the service.
+
+    The version of an alias is loaded at the start. If the alias moves, this version keeps serving and /healthz shows
+    both; with --follow, the other version replaces it.
     """
-    from search.promotion.registration import EXTRACTOR, fetch_model_files
-    from search.serving.service import serve_model
+    import socket
+
+    from clinie_core.errors import fail
+    from search.promotion.model_source import ModelSource
+    from search.serving.guard import Limits
+    from search.serving.server import ServerSettings, open_port, serve_model
     from search.storage.home import Home
     from search.tracking.connection import connect
 
+    if not 0 <= port <= 65535:
+        fail("--port", f"{port} is not a port", allowed="0 to 65535")
+    if (certificate is None) != (key is None):
+        fail("--tls-certificate", "only one of certificate and key is given", allowed="both or none")
     place = Home.open(home, tracking_uri)
-    connect(place)
-    folder = fetch_model_files(model, where="MODEL") / EXTRACTOR
-    serve_model(
-        model,
-        folder,
-        place.root,
-        host=host,
-        port=port,
-        max_characters=max_characters,
-        threads=threads,
-        gpus=gpus,
-        ready=lambda: console().print(f"http://{host}:{port}  (Ctrl-C to stop)"),
-    )
+    source = ModelSource(model, connect(place))
+    with open_port(host, port) as listener:
+        names = {"localhost", socket.gethostname(), host, *(allow_host or ())}
+        limits = Limits(
+            max_bytes=max_bytes, answer_seconds=timeout, hosts=frozenset(name.lower() for name in names), token=token
+        )
+        settings = ServerSettings(limits, max_characters, drain, certificate, key)
+        address = f"{'https' if certificate else 'http'}://{host}:{listener.getsockname()[1]}"
+        serve_model(
+            source,
+            listener,
+            settings,
+            place.root,
+            follow=follow,
+            threads=threads,
+            replicas=replicas,
+            gpus=gpus,
+            ready=lambda: console().print(f"{address}  (Ctrl-C to stop)"),
+        )
 
 
 def ui(

@@ -10,10 +10,13 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from mlflow.tracking import MlflowClient
 
 from clinie_core.data.corpora.brat import Brat
 from search.storage.home import Home
@@ -44,6 +47,21 @@ def is_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> bool:
         return False
 
 
+@contextmanager
+def run_service(url: str, home: Path, log: Path, wait_until: WaitUntil, *options: str) -> Iterator[None]:
+    """Run `clinie serve` on a port while this context is active."""
+    program = [str(Path(sys.executable).with_name("clinie")), "serve", "tiny-model@champion", "--home", str(home)]
+    with log.open("wb") as out:
+        process = subprocess.Popen([*program, "--port", url.rpartition(":")[2], *options], stdout=out, stderr=out)
+    try:
+        wait_until(lambda: is_ready(f"{url}/healthz", process, log))
+        yield
+    finally:
+        assert end_with_children(process, signal.SIGINT, patience=60) == []
+    assert process.returncode == 0
+    assert log.read_text().splitlines() == [f"{url}  (Ctrl-C to stop)"]
+
+
 @pytest.fixture(scope="module")
 def service(
     home: Path,
@@ -53,17 +71,10 @@ def service(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     assert promoted["promoted"]
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    program = [str(Path(sys.executable).with_name("clinie")), "serve", "tiny-model@champion", "--home", str(home)]
-    program += ["--port", str(port), "--max-characters", str(LIMIT)]
+    url = f"http://127.0.0.1:{free_port()}"
     log = tmp_path_factory.mktemp("service") / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(program, stdout=out, stderr=out)
-    try:
-        wait_until(lambda: is_ready(f"{url}/healthz", process, log))
+    with run_service(url, home, log, wait_until, "--max-characters", str(LIMIT), "--follow"):
         yield url
-    finally:
-        assert end_with_children(process, signal.SIGINT, patience=60) == []
 
 
 def predict_test_split(home: Path, corpus_folder: Path, clinie: RunClinie) -> tuple[list[str], list[Any]]:
@@ -81,7 +92,9 @@ def test_the_service_and_predict_agree(service: str, home: Path, corpus_folder: 
     assert status == 200
     assert [d["concepts"] for d in found["documents"]] == concepts
     assert sum(map(len, concepts)) > 0
-    assert request_json(f"{service}/healthz") == (200, {"status": "ok", "model": "tiny-model@champion"})
+    status, health = request_json(f"{service}/healthz")
+    assert (status, health["status"], health["model"]) == (200, "ok", "tiny-model@champion")
+    assert health["version"] == health["registry_version"] == found["version"]
     assert "/predict" in request_json(f"{service}/openapi.json")[1]["paths"]
 
 
@@ -104,6 +117,45 @@ def test_an_invalid_request_gets_an_error_without_text(
     assert code == status
     assert message in json.dumps(found)
     assert "Canary" not in json.dumps(found)
+
+
+def test_an_occupied_or_invalid_port_is_one_line(service: str, home: Path, clinie: RunClinie) -> None:
+    port = service.rpartition(":")[2]
+    for wanted, found in ((port, f"port {port} of 127.0.0.1 is in use"), ("99999", "99999 is not a port")):
+        done = clinie("serve", "tiny-model@champion", "--home", home, "--port", wanted)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert found in done.stderr
+
+
+def test_replicas_with_a_token_agree_and_an_alias_that_moves_is_shown(
+    home: Path,
+    service: str,
+    corpus_folder: Path,
+    tmp_path: Path,
+    clinie: RunClinie,
+    free_port: Callable[[], int],
+    wait_until: WaitUntil,
+) -> None:
+    """Two replicas keep their version when the alias moves, and the service with --follow loads the other one."""
+    texts, concepts = predict_test_split(home, corpus_folder, clinie)
+    client = MlflowClient(uri := Home.open(home).tracking_uri, uri)
+    first = client.get_model_version_by_alias("tiny-model", "champion")
+    log = tmp_path / "log"
+    url = f"http://127.0.0.1:{free_port()}"
+    with run_service(url, home, log, wait_until, "--replicas", "2", "--token", "s3cret"):
+        assert httpx.post(f"{url}/predict", json={"texts": texts}).status_code == 401
+        headers = {"Authorization": "Bearer s3cret"}
+        found = httpx.post(f"{url}/predict", json={"texts": texts}, headers=headers, timeout=60).json()
+        assert [d["concepts"] for d in found["documents"]] == concepts
+        copy = client.copy_model_version(f"models:/tiny-model/{first.version}", "tiny-model")
+        client.set_registered_model_alias("tiny-model", "champion", copy.version)
+        try:
+            wait_until(lambda: request_json(f"{service}/healthz")[1]["version"] == str(copy.version))
+            wait_until(lambda: httpx.get(f"{url}/healthz").json()["registry_version"] == str(copy.version))
+            assert httpx.get(f"{url}/healthz").json()["version"] == str(first.version)
+        finally:
+            client.set_registered_model_alias("tiny-model", "champion", first.version)
+            client.delete_model_version("tiny-model", copy.version)
 
 
 @pytest.mark.usefixtures("promoted")
