@@ -221,7 +221,7 @@ PromotionRun(
 ).run()
 print("changes", made)
 """
-CHANGES = 18
+CHANGES = 27
 """Number of changes that one promotion makes to the registry."""
 
 
