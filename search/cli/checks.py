@@ -46,4 +46,30 @@ def doctor(
         raise typer.Exit(1)
 
 
-COMMANDS: tuple[Any, ...] = (Command(doctor, "Search"),)
+def repair(home: HomeFolder = DEFAULT_HOME) -> None:
+    """Repair the ledger of a home folder after lines of its file were damaged or lost.
+
+    Keeps the damaged file as ledger.journal.damaged-1. No search may be running.
+    """
+    from clinie_core.errors import fail
+    from search.ledger.journal_repair import repair_journal
+    from search.storage.home import Home
+    from search.study.lock import find_running_studies
+
+    place = Home.open(home)
+    if not place.ledger_file.is_file():
+        fail("--home", f"no ledger {place.ledger_file}", allowed="a home folder with a ledger.journal file")
+    running = find_running_studies(place)
+    if running:
+        fail("--home", f"a search of {running[0]!r} is running", remedy=f"stop it: clinie stop {running[0]}")
+    repaired = repair_journal(place.ledger_file)
+    for fault in repaired.faults:
+        console().print(str(fault), soft_wrap=True, markup=False)
+    if repaired.backup is None:
+        console().print("the ledger has no faults")
+        return
+    console().print(f"repaired; the damaged file is {repaired.backup}", soft_wrap=True, markup=False)
+    console().print("A trial may lack what the damaged lines held. To continue its study: clinie resume STUDY")
+
+
+COMMANDS: tuple[Any, ...] = tuple(Command(function, "Search") for function in (doctor, repair))

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeGuard
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.storages.journal._file import get_lock_file
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from clinie_core.errors import fail
+from search.ledger.journal import LedgerUnavailable, open_journal
 from search.storage.home import LEDGER_VARIABLE, Home, hide_password
 
 __all__ = ["LedgerUnavailable", "hold_study", "is_study_held", "open_storage"]
@@ -34,12 +31,6 @@ PAUSE_SECONDS = 1.0
 CONNECT_SECONDS = 10
 KEEPALIVE = {"idle": 30, "interval": 10, "count": 3}
 """Seconds, seconds and number of probes: the server releases the locks of a lost machine after a minute."""
-MAX_LINE_BYTES = 1 << 20
-"""Upper bound on the length of a line, which holds one attribute or one value of a trial."""
-
-
-class LedgerUnavailable(RuntimeError):
-    """The ledger cannot be read or written; the message has its place and a remedy."""
 
 
 def open_storage(home: Home) -> BaseStorage:
@@ -49,11 +40,11 @@ def open_storage(home: Home) -> BaseStorage:
         home: The home folder; its ``ledger`` is a database URL, or None for the journal file.
 
     Raises:
-        InputError: If the URL is malformed, its driver is not installed, or the database does not answer.
+        InputError: If the URL is malformed, its driver is not installed, the database does not answer, or the journal
+            file is damaged or cannot be opened.
     """
     if home.ledger is None:
-        _truncate_incomplete_line(home)
-        return JournalStorage(_Journal(str(home.ledger_file)))
+        return JournalStorage(open_journal(home.ledger_file))
     shown = hide_password(home.ledger)
     try:
         return _RetryingStorage(home.ledger)
@@ -67,42 +58,6 @@ def open_storage(home: Home) -> BaseStorage:
         return fail(
             LEDGER_VARIABLE, f"the database does not answer at {shown}", allowed="the URL of a running database"
         )
-
-
-class _Journal(JournalFileBackend):
-    """A journal file whose write errors are one line."""
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append records; a reader sees all of them or none.
-
-        Raises:
-            LedgerUnavailable: If the file cannot be written.
-        """
-        try:
-            super().append_logs(logs)
-        except OSError as error:
-            found = f"the ledger {self._file_path} cannot be written: {error.strerror}"
-            raise LedgerUnavailable(f"{found}; free some space and resume the study") from None
-
-
-def _truncate_incomplete_line(home: Home) -> None:
-    """Remove an incomplete last line, which a full disk or a crash has left; its write was never confirmed."""
-    if not home.ledger_file.is_file() or _find_end_of_lines(home.ledger_file) is None:
-        return
-    with get_lock_file(JournalFileSymlinkLock(str(home.ledger_file))):  # another process may be writing that line
-        end = _find_end_of_lines(home.ledger_file)
-        if end is not None:
-            os.truncate(home.ledger_file, end)
-
-
-def _find_end_of_lines(file: Path) -> int | None:
-    """Return the offset in bytes after the last complete line; None if the file ends there."""
-    with file.open("rb") as journal:
-        size = journal.seek(0, os.SEEK_END)
-        tail = min(size, MAX_LINE_BYTES)
-        journal.seek(size - tail)
-        content = journal.read(tail)
-    return None if not content or content.endswith(b"\n") else size - tail + content.rfind(b"\n") + 1
 
 
 class _RetryingStorage(RDBStorage):

@@ -21,7 +21,7 @@ from search.storage.home import Home
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-__all__ = ["hold_lock", "is_running", "request_stop"]
+__all__ = ["find_running_studies", "hold_lock", "is_running", "request_stop"]
 
 
 def _lock_file(home: Home, study: str) -> Path:
@@ -62,6 +62,12 @@ def is_running(home: Home, study: str, storage: BaseStorage) -> bool:
     A search on another machine is detected if the ledger is a PostgreSQL database.
     """
     return _is_locked(home, study) or is_study_held(storage, study)
+
+
+def find_running_studies(home: Home) -> list[str]:
+    """Return the sorted names of the studies whose search is running on this machine in a home folder."""
+    names = sorted(file.parent.name for file in home.study_folder("any").parent.glob("*/lock"))
+    return [name for name in names if _is_locked(home, name)]
 
 
 def _is_locked(home: Home, study: str) -> bool:
