@@ -22,7 +22,7 @@ from search.cluster.devices import count_gpus, find_unused_gpus, resolve_resourc
 from search.config.space_file import Resources
 from search.storage.home import LEDGER_VARIABLE, STORAGE_VARIABLE, Home, hide_password
 
-__all__ = ["Finding", "run_checks"]
+__all__ = ["Finding", "is_loopback", "run_checks"]
 
 Status = Literal["good", "warning", "bad"]
 PACKAGES = ("ray", "mlflow", "optuna", "torch", "transformers", "peft", "safetensors")
@@ -96,6 +96,13 @@ def _check_versions(installed: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(f"version of {package}", "bad", "not installed", "install clinie with its dependencies")
 
 
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine can reach an address; an IPv6 address may contain one of IPv4."""
+    ip = ipaddress.ip_address(address)
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
+
+
 def _check_ports() -> Iterator[Finding]:
     """Find processes of Ray, MLflow and clinie that listen on an interface other than loopback."""
     listening = []
@@ -109,7 +116,7 @@ def _check_ports() -> Iterator[Finding]:
         except (psutil.AccessDenied, psutil.NoSuchProcess):  # another user's process, or one that has just ended
             continue
         for connection in connections:
-            if connection.status == psutil.CONN_LISTEN and not ipaddress.ip_address(connection.laddr.ip).is_loopback:
+            if connection.status == psutil.CONN_LISTEN and not is_loopback(connection.laddr.ip):
                 listening.append((name, connection.laddr.ip, connection.laddr.port))
     of_ray = {entry for entry in listening if "ray" in entry[0] or entry[0] == "gcs_server"}
     if of_ray:

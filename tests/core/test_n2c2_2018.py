@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.document import Concept, Document, Relation, Span
 from clinie_core.errors import InputError
 from clinie_core.scoring import Counts, score_concepts, score_relations, score_task
@@ -51,6 +54,20 @@ def test_counts_of_worked_examples(
 ) -> None:
     scores = score_concepts([([concept(*g) for g in gold], [concept(*p) for p in predicted])], scorer="n2c2-2018")
     assert (scores.micro("strict"), scores.micro("lenient")) == (Counts(*strict), Counts(*lenient))
+
+
+def test_predictions_count_in_the_order_of_their_file(tmp_path: Path) -> None:
+    gold = [concept(0, 10), concept(12, 16)]
+    lines = ["T1\tDrug 12 16\tmnop\n", "T2\tDrug 0 4\tabcd\n", "T3\tDrug 8 13\tijklm\n"]
+    found = []
+    for number, order in enumerate((lines, sorted(lines, key=lambda line: int(line.split()[2])))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "n.txt").write_text("abcdefghijklmnop")
+        (folder / "n.ann").write_text("".join(order))
+        (predicted,) = Brat().read_all(folder)
+        found.append(score_concepts([(gold, predicted.concepts)], scorer="n2c2-2018").micro("lenient").f1)
+    assert found == [1.0, pytest.approx(2 / 3)]
 
 
 def test_prediction_on_two_concepts_has_other_scores_under_each_name() -> None:

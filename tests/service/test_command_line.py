@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -156,7 +157,12 @@ def test_unwritable_and_missing_home_folders_are_errors(
 
 
 def test_the_wheel_contains_both_packages_with_their_data_files(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
+    checkout = Path(__file__).parents[2]
+    root = tmp_path / "sources"  # setuptools writes its build folder beside the sources
+    for name in ("clinie_core", "search", "spaces"):
+        shutil.copytree(checkout / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(checkout / name, root)
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(root)],
         check=True,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from search.cluster import doctor
-from search.cluster.doctor import Finding, run_checks
+from search.cluster.doctor import Finding, is_loopback, run_checks
 from search.storage.home import Home
 
 
@@ -21,6 +21,21 @@ def findings(home: Home) -> dict[str, list[Finding]]:
     for finding in run_checks(home):
         found.setdefault(finding.check, []).append(finding)
     return found
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:10.0.0.1", False),
+        ("::", False),
+        ("0.0.0.0", False),
+    ],
+)
+def test_addresses_of_this_machine_alone_are_recognized(address: str, expected: bool) -> None:
+    assert is_loopback(address) == expected
 
 
 def test_a_fresh_installation_has_no_bad_finding(tmp_path: Path) -> None:
