@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from clinie_core.backbones.facts import read_config
+from clinie_core.backbones.hub import HubReader
 from clinie_core.backbones.location import fetch_file, find_folder, locate
 from clinie_core.config import BackboneSource
 from clinie_core.errors import fail
@@ -66,11 +67,7 @@ def pin_weights(source: BackboneSource) -> BackboneSource:
             remedy="omit --pin",
         )
     if source.hub is not None:
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(source.hub, revision=source.revision)
-        commit = getattr(config, "_commit_hash", None) or source.revision
-        source = source.model_copy(update={"revision": commit})
+        source = HubReader().pin(source, "--pin")
     names = [source.gguf] if source.gguf else _list_weight_files(source)
     digests = {name: _compute_sha256(fetch_file(source, name, "--pin")) for name in names}
     return source.model_copy(update={"sha256": {**source.sha256, **digests}})
@@ -79,11 +76,7 @@ def pin_weights(source: BackboneSource) -> BackboneSource:
 def _list_weight_files(source: BackboneSource) -> list[str]:
     if source.hub is None:
         return sorted(file.name for file in find_folder(source, "--pin").glob("*.safetensors"))
-    from huggingface_hub import list_repo_files
-
-    return sorted(
-        name for name in list_repo_files(source.hub, revision=source.revision) if name.endswith(".safetensors")
-    )
+    return sorted(name for name in HubReader().read(source, "--pin").files if name.endswith(".safetensors"))
 
 
 def _compute_sha256(file: Path) -> str:

@@ -203,6 +203,19 @@ class SpaceFile(FrozenModel):
         changed = {"study": study, "algorithm": algorithm, "budget": budget, "space": space}
         return self.model_copy(update={**changed, "backbones": {**self.backbones, config.backbone.name: source}})
 
+    def with_backbones(self, sources: Mapping[str, BackboneSource]) -> SpaceFile:
+        """Return a copy in which backbones from the Hub have an entry with their commit.
+
+        Args:
+            sources: Sources of backbones, by name; those that are not on the Hub keep their entry.
+        """
+        entries = {
+            name: source.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+            for name, source in sources.items()
+            if source.hub is not None or (source.tokenizer is not None and source.tokenizer.hub is not None)
+        }
+        return self.model_copy(update={"backbones": {**self.backbones, **entries}})
+
     @property
     def corpus_title(self) -> str:
         """Names of the corpora, joined by plus signs."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pydantic import JsonValue, ValidationError
 
 from clinie_core.backbones.facts import BackboneFacts, read_facts
+from clinie_core.backbones.hub import HubReader
 from clinie_core.backbones.integrity import check_backbone
 from clinie_core.config import RENAMED_KEYS, BackboneSource, ComponentChoice, TrialConfig, convert_validation_error
 from clinie_core.data.corpora.detection import Detection
@@ -44,7 +45,7 @@ class ValidatedSpace:
     """A space file without faults.
 
     Args:
-        file: The space file, with absolute corpus paths and the detected formats.
+        file: The space file, with absolute corpus paths, the detected formats and the commits of backbones.
         where: Its name, for messages.
         space: Its search space.
         corpus: The splits that were requested; None if they could not be read.
@@ -118,7 +119,7 @@ def _validate(file: SpaceFile, faults: Faults, splits: tuple[str, ...], *, requi
     if problems and required:
         faults.extend(problems)
     faults.raise_if_any()
-    return ValidatedSpace(file, faults.where, space, corpus, problems, detections)
+    return ValidatedSpace(space.file, faults.where, space, corpus, problems, detections)
 
 
 def _detect_formats(file: SpaceFile) -> dict[str, Detection]:
@@ -146,6 +147,7 @@ def _check_space(file: SpaceFile, faults: Faults) -> SearchSpace:
     dimensions = parse_dimensions(file, faults)
     _check_scalars(file, dimensions, faults)
     _check_branches(dimensions, faults)
+    dimensions = _pin_backbones(dimensions, faults)
     facts = _read_facts(dimensions, faults)
     for name in facts:
         _check_backbone(file, dimensions, facts[name], faults)
@@ -155,7 +157,7 @@ def _check_space(file: SpaceFile, faults: Faults) -> SearchSpace:
         _check_architectures(part, dimensions, facts, faults)
         _check_corpora(file, part, dimensions, faults)
     _check_task(dimensions, faults)
-    space = SearchSpace(file, dimensions, facts)
+    space = SearchSpace(file.with_backbones(dimensions.backbones), dimensions, facts)
     _check_algorithm(space, faults)
     return space
 
@@ -193,6 +195,17 @@ def _check_branches(dimensions: Dimensions, faults: Faults) -> None:
                     row.model_validate(values)
                 except ValidationError as error:
                     faults.extend(convert_validation_error(error, where))
+
+
+def _pin_backbones(dimensions: Dimensions, faults: Faults) -> Dimensions:
+    """Inspect the repositories of backbones from the Hub and pin their commits; leave out those with a fault."""
+    hub, pinned = HubReader(), {}
+    for name, source in dimensions.backbones.items():
+        try:
+            pinned[name] = hub.pin(source, f"{faults.where}: space.backbone")
+        except InputError as error:
+            faults.extend(error.problems)
+    return replace(dimensions, backbones=pinned)
 
 
 def _read_facts(dimensions: Dimensions, faults: Faults) -> dict[str, BackboneFacts]:

@@ -205,7 +205,7 @@ def test_an_override_can_change_one_of_several_corpora(space_content: Content, w
         (
             "space.backbone",
             "unknown/no-such-model",
-            "backbone 'unknown/no-such-model' is neither a local folder nor available on the Hub",
+            "backbone 'unknown/no-such-model' is neither a local folder nor in the local cache, and HF_HUB_OFFLINE",
         ),
     ],
 )

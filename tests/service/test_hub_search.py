@@ -1,0 +1,55 @@
+"""A space with backbones from the Hub: faults of all repositories at once, and a commit for the whole study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BertConfig, BertModel
+
+from clinie_core.backbones.tokenizer import load_tokenizer
+from clinie_core.config import BackboneSource
+from tests.conftest import TINY, RunClinie
+from tests.hub_server import HubServer, Repository
+
+WriteSpace = Callable[[Mapping[str, Any]], Path]
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    """A Hub with a sound repository, a gated one and one with pickled weights only."""
+    tokenizer = load_tokenizer(BackboneSource(name="tiny", scratch=TINY))
+    sizes = {key: value for key, value in TINY.items() if key != "model_type"}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "files")
+    tokenizer.save_pretrained(tmp_path / "files")
+    files = {file.name: file.read_bytes() for file in (tmp_path / "files").iterdir()}
+    pickled = {"config.json": b"{}", "vocab.txt": b"", "pytorch_model.bin": b""}
+    server = HubServer(
+        {
+            "clinic/tiny": Repository(files),
+            "clinic/gated": Repository(files, gated=True),
+            "clinic/old": Repository(pickled),
+        }
+    )
+    yield server
+    server.close()
+
+
+def test_the_driver_reports_all_repositories_and_reads_one_commit(
+    hub: HubServer, clinie: RunClinie, write_space: WriteSpace, space_content: dict[str, Any], tmp_path: Path
+) -> None:
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
+    backbones = ["clinic/tiny", "clinic/gated", "clinic/old", "clinic/none"]
+    space = write_space({**space_content, "space": {**space_content["space"], "backbone": {"choose": backbones}}})
+    result = clinie("plan", space, **environment)
+    assert result.returncode == 2
+    errors = result.stderr.splitlines()
+    assert len(errors) == 3, result.stderr
+    for line, expected in zip(errors, ("is restricted; accept", "as pickle files only", "no public rep"), strict=True):
+        assert expected in line
+    result = clinie("plan", space, "space.backbone=clinic/tiny", **environment)
+    assert result.returncode == 0, result.stderr
+    resolved = {request.split("/")[4] for request in hub.requests if "/clinic/tiny/resolve/" in request}
+    assert resolved == {hub.repositories["clinic/tiny"].commit}  # no file of a branch
