@@ -189,7 +189,10 @@ class StudyRunner:
                 self._create_study(storage)
             ledger = Ledger.open(storage, self.name, self.file.algorithm)
             facts = StudyFacts(
-                self.name, self._make_tags(allow_text=allow_text), summarize_splits(self.corpus, self.file.corpus_title)
+                self.name,
+                self._make_tags(allow_text=allow_text),
+                summarize_splits(self.corpus, self.file.corpus_title),
+                [row.as_json() for row in self._limits],
             )
             tracker = Tracker(client, self.home, facts, ledger.set_locations)
             ledger.set_attribute("parent_run", tracker.parent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from search.trials.result import EpochResult
 
 __all__ = ["StudyFacts", "Tracker"]
 
+LIMITS_FILE = "representable.json"
+"""Artifact of a study's run with the concepts that its formulations can express."""
 CLOSE_SECONDS = 60.0
 """Maximum time that the end of a search waits for an unavailable server."""
 
@@ -34,11 +36,13 @@ class StudyFacts:
         study: Name of the study and of its experiment.
         tags: Tags of its run.
         datasets: Splits that it reads.
+        limits: Concepts that each formulation can express, by split, type and reason; a row for each formulation.
     """
 
     study: str
     tags: Mapping[str, str]
     datasets: list[DatasetFacts]
+    limits: Sequence[Mapping[str, Any]] = ()
 
 
 class Tracker(TrialListener):
@@ -78,6 +82,8 @@ class Tracker(TrialListener):
         tags = {"clinie.kind": "study", "clinie.study": facts.study, "clinie.code": get_code_version(), **facts.tags}
         run_id = str(self._client.create_run(experiment, run_name=facts.study, tags=tags).info.run_id)
         self._client.log_inputs(run_id, make_dataset_inputs(facts.datasets))
+        if facts.limits:
+            self._client.log_dict(run_id, {"formulations": list(facts.limits)}, LIMITS_FILE)
         return run_id
 
     def begin(

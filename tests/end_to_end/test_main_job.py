@@ -47,6 +47,10 @@ def test_mlflow_has_a_parent_run_and_one_child_run_per_trial(home: Path) -> None
     assert parent.info.status == "FINISHED"
     assert len(parent.data.tags["clinie.corpus_digest"]) == 64
     assert parent.data.tags["clinie.representable"].startswith("100.0 % of train (14 documents), 100.0 % of dev (3")
+    limits = mlflow.artifacts.load_dict(f"{parent.info.artifact_uri}/representable.json")
+    for row in limits["formulations"]:
+        assert set(row["splits"]) == {"train", "dev"}
+        assert set(row["splits"]["train"]["by_type"].values()) == {1.0}
     for trial in outcome["trials"]:
         run = children[trial["run_id"]]
         assert run.info.status == {"complete": "FINISHED", "pruned": "KILLED"}[trial["state"]]

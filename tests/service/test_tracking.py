@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from clinie_core.config import TrialConfig
@@ -28,7 +29,8 @@ def make_tracker(home: Home, corpus: Corpus, places: Places) -> Tracker:
     def placed(number: int, where: dict[str, str]) -> None:
         places.setdefault(number, {}).update(where)
 
-    facts = StudyFacts("away", {"clinie.corpus": "synthetic"}, summarize_splits(corpus, "synthetic"))
+    datasets = summarize_splits(corpus, "synthetic")
+    facts = StudyFacts("away", {"clinie.corpus": "synthetic"}, datasets, [{"formulation": "span_pointer"}])
     return Tracker(connect(home), home, facts, placed)
 
 
@@ -133,6 +135,14 @@ def test_a_run_has_parameters_tags_and_datasets(tmp_path: Path, corpus: Corpus, 
     assert run.data.params["finetuning.lora.rank"] == run.data.params["rank"] == "4"
     profile = run.inputs.dataset_inputs[0].dataset.profile
     assert all(note.text[:30] not in profile for note in corpus["train"])
+
+
+def test_a_study_has_the_limits_of_its_formulations_as_an_artifact(tmp_path: Path, corpus: Corpus) -> None:
+    home = Home(tmp_path)
+    tracker = make_tracker(home, corpus, {})
+    run = connect(home).get_run(tracker.parent)
+    found = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/representable.json")
+    assert found == {"formulations": [{"formulation": "span_pointer"}]}
 
 
 def test_an_unreachable_server_gives_one_line_before_the_search_starts(tmp_path: Path) -> None:
