@@ -261,7 +261,7 @@ def _find_missing_weights(source: BackboneSource, files: frozenset[str], place: 
             "",
             f"{place} has weights as pickle files only ({pickled[0]})",
             allowed="weights in safetensors format",
-            remedy="convert them, or set allow_pickle: true under backbones: if you trust their author",
+            remedy=f"convert them with `clinie backbones convert {source.hub} -o FOLDER` and use FOLDER as backbone",
         )
 
 

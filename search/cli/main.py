@@ -14,7 +14,7 @@ from rich.console import Console
 
 from clinie_core import __version__
 from clinie_core.errors import InputError
-from search.cli import checks, data, jobs, models, promotions, reports, studies
+from search.cli import backbones, checks, data, jobs, models, promotions, reports, studies
 from search.storage.permissions import restrict_new_files
 
 __all__ = ["app", "main"]
@@ -57,6 +57,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
 )
+app.add_typer(backbones.app, name="backbones", rich_help_panel="Models")
 app.add_typer(data.app, name="data", rich_help_panel="Corpora")
 
 

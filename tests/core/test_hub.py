@@ -92,7 +92,7 @@ FAULTY: dict[str, tuple[Repository, str]] = {
     "pickled": (
         Repository(make_files("pytorch_model.bin", "vocab.txt")),
         "has weights as pickle files only (pytorch_model.bin); weights in safetensors format;"
-        " convert them, or set allow_pickle: true under backbones:",
+        " convert them with `clinie backbones convert clinic/model -o FOLDER`",
     ),
     "pickled-shards": (
         Repository(make_files("pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json", "vocab.txt")),
