@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -129,3 +130,13 @@ def test_valid_parts_of_damaged_files_are_read_on_request(name: str, tmp_path: P
 def test_ten_thousand_damaged_files_load_or_are_reported(name: str, tmp_path: Path) -> None:
     check_mutants(name, tmp_path, 400 if name == "hf_dataset" else 1200, MUTATIONS, seed=3)
     check_mutants(name, tmp_path / "long", 10, (lengthen,), seed=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_error", ["skip", "trim"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_valid_parts_of_ten_thousand_damaged_files_are_read_on_request(
+    name: str, on_error: Literal["skip", "trim"], tmp_path: Path
+) -> None:
+    count = -(-10_000 // len(FORMATS))
+    check_mutants(name, tmp_path, count, MUTATIONS, seed=7, options=ReadingOptions(on_error=on_error))

@@ -123,9 +123,12 @@ def _load(path: Path) -> Any:
 
 
 def _read_rows(dataset: Any, path: Path) -> Iterator[dict[str, Any]]:
-    rows = iter(dataset)
+    rows = None
     while True:
         try:
+            if rows is None:
+                dataset.data.validate(full=True)  # Arrow does not check the offsets in a damaged file when reading
+                rows = iter(dataset)
             row = next(rows, None)
         except Exception as error:  # as in _load, since rows are read lazily
             fail(str(path), f"a row cannot be read ({type(error).__name__})", allowed="the output of save_to_disk")
