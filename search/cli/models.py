@@ -262,9 +262,16 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on, on loopback.")] = 5000,
 ) -> None:
     """Start the MLflow UI of a home folder until Ctrl-C."""
+    from clinie_core.errors import fail
+    from search.serving.server import open_port
     from search.storage.home import Home
+    from search.tracking.connection import connect
 
+    if not 1 <= port <= 65535:
+        fail("--port", f"{port} is not a port", allowed="1 to 65535")
     place = Home.open(home, tracking_uri)
+    connect(place)
+    open_port("127.0.0.1", port).close()
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", place.tracking_uri]
     command += ["--default-artifact-root", place.artifacts, "--host", "127.0.0.1", "--port", str(port)]
     console().print(f"http://127.0.0.1:{port}")

@@ -5,7 +5,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import sqlite3
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +23,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 import clinie_core
 from clinie_core.errors import fail
@@ -37,6 +42,10 @@ __all__ = [
 
 OPENED_AS = {"mlflow.experimentKind": "custom_model_development"}
 """Experiment tag that selects the model-training view of MLflow's UI."""
+LOCK_SECONDS = 30.0
+"""Time to wait for another process that has locked the database of a home folder."""
+PAUSE_SECONDS = 0.5
+LOCKED = "database is locked"
 UNAVAILABLE_CODES = {
     "INTERNAL_ERROR",
     "TEMPORARILY_UNAVAILABLE",
@@ -48,7 +57,11 @@ UNAVAILABLE_CODES = {
 
 
 def connect(home: Home) -> MlflowClient:
-    """Return a client of a home folder's MLflow."""
+    """Return a client of a home folder's MLflow.
+
+    Raises:
+        InputError: If the folder's database cannot be used.
+    """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     # clinie reports an unavailable server or a full database itself, in one line.
@@ -58,15 +71,56 @@ def connect(home: Home) -> MlflowClient:
     mlflow.set_registry_uri(home.tracking_uri)
     if not home.root.is_dir():
         return MlflowClient(home.tracking_uri, home.tracking_uri)
-    with (home.root / "mlflow.lock").open("w", encoding="ascii") as lock:
+    with _report_database_errors(home), (home.root / "mlflow.lock").open("w", encoding="ascii") as lock:
         # MLflow creates its tables at first use; two processes that create them at once corrupt the database.
         fcntl.flock(lock, fcntl.LOCK_EX)
         record_path(home.root)
         if home.server is not None:
             return MlflowClient(home.tracking_uri, home.tracking_uri)
         client = MlflowClient(home.tracking_uri, home.tracking_uri)
-        client.search_experiments(max_results=1)
+        _open_database(client)
     return client
+
+
+def _open_database(client: MlflowClient) -> None:
+    """Create the tables of a new database; wait for another process that has locked it."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            client.search_experiments(max_results=1)
+            return
+        except (OperationalError, MlflowException) as error:
+            if LOCKED not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_SECONDS)
+
+
+@contextmanager
+def _report_database_errors(home: Home) -> Iterator[None]:
+    """Convert errors of a home folder's MLflow database within this context to one line.
+
+    Raises:
+        InputError: If the folder or its database cannot be written, or the database is locked, damaged or of another
+            version of MLflow.
+    """
+    file = home.root / "mlflow.db"
+    try:
+        yield
+    except OSError as error:
+        fail("--home", f"{home.root} cannot be written: {error.strerror}", allowed="a writable folder")
+    except (DatabaseError, sqlite3.DatabaseError, MlflowException) as error:
+        message = str(error)
+        if LOCKED in message:
+            fail(str(file), "another process has locked the database", remedy="wait until that process ends")
+        if "readonly database" in message or "unable to open database" in message:
+            fail(str(file), "cannot be written", allowed="a file that you can write, in a writable folder")
+        if "not a database" in message or "malformed" in message:
+            fail(str(file), "the database is damaged", remedy="restore the file from a backup")
+        if "database schema" in message or "Can't locate revision" in message:
+            found = f"the database has the schema of another version than MLflow {mlflow.__version__}"
+            remedy = "use the version of clinie that wrote it, or copy the file and run: mlflow db upgrade"
+            fail(str(file), found, remedy=f"{remedy} {home.tracking_uri}")
+        raise
 
 
 def is_unreachable(error: Exception) -> bool:
