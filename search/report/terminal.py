@@ -86,16 +86,20 @@ def build_plan_table(configs: Sequence[TrialConfig], sizes: Sequence[MemoryEstim
     """Build a table of configurations with their numbers of parameters and estimated memory."""
     table = Table(header_style="bold", box=None, padding=(0, 2))
     table.add_column("configuration", overflow="fold")
-    for column in ("batch", "parameters", "trained", "memory"):
+    for column in ("batch", "at once", "parameters", "trained", "memory"):
         table.add_column(column, justify="right")
     for config, size in zip(configs, sizes, strict=True):
         table.add_row(
             escape(describe_config(config)),
             str(config.batch_size),
+            str(size.micro_batch),
             f"{size.parameters:,}",
             f"{size.trainable:,}",
-            f"{size.memory_mb:,.0f} MiB",
+            f"{'' if size.fits else 'too large: '}{'over ' if size.note else ''}{size.memory_mb:,.0f} MiB",
         )
+    notes = sorted({size.note for size in sizes if size.note})
+    if notes:
+        table.caption, table.caption_justify = escape("\n".join(notes)), "left"
     return table
 
 

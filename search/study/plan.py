@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,18 @@ from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.errors import Problem
 from search.config.domains import RandomChooser
-from search.config.space_file import SpaceFile
+from search.config.space_file import Resources, SpaceFile
 from search.config.validation import ValidatedSpace
 from search.study.limits import FormulationLimits, find_unexpected_limits, measure_limits
 
 if TYPE_CHECKING:
     from clinie_core.data.corpora.detection import Detection
-    from clinie_core.training.memory_estimate import MemoryEstimate
+    from clinie_core.training.memory_estimate import Hardware, MemoryEstimate
 
 __all__ = ["SearchPlan", "plan_search"]
 
+MEMORY_SHARE = 0.9
+"""Share of a worker's memory that the estimate may fill; kernels and the allocator need the rest."""
 ASSUMED_TYPES = 10
 """Number of concept types that sizes assume where the corpus cannot be read."""
 
@@ -69,6 +72,9 @@ class SearchPlan:
                     "total_parameters": size.parameters,
                     "trainable_parameters": size.trainable,
                     "memory_mb": round(size.memory_mb),
+                    "micro_batch": size.micro_batch,
+                    "fits": size.fits,
+                    "note": size.note,
                 }
                 for config, size in zip(self.samples, self.sizes, strict=True)
             ],
@@ -90,7 +96,7 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
 
     limits, problems = measure_limits(space, validated.corpus) if validated.corpus is not None else ([], [])
     notices = list(validated.corpus.notices) if validated.corpus is not None else []
-    processes = file.resources.workers_per_trial
+    processes, hardware = file.resources.workers_per_trial, _find_hardware(file.resources)
     size = space.size()
     return SearchPlan(
         file,
@@ -98,7 +104,7 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
         {path: str(domain) for path, domain in space.dimensions()},
         None if math.isinf(size) else int(size),
         configs,
-        [estimate_memory(config, schema, processes=processes) for config in configs],
+        [estimate_memory(config, schema, processes=processes, hardware=hardware) for config in configs],
         note,
         limits,
         notices
@@ -106,6 +112,22 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
         + problems
         + check_gpu_use(file.resources, validated.where, Path.cwd()),
     )
+
+
+def _find_hardware(resources: Resources) -> Hardware:
+    """Return the hardware of a worker on this machine; the memory of a GPU is unknown if this machine has none."""
+    import torch
+
+    from clinie_core.training.memory_estimate import Hardware
+
+    available = torch.cuda.is_available()
+    gpus = float(available) if resources.gpus_per_worker == "auto" else resources.gpus_per_worker
+    if gpus:
+        memory = torch.cuda.get_device_properties(0).total_memory if available else None
+        return Hardware("cuda", memory and MEMORY_SHARE * min(1.0, gpus) * memory / 2**20)
+    workers = max(1, int((os.cpu_count() or 1) / resources.cpus_per_worker))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Hardware("cpu", MEMORY_SHARE * memory / workers / 2**20)
 
 
 def _read_schema(validated: ValidatedSpace) -> tuple[Schema, str]:

@@ -79,6 +79,7 @@ def test_recomputation_is_enabled_where_it_is_supported(
         assert any(getattr(part, "gradient_checkpointing", False) for part in model.modules()) is (wanted and enabled)
 
 
+@pytest.mark.integration
 def test_the_memory_estimate_reflects_settings_that_save_memory(make_config: MakeConfig, corpus: Corpus) -> None:
     schema = Schema.from_documents(corpus["train"])
     config = make_config(batch_size=16)

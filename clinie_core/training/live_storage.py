@@ -1,0 +1,66 @@
+"""Count of the memory that tensors hold, real or simulated."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["LiveStorage"]
+
+
+class LiveStorage(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Dispatch mode that counts the bytes of all live storages.
+
+    A storage counts from the operation that returns it until it is released, whether a variable, a
+    parameter or a graph of autograd holds it. Views share a storage. Memory that a kernel uses internally
+    does not count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.current = 0
+        """Bytes of the storages that are alive."""
+        self.peak = 0
+        """Largest value of :attr:`current` since :meth:`reset_peak`."""
+        self._known: dict[int, tuple[weakref.ref[Any], list[int]]] = {}
+
+    def track(self, tensors: Iterable[Tensor]) -> None:
+        """Count tensors that exist already."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            known = self._known.get(key)
+            if known is None or known[0]() is not storage:
+                size = [0]
+                self._known[key] = weakref.ref(storage, self._make_release(key, size)), size
+                self._resize(size, storage.nbytes())
+
+    def reset_peak(self) -> None:
+        """Start measuring the peak."""
+        self.peak = self.current
+
+    def _resize(self, size: list[int], nbytes: int) -> None:
+        self.current += nbytes - size[0]
+        size[0] = nbytes
+        self.peak = max(self.peak, self.current)
+
+    def _make_release(self, key: int, size: list[int]) -> Callable[[object], None]:
+        def release(reference: object) -> None:
+            self.current -= size[0]
+            if key in self._known and self._known[key][0] is reference:
+                del self._known[key]
+
+        return release
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count the storages of its results."""
+        out = func(*args, **(kwargs or {}))
+        self.track(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
+        return out
