@@ -31,6 +31,7 @@ from clinie_core.inference.extractor import Extractor, annotations_to_json
 from clinie_core.modeling.checkpoint import Checkpoint
 from clinie_core.modeling.distributed import DistributedContext
 from search.promotion.model_names import check_model_reference
+from search.storage.permissions import restrict_folder
 
 __all__ = [
     "EXTRACTOR",
@@ -164,6 +165,7 @@ def register_version(
             for file in cache.iterdir():
                 file.unlink()
             cache.rmdir()
+        restrict_folder(target)
         experiment = client.get_run(run_id).info.experiment_id
         return create_version(client, target, experiment, run_id=run_id, name=name, tags=tags, description=description)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from clinie_core.errors import fail
 
-__all__ = ["UMASK_VARIABLE", "create_private_files", "restrict_new_files"]
+__all__ = ["UMASK_VARIABLE", "create_private_files", "restrict_folder", "restrict_new_files"]
 
 UMASK_VARIABLE = "CLINIE_UMASK"
 DEFAULT_UMASK = 0o077
@@ -41,6 +42,23 @@ def create_private_files() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def restrict_folder(folder: Path) -> None:
+    """Remove the permissions that new files would not have from a folder and everything in it.
+
+    Copies of packages and backbones keep the permissions of the originals.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        InputError: If ``CLINIE_UMASK`` is not an octal number from 000 to 777.
+    """
+    mask = _read_mask()
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~mask)
 
 
 def _read_mask() -> int:

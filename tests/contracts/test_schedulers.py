@@ -19,6 +19,7 @@ from search.config.objectives import Objective
 from search.config.space_file import Algorithm
 from search.ledger.records import TrialRecord
 from search.trials.result import EpochResult
+from search.trials.spec import TrialSpec
 from search.tune.schedulers import make_scheduler, replay_trials
 
 EPOCHS, GRACE_EPOCHS, STARTUP_TRIALS = 9, 2, 3
@@ -38,7 +39,8 @@ class StubTrial:
 
 
 def stub_trial(number: int, status: str = "RUNNING") -> StubTrial:
-    config = {"number": number, "trial_config": "{}", "backbone": "tiny"}
+    spec = TrialSpec(number, "{}", "tiny", memory_key="tiny", micro_batch=8, can_recompute=False)
+    config = spec.to_tune_config()
     return StubTrial(f"trial-{number}", config, status)
 
 
