@@ -8,6 +8,7 @@ import search.cluster.environment  # noqa: F401  # before Ray, which reads it wh
 
 # isort: split
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,4 +117,6 @@ def run_replicas(home: Path, replicas: int, threads: int, gpus: float | None) ->
         try:
             yield ReplicaBackend(replicas, threads, gpus)
         finally:
-            serve.shutdown()
+            # A local Ray ends with all its processes; ending Serve first would print messages about killed actors.
+            if os.environ.get("RAY_ADDRESS"):
+                serve.shutdown()
