@@ -172,6 +172,7 @@ class MemoryMeter(Trainer):
         processes: Number of processes that train together; one of them is measured.
         hardware: Hardware that is simulated. On a CPU, the pretrained weights count, too.
         cache: Provides the pretrained backbone; None for random weights.
+        device: Device of real tensors; simulated ones need the CPU, which is the default.
     """
 
     def __init__(
@@ -182,13 +183,14 @@ class MemoryMeter(Trainer):
         processes: int = 1,
         hardware: Hardware | None = None,
         cache: ModelCache | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self._inputs = inputs
         self._hardware = hardware or Hardware()
         used = cache or _RandomBackbones()
         data = build_synthetic_data(config, schema, inputs)
         whole = config.model_copy(update={"sharded": False, "batch_size": -(-config.batch_size // processes)})
-        super().__init__(whole, data, used, DistributedContext())
+        super().__init__(whole, data, used, DistributedContext(device=device or torch.device("cpu")))
         self.storage = LiveStorage()
         self._fill_optimizer()
         self.storage.track(self._list_held_tensors())

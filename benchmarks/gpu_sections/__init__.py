@@ -1,0 +1,1 @@
+"""Sections of the GPU benchmark; each measures one part in its own process."""
