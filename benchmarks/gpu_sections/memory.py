@@ -66,16 +66,17 @@ def _measure_peak(setting: Setting, config: TrialConfig) -> float:
 def measure_ladder(setting: Setting) -> list[Figure]:
     """Train a batch that does not fit, and then smaller micro-batches until one fits."""
     size = "small" if setting.fake else "base"
-    config = setting.configure_encoder(size=size, batch_size=64, epochs=1)
+    batch = 32 if setting.fake else 64
+    config = setting.configure_encoder(size=size, batch_size=batch, epochs=1)
     hardware = Hardware(setting.device.type)
     needs = {
         micro_batch: estimate_memory(
             config.model_copy(update={"micro_batch": micro_batch}), SCHEMA, hardware=hardware
         ).memory_mb
-        for micro_batch in (64, 8)
+        for micro_batch in (batch, 8)
     }
-    limit = (needs[64] + needs[8]) / 2
-    corpus, cache = generate_corpus(64), ModelCache()
+    limit = (needs[batch] + needs[8]) / 2
+    corpus, cache = generate_corpus(batch), ModelCache()
     train(config.model_copy(update={"train_documents": 1}), corpus, cache=cache, distributed=setting.distributed)
     setting.distributed.release_memory()
     short: list[int] = []

@@ -59,7 +59,7 @@ class Setting:
     @property
     def rounds(self) -> int:
         """Number of measurements of each alternative."""
-        return 2 if self.quick else 3
+        return 2 if self.quick or self.fake else 3
 
     @property
     def steps(self) -> int:

@@ -59,7 +59,7 @@ def measure_encoder_training(setting: Setting) -> list[Figure]:
 
 def measure_decoder_training(setting: Setting) -> list[Figure]:
     """Measure training of a decoder for generation."""
-    return _compare(setting, setting.configure_decoder(batch_size=4 if setting.fake else 16), causal=True)
+    return _compare(setting, setting.configure_decoder(batch_size=4 if setting.fake else 8), causal=True)
 
 
 def _compare(setting: Setting, config: TrialConfig, *, causal: bool) -> list[Figure]:
