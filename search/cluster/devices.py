@@ -99,7 +99,8 @@ def limit_memory(device: torch.device, share: float) -> None:
     """
     import torch
 
-    if device.type != "cuda" or not 0 < share < 1:
+    # A granted GPU that CUDA cannot use is reported where the model moves to it.
+    if device.type != "cuda" or not 0 < share < 1 or not torch.cuda.is_available():
         return
     context = CONTEXT_BYTES / torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(max(share / 2, share - context), device)

@@ -100,6 +100,9 @@ def record_devices(folder: Path) -> None:
     (folder / "trials.json").write_text(json.dumps(trials), encoding="ascii")
 
 
+pytestmark = pytest.mark.slow  # a Ray with six worker groups takes one to three minutes
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path) -> tuple[Path, str]:
     """Folder with the devices of all cases, and what a search of one trial without GPUs has printed."""
@@ -120,7 +123,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path) -> t
     env = {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "RAY_ADDRESS")}
     env |= {"PYTHONWARNINGS": "ignore", "COLUMNS": "140"}
     root = Path(__file__).parents[2]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=root, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, cwd=root, env=env)
     assert done.returncode == 0, done.stderr[-6000:]
     return folder, done.stderr
 

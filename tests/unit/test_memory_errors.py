@@ -90,6 +90,7 @@ def test_a_fraction_of_a_gpu_limits_the_memory_of_the_process(
     share: float, expected: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=10_000 * 2**20)
     )
