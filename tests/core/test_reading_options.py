@@ -101,7 +101,7 @@ def test_annotations_that_refer_to_a_skipped_one_are_skipped(tmp_path: Path) -> 
 def test_trimming_cuts_at_the_end_of_the_text_and_removes_white_space(tmp_path: Path) -> None:
     files = {"n.txt": TEXT, "n.ann": "T1\tDrug 7 99\thelps. \nT2\tDrug 0 8\tAspirin\nT3\tDrug 7 8\t\n"}
     (document,), problems = read("brat", tmp_path, files, on_error="trim")
-    assert document.concepts == (Concept("T2", "Drug", (Span(0, 7),)), Concept("T1", "Drug", (Span(8, 14),)))
+    assert document.concepts == (Concept("T1", "Drug", (Span(8, 14),)), Concept("T2", "Drug", (Span(0, 7),)))
     assert sorted(severity for severity, _ in problems) == ["skipped"] + ["trimmed"] * 4
     (document,), problems = read("brat", tmp_path, files, on_error="skip")
     assert {c.id for c in document.concepts} == {"T2", "T3"}

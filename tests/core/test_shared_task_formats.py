@@ -30,8 +30,8 @@ class TestBioNlp:
         document = read_note("bionlp", tmp_path, txt=TEXT, a1=self.A1, a2=a2)
         assert list_mentions(document) == [
             ("Bacteria", "E. coli"),
-            ("Positive_regulation", "induces"),
             ("Protein", "TNF"),
+            ("Positive_regulation", "induces"),
             ("Gene_expression", "expression"),
         ]
         assert [(r.type, r.head, r.tail) for r in document.relations] == [

@@ -48,8 +48,8 @@ config, workers, groups, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]
 
 class Program:
     def __init__(self, corpus): self.train = TrainingProgram((corpus,))
-    def __call__(self):
-        run, node = self.train(), int(ray.get_runtime_context().get_node_id(), 16)
+    def __call__(self, device):
+        run, node = self.train(device), int(ray.get_runtime_context().get_node_id(), 16)
         def add_node(result): return EpochResult(result.epoch, {**result.metrics, "node": node}, result.finished)
         def run_and_report(job, on_report): run(job, lambda result: on_report(add_node(result)))
         return run_and_report
