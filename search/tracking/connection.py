@@ -69,7 +69,8 @@ def connect(home: Home) -> MlflowClient:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     mlflow.set_tracking_uri(home.tracking_uri)
     mlflow.set_registry_uri(home.tracking_uri)
-    if not home.root.is_dir():
+    # Nothing is written to the folder of a search that may not start, because its server does not answer.
+    if not home.root.is_dir() or (home.server is not None and not home.ledger_file.exists()):
         return MlflowClient(home.tracking_uri, home.tracking_uri)
     with _report_database_errors(home), (home.root / "mlflow.lock").open("w", encoding="ascii") as lock:
         # MLflow creates its tables at first use; two processes that create them at once corrupt the database.
