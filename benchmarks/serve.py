@@ -1,4 +1,4 @@
-"""Requests per second and latency of a served model: clinie on Ray Serve compared with MLflow's server.
+"""Requests per second and latency of a served model: `clinie serve` compared with MLflow's server.
 
 Both servers have the same model and one core for predictions; 1, 8 and 32 clients post one note at a time.
 

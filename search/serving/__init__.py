@@ -1,1 +1,1 @@
-"""HTTP service for a registered model, on Ray Serve."""
+"""HTTP service for a registered model, in one process or on replicas of Ray Serve."""
