@@ -49,8 +49,6 @@ __all__ = ["Hardware", "MemoryEstimate", "MemoryMeter", "estimate_memory"]
 MIB = 2**20
 NEUTRAL = {"epochs": 1, "weight_decay": 0.0, "warmup_ratio": 0.0, "schedule": "linear", "patience": 0, "seed": 0}
 """Fields of a configuration that do not affect its memory, with the value that replaces them."""
-QUANTIZED_BYTES = 0.55
-"""Bytes of a weight in four bits with its share of the scales."""
 GENERATED_STEPS = 2
 """Number of simulated steps of generation, at the beginning and at the end of an answer."""
 
@@ -96,7 +94,6 @@ def estimate_memory(
     *,
     processes: int = 1,
     hardware: Hardware | None = None,
-    inputs: Mapping[str, LargestInput] | None = None,
 ) -> MemoryEstimate:
     """Estimate the number of parameters and the memory of a configuration.
 
@@ -107,7 +104,6 @@ def estimate_memory(
         schema: Annotation types to extract.
         processes: Number of processes that train a trial together.
         hardware: Hardware of each process; a CPU with unknown memory if omitted.
-        inputs: The largest inputs of each component; if omitted, inputs that fill the window.
 
     Raises:
         InputError: If the configuration is invalid for its backbone.
@@ -119,7 +115,7 @@ def estimate_memory(
     rates = {"learning_rate": 1e-4} if "learning_rate" in config.finetuning.parameters else {}
     method = ComponentChoice(name=config.finetuning.name, parameters=config.finetuning.parameters | rates)
     reduced = config.model_copy(update=changes | {"finetuning": method, "ema_decay": 0.9 if config.ema_decay else 0.0})
-    largest = inputs or assume_largest_inputs(config, schema)
+    largest = assume_largest_inputs(config, schema)
     key = reduced.model_dump_json(), schema.model_dump_json()
     return _estimate(*key, processes, hardware, tuple(sorted(largest.items())))
 
@@ -230,14 +226,15 @@ class MemoryMeter(Trainer):
         Returns:
             Bytes of the largest of these weights in the dtype of the computation, to which its layer unpacks it.
         """
-        if self._method.preparation is None:
+        size = self._method.bytes_per_linear_weight
+        if size is None:
             return 0
         modules = (
             self._model.backbone.get_submodule(n) for n in find_target_modules(self._model.backbone, "all_linear")
         )
         bases: list[Any] = [getattr(module, "base_layer", module).weight for module in modules]
         weights: list[Tensor] = [w for w in bases if not w.requires_grad and not is_quantized(w)]
-        self.storage.current -= int(sum(w.numel() * (w.element_size() - QUANTIZED_BYTES) for w in weights))
+        self.storage.current -= int(sum(w.numel() * (w.element_size() - size) for w in weights))
         return max((w.numel() * w.element_size() for w in weights), default=0)
 
     def measure(self, micro_batch: int, *, accumulates: bool) -> float:

@@ -14,7 +14,7 @@ from clinie_core.formulations import build_components
 from clinie_core.formulations.formulation import Formulation, InputContext
 from clinie_core.training.training_data import TrainingData
 
-__all__ = ["LargestInput", "assume_largest_inputs", "build_synthetic_data", "find_largest_inputs"]
+__all__ = ["LargestInput", "assume_largest_inputs", "build_synthetic_data"]
 
 ANSWER_SHARE = 0.5
 """Assumed length of the longest generated answer, as a share of the window."""
@@ -66,23 +66,6 @@ def _assume(formulation: Formulation[object], config: TrialConfig, schema: Schem
     else:
         example = Example((TOKEN,) * tokens, units, (0,) * len(units))
     return LargestInput(example, replace(example, targets=(), spans=()))
-
-
-def find_largest_inputs(data: TrainingData) -> dict[str, LargestInput]:
-    """Return the largest inputs of encoded data, by component."""
-    found = {}
-    for name, formulation in data.components.items():
-        examples = data.examples[name]
-        training = max(examples, key=_measure)
-        dev = [example for document in data.dev_encoded[name] for example in document.examples]
-        prediction = max(dev, key=_measure, default=replace(training, targets=(), spans=()))
-        longest = max(len(example.targets) for example in examples) if formulation.generates else 0
-        found[name] = LargestInput(training, replace(prediction, constraint=None), longest)
-    return found
-
-
-def _measure(example: Example) -> tuple[int, int]:
-    return len(example.input_ids), len(example.positions)
 
 
 def build_synthetic_data(config: TrialConfig, schema: Schema, inputs: Mapping[str, LargestInput]) -> TrainingData:

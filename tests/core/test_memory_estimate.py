@@ -96,6 +96,21 @@ def test_processes_that_train_together_hold_buckets_of_gradients() -> None:
     assert several.memory_mb == pytest.approx(single.memory_mb + gradients, rel=0.02)
 
 
+LORA = {"learning_rate": 1e-3, "rank": 4}
+
+
+@pytest.mark.integration
+def test_weights_that_are_prepared_but_not_quantized_count_in_full() -> None:
+    wide = BackboneSource(name="wide", scratch=BACKBONES["encoder"] | {"hidden_size": 256, "intermediate_size": 1024})
+    config = CASES["encoder-lora-bfloat16"].model_copy(update={"backbone": wide, "batch_size": 1, "window_tokens": 128})
+    lora, pissa = (
+        estimate_memory(config.model_copy(update={"finetuning": ComponentChoice(name=name, parameters=LORA)}), SCHEMA)
+        for name in ("lora", "pissa")
+    )
+    assert {lora.note, pissa.note} == {""}
+    assert pissa.memory_mb >= lora.memory_mb
+
+
 def test_a_backbone_that_cannot_be_simulated_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config("encoder", "token_classification", "full", window_tokens=200)  # not in the cache
     initialize = weights.initialize_model
