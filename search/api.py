@@ -21,6 +21,7 @@ from search.ledger.ledger import Ledger, list_study_names, open_storage
 from search.ledger.records import TrialRecord
 from search.storage.home import Home
 from search.storage.permissions import create_private_files
+from search.storage.relocation import Relocation
 from search.study.lock import is_running
 from search.study.plan import SearchPlan, plan_search
 from search.study.progress import Progress
@@ -85,11 +86,9 @@ class Study:
     @property
     def records(self) -> list[TrialRecord]:
         """All trials in order of number; without a running search an unfinished trial is ``interrupted``."""
-        from search.storage.relocation import relocate_uri
-
         found = read_current_records(self._ledger, running=self.is_running)
-        root = self.home.root
-        return [replace(r, checkpoint=relocate_uri(root, r.checkpoint)) if r.checkpoint else r for r in found]
+        moved = Relocation.read(self.home.root)
+        return [replace(r, checkpoint=moved.apply(r.checkpoint)) if r.checkpoint else r for r in found]
 
     @property
     def trials(self) -> pd.DataFrame:

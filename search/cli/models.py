@@ -221,8 +221,6 @@ def serve(
     The version of an alias is loaded at the start. If the alias moves, this version keeps serving and /healthz shows
     both; with --follow, the other version replaces it.
     """
-    import socket
-
     from clinie_core.errors import fail
     from search.promotion.model_source import ModelSource
     from search.serving.guard import Limits
@@ -237,10 +235,8 @@ def serve(
     place = Home.open(home, tracking_uri)
     source = ModelSource(model, connect(place))
     with open_port(host, port) as listener:
-        names = {"localhost", socket.gethostname(), host, *(allow_host or ())}
-        limits = Limits(
-            max_bytes=max_bytes, answer_seconds=timeout, hosts=frozenset(name.lower() for name in names), token=token
-        )
+        names = {name.lower() for name in (host, *(allow_host or ()))}
+        limits = Limits(max_bytes=max_bytes, answer_seconds=timeout, hosts=Limits().hosts | names, token=token)
         settings = ServerSettings(limits, max_characters, drain, certificate, key)
         address = f"{'https' if certificate else 'http'}://{host}:{listener.getsockname()[1]}"
         serve_model(

@@ -178,9 +178,10 @@ def copy(
 ) -> None:
     """Copy a registered model to another registry and make it champion there, for example in production."""
     from search.promotion.copying import copy_model, open_target
+    from search.promotion.model_names import parse_model_reference
     from search.storage.home import Home
 
-    title = name or model.replace("/", "@").partition("@")[0]
+    title = name or parse_model_reference(model, "MODEL").name
     source = Home.open(home, tracking_uri)
     version = copy_model(source, open_target(source, to), model, title)
     if as_json:

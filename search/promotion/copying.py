@@ -12,7 +12,14 @@ from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.distributed import DistributedContext
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, HISTORY_HEAD, History
 from search.promotion.model_names import check_model_name
-from search.promotion.registration import EXTRACTOR, Reference, check_predictions, create_version, fetch_model_files
+from search.promotion.registration import (
+    EXTRACTOR,
+    Reference,
+    check_predictions,
+    create_version,
+    fetch_model_files,
+    resolve_version,
+)
 from search.storage.home import STORAGE_VARIABLE, Home, hide_password
 from search.tracking.connection import connect, get_or_create_experiment
 
@@ -66,8 +73,7 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
     check_model_name(name, "--name")
     client = connect(source)
     folder = fetch_model_files(model)
-    title, _, alias = model.partition("@")
-    original = client.get_model_version_by_alias(title, alias) if alias else client.get_model_version(*model.split("/"))
+    original = resolve_version(client, model)
     origin = f"{hide_password(source.tracking_uri)} {original.name}/{original.version}"
     target_client = connect(target)
     history = History(target_client, name)

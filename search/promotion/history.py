@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -175,7 +176,8 @@ class History:
     def _append(self, kind: str, content: Mapping[str, Any]) -> Entry:
         tags = self._read_tags()
         entries = [entry for _, entry in tags if entry is not None]
-        heads = [head.number for _, head in self._list_heads()]
+        versions = self._list_versions()
+        heads = [head.number for _, head in self._list_heads(versions)]
         number = max([0, *(number for number, _ in tags), *heads]) + 1
         at = datetime.now(UTC).isoformat(timespec="seconds")
         entry = Entry(number, kind, at, dict(content), entries[-1].digest if entries else FIRST)
@@ -185,15 +187,16 @@ class History:
         head = Head(entry.number, entry.digest)
         if self._anchor is not None:
             self._anchor.write_head(self.name, head)
-        versions = self.client.search_model_versions(f"name = '{self.name}'")
         if versions:
             newest = max(versions, key=lambda version: int(version.version))
             self.client.set_model_version_tag(self.name, newest.version, HISTORY_HEAD, str(head))
         return entry
 
-    def _list_heads(self) -> list[tuple[str, Head]]:
+    def _list_versions(self) -> list[ModelVersion]:
+        return list(self.client.search_model_versions(f"name = '{self.name}'"))
+
+    def _list_heads(self, versions: Sequence[ModelVersion]) -> list[tuple[str, Head]]:
         """Return the heads that are stored outside the history, with the place of each."""
-        versions = self.client.search_model_versions(f"name = '{self.name}'")
         stored = [(f"version {v.version}", Head.parse(v.tags.get(HISTORY_HEAD))) for v in versions]
         if self._anchor is not None:
             stored.append(("the study", self._anchor.read_head(self.name)))
@@ -214,12 +217,12 @@ class History:
         faults = _find_chain_faults(tags)
         entries = [entry for _, entry in tags if entry is not None]
         known = {entry.digest for entry in entries}
-        versions = self.client.search_model_versions(f"name = '{self.name}'")
+        versions = self._list_versions()
         for version in versions:
             digest = version.tags.get(HISTORY_DIGEST)
             if digest is not None and digest not in known:
                 faults.append(f"the `registered` entry of version {version.version} is missing")
-        for place, head in self._list_heads():
+        for place, head in self._list_heads(versions):
             if head.digest not in known:
                 faults.append(f"entry {head.number}, which {place} has recorded, is missing")
         champion, recorded = self.find_champion(), self.find_recorded_champion(entries)
@@ -232,8 +235,7 @@ class History:
 
     def find_unrecorded_versions(self) -> list[str]:
         """Return versions that clinie did not register; they are no fault unless one is champion."""
-        versions = self.client.search_model_versions(f"name = '{self.name}'")
-        return [str(version.version) for version in versions if HISTORY_DIGEST not in version.tags]
+        return [str(version.version) for version in self._list_versions() if HISTORY_DIGEST not in version.tags]
 
     def find_champion(self) -> str | None:
         """Return the version with the alias ``champion``; None if there is none."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from clinie_core.errors import fail
 
-__all__ = ["check_model_name", "check_model_reference"]
+__all__ = ["ModelReference", "check_model_name", "parse_model_reference"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,199}")
+REFERENCE = re.compile(rf"(?P<name>{NAME.pattern})(@(?P<alias>[A-Za-z0-9_-]+)|/(?P<version>[0-9]+))")
 ALLOWED = "letters, digits, blanks and . _ - after a letter or digit, at most 200 characters"
 
 
@@ -26,8 +28,23 @@ def check_model_name(name: str, where: str) -> None:
         fail(where, f"{name!r} is no name of a model", allowed=ALLOWED)
 
 
-def check_model_reference(model: str, where: str) -> None:
-    """Check the form of ``NAME@ALIAS`` or ``NAME/VERSION``.
+@dataclass(frozen=True)
+class ModelReference:
+    """``NAME@ALIAS`` or ``NAME/VERSION``.
+
+    Args:
+        name: Name of the registered model.
+        alias: The alias; empty for a version.
+        version: Number of the version; empty for an alias.
+    """
+
+    name: str
+    alias: str = ""
+    version: str = ""
+
+
+def parse_model_reference(model: str, where: str) -> ModelReference:
+    """Parse ``NAME@ALIAS`` or ``NAME/VERSION``.
 
     Args:
         model: The reference.
@@ -36,10 +53,7 @@ def check_model_reference(model: str, where: str) -> None:
     Raises:
         InputError: If it has another form.
     """
-    name, separator, rest = model.partition("@")
-    valid = bool(re.fullmatch(r"[A-Za-z0-9_-]+", rest))
-    if not separator:
-        name, separator, rest = model.partition("/")
-        valid = bool(re.fullmatch(r"[0-9]+", rest))
-    if not separator or not valid or not NAME.fullmatch(name):
+    match = REFERENCE.fullmatch(model)
+    if match is None:
         fail(where, f"{model!r} names no model", allowed="NAME@champion or NAME/VERSION")
+    return ModelReference(match["name"], match["alias"] or "", match["version"] or "")

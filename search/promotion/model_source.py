@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
+from search.promotion.model_names import parse_model_reference
 from search.promotion.registration import EXTRACTOR, fetch_model_files, resolve_version
 
 __all__ = ["ModelFiles", "ModelSource"]
@@ -48,7 +49,7 @@ class ModelSource:
         Raises:
             InputError: If the registry has no such model.
         """
-        return resolve_version(self.client, self.name, where="MODEL")
+        return str(resolve_version(self.client, self.name, where="MODEL").version)
 
     def fetch(self) -> ModelFiles:
         """Download the files of the version that the name refers to now.
@@ -57,5 +58,5 @@ class ModelSource:
             InputError: If the registry has no such model.
         """
         version = self.find_version()
-        title = self.name.partition("@")[0].partition("/")[0]
+        title = parse_model_reference(self.name, "MODEL").name
         return ModelFiles(version, fetch_model_files(f"{title}/{version}", where="MODEL") / EXTRACTOR)

@@ -42,7 +42,7 @@ from search.promotion.registration import (
     write_model,
 )
 from search.promotion.test_set_accesses import TEST_READ, count_accesses
-from search.storage.relocation import relocate_uri
+from search.storage.relocation import Relocation
 from search.storage.scratch import open_scratch_folder
 from search.tracking.connection import fetch_artifacts, get_code_version
 
@@ -123,7 +123,7 @@ class PromotionRun:
         version = None
         with open_scratch_folder(self.home) as scratch:
             folder = scratch / "extractor"
-            trained = fetch_artifacts(relocate_uri(self.home, self.candidate.checkpoint), scratch)
+            trained = fetch_artifacts(Relocation.read(self.home).apply(self.candidate.checkpoint), scratch)
             checked = () if self.dry_run else self.corpus["dev"][:CHECKED_DOCUMENTS]
             reference = write_model(trained, self.candidate.base, folder, checked)
             if not self.dry_run:

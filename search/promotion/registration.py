@@ -19,6 +19,7 @@ from typing import Literal, NoReturn
 
 import mlflow
 import mlflow.pyfunc
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -30,7 +31,7 @@ from clinie_core.finetuning import FINETUNING
 from clinie_core.inference.extractor import Extractor, annotations_to_json
 from clinie_core.modeling.checkpoint import Checkpoint
 from clinie_core.modeling.distributed import DistributedContext
-from search.promotion.model_names import check_model_reference
+from search.promotion.model_names import parse_model_reference
 from search.storage.permissions import restrict_folder
 
 __all__ = [
@@ -256,7 +257,7 @@ def fetch_model_files(model: str, *, where: str = "--model") -> Path:
     Raises:
         InputError: If the registry has no such model.
     """
-    check_model_reference(model, where)
+    parse_model_reference(model, where)
     try:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model}"))
     except MlflowException as error:
@@ -265,7 +266,7 @@ def fetch_model_files(model: str, *, where: str = "--model") -> Path:
         raise
 
 
-def resolve_version(client: MlflowClient, model: str, *, where: str = "--model") -> str:
+def resolve_version(client: MlflowClient, model: str, *, where: str = "--model") -> ModelVersion:
     """Return the version that a name refers to now.
 
     Args:
@@ -276,13 +277,11 @@ def resolve_version(client: MlflowClient, model: str, *, where: str = "--model")
     Raises:
         InputError: If the registry has no such model.
     """
-    check_model_reference(model, where)
-    title, _, alias = model.partition("@")
+    reference = parse_model_reference(model, where)
     try:
-        if alias:
-            return str(client.get_model_version_by_alias(title, alias).version)
-        title, _, version = model.partition("/")
-        return str(client.get_model_version(title, version).version)
+        if reference.alias:
+            return client.get_model_version_by_alias(reference.name, reference.alias)
+        return client.get_model_version(reference.name, reference.version)
     except MlflowException as error:
         if error.error_code not in ABSENT:
             raise

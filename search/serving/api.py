@@ -22,7 +22,6 @@ from clinie_core.inference.extractor import annotations_to_json
 from search.serving.batching import Overloaded, PredictionFailed
 from search.serving.description import render_description
 from search.serving.guard import make_error
-from search.serving.metrics import ServiceMetrics
 from search.serving.service import Service
 
 __all__ = ["MAX_NOTES", "Extraction", "Health", "Notes", "Predictions", "make_api"]
@@ -112,12 +111,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_api(service: Service, metrics: ServiceMetrics, max_characters: int) -> FastAPI:
+def make_api(service: Service, max_characters: int) -> FastAPI:
     """Return the application with its routes and error handlers.
 
     Args:
         service: The served model.
-        metrics: The metrics to publish.
         max_characters: Maximum number of characters in one note.
     """
     # FastAPI's own page loads its scripts from the internet.
@@ -147,7 +145,7 @@ def make_api(service: Service, metrics: ServiceMetrics, max_characters: int) -> 
     @api.get("/metrics", response_class=Response)
     async def publish_metrics() -> Response:
         """Return metrics in the format of Prometheus."""
-        return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @api.post("/predict", responses=ERRORS)
     async def predict(notes: Notes) -> Predictions:

@@ -139,8 +139,7 @@ async def _serve(
     listener: socket.socket, service: Service, settings: ServerSettings, ready: Callable[[], None]
 ) -> None:
     await service.load()
-    metrics = service.metrics
-    app = Guard(make_api(service, metrics, settings.max_characters), settings.limits, metrics)
+    app = Guard(make_api(service, settings.max_characters), settings.limits, service.metrics)
     _raise_file_limit()
     config = uvicorn.Config(
         app,

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-__all__ = ["record_path", "relocate_uri"]
+__all__ = ["Relocation", "record_path"]
 
 PATHS_FILE = "paths.json"
 """File in a home folder with the paths at which it was opened, the current one last."""
@@ -48,18 +49,30 @@ def record_path(root: Path) -> None:
     part.replace(root / PATHS_FILE)
 
 
-def relocate_uri(root: Path, uri: str) -> str:
-    """Return the present address of a file that was in a home folder when its address was stored.
+@dataclass(frozen=True)
+class Relocation:
+    """Conversion of stored addresses of files in a home folder that was moved.
 
     Args:
         root: Absolute path of the folder.
-        uri: The stored address; one outside the folder's former paths is returned unchanged.
+        former: Other paths at which it was opened.
     """
-    for old in _read_paths(root)[:-1]:
-        prefix = Path(old).as_uri() + "/"
-        if uri.startswith(prefix):
-            return f"{root.as_uri()}/{uri.removeprefix(prefix)}"
-    return uri
+
+    root: Path
+    former: tuple[str, ...]
+
+    @classmethod
+    def read(cls, root: Path) -> Relocation:
+        """Read the paths that a home folder has recorded."""
+        return cls(root, tuple(path for path in _read_paths(root) if path != str(root)))
+
+    def apply(self, uri: str) -> str:
+        """Return the present address of a file; one outside the folder's former paths is returned unchanged."""
+        for old in self.former:
+            prefix = Path(old).as_uri() + "/"
+            if uri.startswith(prefix):
+                return f"{self.root.as_uri()}/{uri.removeprefix(prefix)}"
+        return uri
 
 
 def _read_paths(root: Path) -> list[str]:
