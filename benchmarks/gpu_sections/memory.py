@@ -6,6 +6,7 @@ import gc
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,9 @@ from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.errors import OutOfMemory
 from clinie_core.modeling.model_cache import ModelCache
-from clinie_core.training.memory_estimate import Hardware, MemoryMeter, estimate_memory
+from clinie_core.training.hardware import MEMORY_SHARE, Hardware
+from clinie_core.training.memory_estimate import estimate_memory
+from clinie_core.training.memory_meter import MemoryMeter
 from clinie_core.training.synthetic_inputs import assume_largest_inputs
 from clinie_core.training.train import train
 from gpu_sections.results import Figure
@@ -81,20 +84,24 @@ def measure_ladder(setting: Setting) -> list[Figure]:
     setting.distributed.release_memory()
     short: list[int] = []
     micro_batch, fitting = config.batch_size, 0
+    run = partial(train, config, corpus, cache=cache, distributed=setting.distributed)
+    unlimited = Hardware(setting.device.type)  # otherwise the micro-batch is chosen so that it fits
     with _limit_memory(setting, limit):
         while micro_batch and not fitting:
             try:
-                train(config, corpus, cache=cache, distributed=setting.distributed, micro_batch=micro_batch)
+                run(micro_batch=micro_batch, hardware=unlimited)
                 fitting = micro_batch
             except OutOfMemory:
                 short.append(micro_batch)
                 micro_batch //= 2
+        chosen = run(hardware=Hardware(setting.device.type, MEMORY_SHARE * limit))
     if not short or not fitting:
         raise RuntimeError(f"short of memory with {short}, fits with {fitting or 'none'}, limit {limit:.0f} MiB")
     return [
         Figure("memory limit", limit, "MiB"),
         Figure("micro-batches that raised OutOfMemory", ", ".join(map(str, short))),
         Figure("micro-batch that fitted", fitting),
+        Figure("micro-batch chosen by simulation, which fitted", chosen.memory_use.micro_batch),
     ]
 
 

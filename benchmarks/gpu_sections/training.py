@@ -64,7 +64,7 @@ def measure_decoder_training(setting: Setting) -> list[Figure]:
 
 def _compare(setting: Setting, config: TrialConfig, *, causal: bool) -> list[Figure]:
     trainer = build_trainer(setting, config, steps=setting.steps)
-    batches = [[trainer._examples[name][i] for i in rows] for name, rows in trainer._sample_batches(1)]
+    batches = [[trainer._examples[name][i] for i in rows] for name, rows in trainer._data.sample_batches(config, 1)]
     examples = [example for batch in batches for example in batch]
     tokens = sum(len(example.input_ids) for example in examples)
     labels = len(build_bio_labels(trainer._schema.concept_types))

@@ -1,4 +1,4 @@
-"""Largest inputs of a configuration, from which its memory is estimated."""
+"""Largest inputs of a configuration, from which its memory is estimated: those of a corpus, or full windows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from clinie_core.formulations import build_components
 from clinie_core.formulations.formulation import Formulation, InputContext
 from clinie_core.training.training_data import TrainingData
 
-__all__ = ["LargestInput", "assume_largest_inputs", "build_synthetic_data"]
+__all__ = ["LargestInput", "assume_largest_inputs", "build_synthetic_data", "find_largest_inputs"]
 
 ANSWER_SHARE = 0.5
 """Assumed length of the longest generated answer, as a share of the window."""
+SAMPLED_EPOCHS = 5
+"""Number of epochs whose batches are searched for the one with the most positions."""
 TOKEN = 1
 
 
@@ -29,11 +31,13 @@ class LargestInput:
         training: The longest training example.
         prediction: The longest example without targets.
         answer_tokens: Longest answer in training, in tokens; 0 if the component does not generate.
+        predictions: Number of examples that a process predicts; None if it is unknown.
     """
 
     training: Example
     prediction: Example
     answer_tokens: int = 0
+    predictions: int | None = None
 
 
 def assume_largest_inputs(config: TrialConfig, schema: Schema) -> dict[str, LargestInput]:
@@ -68,6 +72,47 @@ def _assume(formulation: Formulation[object], config: TrialConfig, schema: Schem
     return LargestInput(example, replace(example, targets=(), spans=()))
 
 
+def find_largest_inputs(config: TrialConfig, data: TrainingData, processes: int = 1) -> dict[str, LargestInput]:
+    """Return inputs with the sizes of the longest examples of encoded data, for each component.
+
+    A batch of these inputs is at least as large as each batch of training and of prediction.
+
+    Args:
+        config: The configuration with which the data were encoded.
+        data: The data.
+        processes: Number of processes that divide each batch, and the dev split.
+    """
+    return {name: _find(name, config, data, processes) for name in data.components}
+
+
+def _find(component: str, config: TrialConfig, data: TrainingData, processes: int) -> LargestInput:
+    rows = data.examples[component]
+    tokens = max(len(row.input_ids) for row in rows)
+    answer, positions = 0, max(len(row.positions) for row in rows)
+    if data.components[component].generates:
+        # The logits of a batch are computed at the positions of all its answers, which begin at different positions.
+        answer = positions
+        positions = max(
+            len({position for i in batch[rank::processes] for position in rows[i].positions})
+            for epoch in range(1, min(config.epochs, SAMPLED_EPOCHS) + 1)
+            for name, batch in data.sample_batches(config, epoch)
+            if name == component
+            for rank in range(processes)
+        )
+    targets = max(len(row.targets) for row in rows)
+    training = Example(
+        (TOKEN,) * tokens,
+        tuple(i % tokens for i in range(tokens - positions, tokens)),
+        (TOKEN,) * (positions - 1) + (0,) if answer else (0,) * (1 if targets == 1 else positions if targets else 0),
+        max((row.spans for row in rows), key=len),
+    )
+    dev = [example for document in data.dev_encoded[component] for example in document.examples]
+    longest = max((len(example.input_ids) for example in dev), default=0)
+    widest = max((len(example.positions) for example in dev), default=0)
+    prediction = Example((TOKEN,) * longest, tuple(i % longest for i in range(widest)))
+    return LargestInput(training, prediction, answer, -(-len(dev) // processes))
+
+
 def build_synthetic_data(config: TrialConfig, schema: Schema, inputs: Mapping[str, LargestInput]) -> TrainingData:
     """Return training data that consist of the largest inputs, without documents.
 
@@ -78,6 +123,12 @@ def build_synthetic_data(config: TrialConfig, schema: Schema, inputs: Mapping[st
     """
     tokenizer: Any = SimpleNamespace(pad_token_id=0)
     context = InputContext(tokenizer, schema, config.task, config.window_tokens, config.window_overlap)
-    examples = {name: [largest.training] for name, largest in inputs.items()}
+    examples = {name: [_limit_answer(largest)] for name, largest in inputs.items()}
     corpora = {name: [""] for name in inputs}
     return TrainingData(schema, build_components(config), context, examples, corpora, (), "", dict.fromkeys(inputs, ()))
+
+
+def _limit_answer(largest: LargestInput) -> Example:
+    """Return a training example whose answer, if it has one, is as long as the longest one."""
+    row, answer = largest.training, largest.answer_tokens
+    return replace(row, positions=row.positions[-answer:], targets=row.targets[-answer:]) if answer else row

@@ -19,6 +19,8 @@ from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.folder_replacement import recover_folder
 from clinie_core.modeling.memory_errors import is_out_of_memory
 from clinie_core.modeling.model_cache import ModelCache
+from clinie_core.training.hardware import Hardware, detect_hardware
+from clinie_core.training.memory_use import MemoryUse, choose_memory_use
 from clinie_core.training.state import TrainingProgress
 from clinie_core.training.trainer import Trainer, choose_micro_batch
 from clinie_core.training.training_data import TrainingData
@@ -55,11 +57,13 @@ class TrainingResult:
         best_epoch: 1-based number of the best epoch.
         best_metrics: Metrics of the best epoch.
         last_epoch: 1-based number of the last epoch.
+        memory_use: Micro-batch and recomputation.
     """
 
     best_epoch: int
     best_metrics: dict[str, float]
     last_epoch: int
+    memory_use: MemoryUse
 
 
 def train(
@@ -72,6 +76,7 @@ def train(
     start: Path | None = None,
     micro_batch: int | None = None,
     recomputation: bool = False,
+    hardware: Hardware | None = None,
     on_epoch: Callable[[EpochReport], bool] = lambda report: True,
 ) -> TrainingResult:
     """Train a configuration and save its best checkpoint.
@@ -88,14 +93,16 @@ def train(
             existing ``last`` checkpoint, and reports the earlier epochs again without training them again.
         start: A checkpoint with initial weights, instead of the pretrained ones. Its configuration may differ in
             the corpus and the number of epochs only.
-        micro_batch: Windows per forward pass in one process, instead of the configuration's value; results are
-            equal up to rounding.
+        micro_batch: Largest number of windows per forward pass in one process, instead of the configuration's
+            value; results are equal up to rounding.
         recomputation: Whether to recompute activations in the backward pass even if the configuration does not say
             so, provided that method and backbone support it; results are equal up to rounding.
+        hardware: Hardware of this process; that of its device if omitted. If its memory is known and the
+            configuration does not state a micro-batch, a simulated training step determines the largest one that fits.
         on_epoch: Called in rank 0 after every epoch; training ends if it returns False.
 
     Returns:
-        The best epoch with its metrics, and the last epoch.
+        The best epoch with its metrics, the last epoch, and the chosen memory use.
 
     Raises:
         InputError: If the configuration is invalid or a checkpoint does not fit it.
@@ -103,15 +110,18 @@ def train(
     """
     cache, distributed = cache or ModelCache(), distributed or DistributedContext.current()
     distributed.reset_peak_memory()
+    use = MemoryUse(choose_micro_batch(config, distributed, micro_batch), recomputation)
     try:
-        return _train(config, corpus, cache, distributed, folder, start, micro_batch, recomputation, on_epoch)
+        data = TrainingData.encode(config, apply_view(corpus, config.view), cache)
+        use = choose_memory_use(config, data, distributed, hardware or detect_hardware(distributed.device), use)
+        return _train(config, data, cache, distributed, folder, start, use, on_epoch)
     except (MemoryError, OSError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         shortage = OutOfMemory(
-            choose_micro_batch(config, distributed, micro_batch),
+            use.micro_batch,
             distributed.measure_peak_memory_mb(),
-            recomputation=config.gradient_checkpointing or recomputation,
+            recomputation=config.gradient_checkpointing or use.recomputation,
         )
     finally:
         distributed.release_memory()
@@ -121,17 +131,15 @@ def train(
 
 def _train(
     config: TrialConfig,
-    corpus: Corpus,
+    data: TrainingData,
     cache: ModelCache,
     distributed: DistributedContext,
     folder: Path | None,
     start: Path | None,
-    micro_batch: int | None,
-    recomputation: bool,
+    use: MemoryUse,
     on_epoch: Callable[[EpochReport], bool],
 ) -> TrainingResult:
-    data = TrainingData.encode(config, apply_view(corpus, config.view), cache)
-    trainer = Trainer(config, data, cache, distributed, micro_batch, recomputation=recomputation)
+    trainer = Trainer(config, data, cache, distributed, use.micro_batch, recomputation=use.recomputation)
     if start is not None:
         trainer.load_initial_weights(start)
     progress = (
@@ -157,7 +165,7 @@ def _train(
             metrics = trainer.score_dev() | training_metrics | trainer.measure_size()  # lists show the scores first
             metrics["seconds"] = time.perf_counter() - started
             better = not progress.best_epoch or metrics[config.selection] > progress.best_metrics[config.selection]
-            improved = better or not corpus["dev"]
+            improved = better or not data.dev
             progress = progress.add_epoch(metrics, improved=improved)
             if folder is not None and improved:
                 trainer.save_best(folder / BEST, metrics)
@@ -169,4 +177,4 @@ def _train(
             distributed.wait_for_rank_zero()
         report = EpochReport(epoch, config.epochs, metrics, finished, out_of_patience and epoch < config.epochs)
         stopped = not report_epoch(report) or finished
-    return TrainingResult(progress.best_epoch, progress.best_metrics, progress.epoch)
+    return TrainingResult(progress.best_epoch, progress.best_metrics, progress.epoch, use)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ from clinie_core.config import TrialConfig
 from clinie_core.data.document import Document
 from clinie_core.data.schema import get_corpus_name
 from clinie_core.encoding.batch import Batch, collate
-from clinie_core.encoding.batch_sampling import draw_epoch_batches, sample_mixture
 from clinie_core.encoding.examples import Example
 from clinie_core.errors import fail
 from clinie_core.inference.prediction import Predictor
@@ -95,7 +93,7 @@ class Trainer:
         self._precision = detect_precision(config.precision, distributed.device)
         self._precision.enable_tf32()
         self._schema, self._components = data.schema, data.components
-        self._examples, self._corpora = data.examples, data.corpora
+        self._data, self._examples = data, data.examples
         self._dev, self._dev_digest, self._dev_encoded = data.dev, data.dev_digest, data.dev_encoded
         self._compute_diagnostics = data.compute_diagnostics
         self._dev_counts: DocumentCounts | None = None
@@ -184,7 +182,7 @@ class Trainer:
         self._steps_done = self._scheduler.last_epoch
         loss_sum = torch.zeros((), device=distributed.device)  # reading it would wait for each step
         rows: list[Example] = []
-        for component, batch in self._sample_batches(epoch):
+        for component, batch in self._data.sample_batches(config, epoch):
             examples = [self._examples[component][i] for i in batch]
             loss_sum += self._step(component, examples)
             rows += examples
@@ -192,21 +190,6 @@ class Trainer:
         seconds = time.perf_counter() - started
         tokens = sum(len(row.input_ids) for row in rows)
         return {"train_loss": total / sum(row.loss_terms for row in rows), "tokens_per_second": tokens / seconds}
-
-    def _sample_batches(self, epoch: int) -> list[tuple[str, list[int]]]:
-        """Return the component and the example indices of each batch of an epoch.
-
-        Batches of several components are shuffled together.
-        """
-        config, batches = self.config, []
-        for name, rows in self._examples.items():
-            drawn = sample_mixture(self._corpora[name], config.sampling_exponent, seed=config.seed, epoch=epoch)
-            lengths = [len(rows[i].input_ids) for i in drawn]
-            for batch in draw_epoch_batches(lengths, config.batch_size, seed=config.seed, epoch=epoch):
-                batches.append((name, [drawn[i] for i in batch]))
-        if len(self._examples) > 1:
-            random.Random(f"{self.config.seed}/{epoch}/components").shuffle(batches)
-        return batches
 
     def _collate(self, component: str, rows: Sequence[Example]) -> Batch:
         generates = self._components[component].generates

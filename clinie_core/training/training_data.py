@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.splitting import select_few_shot
 from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import Schema, get_corpus_name
+from clinie_core.encoding.batch_sampling import draw_epoch_batches, sample_mixture
 from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.errors import fail
 from clinie_core.formulations import build_components
@@ -50,6 +52,25 @@ class TrainingData:
             context = replace(self.context, task=name, answer_tokens=limit)  # type: ignore[arg-type]
             metrics |= formulation.compute_diagnostics(self.dev, self.dev_encoded[name], context)
         return metrics
+
+    def sample_batches(self, config: TrialConfig, epoch: int) -> list[tuple[str, list[int]]]:
+        """Return the component and the example indices of each batch of an epoch.
+
+        Batches of several components are shuffled together.
+
+        Args:
+            config: Batch size, seed and sampling exponent.
+            epoch: 1-based number of the epoch.
+        """
+        batches = []
+        for name, rows in self.examples.items():
+            drawn = sample_mixture(self.corpora[name], config.sampling_exponent, seed=config.seed, epoch=epoch)
+            lengths = [len(rows[i].input_ids) for i in drawn]
+            for batch in draw_epoch_batches(lengths, config.batch_size, seed=config.seed, epoch=epoch):
+                batches.append((name, [drawn[i] for i in batch]))
+        if len(self.examples) > 1:
+            random.Random(f"{config.seed}/{epoch}/components").shuffle(batches)
+        return batches
 
     @classmethod
     def encode(cls, config: TrialConfig, corpus: Corpus, cache: ModelCache) -> TrainingData:

@@ -20,7 +20,13 @@ from search.config.search_space import SearchSpace
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["FormulationLimits", "describe_limits", "find_unexpected_limits", "measure_limits"]
+__all__ = [
+    "FormulationLimits",
+    "describe_limits",
+    "disable_tokenizer_threads",
+    "find_unexpected_limits",
+    "measure_limits",
+]
 
 EXPECTED_SHARE = 0.98
 """Share of representable concepts below which a search warns."""
@@ -127,7 +133,7 @@ def measure_limits(space: SearchSpace, corpus: Corpus) -> tuple[list[Formulation
             )  # several backbones may share a tokenizer
             if key not in counted:
                 try:
-                    with _disable_threads():
+                    with disable_tokenizer_threads():
                         counted[key] = _count(config, tokenizer, schema, samples)
                 except InputError as error:  # such as a window that is too short for the instruction
                     problems += [replace(problem, severity="warning") for problem in error.problems]
@@ -225,7 +231,7 @@ def _sample_documents(documents: Sequence[Document]) -> tuple[Document, ...]:
 
 
 @contextmanager
-def _disable_threads() -> Iterator[None]:
+def disable_tokenizer_threads() -> Iterator[None]:
     """Keep the tokenizers library from starting threads, since it warns when a process with them is forked."""
     name = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(name)

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinie_core.config import TrialConfig
+from clinie_core.data.corpora.views import apply_view
+from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import Schema
-from clinie_core.errors import Problem
+from clinie_core.errors import InputError, Problem
 from search.config.domains import RandomChooser
 from search.config.space_file import Resources, SpaceFile
 from search.config.validation import ValidatedSpace
-from search.study.limits import FormulationLimits, find_unexpected_limits, measure_limits
+from search.study.limits import FormulationLimits, disable_tokenizer_threads, find_unexpected_limits, measure_limits
 
 if TYPE_CHECKING:
     from clinie_core.data.corpora.detection import Detection
-    from clinie_core.training.memory_estimate import Hardware, MemoryEstimate
+    from clinie_core.training.hardware import Hardware
+    from clinie_core.training.memory_estimate import MemoryEstimate
+    from clinie_core.training.synthetic_inputs import LargestInput
 
 __all__ = ["SearchPlan", "plan_search"]
 
-MEMORY_SHARE = 0.9
-"""Share of a worker's memory that the estimate may fill; kernels and the allocator need the rest."""
+ENCODED_CHARACTERS = 300_000
+"""Largest number of characters of a split whose documents are encoded to find the longest inputs."""
 ASSUMED_TYPES = 10
 """Number of concept types that sizes assume where the corpus cannot be read."""
 
@@ -97,6 +102,7 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
     limits, problems = measure_limits(space, validated.corpus) if validated.corpus is not None else ([], [])
     notices = list(validated.corpus.notices) if validated.corpus is not None else []
     processes, hardware = file.resources.workers_per_trial, _find_hardware(file.resources)
+    inputs = _find_inputs(configs, validated.corpus, processes)
     size = space.size()
     return SearchPlan(
         file,
@@ -104,7 +110,10 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
         {path: str(domain) for path, domain in space.dimensions()},
         None if math.isinf(size) else int(size),
         configs,
-        [estimate_memory(config, schema, processes=processes, hardware=hardware) for config in configs],
+        [
+            estimate_memory(config, schema, processes=processes, hardware=hardware, inputs=largest)
+            for config, largest in zip(configs, inputs, strict=True)
+        ],
         note,
         limits,
         notices
@@ -118,7 +127,7 @@ def _find_hardware(resources: Resources) -> Hardware:
     """Return the hardware of a worker on this machine; the memory of a GPU is unknown if this machine has none."""
     import torch
 
-    from clinie_core.training.memory_estimate import Hardware
+    from clinie_core.training.hardware import MEMORY_SHARE, Hardware
 
     available = torch.cuda.is_available()
     gpus = float(available) if resources.gpus_per_worker == "auto" else resources.gpus_per_worker
@@ -128,6 +137,42 @@ def _find_hardware(resources: Resources) -> Hardware:
     workers = max(1, int((os.cpu_count() or 1) / resources.cpus_per_worker))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Hardware("cpu", MEMORY_SHARE * memory / workers / 2**20)
+
+
+def _find_inputs(
+    configs: Sequence[TrialConfig], corpus: Corpus | None, processes: int
+) -> list[dict[str, LargestInput] | None]:
+    """Return the largest inputs of each configuration in the longest documents of the corpus.
+
+    The entry of a configuration is None if the corpus or the tokenizer cannot be read; windows are then full.
+    """
+    if corpus is None:
+        return [None] * len(configs)
+    from clinie_core.modeling.model_cache import ModelCache
+    from clinie_core.training.synthetic_inputs import find_largest_inputs
+    from clinie_core.training.training_data import TrainingData
+
+    selected, cache = Corpus({split: _select_longest(corpus[split]) for split in ("train", "dev")}), ModelCache()
+    found: list[dict[str, LargestInput] | None] = []
+    for config in configs:
+        try:
+            with disable_tokenizer_threads():
+                data = TrainingData.encode(config, apply_view(selected, config.view), cache)
+        except (InputError, ImportError, OSError, ValueError):  # reported elsewhere
+            found.append(None)
+            continue
+        inputs = find_largest_inputs(config, data, processes)
+        found.append({name: replace(own, predictions=None) for name, own in inputs.items()})
+    return found
+
+
+def _select_longest(documents: Sequence[Document]) -> tuple[Document, ...]:
+    """Return the longest documents, with about :data:`ENCODED_CHARACTERS` in total."""
+    ordered = sorted(documents, key=lambda document: -len(document.text))
+    ends = accumulate(len(document.text) for document in ordered)
+    return tuple(document for document, end in zip(ordered, ends, strict=True) if end <= ENCODED_CHARACTERS) or tuple(
+        ordered[:1]
+    )
 
 
 def _read_schema(validated: ValidatedSpace) -> tuple[Schema, str]:

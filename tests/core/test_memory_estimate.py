@@ -9,7 +9,9 @@ import pytest
 from clinie_core.backbones import weights
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.schema import Schema
-from clinie_core.training.memory_estimate import Hardware, MemoryMeter, estimate_memory
+from clinie_core.training.hardware import Hardware
+from clinie_core.training.memory_estimate import estimate_memory
+from clinie_core.training.memory_meter import MemoryMeter
 from clinie_core.training.simulation import simulate
 from clinie_core.training.synthetic_inputs import assume_largest_inputs
 
@@ -120,7 +122,7 @@ def test_a_backbone_that_cannot_be_simulated_is_reported(monkeypatch: pytest.Mon
         model.register_forward_hook(lambda *_: model.embeddings.word_embeddings.weight.tolist())
         return model
 
-    monkeypatch.setattr("clinie_core.training.memory_estimate.initialize_model", initialize_with_unsupported_operation)
+    monkeypatch.setattr("clinie_core.training.memory_meter.initialize_model", initialize_with_unsupported_operation)
     found = estimate_memory(config, SCHEMA)
     assert "encoder with full cannot be simulated" in found.note
     assert found.memory_mb == pytest.approx(16 * found.parameters / 2**20)
