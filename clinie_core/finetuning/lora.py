@@ -79,6 +79,7 @@ class Dora(Lora):
     """LoRA of a weight's direction, with a separate trained magnitude (Liu et al. 2024, arXiv 2402.09353)."""
 
     peft_options: ClassVar[dict[str, Any]] = {"use_dora": True}
+    reads_weights: ClassVar[bool] = True  # the magnitudes are norms of the weights
 
 
 class AdaLora(AdapterMethod):

@@ -44,6 +44,8 @@ class FineTuning(FrozenModel, ABC):
     """Optional packages that a trained model of this method needs."""
     supports_recomputation: ClassVar[bool] = True
     """Whether activations may be recomputed in the backward pass (gradient checkpointing)."""
+    reads_weights: ClassVar[bool] = False
+    """Whether :meth:`apply` computes new weights from the values of the backbone's own."""
     supports_sharding: ClassVar[bool] = True
     """Whether the weights may be sharded over several processes."""
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from clinie_core.data.document import Document
 from clinie_core.encoding.batch import collate
@@ -16,7 +17,7 @@ from clinie_core.formulations.formulation import Prediction
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.free_memory import measure_free_memory
 from clinie_core.modeling.model import ExtractionModel, LanguageModel
-from clinie_core.modeling.parallel import unshard_heads
+from clinie_core.modeling.sharding import gather_weights
 
 if TYPE_CHECKING:
     from clinie_core.encoding.examples import EncodedDocument, Example
@@ -90,7 +91,7 @@ class Predictor:
         context = replace(self._context, task=component)  # type: ignore[arg-type]  # components are named by task
         if encoded is None:
             encoded = formulation.encode(stripped, context, targets=False)
-        with unshard_heads(self._model):
+        with gather_weights(self._model, self._model.precision, self._distributed):
             outputs = self._compute_outputs(component, encoded)
             transition_scores, remaining = self._model.get_head(component).get_transition_scores(), iter(outputs)
             found = []
@@ -114,7 +115,9 @@ class Predictor:
         turns = max(count for count, _ in others)
         if turns and not batches:
             examples, batches = next(spare for _, spare in others if spare), [[0]]
-        with self._model.prepare_prediction(), torch.inference_mode():
+        # A sharded model cannot train with weights that it has gathered in inference mode.
+        mode = torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode()
+        with self._model.prepare_prediction(), mode:
             for rows in [*batches, *batches[-1:] * (turns - len(batches))]:
                 batch = collate(
                     [examples[i] for i in rows],

@@ -15,7 +15,10 @@ from clinie_core.finetuning.quantization import is_quantized, list_tensors, shar
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["convert_weights", "copy_backbone", "measure_weights", "prepare_backbone"]
+__all__ = ["copy_backbone", "defer_conversion", "get_deferred_weight", "measure_weights", "prepare_backbone"]
+
+ORIGINAL = "clinie_original"
+"""Attribute of a parameter with the weight that it replaces."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -58,11 +61,31 @@ def _move(tensor: Tensor, device: torch.device | None, dtype: torch.dtype | None
     return tensor.to(device=device or tensor.device, dtype=wanted, copy=not share)
 
 
-def convert_weights(backbone: Module, dtype: torch.dtype) -> Module:
-    """Convert the floating-point weights of a model to a dtype, in place, and return the model."""
-    for parameter in backbone.parameters():
-        parameter.data = _move(parameter.data, None, dtype, share=True)
-    return backbone
+def defer_conversion(backbone: nn.Module, dtype: torch.dtype) -> None:
+    """Give a model's weights a dtype without converting them, in place.
+
+    Each weight of another dtype is replaced by one that has its shape, but the memory of a single number.
+    :func:`get_deferred_weight` returns the original.
+
+    Args:
+        backbone: The model; its values must not be used before they are restored.
+        dtype: Format of the floating-point weights.
+    """
+    replaced: dict[int, nn.Parameter] = {}
+    for module in backbone.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_floating_point() and parameter.dtype != dtype:
+                if id(parameter) not in replaced:
+                    empty = torch.zeros((), dtype=dtype).expand(parameter.shape)
+                    replaced[id(parameter)] = nn.Parameter(empty, parameter.requires_grad)
+                    setattr(replaced[id(parameter)], ORIGINAL, parameter)
+                module.register_parameter(name, replaced[id(parameter)])
+
+
+def get_deferred_weight(parameter: nn.Parameter) -> Tensor:
+    """Return the weight that :func:`defer_conversion` replaced by a parameter; any other parameter itself."""
+    original: Tensor = getattr(parameter, ORIGINAL, parameter)
+    return original.detach()
 
 
 def prepare_backbone(

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.errors import fail, map_disk_full
 from clinie_core.modeling.folder_replacement import recover_folder, replace_folder
 from clinie_core.modeling.model import ExtractionModel
-from clinie_core.modeling.parallel import distribute_like, gather_full_tensor, get_local_shard
+from clinie_core.modeling.sharding import gather_full_tensor, take_shard
 from clinie_core.scoring.document_counts import DocumentCounts
 
 __all__ = ["Checkpoint", "gather_trained_weights", "load_weights"]
@@ -110,11 +110,13 @@ def gather_trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
     Only rank 0 receives the tensors of a sharded model.
     """
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    state = model.state_dict()
+    state = model.state_dict(keep_vars=True)
     selected: dict[int, tuple[str, Tensor]] = {}  # the projections of VeRA are one tensor, which is part of every layer
     for name, tensor in state.items():
         if name in trainable or name not in model.pretrained_names:
-            selected.setdefault(get_local_shard(tensor).data_ptr() or id(tensor), (name, tensor))
+            # Processes must select the same parameters, even if their shards are empty.
+            key = id(tensor) if isinstance(tensor, nn.Parameter) else tensor.data_ptr() or id(tensor)
+            selected.setdefault(key, (name, tensor.detach()))
     return {name: gather_full_tensor(tensor) for name, tensor in selected.values()}
 
 
@@ -128,7 +130,7 @@ def load_weights(model: ExtractionModel, folder: Path) -> None:
     mismatched = [name for name, tensor in weights.items() if name in own and own[name].shape != tensor.shape]
     if mismatched:
         fail(str(folder / WEIGHTS), f"{len(mismatched)} tensors differ in shape from the configured model")
-    parts = {name: distribute_like(tensor, own[name]) if name in own else tensor for name, tensor in weights.items()}
+    parts = {name: take_shard(tensor, own[name]) if name in own else tensor for name, tensor in weights.items()}
     result = model.load_state_dict(parts, strict=False)
     missing = {name for name, p in model.named_parameters() if p.requires_grad} & set(result.missing_keys)
     if missing or result.unexpected_keys:

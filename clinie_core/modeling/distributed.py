@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -93,20 +90,6 @@ class DistributedContext:
         processes = dist.group.WORLD
         assert processes is not None, "several processes have a process group"
         return _get_control_group(processes)
-
-    @contextmanager
-    def take_turns(self) -> Iterator[None]:
-        """Return a context in which only one process of a machine runs at a time, to limit peak memory.
-
-        A collective operation. The body must not contain another collective operation.
-        """
-        local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
-        turns = [turn == local_rank for turn in range(1 + max(self.all_gather(local_rank)))]
-        for mine in turns:
-            if mine:
-                yield
-                self.release_memory()
-            self.all_gather(mine)  # wait for the process whose turn it is
 
     def reset_peak_memory(self) -> None:
         """Start measuring peak memory."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +27,9 @@ from clinie_core.finetuning import FINETUNING
 from clinie_core.finetuning.method import FineTuning
 from clinie_core.formulations import build_components
 from clinie_core.heads import LanguageHead, TaskHead
-from clinie_core.modeling.backbone_copies import convert_weights, copy_backbone
-from clinie_core.modeling.precision import Precision, cast_trained_weights, set_weight_dtypes
+from clinie_core.modeling.backbone_copies import copy_backbone, defer_conversion
+from clinie_core.modeling.precision import Precision, cast_trained_weights, set_buffer_dtypes, set_weight_dtypes
+from clinie_core.modeling.sharding import is_sharded
 from clinie_core.templates.constrained_decoding import ConstraintProcessor
 
 if TYPE_CHECKING:
@@ -76,7 +77,12 @@ class ExtractionModel(nn.Module):
         return head
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Return a context for :meth:`forward`, in which trained weights are converted for matrix multiplications."""
+        """Return a context for :meth:`forward`, in which trained weights are converted for matrix multiplications.
+
+        No-op for a sharded model, which gathers its weights in the dtype of the computation.
+        """
+        if isinstance(self, FSDPModule):
+            return nullcontext()
         return self.precision.autocast(next(self.parameters()).device)
 
     def prepare_prediction(self) -> AbstractContextManager[object]:
@@ -143,8 +149,8 @@ class LanguageModel(ExtractionModel):
 
         Autocast would convert each trained weight again for each token.
         """
-        if isinstance(self, FSDPModule):  # the parameters are shards of the weights
-            return self.autocast()
+        if isinstance(self, FSDPModule):
+            return nullcontext()
         return cast_trained_weights(self, self.precision.dtype)
 
     def predict(self, batch: Batch) -> list[NDArray[np.int64]]:
@@ -170,7 +176,7 @@ class LanguageModel(ExtractionModel):
             **inputs,
             generation_config=settings,
             logits_processor=processors,
-            synced_gpus=isinstance(self, FSDPModule),  # a sharded model computes until all processes have finished
+            synced_gpus=is_sharded(self),  # each process then generates until all of them have finished
         )
         return [_truncate_at(row, head.eos_id) for row in generated[:, prompt_length:].cpu().numpy()]
 
@@ -212,7 +218,7 @@ def build_model(
     *,
     device: torch.device | None = None,
     precision: Precision = FLOAT32,
-    reuse_weights: bool = False,
+    keep_mapped: bool = False,
     recomputation: bool = False,
 ) -> ExtractionModel:
     """Build a model from a configuration.
@@ -220,11 +226,12 @@ def build_model(
     Args:
         config: The trial's configuration; new weights are initialized with its seed.
         schema: Annotation types to extract.
-        pretrained: The pretrained backbone; it is not changed unless ``reuse_weights`` is set.
+        pretrained: The pretrained backbone; it is not changed unless ``keep_mapped`` is set.
         device: Device of the model; None for that of the pretrained backbone.
         precision: Number formats of the weights and the computation.
-        reuse_weights: Whether training changes the pretrained backbone itself, if two copies of it do not
-            fit into memory.
+        keep_mapped: Whether the model has the weights of the pretrained backbone itself, in the dtype and the mapped
+            memory of its files, on the CPU. Such a model cannot be trained, but it can be sharded without being read
+            as a whole.
         recomputation: Whether to recompute activations even if the configuration does not say so, provided that
             method and backbone support it.
 
@@ -236,8 +243,12 @@ def build_model(
         method = load_finetuning(config)
         frozen = method.freezes_backbone
         dtype = precision.dtype if frozen else torch.float32
-        if reuse_weights:
-            backbone = convert_weights(pretrained, dtype).requires_grad_(not frozen)
+        if keep_mapped:
+            backbone = pretrained.requires_grad_(not frozen)
+            method.prepare(backbone, device or backbone.device, dtype)
+            if method.reads_weights:
+                backbone.to(dtype)  # no-op if the files have this dtype
+            defer_conversion(backbone, dtype)  # new weights have the dtype of those that they adapt
         else:
             backbone = copy_backbone(pretrained, share_weights=frozen, device=device, dtype=dtype)
         if config.dropout is not None:
@@ -253,14 +264,17 @@ def build_model(
             recompute({"use_reentrant": False})
         width = int(backbone.config.hidden_size)
         own = {_identify(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
+        own_buffers = {id(buffer) for buffer in backbone.buffers()}
         components = build_components(config)
         heads = {name: f.build_head(width, schema) for name, f in components.items()}
         model_class = LanguageModel if any(f.generates for f in components.values()) else ExtractionModel
         model = model_class(method.apply(backbone), heads, method.prepended_tokens, precision)
         state = model.state_dict(keep_vars=True)
         model.pretrained_names = _find_pretrained({name for name, t in state.items() if _identify(t) in own}, state)
-        added = [name for name in state if name.startswith("backbone.") and name not in model.pretrained_names]
-        set_weight_dtypes(model, precision, added)
+        set_buffer_dtypes(model.backbone, precision, kept=own_buffers)
+        if keep_mapped:
+            return model
+        set_weight_dtypes(model, precision)
         return model.to(device or pretrained.device)
 
 

@@ -1,8 +1,8 @@
 """Precision of a trial: the dtype of matrix multiplications and of frozen weights, chosen for a device.
 
 Frozen weights are stored in the dtype of matrix multiplications. Trained weights are stored in float32, so that small
-updates are not lost, and are converted for each forward pass by autocast. Autocast would convert a frozen weight of
-float32 for each use, and autograd would hold every copy until the backward pass.
+updates are not lost, and are converted for each forward pass by autocast, or by the units of a sharded model. Autocast
+would convert a frozen weight of float32 for each use, and autograd would hold every copy until the backward pass.
 
 Source: Micikevicius et al. 2018, "Mixed Precision Training" (arXiv 1710.03740).
 """
@@ -23,7 +23,9 @@ __all__ = [
     "PrecisionName",
     "cast_trained_weights",
     "choose_precision",
+    "choose_weight_dtype",
     "detect_precision",
+    "set_buffer_dtypes",
     "set_weight_dtypes",
 ]
 
@@ -110,30 +112,51 @@ def detect_precision(wanted: PrecisionName, device: torch.device) -> Precision:
     return choose_precision(wanted, device.type, cpu_flags=_read_cpu_flags())
 
 
-def set_weight_dtypes(model: nn.Module, precision: Precision, added: Collection[str] = ()) -> None:
+def choose_weight_dtype(parameter: Tensor, precision: Precision) -> torch.dtype:
+    """Return the dtype in which a weight is stored: float32 if it is trained, else that of the computation.
+
+    Quantized weights keep their dtype.
+
+    Args:
+        parameter: The weight; it requires gradients if it is trained.
+        precision: The precision.
+    """
+    if not parameter.is_floating_point() or hasattr(parameter, "quant_state"):
+        return parameter.dtype
+    return torch.float32 if parameter.requires_grad else precision.dtype
+
+
+def set_weight_dtypes(model: nn.Module, precision: Precision) -> None:
     """Convert frozen weights to a precision's dtype and trained weights to float32, in place.
 
-    A normalization layer with trained weights is float32 as a whole, because its kernels need one dtype. Quantized
-    weights, and buffers such as the frequencies of rotary embeddings, keep their dtype.
+    A normalization layer with trained weights is float32 as a whole, because its kernels need one dtype.
 
     Args:
         model: A model whose trained weights require gradients.
         precision: The precision.
-        added: Names of frozen buffers to convert, too.
     """
-    for name, module in model.named_modules():
+    for module in model.modules():
         own = list(module.parameters(recurse=False))
         is_norm = all(parameter.ndim == 1 for parameter in own) and any(p.requires_grad for p in own)
         for parameter in own:
-            if parameter.is_floating_point() and not hasattr(parameter, "quant_state"):
-                dtype = torch.float32 if is_norm or parameter.requires_grad else precision.dtype
-                parameter.data = parameter.data.to(dtype)
-        for key, buffer in module.named_buffers(recurse=False):
-            if f"{name}.{key}" in added and buffer.is_floating_point():
-                module.register_buffer(key, buffer.to(precision.dtype))
+            parameter.data = parameter.data.to(torch.float32 if is_norm else choose_weight_dtype(parameter, precision))
+
+
+def set_buffer_dtypes(model: nn.Module, precision: Precision, *, kept: Collection[int]) -> None:
+    """Convert the buffers that a fine-tuning method added to a precision's dtype, in place.
+
+    Args:
+        model: A model.
+        precision: The precision.
+        kept: Ids of the buffers that keep their dtype, such as the frequencies of rotary embeddings.
+    """
+    for module in model.modules():
+        for key, buffer in list(module.named_buffers(recurse=False)):
+            if id(buffer) not in kept and buffer.is_floating_point():
+                setattr(module, key, buffer.to(precision.dtype))
         if precision.is_reduced and hasattr(module, "cast_input_dtype_enabled"):
             # PEFT would convert inputs to float32, and autocast back; autograd would hold both copies.
-            module.cast_input_dtype_enabled = False
+            setattr(module, "cast_input_dtype_enabled", False)  # noqa: B010  # mypy does not know the attribute
 
 
 @contextmanager

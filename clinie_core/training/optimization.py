@@ -14,7 +14,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.errors import fail
 from clinie_core.finetuning.method import FineTuning
 from clinie_core.modeling.model import ExtractionModel
-from clinie_core.modeling.parallel import get_local_shard
+from clinie_core.modeling.sharding import get_local_shard
 
 __all__ = ["MovingAverage", "build_optimizer"]
 

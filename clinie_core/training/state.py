@@ -17,7 +17,7 @@ from clinie_core.errors import map_disk_full
 from clinie_core.modeling.checkpoint import WEIGHTS, Checkpoint, gather_trained_weights, load_weights
 from clinie_core.modeling.folder_replacement import replace_folder
 from clinie_core.modeling.model import ExtractionModel
-from clinie_core.modeling.parallel import distribute_like, gather_full_tensor
+from clinie_core.modeling.sharding import gather_full_tensor, take_shard
 from clinie_core.training.optimization import MovingAverage
 
 __all__ = ["TrainingProgress", "TrainingState"]
@@ -114,7 +114,7 @@ class TrainingState:
         state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         for number, moments in state["optimizer"]["state"].items():
-            moments.update({name: distribute_like(moment, parameters[number]) for name, moment in moments.items()})
+            moments.update({name: take_shard(moment, parameters[number]) for name, moment in moments.items()})
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
         if self._scaler.is_enabled() and state["scaler"]:  # empty if another device has saved the state
@@ -122,6 +122,6 @@ class TrainingState:
         if self._average is not None:
             self._average.steps, values = state["average"]
             for own, saved in zip(self._average.values, values, strict=True):
-                own.copy_(distribute_like(saved, own))
+                own.copy_(take_shard(saved, own))
         history, best_epoch = state["progress"]
         return TrainingProgress(tuple(history), best_epoch)

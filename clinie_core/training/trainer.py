@@ -27,14 +27,9 @@ from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.folder_replacement import recover_folder
 from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning
 from clinie_core.modeling.model_cache import ModelCache, load_backbone
-from clinie_core.modeling.parallel import (
-    build_mesh,
-    find_unused_parameters,
-    shard,
-    skip_gradient_sync,
-    wrap_data_parallel,
-)
+from clinie_core.modeling.parallel import find_unused_parameters, skip_gradient_sync, wrap_data_parallel
 from clinie_core.modeling.precision import detect_precision
+from clinie_core.modeling.sharding import build_mesh, shard
 from clinie_core.scoring import score_task
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.training.optimization import MovingAverage, build_optimizer
@@ -142,24 +137,24 @@ class Trainer:
     def _build_sharded_model(self) -> tuple[ExtractionModel, nn.Module]:
         """Return the sharded model; a collective operation.
 
-        The processes of a machine load the backbone one at a time, since several copies may not fit into memory.
+        A process reads its own shards only, unless the backbone's files cannot be memory-mapped.
         """
-        config = self.config
+        config, device = self.config, self._distributed.device
         if not self._method.supports_sharding:
             fail("sharded", f"the weights of {config.finetuning.name} cannot be sharded", allowed="false")
         mesh = build_mesh(self._distributed)
-        with self._distributed.take_turns():
-            pretrained = load_backbone(config)
-            model = build_model(
-                config,
-                self._schema,
-                pretrained,
-                precision=self._precision,
-                reuse_weights=True,
-                recomputation=self._recomputation,
-            )
-            self._fit_heads(model)
-            return model, shard(model, model.backbone, mesh)
+        model = build_model(
+            config,
+            self._schema,
+            load_backbone(config),
+            device=device,
+            precision=self._precision,
+            keep_mapped=True,
+            recomputation=self._recomputation,
+        )
+        self._fit_heads(model)
+        shard(model, model.backbone, mesh, self._precision, device)
+        return model, model
 
     def _fit_heads(self, model: ExtractionModel) -> ExtractionModel:
         for name, formulation in self._components.items():

@@ -65,6 +65,9 @@ def make_cases() -> dict[str, tuple[TrialConfig, int, int]]:
         "gradient-checkpointing": (make_tiny_config("encoder", gradient_checkpointing=True), 2, 2),
         "stopped": (make_tiny_config("encoder", ema_decay=0.9), 3, 1),
         "resumed": (make_tiny_config("encoder", ema_decay=0.9), 3, 2),
+        "bfloat16-encoder": (make_tiny_config("encoder", head="crf", precision="bfloat16"), 3, 2),
+        "bfloat16-decoder": (make_tiny_config("decoder", "lora", precision="bfloat16", micro_batch=1), 3, 2),
+        "float16-encoder": (make_tiny_config("encoder", "lora", precision="float16", ema_decay=0.9), 3, 2),
     }
 
 
@@ -110,7 +113,9 @@ def test_a_sharded_model_has_the_same_losses_and_scores_as_a_single_process(
     expected = learn(name, tmp_path / "single", 2)
     if name == "stopped":  # two processes stopped after one epoch; a single process resumes
         losses = learn(name, sharded / name, 2)
-    assert losses == pytest.approx(expected, rel=1e-4)
+    # A single process adds in float32 what a sharded model adds in the dtype of the computation.
+    tolerance = 1e-4 if CASES[name][0].precision == "float32" else 0.02
+    assert losses == pytest.approx(expected, rel=tolerance)
     weights = [load_file(folder / "best" / "model.safetensors") for folder in (sharded / name, tmp_path / "single")]
     assert {k: v.shape for k, v in weights[0].items()} == {k: v.shape for k, v in weights[1].items()}
     scores = [
