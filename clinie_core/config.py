@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -23,9 +25,11 @@ __all__ = [
     "CorpusView",
     "FrozenModel",
     "Score",
+    "Selection",
     "Task",
     "TrialConfig",
     "convert_validation_error",
+    "rate_epoch",
 ]
 
 
@@ -67,6 +71,8 @@ Score = Literal[
 ]
 """Name of a dev score. The first six score the task's annotations (in ``joint``: concepts and relations
 together); only ``joint`` reports the others."""
+Selection = Score | Literal["train_loss"]
+"""Metric that selects a trial's best epoch: the highest dev score, or the lowest training loss."""
 
 
 class BackboneSource(FrozenModel):
@@ -164,7 +170,7 @@ class TrialConfig(FrozenModel):
             third more time and a fraction of the memory.
         sharded: Whether the processes of a trial shard weights, gradients and optimizer state (FSDP), for a model
             that does not fit into one process. Results are equal up to rounding.
-        selection: Dev score that selects the best epoch.
+        selection: Metric that selects the best epoch.
         sampling_exponent: Exponent applied to each corpus's size when training examples are drawn from several
             corpora: 1 samples in proportion to size, 0 samples all corpora equally.
         train_documents: Number of training documents to use; None for all. Subsets are nested, and each covers as
@@ -195,7 +201,7 @@ class TrialConfig(FrozenModel):
     micro_batch: int | None = Field(default=None, ge=1)
     gradient_checkpointing: bool = False
     sharded: bool = False
-    selection: Score = "strict_f1"
+    selection: Selection = "strict_f1"
     sampling_exponent: float = Field(default=1.0, ge=0, le=1)
     train_documents: int | None = Field(default=None, ge=1)
     layers_kept: float = Field(default=1.0, gt=0, le=1)
@@ -224,6 +230,22 @@ class TrialConfig(FrozenModel):
             else:
                 flat[key] = value
         return flat
+
+
+def rate_epoch(metrics: Mapping[str, float], selection: Selection) -> float:
+    """Return the value by which epochs of a trial are compared; the best epoch is the first with the highest value.
+
+    Args:
+        metrics: Metrics of the epoch.
+        selection: Metric that selects the best epoch.
+
+    Returns:
+        Minus infinity if the metric is missing or not a finite number.
+    """
+    value = metrics.get(selection, math.nan)
+    if not math.isfinite(value):
+        return -math.inf
+    return -value if selection == "train_loss" else value
 
 
 def convert_validation_error(error: ValidationError, where: str, *, quote: bool = True) -> list[Problem]:

@@ -6,12 +6,13 @@ whether training continues. The loop never uses the test split.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clinie_core.config import BEST, LAST, TrialConfig
+from clinie_core.config import BEST, LAST, TrialConfig, rate_epoch
 from clinie_core.data.corpora.views import apply_view
 from clinie_core.data.document import Corpus
 from clinie_core.errors import OutOfMemory
@@ -27,6 +28,10 @@ from clinie_core.training.training_data import TrainingData
 
 __all__ = ["EpochReport", "TrainingResult", "train"]
 
+DIVERGED_EPOCHS = 2
+"""Number of consecutive epochs whose loss is not a finite number after which a training ends. A single one may be an
+overflow from which the training recovers."""
+
 
 @dataclass(frozen=True)
 class EpochReport:
@@ -38,8 +43,8 @@ class EpochReport:
         metrics: Dev scores in [0, 1], ``train_loss`` (nats per loss term), ``seconds``, ``tokens_per_second``
             of training, ``documents_per_second`` of prediction, ``peak_memory_mb`` (MiB) and
             ``trainable_parameters``.
-        finished: Whether this is the last epoch, by budget or by patience.
-        stopped_early: Whether patience ended the trial before its budget.
+        finished: Whether this is the last epoch, by budget, by patience, or because the training has diverged.
+        stopped_early: Whether the trial ends before its budget.
     """
 
     epoch: int
@@ -164,17 +169,20 @@ def _train(
         with trainer.use_scored_weights():
             metrics = trainer.score_dev() | training_metrics | trainer.measure_size()  # lists show the scores first
             metrics["seconds"] = time.perf_counter() - started
-            better = not progress.best_epoch or metrics[config.selection] > progress.best_metrics[config.selection]
+            best = progress.best_metrics
+            better = not best or rate_epoch(metrics, config.selection) > rate_epoch(best, config.selection)
             improved = better or not data.dev
             progress = progress.add_epoch(metrics, improved=improved)
             if folder is not None and improved:
                 trainer.save_best(folder / BEST, metrics)
                 distributed.wait_for_rank_zero()  # the next collective operation of the device has a time limit
         out_of_patience = 0 < config.patience <= epoch - progress.best_epoch
-        finished = out_of_patience or epoch == config.epochs
+        losses = [past["train_loss"] for past in progress.history[-DIVERGED_EPOCHS:]]
+        diverged = len(losses) == DIVERGED_EPOCHS and not any(map(math.isfinite, losses))
+        finished = out_of_patience or diverged or epoch == config.epochs
         if folder is not None and not finished:
             trainer.save_state(folder / LAST, progress)
             distributed.wait_for_rank_zero()
-        report = EpochReport(epoch, config.epochs, metrics, finished, out_of_patience and epoch < config.epochs)
+        report = EpochReport(epoch, config.epochs, metrics, finished, finished and epoch < config.epochs)
         stopped = not report_epoch(report) or finished
     return TrainingResult(progress.best_epoch, progress.best_metrics, progress.epoch, use)

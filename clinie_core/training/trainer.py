@@ -256,9 +256,10 @@ class Trainer:
         metrics = scores.metrics()
         if pairs:
             metrics["documents_per_second"] = len(pairs) / seconds
-            counts = scores.counts(self.config.selection)
+            score = "strict_f1" if self.config.selection == "train_loss" else self.config.selection
+            counts = scores.counts(score)
             corpora = tuple(get_corpus_name(d) or "" for d in self._dev) if self._schema.corpora else ()
-            self._dev_counts = DocumentCounts(self.config.selection, self._dev_digest, counts, corpora)
+            self._dev_counts = DocumentCounts(score, self._dev_digest, counts, corpora)
         for name in self._schema.corpora:
             own = score_task(self.config.task, [pair for pair in pairs if get_corpus_name(pair[0]) == name])
             metrics[f"{name}.strict_f1"] = own.metrics()["strict_f1"]

@@ -62,6 +62,6 @@ class Objective(FrozenModel):
         return "maximize" if self.maximize else "minimize"
 
     @property
-    def is_score(self) -> bool:
-        """True if the metric is a dev score, which can select a trial's best epoch."""
-        return "strict_" in self.metric or "lenient_" in self.metric
+    def can_select_epoch(self) -> bool:
+        """True if the metric is a dev score or the training loss, which can select a trial's best epoch."""
+        return "strict_" in self.metric or "lenient_" in self.metric or self.metric == "train_loss"

@@ -15,7 +15,7 @@ from clinie_core.config import (
     ComponentChoice,
     CorpusView,
     FrozenModel,
-    Score,
+    Selection,
     Task,
     TrialConfig,
     convert_validation_error,
@@ -78,7 +78,7 @@ class Algorithm(FrozenModel):
 
     sampler: str = "tpe"
     scheduler: str = "asha"
-    seed: int = 13
+    seed: int = Field(default=13, ge=0)
     startup_trials: int = Field(default=8, ge=1)
     grace_epochs: int = Field(default=1, ge=1)
     reduction_factor: float = Field(default=3, gt=1)
@@ -222,10 +222,10 @@ class SpaceFile(FrozenModel):
         return "+".join(source.title for source in self.corpus)
 
     @property
-    def selection(self) -> Score:
-        """Dev score that selects a trial's best epoch: the first objective that is a score."""
-        scores = [objective.metric for objective in self.objective if objective.is_score]
-        return scores[0] if scores else "strict_f1"  # type: ignore[return-value]  # is_score says so
+    def selection(self) -> Selection:
+        """Metric that selects a trial's best epoch: the first objective that is a dev score or the training loss."""
+        selecting = [objective.metric for objective in self.objective if objective.can_select_epoch]
+        return selecting[0] if selecting else "strict_f1"  # type: ignore[return-value]  # can_select_epoch says so
 
     def backbone(self, name: str, where: str, errors: ErrorList) -> BackboneSource:
         """Return the source of a backbone: an entry of ``backbones``, a local folder, or a model on the Hub.

@@ -247,17 +247,19 @@ class Ledger:
     def classify_end(self, number: int, *, finished: bool) -> tuple[FinalState, str | None]:
         """Return the state of a trial that ended without an error, and the reason if it failed.
 
-        A trial fails if an objective is not a finite number, because Optuna rejects such values.
+        A trial fails if an objective is not a finite number in its best epoch, because Optuna rejects such values.
 
         Args:
             number: The trial.
             finished: Whether it used its budget or its patience, so that no scheduler stopped it.
         """
-        if not finished:
-            return "pruned", None
         metrics = self.record(number).metrics
+        if not metrics and not finished:
+            return "pruned", None
         bad = [name for name in self.metrics if not math.isfinite(metrics.get(name, math.nan))]
-        return ("failed", f"{', '.join(bad)} is not a finite number") if bad else ("complete", None)
+        if bad:
+            return "failed", f"{', '.join(bad)} is not a finite number"
+        return "complete" if finished else "pruned", None
 
     def end(self, number: int, state: State, reason: str | None = None) -> None:
         """Store the end of a trial.

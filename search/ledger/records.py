@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -11,10 +11,10 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
-from clinie_core.config import TrialConfig
+from clinie_core.config import Selection, TrialConfig, rate_epoch
 from clinie_core.errors import fail
 
-__all__ = ["ENDED", "INFEASIBLE", "OPTUNA_STATES", "State", "TrialRecord", "make_record"]
+__all__ = ["ENDED", "INFEASIBLE", "OPTUNA_STATES", "State", "TrialRecord", "find_best_values", "make_record"]
 
 State = Literal["running", "interrupted", "complete", "pruned", "infeasible", "failed"]
 ENDED: tuple[State, ...] = ("complete", "pruned", "infeasible", "failed")
@@ -63,11 +63,10 @@ class TrialRecord:
 
     @property
     def best_epoch(self) -> int | None:
-        """1-based number of the first epoch with the highest selection score, whose checkpoint is stored."""
+        """1-based number of the first epoch with the best selection metric, whose checkpoint is stored."""
         if self.config is None or not self.epochs:
             return None
-        metric = self.config.selection
-        return max(sorted(self.epochs), key=lambda epoch: self.epochs[epoch].get(metric, -math.inf))
+        return _find_best_epoch(self.epochs, self.config.selection)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -112,13 +111,39 @@ def make_record(
         state=ended or ("interrupted" if interrupted else "running"),
         config=config or _read_config(trial),
         parameters=dict(trial.params),
-        epochs={int(k.removeprefix("epoch.")): dict(v) for k, v in attributes.items() if k.startswith("epoch.")},
+        epochs=_read_epochs(attributes),
         reason=attributes.get("reason") or interrupted,
         run_id=attributes.get("run_id"),
         checkpoint=attributes.get("checkpoint") or None,
         started=trial.datetime_start,
         ended=trial.datetime_complete,
     )
+
+
+def find_best_values(attributes: Mapping[str, Any], metrics: Sequence[str]) -> list[float] | None:
+    """Return the values of some metrics in a trial's best epoch.
+
+    Args:
+        attributes: The trial's attributes in the ledger.
+        metrics: Names of the metrics.
+
+    Returns:
+        None if the trial has no epoch, or a value is not a finite number.
+    """
+    epochs, config = _read_epochs(attributes), attributes.get("config")
+    if not epochs or config is None:
+        return None
+    best = epochs[_find_best_epoch(epochs, config["selection"])]
+    values = [best.get(name, math.nan) for name in metrics]
+    return values if all(map(math.isfinite, values)) else None
+
+
+def _read_epochs(attributes: Mapping[str, Any]) -> dict[int, dict[str, float]]:
+    return {int(k.removeprefix("epoch.")): dict(v) for k, v in attributes.items() if k.startswith("epoch.")}
+
+
+def _find_best_epoch(epochs: Mapping[int, Mapping[str, float]], selection: Selection) -> int:
+    return max(sorted(epochs), key=lambda epoch: rate_epoch(epochs[epoch], selection))
 
 
 def _read_config(trial: FrozenTrial) -> TrialConfig | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from search.config.algorithms import SAMPLERS
+from search.config.seeds import derive_seed
 from search.config.space_file import Algorithm
+from search.ledger.sampler_view import TrialView
 
 __all__ = ["make_nsga2", "make_random", "make_sampler", "make_tpe"]
 
@@ -17,13 +19,14 @@ def make_tpe(algorithm: Algorithm) -> BaseSampler:
 
     Source: Bergstra et al. 2011, NeurIPS; Watanabe 2023, arXiv 2304.11127.
     """
-    return TPESampler(
+    sampler = TPESampler(
         n_startup_trials=algorithm.startup_trials,
         multivariate=True,
         group=True,  # models the dimensions of a branch together with that branch
         constant_liar=True,  # counts running trials as bad, so that concurrent trials do not repeat them
         seed=algorithm.seed,
     )
+    return TrialView(sampler, complete_only=False, bounded=True)
 
 
 def make_random(algorithm: Algorithm) -> BaseSampler:
@@ -36,7 +39,8 @@ def make_nsga2(algorithm: Algorithm) -> BaseSampler:
 
     Source: Deb et al. 2002, IEEE Transactions on Evolutionary Computation 6(2).
     """
-    return NSGAIISampler(population_size=max(SMALLEST_POPULATION, algorithm.startup_trials), seed=algorithm.seed)
+    size = max(SMALLEST_POPULATION, algorithm.startup_trials)
+    return TrialView(NSGAIISampler(population_size=size, seed=algorithm.seed), complete_only=True, bounded=False)
 
 
 def make_sampler(algorithm: Algorithm, number: int = 0) -> BaseSampler:
@@ -44,13 +48,14 @@ def make_sampler(algorithm: Algorithm, number: int = 0) -> BaseSampler:
 
     Args:
         algorithm: Block with the sampler's name and seed.
-        number: Number of the trial to draw. Each trial has its own sampler, seeded by ``algorithm.seed + number``,
-            so that an interrupted search draws the same configurations as an uninterrupted one.
+        number: Number of the trial to draw. Each trial has its own sampler, whose seed is derived from
+            ``algorithm.seed`` and this number, so that an interrupted search draws the same configurations as an
+            uninterrupted one.
 
     Raises:
         InputError: If the registry has no sampler of that name.
     """
     sampler: BaseSampler = SAMPLERS.load(algorithm.sampler, "algorithm.sampler")(
-        algorithm.model_copy(update={"seed": algorithm.seed + number})
+        algorithm.model_copy(update={"seed": derive_seed(algorithm.seed, number)})
     )
     return sampler

@@ -16,6 +16,7 @@ from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import Schema
 from clinie_core.errors import InputError, Problem
 from search.config.domains import RandomChooser
+from search.config.seeds import derive_seed
 from search.config.space_file import Resources, SpaceFile
 from search.config.validation import ValidatedSpace
 from search.study.limits import FormulationLimits, disable_tokenizer_threads, find_unexpected_limits, measure_limits
@@ -91,10 +92,10 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
 
     Args:
         validated: The space; its corpus may be missing.
-        samples: Number of configurations to draw, with consecutive seeds.
+        samples: Number of configurations to draw.
     """
     file, space = validated.file, validated.space
-    configs = [space.suggest(RandomChooser(file.algorithm.seed + i)) for i in range(samples)]
+    configs = [space.suggest(RandomChooser(derive_seed(file.algorithm.seed, i))) for i in range(samples)]
     schema, note = _read_schema(validated)
     from clinie_core.training.memory_estimate import estimate_memory  # imports torch, which an invalid space must not
     from search.cluster.devices import check_gpu_use

@@ -111,6 +111,26 @@ def test_patience_ends_a_trial_without_improvement(make_config: MakeConfig, corp
     assert reports[-1].stopped_early
 
 
+def test_a_training_that_has_diverged_ends(make_config: MakeConfig, corpus: Corpus) -> None:
+    overflow = ComponentChoice(name="full", parameters={"learning_rate": 1.0})
+    config = make_config(epochs=9, weight_decay=1e30, finetuning=overflow)
+    reports = curve(config, corpus)
+    assert not any(math.isfinite(report.metrics["train_loss"]) for report in reports[-2:])
+    assert len(reports) < 5
+    assert reports[-1].finished
+    assert reports[-1].stopped_early
+
+
+def test_the_checkpoint_of_a_study_of_the_training_loss_has_the_lowest_loss(
+    make_config: MakeConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    rates = ComponentChoice(name="full", parameters={"learning_rate": 3e-2})
+    result = train(make_config(epochs=4, selection="train_loss", finetuning=rates), corpus, folder=tmp_path)
+    losses = [report.metrics["train_loss"] for report in curve(make_config(epochs=4, finetuning=rates), corpus)]
+    assert result.best_epoch == losses.index(min(losses)) + 1
+    assert Checkpoint.read(tmp_path / "best").metrics["train_loss"] == min(losses)
+
+
 def test_a_saved_extractor_reproduces_the_score_of_the_best_epoch(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path
 ) -> None:

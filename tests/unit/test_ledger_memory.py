@@ -24,6 +24,7 @@ TINY = {
     "intermediate_size": 64,
 }
 SCORE = (Objective(maximize="strict_f1"),)
+LOSS = (Objective(minimize="train_loss"),)
 MEMORY = (Objective(minimize="peak_memory_mb"),)
 
 
@@ -37,8 +38,9 @@ def space() -> SearchSpace:
     return make_space()
 
 
-def make_space(**algorithm: Any) -> SearchSpace:
+def make_space(objective: Any = ({"maximize": "strict_f1"},), **algorithm: Any) -> SearchSpace:
     content = {
+        "objective": list(objective),
         "version": 1,
         "study": "known",
         "corpus": {"path": "corpus"},
@@ -103,15 +105,41 @@ def test_each_kind_of_end_is_stored_with_its_reason(storage: BaseStorage, space:
     assert ledger.best() is None
 
 
-def test_a_stopped_trial_is_pruned_and_a_score_that_is_not_finite_is_a_failure(
-    storage: BaseStorage, space: SearchSpace
-) -> None:
+def test_a_trial_without_a_finite_score_has_failed(storage: BaseStorage, space: SearchSpace) -> None:
     ledger = create(storage, space)
     number, _ = ledger.ask(space)
-    assert ledger.classify_end(number, finished=True) == ("failed", "strict_f1 is not a finite number")
-    ledger.report(number, 1, {"strict_f1": math.nan})
     assert ledger.classify_end(number, finished=False) == ("pruned", None)
     assert ledger.classify_end(number, finished=True) == ("failed", "strict_f1 is not a finite number")
+    ledger.report(number, 1, {"strict_f1": math.nan})
+    for finished in (False, True):
+        assert ledger.classify_end(number, finished=finished) == ("failed", "strict_f1 is not a finite number")
+
+
+@pytest.mark.parametrize("scores", [(math.nan, 0.4, 0.6), (0.4, math.nan, 0.6), (0.4, 0.6, math.nan)])
+def test_an_epoch_without_a_finite_score_does_not_fail_a_trial(
+    storage: BaseStorage, space: SearchSpace, scores: tuple[float, ...]
+) -> None:
+    ledger = create(storage, space)
+    record = ledger.record(run_trial(ledger, space, *scores))
+    assert (record.state, record.best_epoch) == ("complete", scores.index(0.6) + 1)
+    best = ledger.best()
+    assert best is not None
+    assert best.metrics == {"strict_f1": 0.6}
+
+
+def test_a_study_of_the_training_loss_reports_the_lowest_loss(storage: BaseStorage) -> None:
+    objectives = [{"minimize": "train_loss"}, {"maximize": "strict_f1"}]
+    space = make_space(objectives[:1])
+    assert make_space(objectives).file.selection == "train_loss"
+    assert make_space(objectives[::-1]).file.selection == "strict_f1"
+    ledger = create(storage, space, LOSS)
+    number, config = ledger.ask(space)
+    assert config.selection == "train_loss"
+    for epoch, loss in enumerate((0.3, 0.1, 0.2), start=1):
+        ledger.report(number, epoch, {"strict_f1": loss, "train_loss": loss})
+    ledger.end(number, *ledger.classify_end(number, finished=True))
+    assert ledger.record(number).metrics["train_loss"] == 0.1
+    assert storage.get_trial(0).value == 0.1
 
 
 def test_an_interrupted_trial_resumes_with_its_epochs(storage: BaseStorage, space: SearchSpace) -> None:
