@@ -233,7 +233,7 @@ class TrialConfig(FrozenModel):
 
 
 def rate_epoch(metrics: Mapping[str, float], selection: Selection) -> float:
-    """Return the value by which epochs of a trial are compared; the best epoch is the first with the highest value.
+    """Return a value for the comparison of epochs; the best epoch of a trial is the first with the highest value.
 
     Args:
         metrics: Metrics of the epoch.
