@@ -8,13 +8,13 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.ledger.sampler_view import MAX_TRIALS_READ, TrialView
 
-DOMAIN = {"x": FloatDistribution(0.0, 1.0)}
+DOMAIN: dict[str, BaseDistribution] = {"x": FloatDistribution(0.0, 1.0)}
 
 
 class Reader(RandomSampler):
