@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -23,7 +24,14 @@ from clinie_core.modeling.model import ExtractionModel
 from clinie_core.modeling.sharding import gather_full_tensor, take_shard
 from clinie_core.scoring.document_counts import DocumentCounts
 
-__all__ = ["Checkpoint", "gather_trained_weights", "load_weights"]
+__all__ = [
+    "Checkpoint",
+    "assign_weights",
+    "check_shapes",
+    "gather_trained_weights",
+    "load_weights",
+    "select_trained_weights",
+]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "clinie.json"
@@ -103,11 +111,10 @@ class Checkpoint:
         return cls(config, Schema.model_validate(content["schema"]), content["metrics"])
 
 
-def gather_trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
-    """Return the tensors of a model that are not in its pretrained backbone; a collective operation.
+def select_trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
+    """Return the tensors of a model that are not in its pretrained backbone.
 
     These are the trained parameters, the heads and all tensors that a method added or replaced, frozen ones included.
-    Only rank 0 receives the tensors of a sharded model.
     """
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     state = model.state_dict(keep_vars=True)
@@ -117,7 +124,15 @@ def gather_trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
             # Processes must select the same parameters, even if their shards are empty.
             key = id(tensor) if isinstance(tensor, nn.Parameter) else tensor.data_ptr() or id(tensor)
             selected.setdefault(key, (name, tensor.detach()))
-    return {name: gather_full_tensor(tensor) for name, tensor in selected.values()}
+    return dict(selected.values())
+
+
+def gather_trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
+    """Return the tensors of :func:`select_trained_weights`; a collective operation.
+
+    Only rank 0 receives the tensors of a sharded model, one at a time.
+    """
+    return {name: gather_full_tensor(tensor) for name, tensor in select_trained_weights(model).items()}
 
 
 def load_weights(model: ExtractionModel, folder: Path) -> None:
@@ -126,16 +141,45 @@ def load_weights(model: ExtractionModel, folder: Path) -> None:
     Raises:
         InputError: If names or shapes of the checkpoint's tensors do not match the model.
     """
-    weights, own = load_file(folder / WEIGHTS), model.state_dict()
-    mismatched = [name for name, tensor in weights.items() if name in own and own[name].shape != tensor.shape]
-    if mismatched:
-        fail(str(folder / WEIGHTS), f"{len(mismatched)} tensors differ in shape from the configured model")
+    own, file = model.state_dict(), folder / WEIGHTS
+    weights = load_file(file)
+    check_shapes(own, {name: tensor.shape for name, tensor in weights.items()}, file)
     parts = {name: take_shard(tensor, own[name]) if name in own else tensor for name, tensor in weights.items()}
-    result = model.load_state_dict(parts, strict=False)
+    assign_weights(model, parts, file)
+
+
+def check_shapes(own: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], place: Path) -> None:
+    """Check that saved tensors have the shapes of a model's own.
+
+    Args:
+        own: The model's ``state_dict``.
+        shapes: Shapes of the saved tensors.
+        place: The file or folder with them, for the error message.
+
+    Raises:
+        InputError: If a shape differs.
+    """
+    mismatched = [name for name, shape in shapes.items() if name in own and own[name].shape != shape]
+    if mismatched:
+        fail(str(place), f"{len(mismatched)} tensors differ in shape from the configured model")
+
+
+def assign_weights(model: ExtractionModel, weights: Mapping[str, Tensor], place: Path) -> None:
+    """Copy weights into a model.
+
+    Args:
+        model: The model.
+        weights: Weights by name in the model's ``state_dict``, sharded like the model.
+        place: The file or folder from which they were read, for the error message.
+
+    Raises:
+        InputError: If names do not match the model.
+    """
+    result = model.load_state_dict(weights, strict=False)
     missing = {name for name, p in model.named_parameters() if p.requires_grad} & set(result.missing_keys)
     if missing or result.unexpected_keys:
         fail(
-            str(folder / WEIGHTS),
+            str(place),
             f"weights do not match the configuration: {len(missing)} missing, {len(result.unexpected_keys)} unknown",
             remedy="use the versions of transformers and peft that wrote it",
         )

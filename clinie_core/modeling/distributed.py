@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import resource
+import uuid
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -85,6 +86,22 @@ class DistributedContext:
     def wait_for_rank_zero(self) -> None:
         """Wait until rank 0 calls this method, too; a collective operation."""
         self.broadcast_from_rank_zero(None)
+
+    def is_shared(self, folder: Path) -> bool:
+        """Return whether the folders of all processes are the same one; a collective operation.
+
+        Args:
+            folder: The folder of this process; that of rank 0 is created if needed.
+        """
+        name = f".probe-{uuid.uuid4().hex}"  # a new name, which no file system has cached as missing
+        if self.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        probe = folder / self.broadcast_from_rank_zero(name)
+        seen = self.all_gather(probe.exists())
+        if self.rank == 0:
+            probe.unlink()
+        return all(seen)
 
     def _get_control_group(self) -> dist.ProcessGroup:
         processes = dist.group.WORLD

@@ -75,9 +75,9 @@ class MovingAverage:
     """
 
     def __init__(self, model: ExtractionModel, decay: float) -> None:
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._decay = decay
-        self.values = [p.detach().clone() for p in self._parameters]
+        self.values = [p.detach().clone() for p in self.parameters]
         self.steps = 0
 
     @torch.no_grad()
@@ -85,12 +85,12 @@ class MovingAverage:
         """Update the average with the current weights; a sharded model updates the part of this process."""
         self.steps += 1
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
-        current = [get_local_shard(p.detach()) for p in self._parameters]
+        current = [get_local_shard(p.detach()) for p in self.parameters]
         torch._foreach_lerp_([get_local_shard(v) for v in self.values], current, 1 - decay)
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for parameter, value in zip(self._parameters, self.values, strict=True):
+        for parameter, value in zip(self.parameters, self.values, strict=True):
             current = parameter.detach().clone()
             parameter.copy_(value)
             value.copy_(current)

@@ -308,14 +308,14 @@ class Trainer:
             Checkpoint(self.config, self._schema, metrics, self._dev_counts).save(folder, weights)
 
     def save_state(self, folder: Path, progress: TrainingProgress) -> None:
-        """Write the state from which training resumes; a collective operation in which rank 0 writes.
+        """Write the state from which training resumes; a collective operation.
 
         Args:
             folder: The folder to replace.
             progress: Completed epochs; at least one.
         """
         checkpoint = Checkpoint(self.config, self._schema, progress.history[-1])
-        self._state.save(folder, checkpoint, progress, write=self._distributed.rank == 0)
+        self._state.save(folder, checkpoint, progress, self._distributed)
 
     def load_initial_weights(self, folder: Path) -> None:
         """Load the weights of a checkpoint of another corpus; its head must not depend on the annotation types.

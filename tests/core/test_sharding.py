@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,9 @@ def make_cases() -> dict[str, tuple[TrialConfig, int, int]]:
         "gradient-checkpointing": (make_tiny_config("encoder", gradient_checkpointing=True), 2, 2),
         "stopped": (make_tiny_config("encoder", ema_decay=0.9), 3, 1),
         "resumed": (make_tiny_config("encoder", ema_decay=0.9), 3, 2),
+        "interrupted-encoder": (make_tiny_config("encoder", ema_decay=0.9), 3, 2),
+        "interrupted-decoder": (make_tiny_config("decoder", "lora"), 2, 2),
+        "folders-that-are-not-shared": (make_tiny_config("encoder", "lora", ema_decay=0.9), 2, 2),
         "bfloat16-encoder": (make_tiny_config("encoder", head="crf", precision="bfloat16"), 3, 2),
         "bfloat16-decoder": (make_tiny_config("decoder", "lora", precision="bfloat16", micro_batch=1), 3, 2),
         "float16-encoder": (make_tiny_config("encoder", "lora", precision="float16", ema_decay=0.9), 3, 2),
@@ -130,10 +134,29 @@ def train_all(root: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     for name, (_, _, epochs) in CASES.items():
-        losses = learn(name, root / name, epochs)
+        if "interrupted" in name:
+            learn(name, root / name, 1)
+            assert len(list((root / name / "last" / "shards").iterdir())) == distributed.get_world_size()
+        folder = root / name
+        if name == "folders-that-are-not-shared":
+            folder = learn_in_own_folder(name, root)
+        losses = learn(name, folder, epochs)
         if distributed.get_rank() == 0:
             (root / name / "losses.json").write_text(json.dumps(losses), encoding="utf-8")
     distributed.destroy_process_group()
+
+
+def learn_in_own_folder(name: str, root: Path) -> Path:
+    """Train one epoch in a folder of each process, copy the state as object storage does, and return the folder."""
+    rank = distributed.get_rank()
+    folder = root / name if rank == 0 else root / f"{name}-{rank}"
+    learn(name, folder, 1)
+    assert not (folder / "last" / "shards").exists()
+    distributed.barrier()
+    if rank:
+        shutil.copytree(root / name / "last", folder / "last")
+    distributed.barrier()
+    return folder
 
 
 if __name__ == "__main__":
