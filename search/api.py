@@ -357,7 +357,7 @@ def plan(space: str | Path, overrides: Overrides = (), *, samples: int = 5) -> S
     Raises:
         InputError: If the space is invalid.
     """
-    return plan_search(validate_space(str(space), _format_overrides(overrides), require_corpus=False), samples)
+    return plan_search(validate_space(str(space), _format_overrides(overrides), plan_only=True), samples)
 
 
 def _open(name: str, home: Home, outcome: StudyOutcome) -> Study:

@@ -25,6 +25,11 @@ CAUSAL_TYPES = {
 }
 """Values of ``model_type`` that are always decoders."""
 
+ROTARY_TYPES = CAUSAL_TYPES - {"gpt2", "opt"} | {"modernbert"}
+"""Values of ``model_type`` without a table of position embeddings."""
+GATED_TYPES = ROTARY_TYPES - {"gpt_neox", "gptj", "bloom", "phi", "falcon"}
+"""Values of ``model_type`` whose MLP has three matrices."""
+
 
 @dataclass(frozen=True)
 class BackboneFacts:
@@ -37,6 +42,8 @@ class BackboneFacts:
         intermediate_size: Width inside the MLP; None if the file does not state it.
         layers: Number of layers; None if the file does not state it.
         positions: Longest input in tokens; None if there is no limit.
+        parameters: Number of parameters, computed from the sizes above and accurate to a few per cent; with the
+            language-model head of a decoder whose file states that it is not tied.
     """
 
     name: str
@@ -45,6 +52,7 @@ class BackboneFacts:
     intermediate_size: int | None = None
     layers: int | None = None
     positions: int | None = None
+    parameters: int = 0
 
 
 def read_config(source: BackboneSource, where: str) -> dict[str, Any]:
@@ -106,7 +114,26 @@ def read_facts(source: BackboneSource, where: str = "backbone") -> BackboneFacts
         first("intermediate_size", "n_inner", "ffn_dim") or (4 * width if "n_embd" in config else None),
         first("num_hidden_layers", "n_layer"),
         positions,
+        _count_parameters(config, width),
     )
+
+
+def _count_parameters(config: Mapping[str, Any], width: int) -> int:
+    """Return the number of weights of embeddings, attention and MLP; biases and normalization are left out."""
+    kind = str(config.get("model_type"))
+    layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 0)
+    heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
+    head_width = int(config.get("head_dim") or width // heads)
+    groups = int(config.get("num_key_value_heads") or heads)
+    inner = int(config.get("intermediate_size") or config.get("n_inner") or config.get("ffn_dim") or 4 * width)
+    attention = 2 * width * head_width * (heads + groups)
+    mlp = (3 if kind in GATED_TYPES else 2) * width * inner
+    embeddings = int(config.get("vocab_size") or 0) * width
+    if kind not in ROTARY_TYPES:
+        embeddings += int(config.get("max_position_embeddings") or config.get("n_positions") or 0) * width
+    if config.get("tie_word_embeddings") is False and _infer_architecture(config) == "decoder":
+        embeddings += int(config.get("vocab_size") or 0) * width
+    return embeddings + layers * (attention + mlp)
 
 
 def read_architecture(source: BackboneSource) -> Architecture:

@@ -15,15 +15,10 @@ from contextlib import redirect_stderr
 from functools import lru_cache
 from pathlib import Path
 
+from clinie_core.backbones.cache_folder import get_cache_folder
 from clinie_core.backbones.transformers_logging import quiet_transformers
 
 __all__ = ["convert_gguf"]
-
-
-def _get_cache_folder() -> Path:
-    """Return the folder of conversions: ``CLINIE_CACHE``, by default ``clinie`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("CLINIE_CACHE") or Path(base) / "clinie")
 
 
 @lru_cache(maxsize=16)
@@ -42,7 +37,7 @@ def convert_gguf(file: Path) -> Path:
         A folder with the model and its tokenizer in transformers' format, named by the file's sha256.
     """
     stat = file.stat()
-    folder = _get_cache_folder() / "gguf" / _compute_digest(str(file), stat.st_size, stat.st_mtime_ns)
+    folder = get_cache_folder() / "gguf" / _compute_digest(str(file), stat.st_size, stat.st_mtime_ns)
     if (folder / "config.json").is_file():
         return folder
     import torch

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from clinie_core.backbones.location import BackboneUnavailable
+from clinie_core.backbones.network import describe_outage
 from clinie_core.config import BackboneSource
 from clinie_core.errors import InputError, Problem, fail
 
@@ -60,7 +62,7 @@ class HubReader:
     """
 
     def __init__(self) -> None:
-        self._unreachable = ""
+        self._outage = ""
 
     def pin(self, source: BackboneSource, where: str) -> BackboneSource:
         """Check that a backbone's repository can be loaded, and return the backbone with the commit as revision.
@@ -74,19 +76,21 @@ class HubReader:
         Raises:
             InputError: With all problems of the repositories.
         """
-        problems: list[Problem] = []
+        errors: list[InputError] = []
         changes: dict[str, Any] = {}
         if source.tokenizer is not None:
             try:
                 changes["tokenizer"] = self._pin(source.tokenizer, where, has_weights=False)
             except InputError as error:
-                problems += error.problems
+                errors.append(error)
         try:
             source = self._pin(source, where, has_weights=True)
         except InputError as error:
-            problems += error.problems
-        if problems:
-            raise InputError(problems)
+            errors.append(error)
+        if errors:
+            is_unavailable = all(isinstance(error, BackboneUnavailable) for error in errors)
+            kind = BackboneUnavailable if is_unavailable else InputError
+            raise kind([problem for error in errors for problem in error.problems])
         return source.model_copy(update=changes)
 
     def read(self, source: BackboneSource, where: str, *, has_weights: bool = True) -> HubRepository:
@@ -100,28 +104,24 @@ class HubReader:
             has_weights: Whether the repository is read for a model, not only for a tokenizer.
 
         Raises:
-            InputError: If the repository or the revision does not exist, access to it is denied, or neither the Hub
-                nor the local cache is available.
+            BackboneUnavailable: If neither the Hub nor the local cache is available.
+            InputError: If the repository or the revision does not exist, or access to it is denied.
         """
-        from huggingface_hub import is_offline_mode
-
         _check_name(source, where)
         cached = _read_cache(source)
         is_pinned = COMMIT.fullmatch(source.revision or "") is not None
         if cached and is_pinned and not list(_find_missing(source, cached, has_weights=has_weights)):
             return cached
-        if not is_offline_mode() and not self._unreachable:
+        self._outage = self._outage or describe_outage()
+        if not self._outage:
             found = self._request(source, where)
             if found:
                 return found
         if not cached:
-            reason = "HF_HUB_OFFLINE is set" if is_offline_mode() else f"the Hub is unreachable ({self._unreachable})"
             version = f" at revision {source.revision}" if source.revision else ""
-            fail(
-                where,
-                f"backbone {source.name!r} is neither a local folder nor in the local cache{version}, and {reason}",
-                remedy=f"check the spelling and the network, or {DOWNLOAD.format(name=source.hub)}",
-            )
+            found_ = f"backbone {source.name!r} is neither a local folder nor in the local cache{version}"
+            remedy = f"check the spelling and the network, or {DOWNLOAD.format(name=source.hub)}"
+            raise BackboneUnavailable([Problem(where, f"{found_}, and {self._outage}", remedy=remedy)])
         return cached
 
     def _pin(self, source: BackboneSource, where: str, *, has_weights: bool) -> BackboneSource:
@@ -136,7 +136,7 @@ class HubReader:
         if "config.json" in repository.files and has_weights:
             problems += _find_custom_code(pinned, where)
         if problems:
-            raise InputError(problems)
+            raise (BackboneUnavailable if repository.cached else InputError)(problems)
         return pinned
 
     def _request(self, source: BackboneSource, where: str) -> HubRepository | None:
@@ -153,10 +153,10 @@ class HubReader:
         except HfHubHTTPError as error:
             if error.response.status_code not in (408, 429) and error.response.status_code < 500:
                 _explain(error, source, where)
-            self._unreachable = f"HTTP status {error.response.status_code}"
+            self._outage = f"the Hub is unreachable (HTTP status {error.response.status_code})"
             return None
         except httpx2.TransportError as error:
-            self._unreachable = type(error).__name__
+            self._outage = f"the Hub is unreachable ({type(error).__name__})"
             return None
         return HubRepository(str(info.sha), frozenset(file.rfilename for file in info.siblings or ()))
 

@@ -10,9 +10,13 @@ from pathlib import Path
 
 from clinie_core.backbones.gguf import convert_gguf
 from clinie_core.config import BackboneSource
-from clinie_core.errors import fail
+from clinie_core.errors import InputError, Problem, fail
 
-__all__ = ["fetch_file", "find_folder", "locate"]
+__all__ = ["BackboneUnavailable", "fetch_file", "find_folder", "locate", "require_folder"]
+
+
+class BackboneUnavailable(InputError):
+    """A backbone's files are on no disk of this machine, and the Hub does not provide them."""
 
 
 def locate(source: BackboneSource, where: str = "backbone") -> str | None:
@@ -43,6 +47,21 @@ def locate(source: BackboneSource, where: str = "backbone") -> str | None:
     if not (folder / "config.json").is_file():
         fail(where, f"backbone {source.name!r}: no config.json in {folder}", allowed="a folder that transformers saved")
     return str(folder)
+
+
+def require_folder(source: BackboneSource, where: str) -> None:
+    """Check that the local folder of a backbone exists.
+
+    Args:
+        source: The backbone; one from elsewhere is not checked.
+        where: Key path for error messages.
+
+    Raises:
+        BackboneUnavailable: If the folder does not exist.
+    """
+    if source.folder is not None and source.package is None and not Path(source.folder).is_dir():
+        found = f"backbone {source.name!r}: no folder {source.folder}"
+        raise BackboneUnavailable(Problem(where, found, allowed="a folder that transformers saved"))
 
 
 def find_folder(source: BackboneSource, where: str) -> Path:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from clinie_core.modeling.free_memory import measure_free_memory
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["MEMORY_SHARE", "Hardware", "detect_hardware"]
 
@@ -35,5 +35,9 @@ def detect_hardware(device: torch.device) -> Hardware:
     """
     if device.type != "cuda":
         return Hardware(device.type)
+    import torch
+
+    from clinie_core.modeling.free_memory import measure_free_memory
+
     available = measure_free_memory(device) + torch.cuda.memory_allocated(device)
     return Hardware("cuda", MEMORY_SHARE * available / 2**20)

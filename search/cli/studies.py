@@ -50,6 +50,10 @@ def plan(
     space: SpaceName,
     overrides: Overrides = None,
     samples: Annotated[int, typer.Option(help="Number of configurations to draw.", min=1, max=10_000)] = 5,
+    simulate: Annotated[
+        bool,
+        typer.Option("--simulate", help="Simulate a training step also for backbones that are not on this machine."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Validate a space and show some of its configurations with their sizes, without training."""
@@ -58,7 +62,7 @@ def plan(
     from search.config.validation import validate_space
     from search.study.plan import plan_search
 
-    planned = plan_search(validate_space(space, overrides or (), require_corpus=False), samples)
+    planned = plan_search(validate_space(space, overrides or (), plan_only=True), samples, simulate=simulate)
     file = planned.file
     if as_json:
         print_json(planned.as_json())
@@ -80,7 +84,7 @@ def plan(
     for warning in planned.warnings:
         kind = "warning" if warning.severity == "error" else warning.severity
         out.print(f"[yellow]{kind}[/yellow] {escape(str(warning))}", soft_wrap=True)
-    from search.report.terminal import build_plan_table
+    from search.report.plan_table import build_plan_table
 
     out.print(build_plan_table(planned.samples, planned.sizes))
 

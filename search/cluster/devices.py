@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinie_core.errors import Problem, fail
 from search.config.space_file import Resources
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
 __all__ = [
@@ -25,6 +24,7 @@ __all__ = [
     "find_unused_gpus",
     "get_cluster_gpus",
     "get_granted_device",
+    "has_gpu_driver",
     "is_usable",
     "limit_memory",
     "resolve_resources",
@@ -106,6 +106,11 @@ def limit_memory(device: torch.device, share: float) -> None:
     torch.cuda.set_per_process_memory_fraction(max(share / 2, share - context), device)
 
 
+def has_gpu_driver() -> bool:
+    """Return whether this machine has a GPU's device file; without one, torch need not be asked."""
+    return any(any(Path("/dev").glob(pattern)) for pattern in ("nvidia[0-9]*", "dxg", "kfd"))
+
+
 def count_gpus(folder: Path) -> float:
     """Return the number of GPUs of the cluster that a search would use.
 
@@ -113,9 +118,11 @@ def count_gpus(folder: Path) -> float:
         folder: Working folder while connecting to a cluster that ``RAY_ADDRESS`` names. Without a cluster the GPUs
             of this machine count, which is determined without Ray.
     """
-    import torch
-
     if not os.environ.get("RAY_ADDRESS"):
+        if not has_gpu_driver():
+            return 0.0
+        import torch
+
         return float(torch.cuda.device_count())  # asks NVIDIA's management library, which initializes no CUDA
     from search.cluster.session import ray_session
 

@@ -66,6 +66,10 @@ class SearchSpace:
         """All backbones that a trial may have."""
         return tuple(self._dimensions.backbones.values())
 
+    def get_facts(self, config: TrialConfig) -> BackboneFacts:
+        """Return the facts about a configuration's backbone."""
+        return self._facts[config.backbone.name]
+
     def list_formulations(self, backbone: str) -> Iterator[TrialConfig]:
         """Yield a configuration for each formulation of a backbone that predicts concepts by selecting units.
 

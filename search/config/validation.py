@@ -15,6 +15,7 @@ from pydantic import JsonValue, ValidationError
 from clinie_core.backbones.facts import BackboneFacts, read_facts
 from clinie_core.backbones.hub import HubReader
 from clinie_core.backbones.integrity import check_backbone
+from clinie_core.backbones.location import BackboneUnavailable, require_folder
 from clinie_core.config import RENAMED_KEYS, BackboneSource, ComponentChoice, TrialConfig, convert_validation_error
 from clinie_core.data.corpora.detection import Detection
 from clinie_core.data.corpora.loading import detect_source_format, load_corpora
@@ -26,6 +27,7 @@ from search.config.domains import Domain, Fixed
 from search.config.parsing import PARTS, Dimensions, Faults, parse_dimensions
 from search.config.search_space import SearchSpace, make_config
 from search.config.space_file import SpaceFile, parse_space_file, read_space_content
+from search.config.unavailable_backbones import UnavailableBackbones
 
 __all__ = ["ValidatedSpace", "build_space", "validate_space", "validate_space_file"]
 
@@ -51,6 +53,8 @@ class ValidatedSpace:
         corpus: The splits that were requested; None if they could not be read.
         corpus_problems: Why the corpus could not be read.
         detections: The format that was detected for each corpus without one in the file, by name of the corpus.
+        stand_ins: Names of the backbones that are not available, whose place takes one of the same architecture.
+        notices: What is unknown of backbones that are not available.
     """
 
     file: SpaceFile
@@ -59,10 +63,12 @@ class ValidatedSpace:
     corpus: Corpus | None
     corpus_problems: tuple[Problem, ...] = ()
     detections: Mapping[str, Detection] = field(default_factory=dict)
+    stand_ins: frozenset[str] = frozenset()
+    notices: tuple[Problem, ...] = ()
 
 
 def validate_space(
-    name: str, overrides: Iterable[str] = (), *, splits: tuple[str, ...] = SEARCHED, require_corpus: bool = True
+    name: str, overrides: Iterable[str] = (), *, splits: tuple[str, ...] = SEARCHED, plan_only: bool = False
 ) -> ValidatedSpace:
     """Read a space by file or shipped name and validate it together with its corpus.
 
@@ -70,14 +76,14 @@ def validate_space(
         name: Path of a space file, or the name of a shipped space.
         overrides: Changes to the file, each ``key.path=value`` with the value as YAML.
         splits: Splits of the corpus to read.
-        require_corpus: Raise if only the corpus has faults.
+        plan_only: Accept a corpus that cannot be read, and backbones that are not available.
 
     Raises:
         InputError: With all faults of the file and of its corpus.
     """
     content, where = read_space_content(name, overrides)
     faults = Faults(where)
-    return _validate(parse_space_file(content, where, faults), faults, splits, require_corpus=require_corpus)
+    return _validate(parse_space_file(content, where, faults), faults, splits, plan_only=plan_only)
 
 
 def validate_space_file(file: SpaceFile, where: str) -> ValidatedSpace:
@@ -90,7 +96,7 @@ def validate_space_file(file: SpaceFile, where: str) -> ValidatedSpace:
     Raises:
         InputError: With all faults of the file and of its corpus.
     """
-    return _validate(file, Faults(where), SEARCHED, require_corpus=True)
+    return _validate(file, Faults(where), SEARCHED)
 
 
 def build_space(file: SpaceFile, where: str) -> SearchSpace:
@@ -104,22 +110,32 @@ def build_space(file: SpaceFile, where: str) -> SearchSpace:
         InputError: With all faults of the blocks ``space``, ``algorithm`` and ``resources``.
     """
     faults = Faults(where)
-    space = _check_space(file, faults)
+    space = _check_space(file, faults, UnavailableBackbones(faults, stand_in=False))
     faults.raise_if_any()
     return space
 
 
-def _validate(file: SpaceFile, faults: Faults, splits: tuple[str, ...], *, require_corpus: bool) -> ValidatedSpace:
+def _validate(file: SpaceFile, faults: Faults, splits: tuple[str, ...], *, plan_only: bool = False) -> ValidatedSpace:
     file = file.with_absolute_paths()
     detections = {} if faults.covers("corpus") else _detect_formats(file)
     file = file.with_formats({name: detection.format for name, detection in detections.items()})
-    space = _check_space(file, faults)
+    unavailable = UnavailableBackbones(faults, stand_in=plan_only)
+    space = _check_space(file, faults, unavailable)
     corpus, problems = (None, ()) if faults.covers("corpus") else _read_corpus(file, faults.where, splits)
-    required = require_corpus or len(faults) or any(VIEW_KEY.search(problem.where) for problem in problems)
+    required = not plan_only or len(faults) or any(VIEW_KEY.search(problem.where) for problem in problems)
     if problems and required:
         faults.extend(problems)
     faults.raise_if_any()
-    return ValidatedSpace(space.file, faults.where, space, corpus, problems, detections)
+    return ValidatedSpace(
+        space.file,
+        faults.where,
+        space,
+        corpus,
+        problems,
+        detections,
+        unavailable.stand_ins,
+        tuple(unavailable.notices),
+    )
 
 
 def _detect_formats(file: SpaceFile) -> dict[str, Detection]:
@@ -142,12 +158,12 @@ def _read_corpus(file: SpaceFile, where: str, splits: tuple[str, ...]) -> tuple[
         )
 
 
-def _check_space(file: SpaceFile, faults: Faults) -> SearchSpace:
+def _check_space(file: SpaceFile, faults: Faults, unavailable: UnavailableBackbones) -> SearchSpace:
     """Check the blocks ``space``, ``algorithm`` and ``resources``; the result is usable only without faults."""
     dimensions = parse_dimensions(file, faults)
     _check_scalars(file, dimensions, faults)
     _check_branches(dimensions, faults)
-    dimensions = _pin_backbones(dimensions, faults)
+    dimensions = _pin_backbones(dimensions, faults, unavailable)
     facts = _read_facts(dimensions, faults)
     for name in facts:
         _check_backbone(file, dimensions, facts[name], faults)
@@ -197,15 +213,20 @@ def _check_branches(dimensions: Dimensions, faults: Faults) -> None:
                     faults.extend(convert_validation_error(error, where))
 
 
-def _pin_backbones(dimensions: Dimensions, faults: Faults) -> Dimensions:
-    """Inspect the repositories of backbones from the Hub and pin their commits; leave out those with a fault."""
+def _pin_backbones(dimensions: Dimensions, faults: Faults, unavailable: UnavailableBackbones) -> Dimensions:
+    """Inspect the backbones' repositories and folders, and pin commits; leave out those with a fault."""
     hub, pinned = HubReader(), {}
     for name, source in dimensions.backbones.items():
         try:
-            pinned[name] = hub.pin(source, f"{faults.where}: space.backbone")
+            where = f"{faults.where}: space.backbone"
+            require_folder(source, where)
+            pinned[name] = hub.pin(source, where)
+        except BackboneUnavailable as error:
+            stand_in = unavailable.replace(source, error)
+            pinned |= {} if stand_in is None else {name: stand_in}
         except InputError as error:
             faults.extend(error.problems)
-    return replace(dimensions, backbones=pinned)
+    return unavailable.remove_from(dimensions, pinned)
 
 
 def _read_facts(dimensions: Dimensions, faults: Faults) -> dict[str, BackboneFacts]:

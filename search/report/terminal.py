@@ -1,4 +1,4 @@
-"""Terminal tables of studies, plans, scores and predictions."""
+"""Terminal tables of studies, scores and predictions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from clinie_core.config import TrialConfig
 from clinie_core.data.document import Document
 from clinie_core.scoring import Scores
 from clinie_core.scoring.significance import bootstrap_interval
@@ -19,11 +18,9 @@ from search.ledger.records import TrialRecord
 from search.report.sections import ReportSection
 
 if TYPE_CHECKING:
-    from clinie_core.training.memory_estimate import MemoryEstimate
     from search.study.transfer import TransferRow
 
 __all__ = [
-    "build_plan_table",
     "build_scores_table",
     "build_transfer_table",
     "build_trials_table",
@@ -80,27 +77,6 @@ def print_sections(console: Console, facts: str, sections: Sequence[ReportSectio
         for row in section.rows:
             table.add_row(*(escape(row[column]) for column in shown))
         console.print(table)
-
-
-def build_plan_table(configs: Sequence[TrialConfig], sizes: Sequence[MemoryEstimate]) -> RenderableType:
-    """Build a table of configurations with their numbers of parameters and estimated memory."""
-    table = Table(header_style="bold", box=None, padding=(0, 2))
-    table.add_column("configuration", overflow="fold")
-    for column in ("batch", "at once", "parameters", "trained", "memory"):
-        table.add_column(column, justify="right")
-    for config, size in zip(configs, sizes, strict=True):
-        table.add_row(
-            escape(describe_config(config)),
-            str(config.batch_size),
-            str(size.micro_batch),
-            f"{size.parameters:,}",
-            f"{size.trainable:,}",
-            f"{'' if size.fits else 'too large: '}{'over ' if size.note else ''}{size.memory_mb:,.0f} MiB",
-        )
-    notes = sorted({size.note for size in sizes if size.note})
-    if notes:
-        table.caption, table.caption_justify = escape("\n".join(notes)), "left"
-    return table
 
 
 def build_scores_table(title: str, scores: Scores) -> RenderableType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -97,12 +97,15 @@ class FormulationLimits:
         }
 
 
-def measure_limits(space: SearchSpace, corpus: Corpus) -> tuple[list[FormulationLimits], list[Problem]]:
+def measure_limits(
+    space: SearchSpace, corpus: Corpus, *, exclude: Collection[str] = ()
+) -> tuple[list[FormulationLimits], list[Problem]]:
     """Count the concepts that each formulation of a space can express with each tokenizer.
 
     Args:
         space: The space.
         corpus: Its corpus; of a large split, documents at regular distances are counted.
+        exclude: Names of backbones without a tokenizer.
 
     Returns:
         The counts; and a problem for each backbone whose tokenizer cannot be loaded.
@@ -115,7 +118,7 @@ def measure_limits(space: SearchSpace, corpus: Corpus) -> tuple[list[Formulation
     rows: list[FormulationLimits] = []
     problems: list[Problem] = []
     for source in space.backbones:
-        configs = list(space.list_formulations(source.name))
+        configs = [] if source.name in exclude else list(space.list_formulations(source.name))
         if not configs:
             continue
         try:

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinie_core.config import TrialConfig
-from clinie_core.data.corpora.views import apply_view
-from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import Schema
-from clinie_core.errors import InputError, Problem
+from clinie_core.errors import Problem
+from search.cluster.devices import check_gpu_use
 from search.config.domains import RandomChooser
 from search.config.seeds import derive_seed
-from search.config.space_file import Resources, SpaceFile
+from search.config.space_file import SpaceFile
 from search.config.validation import ValidatedSpace
-from search.study.limits import FormulationLimits, disable_tokenizer_threads, find_unexpected_limits, measure_limits
+from search.study.limits import FormulationLimits, find_unexpected_limits, measure_limits
+from search.study.sizes import ConfigurationSize, SizeEstimator
 
 if TYPE_CHECKING:
     from clinie_core.data.corpora.detection import Detection
-    from clinie_core.training.hardware import Hardware
-    from clinie_core.training.memory_estimate import MemoryEstimate
-    from clinie_core.training.synthetic_inputs import LargestInput
 
 __all__ = ["SearchPlan", "plan_search"]
 
-ENCODED_CHARACTERS = 300_000
-"""Largest number of characters of a split whose documents are encoded to find the longest inputs."""
 ASSUMED_TYPES = 10
 """Number of concept types that sizes assume where the corpus cannot be read."""
 
@@ -45,11 +38,11 @@ class SearchPlan:
         dimensions: Description of each dimension's domain, by path.
         configurations: Number of configurations; None if a dimension is a range of real numbers.
         samples: Configurations drawn at random.
-        sizes: Memory estimate of each sample.
+        sizes: Size of each sample.
         note: Why the corpus could not be read; empty if it was.
         limits: Concepts that each formulation can express; empty if the corpus could not be read.
         warnings: Notices of the corpus, limits that are lower than expected, tokenizers that cannot be loaded, and
-            GPUs that the space does not use.
+            GPUs that the space does not use; and what is unknown of backbones that are not available.
     """
 
     file: SpaceFile
@@ -57,7 +50,7 @@ class SearchPlan:
     dimensions: dict[str, str]
     configurations: int | None
     samples: list[TrialConfig]
-    sizes: list[MemoryEstimate]
+    sizes: list[ConfigurationSize]
     note: str
     limits: list[FormulationLimits]
     warnings: list[Problem]
@@ -80,6 +73,7 @@ class SearchPlan:
                     "memory_mb": round(size.memory_mb),
                     "micro_batch": size.micro_batch,
                     "fits": size.fits,
+                    "simulated": size.is_simulated,
                     "note": size.note,
                 }
                 for config, size in zip(self.samples, self.sizes, strict=True)
@@ -87,23 +81,26 @@ class SearchPlan:
         }
 
 
-def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
+def plan_search(validated: ValidatedSpace, samples: int, *, simulate: bool = False) -> SearchPlan:
     """Draw configurations from a validated space and estimate their memory.
+
+    Configurations whose backbone is not available get a lower bound, because a simulation of a large model takes long
+    and such a space cannot be searched yet.
 
     Args:
         validated: The space; its corpus may be missing.
         samples: Number of configurations to draw.
+        simulate: Simulate a training step of backbones that are not available, too.
     """
     file, space = validated.file, validated.space
     configs = [space.suggest(RandomChooser(derive_seed(file.algorithm.seed, i))) for i in range(samples)]
     schema, note = _read_schema(validated)
-    from clinie_core.training.memory_estimate import estimate_memory  # imports torch, which an invalid space must not
-    from search.cluster.devices import check_gpu_use
-
-    limits, problems = measure_limits(space, validated.corpus) if validated.corpus is not None else ([], [])
+    limits: list[FormulationLimits] = []
+    problems: list[Problem] = []
+    if validated.corpus is not None:
+        limits, problems = measure_limits(space, validated.corpus, exclude=validated.stand_ins)
     notices = list(validated.corpus.notices) if validated.corpus is not None else []
-    processes, hardware = file.resources.workers_per_trial, _find_hardware(file.resources)
-    inputs = _find_inputs(configs, validated.corpus, processes)
+    estimator = SizeEstimator(space, schema, validated.corpus, () if simulate else validated.stand_ins)
     size = space.size()
     return SearchPlan(
         file,
@@ -111,68 +108,16 @@ def plan_search(validated: ValidatedSpace, samples: int) -> SearchPlan:
         {path: str(domain) for path, domain in space.dimensions()},
         None if math.isinf(size) else int(size),
         configs,
-        [
-            estimate_memory(config, schema, processes=processes, hardware=hardware, inputs=largest)
-            for config, largest in zip(configs, inputs, strict=True)
-        ],
+        estimator.estimate(configs),
         note,
         limits,
-        notices
-        + find_unexpected_limits(limits, validated.where)
-        + problems
-        + check_gpu_use(file.resources, validated.where, Path.cwd()),
-    )
-
-
-def _find_hardware(resources: Resources) -> Hardware:
-    """Return the hardware of a worker on this machine; the memory of a GPU is unknown if this machine has none."""
-    import torch
-
-    from clinie_core.training.hardware import MEMORY_SHARE, Hardware
-
-    available = torch.cuda.is_available()
-    gpus = float(available) if resources.gpus_per_worker == "auto" else resources.gpus_per_worker
-    if gpus:
-        memory = torch.cuda.get_device_properties(0).total_memory if available else None
-        return Hardware("cuda", memory and MEMORY_SHARE * min(1.0, gpus) * memory / 2**20)
-    workers = max(1, int((os.cpu_count() or 1) / resources.cpus_per_worker))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Hardware("cpu", MEMORY_SHARE * memory / workers / 2**20)
-
-
-def _find_inputs(
-    configs: Sequence[TrialConfig], corpus: Corpus | None, processes: int
-) -> list[dict[str, LargestInput] | None]:
-    """Return the largest inputs of each configuration in the longest documents of the corpus.
-
-    The entry of a configuration is None if the corpus or the tokenizer cannot be read; windows are then full.
-    """
-    if corpus is None:
-        return [None] * len(configs)
-    from clinie_core.modeling.model_cache import ModelCache
-    from clinie_core.training.synthetic_inputs import find_largest_inputs
-    from clinie_core.training.training_data import TrainingData
-
-    selected, cache = Corpus({split: _select_longest(corpus[split]) for split in ("train", "dev")}), ModelCache()
-    found: list[dict[str, LargestInput] | None] = []
-    for config in configs:
-        try:
-            with disable_tokenizer_threads():
-                data = TrainingData.encode(config, apply_view(selected, config.view), cache)
-        except (InputError, ImportError, OSError, ValueError):  # reported elsewhere
-            found.append(None)
-            continue
-        inputs = find_largest_inputs(config, data, processes)
-        found.append({name: replace(own, predictions=None) for name, own in inputs.items()})
-    return found
-
-
-def _select_longest(documents: Sequence[Document]) -> tuple[Document, ...]:
-    """Return the longest documents, with about :data:`ENCODED_CHARACTERS` in total."""
-    ordered = sorted(documents, key=lambda document: -len(document.text))
-    ends = accumulate(len(document.text) for document in ordered)
-    return tuple(document for document, end in zip(ordered, ends, strict=True) if end <= ENCODED_CHARACTERS) or tuple(
-        ordered[:1]
+        [
+            *validated.notices,
+            *notices,
+            *find_unexpected_limits(limits, validated.where),
+            *problems,
+            *check_gpu_use(file.resources, validated.where, Path.cwd()),
+        ],
     )
 
 

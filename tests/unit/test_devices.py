@@ -60,6 +60,7 @@ def test_a_cluster_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPa
 def test_plan_warns_of_unused_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import search
 
+    monkeypatch.setattr("search.cluster.devices.has_gpu_driver", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     for value, expected in ((0, True), ("auto", False)):
