@@ -23,17 +23,24 @@ class Repository:
         files: Content of each file, by name.
         gated: Whether only requests with :data:`TOKEN` may read the files.
         private: Whether only requests with :data:`TOKEN` can see the repository.
+        licence: Identifier of the licence.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
     gated: bool = False
     private: bool = False
+    licence: str = "mit"
 
     @property
     def commit(self) -> str:
         """Hash of the present files."""
         content = sorted((name, hashlib.sha1(data).hexdigest()) for name, data in self.files.items())
         return hashlib.sha1(repr(content).encode()).hexdigest()
+
+
+def describe_large_file(data: bytes) -> dict[str, Any]:
+    """Return what the Hub states of a file in large file storage."""
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 134}
 
 
 class HubServer:
@@ -46,6 +53,8 @@ class HubServer:
     def __init__(self, repositories: dict[str, Repository]) -> None:
         self.repositories = repositories
         self.requests: list[str] = []
+        self.limits: dict[str, int] = {}
+        """Number of bytes after which the next download of a file breaks off, by file name."""
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -80,7 +89,7 @@ class HubServer:
             handler.send_header(name, value)
         handler.end_headers()
         if has_body:
-            handler.wfile.write(body)
+            handler.wfile.write(body[: self.limits.pop(path.rpartition("/")[2], len(body))])
 
     def _find(self, path: str, authorization: str) -> tuple[int, dict[str, str], bytes]:
         is_api = path.startswith("/api/models/")
@@ -100,9 +109,14 @@ class HubServer:
             revision = path.partition("/revision/")[2]
             if revision not in ("", "main", repository.commit):
                 return 404, {"X-Error-Code": "RevisionNotFound"}, b""
-            siblings = [{"rfilename": file, "size": len(data)} for file, data in repository.files.items()]
+            siblings = [
+                {"rfilename": file, "size": len(data)}
+                | ({"lfs": describe_large_file(data)} if file.endswith(".safetensors") else {})
+                for file, data in repository.files.items()
+            ]
             gated = "manual" if repository.gated else False
             info = {"id": name, "sha": repository.commit, "private": repository.private, "gated": gated}
+            info["tags"] = [f"license:{repository.licence}"]
             return 200, {"Content-Type": "application/json"}, json.dumps({**info, "siblings": siblings}).encode()
         if repository.gated and not is_accepted:
             return denied

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clinie_core.backbones.location import BackboneUnavailable
+from clinie_core.backbones.location import BackboneUnavailable, fetch_file
+from clinie_core.backbones.manifest import find_fetched, get_backbones_folder
 from clinie_core.backbones.network import describe_outage
 from clinie_core.config import BackboneSource
 from clinie_core.errors import InputError, Problem, fail
@@ -43,11 +44,17 @@ class HubRepository:
         commit: Hash of the commit.
         files: Names of its files, relative to the repository; of a copy in the local cache, the files that it has.
         cached: Whether the files are those of the local cache, because the Hub is not available.
+        licence: Identifier of its licence, if the Hub states one.
+        gated: Whether users have to accept terms.
+        digests: The sha256 of large files that the Hub states, by name.
     """
 
     commit: str
     files: frozenset[str]
     cached: bool = False
+    licence: str | None = None
+    gated: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_pickled_weights(files: frozenset[str]) -> list[str]:
@@ -59,12 +66,16 @@ class HubReader:
     """Reader of repositories. It sends no further request after the Hub was unreachable.
 
     If the Hub is unreachable or ``HF_HUB_OFFLINE`` is set, it reads the local cache.
+
+    Args:
+        use_fetched: Whether to read the folder that ``CLINIE_BACKBONES`` names before the Hub.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, use_fetched: bool = True) -> None:
+        self._use_fetched = use_fetched
         self._outage = ""
 
-    def pin(self, source: BackboneSource, where: str) -> BackboneSource:
+    def pin(self, source: BackboneSource, where: str, *, has_weights: bool = True) -> BackboneSource:
         """Check that a backbone's repository can be loaded, and return the backbone with the commit as revision.
 
         A backbone that is not on the Hub is returned unchanged.
@@ -72,6 +83,7 @@ class HubReader:
         Args:
             source: The backbone; the repository of its tokenizer is inspected too.
             where: Key path for error messages.
+            has_weights: Whether the repository is inspected for a model, not only for a tokenizer.
 
         Raises:
             InputError: With all problems of the repositories.
@@ -84,7 +96,7 @@ class HubReader:
             except InputError as error:
                 errors.append(error)
         try:
-            source = self._pin(source, where, has_weights=True)
+            source = self._pin(source, where, has_weights=has_weights)
         except InputError as error:
             errors.append(error)
         if errors:
@@ -108,6 +120,9 @@ class HubReader:
             InputError: If the repository or the revision does not exist, or access to it is denied.
         """
         _check_name(source, where)
+        fetched = find_fetched(source) if self._use_fetched else None
+        if fetched is not None:
+            return HubRepository(fetched[1].commit, frozenset(fetched[1].files))
         cached = _read_cache(source)
         is_pinned = COMMIT.fullmatch(source.revision or "") is not None
         if cached and is_pinned and not list(_find_missing(source, cached, has_weights=has_weights)):
@@ -121,6 +136,10 @@ class HubReader:
             version = f" at revision {source.revision}" if source.revision else ""
             found_ = f"backbone {source.name!r} is neither a local folder nor in the local cache{version}"
             remedy = f"check the spelling and the network, or {DOWNLOAD.format(name=source.hub)}"
+            folder = get_backbones_folder() if self._use_fetched else None
+            if folder is not None:
+                found_ += f", nor in {folder}"
+                remedy = f"fetch it on a connected machine with `clinie backbones fetch SPACE --to {folder}`"
             raise BackboneUnavailable([Problem(where, f"{found_}, and {self._outage}", remedy=remedy)])
         return cached
 
@@ -158,7 +177,18 @@ class HubReader:
         except httpx2.TransportError as error:
             self._outage = f"the Hub is unreachable ({type(error).__name__})"
             return None
-        return HubRepository(str(info.sha), frozenset(file.rfilename for file in info.siblings or ()))
+        files = info.siblings or []
+        return HubRepository(
+            str(info.sha),
+            frozenset(file.rfilename for file in files),
+            licence=_find_licence(info.tags or ()),
+            gated=bool(info.gated),
+            digests={file.rfilename: file.lfs.sha256 for file in files if file.lfs is not None},
+        )
+
+
+def _find_licence(tags: Iterable[str]) -> str | None:
+    return next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
 
 
 def _check_name(source: BackboneSource, where: str) -> None:
@@ -276,9 +306,7 @@ def _suggest(files: frozenset[str]) -> str:
 
 def _find_custom_code(source: BackboneSource, where: str) -> list[Problem]:
     """Return a problem if a model needs code from its repository."""
-    from huggingface_hub import hf_hub_download
-
-    file = Path(hf_hub_download(str(source.hub), "config.json", revision=source.revision))
+    file = fetch_file(source, "config.json", where)
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from clinie_core.backbones.facts import read_config
 from clinie_core.backbones.hub import HubReader
 from clinie_core.backbones.location import fetch_file, find_folder, locate
+from clinie_core.backbones.manifest import compute_sha256
 from clinie_core.config import BackboneSource
 from clinie_core.errors import fail
 
@@ -41,7 +41,7 @@ def check_backbone(source: BackboneSource, where: str = "backbone") -> None:
         file = fetch_file(source, name, where)
         if not file.is_file():
             fail(where, f"backbone {source.name!r}: {name} is not in {place}")
-        found = _compute_sha256(file)
+        found = compute_sha256(file)
         if found != expected:
             fail(
                 where,
@@ -69,7 +69,7 @@ def pin_weights(source: BackboneSource) -> BackboneSource:
     if source.hub is not None:
         source = HubReader().pin(source, "--pin")
     names = [source.gguf] if source.gguf else _list_weight_files(source)
-    digests = {name: _compute_sha256(fetch_file(source, name, "--pin")) for name in names}
+    digests = {name: compute_sha256(fetch_file(source, name, "--pin")) for name in names}
     return source.model_copy(update={"sha256": {**source.sha256, **digests}})
 
 
@@ -77,8 +77,3 @@ def _list_weight_files(source: BackboneSource) -> list[str]:
     if source.hub is None:
         return sorted(file.name for file in find_folder(source, "--pin").glob("*.safetensors"))
     return sorted(name for name in HubReader().read(source, "--pin").files if name.endswith(".safetensors"))
-
-
-def _compute_sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

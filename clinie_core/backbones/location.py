@@ -9,6 +9,8 @@ import importlib.util
 from pathlib import Path
 
 from clinie_core.backbones.gguf import convert_gguf
+from clinie_core.backbones.manifest import find_fetched
+from clinie_core.backbones.network import describe_outage
 from clinie_core.config import BackboneSource
 from clinie_core.errors import InputError, Problem, fail
 
@@ -29,7 +31,8 @@ def locate(source: BackboneSource, where: str = "backbone") -> str | None:
         where: Key path for error messages.
 
     Returns:
-        A local folder or a Hub name; None for a randomly initialized backbone.
+        A local folder or a Hub name; None for a randomly initialized backbone. A backbone from the Hub is in the
+        folder that ``CLINIE_BACKBONES`` names, if that contains it.
 
     Raises:
         InputError: If the package, the folder or the GGUF file is missing.
@@ -37,6 +40,11 @@ def locate(source: BackboneSource, where: str = "backbone") -> str | None:
     if source.scratch is not None:
         return None
     if source.hub is not None:
+        fetched = find_fetched(source)
+        if fetched is not None:
+            return str(fetched[0])
+        if not Path(source.hub).is_dir():
+            describe_outage()  # otherwise transformers would repeat its requests for minutes
         return source.hub
     folder = find_folder(source, where)
     if source.gguf is not None:
@@ -95,6 +103,9 @@ def fetch_file(source: BackboneSource, name: str, where: str) -> Path:
         name: File name, relative to the backbone's folder.
         where: Key path for error messages.
     """
+    fetched = find_fetched(source)
+    if fetched is not None:
+        return fetched[0] / name
     if source.hub is None or Path(source.hub).is_dir():
         folder = Path(source.hub) if source.hub else find_folder(source, where)
         return folder / name

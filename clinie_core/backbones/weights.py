@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from clinie_core.backbones.facts import CAUSAL_TYPES
 from clinie_core.backbones.generation_settings import remove_generation_settings
 from clinie_core.backbones.location import locate
+from clinie_core.backbones.manifest import find_fetched
+from clinie_core.backbones.node_cache import copy_to_node
 from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.backbones.transformers_logging import quiet_transformers
 from clinie_core.config import BackboneSource
@@ -59,6 +61,9 @@ def load_model(source: BackboneSource, *, seed: int = 0, generates: bool = False
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return initialize_model(config, generates=generates)
+    fetched = find_fetched(source)
+    if fetched is not None:
+        place = str(copy_to_node(*fetched))
     model_class, extra = _select_model_class(config, generates=generates)
     config.dtype = None  # otherwise transformers converts, and thereby copies, weights of another dtype
     with quiet_transformers():

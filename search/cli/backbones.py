@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import AsJson, Command, console, print_json
+from search.cli.options import AsJson, Command, Overrides, SpaceName, console, print_json
 
 app = typer.Typer(help="Prepare backbones.", no_args_is_help=True)
 
@@ -30,5 +30,64 @@ def convert(
     console().print(f"{len(files)} files in {output}; the licence of {source} applies to them", soft_wrap=True)
 
 
-for command in (Command(convert, "Backbones"),):
+def fetch(
+    space: SpaceName,
+    overrides: Overrides = None,
+    *,
+    to: Annotated[Path, typer.Option("--to", help="Folder to write to; it may contain other fetched backbones.")],
+    as_json: AsJson = False,
+) -> None:
+    """Download all backbones of a space into a folder, for machines without internet.
+
+    Each is fixed to one commit. Only safetensors, tokenizers, configurations and licences are downloaded. After
+    an interruption, the next call downloads what is missing. Set CLINIE_BACKBONES to the folder where the search runs.
+    """
+    from clinie_core.backbones.fetching import fetch_backbones
+    from search.config.parsing import Faults, parse_dimensions
+    from search.config.space_file import read_space_file
+
+    file, where = read_space_file(space, overrides or ())
+    faults = Faults(where)
+    sources = list(parse_dimensions(file, faults).backbones.values())
+    faults.raise_if_any()
+    fetched = []
+    for backbone in fetch_backbones(sources, to, f"{where}: space.backbone"):
+        fetched.append(backbone)
+        if not as_json:
+            gate = "gated" if backbone.gated else "not gated"
+            console().print(
+                f"{backbone.name} at commit {backbone.commit[:12]}: {len(backbone.files)} files,"
+                f" {backbone.size / 1e9:,.2f} GB; licence {backbone.licence or 'not stated'}, {gate}",
+                soft_wrap=True,
+            )
+    local = sorted(source.name for source in sources if source.hub is None and source.folder is not None)
+    if as_json:
+        print_json({"folder": str(to), "backbones": [backbone.model_dump(mode="json") for backbone in fetched]})
+        return
+    for name in local:
+        console().print(f"{name}: a local folder, which is not fetched", soft_wrap=True)
+    console().print(f"set CLINIE_BACKBONES={to.resolve()} where the search runs", soft_wrap=True)
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of fetched backbones.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare all files of a folder of fetched backbones with its manifest."""
+    from clinie_core.backbones.manifest import Manifest
+    from clinie_core.errors import InputError
+
+    manifest = Manifest.read(folder, "FOLDER")
+    problems = list(manifest.check(folder))
+    if problems:
+        raise InputError(problems)
+    files = sum(len(backbone.files) for backbone in manifest.backbones)
+    size = sum(backbone.size for backbone in manifest.backbones)
+    if as_json:
+        print_json({"folder": str(folder), "backbones": len(manifest.backbones), "files": files, "bytes": size})
+        return
+    console().print(f"{len(manifest.backbones)} backbones, {files} files, {size / 1e9:,.2f} GB: all files are correct")
+
+
+for command in (Command(convert, "Backbones"), Command(fetch, "Backbones"), Command(verify, "Backbones")):
     app.command(name=command.name, help=command.help)(command.function)

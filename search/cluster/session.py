@@ -13,10 +13,13 @@ from pathlib import Path
 
 import ray
 
+from clinie_core.backbones.manifest import FOLDER_VARIABLE
 from search.cluster.orphan_processes import end_orphans, record_processes
 
 __all__ = ["ray_session"]
 
+PASSED_ON = (FOLDER_VARIABLE,)
+"""Variables of the driver that all processes of a search on a cluster need; they contain no secrets."""
 PROCESSES = "ray-processes"
 """Folder within the home folder that records the processes of a local Ray."""
 
@@ -40,7 +43,9 @@ def ray_session(folder: Path, *, cpus: int | None = None) -> Iterator[None]:
     os.chdir(folder)
     try:
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+            runtime = {"env_vars": variables} if variables else None
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime)
             started: AbstractContextManager[None] = nullcontext()
         else:
             end_orphans(folder / PROCESSES)

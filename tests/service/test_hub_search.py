@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,3 +54,37 @@ def test_the_driver_reports_all_repositories_and_reads_one_commit(
     assert result.returncode == 0, result.stderr
     resolved = {request.split("/")[4] for request in hub.requests if "/clinic/tiny/resolve/" in request}
     assert resolved == {hub.repositories["clinic/tiny"].commit}  # no file of a branch
+
+
+def test_fetched_backbones_replace_the_hub(
+    hub: HubServer, clinie: RunClinie, write_space: WriteSpace, space_content: dict[str, Any], tmp_path: Path
+) -> None:
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
+    space = write_space({**space_content, "space": {**space_content["space"], "backbone": "clinic/tiny"}})
+    folder = tmp_path / "backbones"
+    refused = clinie("backbones", "fetch", space, "space.backbone=clinic/gated", "--to", folder, **environment)
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert "access to repository clinic/gated is restricted; accept its licence" in line
+    done = clinie("backbones", "fetch", space, "--to", folder, **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "licence mit, not gated" in done.stdout
+    hub.close()
+
+    offline = {**environment, "HF_HOME": str(tmp_path / "other"), "CLINIE_BACKBONES": str(folder)}
+    planned = clinie("plan", space, "--json", **offline)
+    assert planned.returncode == 0, planned.stderr
+    assert json.loads(planned.stdout)["warnings"] == []
+    missing = clinie("search", space, "space.backbone=clinic/other", "--home", tmp_path / "home", **offline)
+    assert missing.returncode == 2
+    (line,) = missing.stderr.splitlines()
+    assert f"nor in {folder}, and the Hub is unreachable" in line
+    assert "fetch it on a connected machine with `clinie backbones fetch SPACE --to" in line
+
+    assert json.loads(clinie("backbones", "verify", folder, "--json").stdout)["backbones"] == 1
+    (weights,) = folder.rglob("model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-5])
+    damaged = clinie("backbones", "verify", folder)
+    assert damaged.returncode == 2
+    assert "model.safetensors: the file has" in damaged.stderr
