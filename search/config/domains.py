@@ -55,6 +55,10 @@ class Fixed:
         """Values to check instead of all values."""
         return [self.value]
 
+    def contains(self, value: JsonValue) -> bool:
+        """Return whether a value can be drawn."""
+        return _is_equal(value, self.value)
+
     def __str__(self) -> str:
         return str(self.value)
 
@@ -78,6 +82,10 @@ class OneOf:
     def corners(self) -> list[JsonValue]:
         """All choices."""
         return list(self.choices)
+
+    def contains(self, value: JsonValue) -> bool:
+        """Return whether a value can be drawn."""
+        return any(_is_equal(value, choice) for choice in self.choices)
 
     def __str__(self) -> str:
         return "choose " + ", ".join(map(str, self.choices))
@@ -114,6 +122,12 @@ class Range:
     def corners(self) -> list[JsonValue]:
         """Both ends of the range."""
         return [int(self.low), int(self.high)] if self.integer else [self.low, self.high]
+
+    def contains(self, value: JsonValue) -> bool:
+        """Return whether a value can be drawn."""
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return self.low <= value <= self.high and (not self.integer or value == int(value))
 
     def __str__(self) -> str:
         kind = next(k for k, v in RANGES.items() if v == (self.log, self.integer))
@@ -211,6 +225,11 @@ def _parse_choices(content: JsonValue, where: str, errors: ErrorList) -> Domain:
         else:
             choices.append(choice)
     return OneOf(tuple(choices)) if choices else Fixed(None)
+
+
+def _is_equal(first: JsonValue, second: JsonValue) -> bool:
+    """Return whether two values are equal; a truth value is not equal to a number."""
+    return first == second and isinstance(first, bool) == isinstance(second, bool)
 
 
 def _is_number(value: JsonValue) -> bool:

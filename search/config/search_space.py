@@ -137,6 +137,27 @@ class SearchSpace:
                 for parameter, domain in domains.items():
                     yield f"{part}.{name}.{parameter}", domain
 
+    def list_available_dimensions(self, backbone: str, point: Mapping[str, JsonValue]) -> set[str]:
+        """Return the dimensions that configurations with a backbone and some given values can have.
+
+        Args:
+            backbone: Name of the backbone.
+            point: Values by path; only those that select a branch matter.
+        """
+        facts, found = self._facts[backbone], set(self._dimensions.scalars)
+        formulations: list[str] = []
+        for part, branches in self._dimensions.parts.items():
+            if part == "relation_formulation" and not any(
+                self._dimensions.needs_relation_formulation(name, facts) for name in formulations
+            ):
+                continue
+            path, domain = self._branch_domain(part, facts)
+            names = [str(name) for name in domain.corners if path not in point or name == point[path]]
+            formulations = names if part == "formulation" else formulations
+            found.add(path)
+            found.update(f"{part}.{name}.{parameter}" for name in names for parameter in branches[name])
+        return found
+
     def size(self) -> float:
         """Return the number of configurations; infinite if a dimension is a range of real numbers."""
         scalars = self._dimensions.scalars

@@ -16,7 +16,7 @@ from clinie_core.backbones.facts import BackboneFacts, read_facts
 from clinie_core.backbones.hub import HubReader
 from clinie_core.backbones.integrity import check_backbone
 from clinie_core.backbones.location import BackboneUnavailable, require_folder
-from clinie_core.config import RENAMED_KEYS, BackboneSource, ComponentChoice, TrialConfig, convert_validation_error
+from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig, convert_validation_error
 from clinie_core.data.corpora.detection import Detection
 from clinie_core.data.corpora.loading import detect_source_format, load_corpora
 from clinie_core.data.document import Corpus
@@ -25,6 +25,7 @@ from clinie_core.finetuning import FINETUNING
 from search.config.algorithms import SAMPLERS, SCHEDULERS
 from search.config.domains import Domain, Fixed
 from search.config.parsing import PARTS, Dimensions, Faults, parse_dimensions
+from search.config.points import check_points
 from search.config.search_space import SearchSpace, make_config
 from search.config.space_file import SpaceFile, parse_space_file, read_space_content
 from search.config.unavailable_backbones import UnavailableBackbones
@@ -325,7 +326,7 @@ def _check_task(dimensions: Dimensions, faults: Faults) -> None:
 
 
 def _check_algorithm(space: SearchSpace, faults: Faults) -> None:
-    """Check the names of sampler and scheduler, and the paths of the points to evaluate first."""
+    """Check the names of sampler and scheduler, and the points to evaluate first."""
     algorithm = space.file.algorithm
     for key, registry in (("sampler", SAMPLERS), ("scheduler", SCHEDULERS)):
         if getattr(algorithm, key) not in registry:
@@ -333,19 +334,7 @@ def _check_algorithm(space: SearchSpace, faults: Faults) -> None:
                 registry.load(getattr(algorithm, key), f"{faults.where}: algorithm.{key}")
             except InputError as error:
                 faults.extend(error.problems)
-    known = dict(space.dimensions())
-    for index, point in enumerate(algorithm.points_to_evaluate):
-        for path in point:
-            head, last = path.partition(".")[0], path.rpartition(".")[2]
-            where = f"algorithm.points_to_evaluate.{index}.{path}"
-            if path in known:
-                continue
-            if last in RENAMED_KEYS:
-                faults.add(where, "renamed key", remedy=f"write {path.removesuffix(last)}{RENAMED_KEYS[last]}")
-            elif head not in space.file.space or not (
-                faults.covers(f"space.{head}") or (head in PARTS and _has_unknown_backbones(faults))
-            ):
-                faults.add(where, "not a dimension of the space", allowed="allowed: " + ", ".join(known))
+    check_points(space, faults, has_unknown_backbones=_has_unknown_backbones(faults))
 
 
 def _has_unknown_backbones(faults: Faults) -> bool:

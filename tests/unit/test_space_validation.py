@@ -66,6 +66,46 @@ def test_faults_in_all_blocks_are_reported_in_one_error(space_content: Content, 
     assert len(set(faults)) == len(faults)
 
 
+@pytest.mark.parametrize(
+    ("point", "path", "message"),
+    [
+        ({"finetuning.full.learning_rate": 5.0}, "finetuning.full.learning_rate", "found 5.0; log 0.001 to 0.01"),
+        ({"finetuning.full.learning_rate": "5e-3"}, "finetuning.full.learning_rate", "found '5e-3'; log"),
+        ({"finetuning.lora.rank": 2.5}, "finetuning.lora.rank", "found 2.5; log_int 2 to 8"),
+        ({"batch_size": 12}, "batch_size", "found 12; choose 8, 16"),
+        ({"batch_size": True}, "batch_size", "found True; choose 8, 16"),
+        ({"window_tokens": 128}, "window_tokens", "found 128; only 96, which is not searched"),
+        ({"finetuning": "dora"}, "finetuning", "found 'dora'; choose full, lora, ia3"),
+        ({"lr": 0.1}, "lr", "not a dimension of the space; allowed: backbone, batch_size"),
+        (
+            {"finetuning": "full", "finetuning.lora.rank": 4},
+            "finetuning.lora.rank",
+            "no configuration with the other values of this point has this dimension; remove it, or select the branch",
+        ),
+    ],
+)
+def test_a_point_to_evaluate_outside_the_space_is_one_clear_line(
+    space_content: Content, write_space: WriteSpace, point: Content, path: str, message: str
+) -> None:
+    legal = {"finetuning": "lora", "finetuning.lora.rank": 4, "batch_size": 8, "window_tokens": 96, "backbone": "tiny"}
+    content = space_content | {"algorithm": {"points_to_evaluate": [legal, point]}}
+    (fault,) = read_faults(write_space(content))
+    assert fault.startswith(f"space.yaml: algorithm.points_to_evaluate.1.{path}: {message}")
+
+
+def test_a_point_with_dimensions_of_two_architectures_is_one_clear_line(
+    space_content: Content, write_space: WriteSpace
+) -> None:
+    content = copy.deepcopy(space_content)
+    content["backbones"]["writer"] = {"scratch": {**content["backbones"]["tiny"]["scratch"], "model_type": "llama"}}
+    content["space"]["backbone"] = {"choose": ["tiny", "writer"]}
+    content["space"]["formulation"] = {"choose": {"token_classification": {}, "generation": {}}}
+    content["space"]["finetuning"] = {"choose": {"full": {}, "bitfit": {}}}
+    point = {"backbone": "writer", "finetuning.encoder": "bitfit"}
+    (fault,) = read_faults(write_space(content | {"algorithm": {"points_to_evaluate": [point]}}))
+    assert fault.startswith("space.yaml: algorithm.points_to_evaluate.0.finetuning.encoder: no configuration")
+
+
 def test_one_fault_gives_one_line(space_content: Content, write_space: WriteSpace) -> None:
     for override in (
         "task=concept",
