@@ -1,6 +1,10 @@
 """Results of a study: the winner, comparisons of groups, trends, the Pareto front and the history.
 
 All scores are dev scores. Only promotions score on the test split.
+
+A stopped trial has fewer epochs than a complete one, so that their final scores differ for this reason alone. Groups
+are compared by their complete trials, and the Pareto front consists of complete trials. Trends compare all trials
+after the same number of epochs.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clinie_core.backbones.facts import read_architecture
+from clinie_core.config import rate_epoch
 from clinie_core.errors import InputError
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.significance import Comparison, bootstrap_interval, compare
@@ -72,6 +77,19 @@ class ScoredTrial:
         return self.record.metrics.get(name, math.nan)
 
     @property
+    def is_complete(self) -> bool:
+        """True if the trial used its budget or its patience."""
+        return self.record.state == "complete"
+
+    def score_after(self, epochs: int) -> float:
+        """Return the value of the first objective in the best of the first epochs; NaN without a finite one."""
+        assert self.record.config is not None
+        selection = self.record.config.selection
+        first = [metrics for epoch, metrics in sorted(self.record.epochs.items()) if epoch <= epochs]
+        best = max(first, key=lambda metrics: rate_epoch(metrics, selection), default={})
+        return best.get(self.metric, math.nan)
+
+    @property
     def method(self) -> str:
         """Name of the fine-tuning method."""
         assert self.record.config is not None
@@ -98,17 +116,22 @@ class GroupRow:
 
     Args:
         name: Name of the group.
-        trials: Number of trials.
-        best: Best trial of the group.
+        trials: Number of trials with at least one finished epoch.
+        complete: Number of complete trials, which are compared with those of the reference group.
+        best: Best complete trial of the group; the best other trial if none is complete.
+        score_at_equal_epochs: Best score of all its trials after the same number of epochs as in the other groups.
         interval: 95 % interval of the best trial's score, by bootstrap over documents; None without counts.
-        relative_score: Best score divided by the best score of the reference group; None if that is 0.
+        relative_score: Best score divided by the best score of the reference group; None if that is 0, or if one of
+            the two groups has no complete trial.
         is_reference: Whether this is the reference group.
         against: Comparison with the reference group; None for the reference group itself, or without counts.
     """
 
     name: str
     trials: int
+    complete: int
     best: ScoredTrial
+    score_at_equal_epochs: float
     interval: tuple[float, float] | None
     relative_score: float | None
     is_reference: bool
@@ -151,9 +174,12 @@ class Findings:
         margin: Comparison of the winner with the runner-up on the same documents.
         architectures: Groups by architecture; none if all trials have the same.
         methods: Groups by fine-tuning method, with ``full`` as the reference group if it was tried.
-        trends: Rank correlation of the score with each numeric dimension, by path.
-        front: Pareto front of score, prediction time, memory and trainable parameters.
-        history: For each ended trial: its number, cumulative compute hours, and best score up to then.
+        equal_epochs: Number of epochs after which all trials can be compared: that of the shortest stopped trial; None
+            if no trial was stopped.
+        trends: Rank correlation of the score with each numeric dimension, by path; after ``equal_epochs``.
+        front: Pareto front of score, prediction time, memory and trainable parameters, of complete trials.
+        history: For each ended trial: its number, cumulative compute hours, and best score of a complete trial up to
+            then; an infinite value before the first one.
         importances: Share of the score's variation by dimension.
     """
 
@@ -169,10 +195,16 @@ class Findings:
     margin: Comparison | None
     architectures: list[GroupRow]
     methods: list[GroupRow]
+    equal_epochs: int | None
     trends: dict[str, Trend]
     front: list[ScoredTrial]
     history: list[tuple[int, float, float]]
     importances: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def complete_trials(self) -> list[ScoredTrial]:
+        """Trials that used their budget or their patience."""
+        return [trial for trial in self.trials if trial.is_complete]
 
 
 def analyze(
@@ -204,7 +236,8 @@ def analyze(
         (t for t in scored if t.record.state == "complete"), key=lambda t: (-sign * t.score, t.record.number)
     )
     winner, runner_up = (ranked[0] if ranked else None), (ranked[1] if len(ranked) > 1 else None)
-    comparable = _select_comparable(scored, winner)
+    comparable = _select_comparable(ranked, winner)
+    epochs = min((len(t.record.epochs) for t in scored if t.record.state == "pruned"), default=None)
     states: defaultdict[str, int] = defaultdict(int)
     for record in records:
         states[record.state] += 1
@@ -221,10 +254,11 @@ def analyze(
         else None,
         runner_up=runner_up,
         margin=compare_trials(winner, runner_up) if winner is not None and runner_up is not None else None,
-        architectures=_compare_groups_by(scored, lambda t: t.architecture, sign, reference=None),
-        methods=_compare_groups_by(scored, lambda t: t.method, sign, reference=FULL),
-        trends=_compute_trends(scored),
-        front=find_pareto_front(scored),
+        architectures=_compare_groups_by(scored, lambda t: t.architecture, sign, epochs, reference=None),
+        methods=_compare_groups_by(scored, lambda t: t.method, sign, epochs, reference=FULL),
+        equal_epochs=epochs,
+        trends=_compute_trends(scored, epochs),
+        front=find_pareto_front([t for t in scored if t.is_complete]),
         history=_make_history(scored, sign),
         importances=dict(importances),
     )
@@ -286,6 +320,7 @@ def _compare_groups_by(
     trials: Sequence[ScoredTrial],
     key: Callable[[ScoredTrial], str],
     sign: int,
+    epochs: int | None,
     *,
     reference: str | None,
 ) -> list[GroupRow]:
@@ -295,25 +330,36 @@ def _compare_groups_by(
         groups[key(trial)].append(trial)
     if len(groups) < 2:
         return []
-    best = {name: max(own, key=lambda t: sign * t.score) for name, own in groups.items()}
-    order = sorted(groups, key=lambda name: -sign * best[name].score)
+    complete = {name: [t for t in own if t.is_complete] for name, own in groups.items()}
+    best = {name: max(complete[name] or own, key=lambda t: sign * t.score) for name, own in groups.items()}
+    order = sorted(groups, key=lambda name: (not complete[name], -sign * best[name].score))
     reference_name = reference if reference is not None and reference in groups else order[0]
     rows = []
     for name in order:
-        relative = best[name].score / best[reference_name].score if best[reference_name].score else None
-        against = compare_groups_of_studies(groups[name], groups[reference_name]) if name != reference_name else None
+        is_reference = name == reference_name
+        both_complete = bool(complete[name] and complete[reference_name])
+        divisor = best[reference_name].score if both_complete or is_reference else 0.0
+        against = None if is_reference else compare_groups_of_studies(complete[name], complete[reference_name])
         rows.append(
             GroupRow(
                 name,
                 len(groups[name]),
+                len(complete[name]),
                 best[name],
+                max((_get_comparable_score(t, epochs) for t in groups[name]), key=lambda score: sign * score),
                 _compute_interval(best[name]),
-                relative,
-                name == reference_name,
+                best[name].score / divisor if divisor else None,
+                is_reference,
                 against,
             )
         )
     return rows
+
+
+def _get_comparable_score(trial: ScoredTrial, epochs: int | None) -> float:
+    """Return the score after a number of epochs; the final score if it is None, or no such epoch has a score."""
+    score = trial.score if epochs is None else trial.score_after(epochs)
+    return score if math.isfinite(score) else trial.score
 
 
 def compare_groups_of_studies(first: Sequence[ScoredTrial], second: Sequence[ScoredTrial]) -> GroupComparison | None:
@@ -329,13 +375,13 @@ def compare_groups_of_studies(first: Sequence[ScoredTrial], second: Sequence[Sco
     return compare_groups(_stack_counts(own), _stack_counts(others))
 
 
-def _compute_trends(trials: Sequence[ScoredTrial]) -> dict[str, Trend]:
+def _compute_trends(trials: Sequence[ScoredTrial], epochs: int | None) -> dict[str, Trend]:
     """Return the trend of the score with each numeric dimension, over the trials that have the dimension."""
     values: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for trial in trials:
         for path, value in trial.record.parameters.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                values[path].append((float(value), trial.score))
+                values[path].append((float(value), _get_comparable_score(trial, epochs)))
     found = {path: compute_trend([x for x, _ in pairs], [y for _, y in pairs]) for path, pairs in values.items()}
     return {path: result for path, result in sorted(found.items()) if result is not None}
 
@@ -361,6 +407,6 @@ def _make_history(trials: Sequence[ScoredTrial], sign: int) -> list[tuple[int, f
     history, hours, best = [], 0.0, -math.inf
     for trial in ended:
         hours += trial.compute_seconds / 3600
-        best = max(best, sign * trial.score)
+        best = max(best, sign * trial.score if trial.is_complete else -math.inf)
         history.append((trial.record.number, hours, sign * best))
     return history

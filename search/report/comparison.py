@@ -54,18 +54,18 @@ def compare_studies(first: Findings, second: Findings) -> StudyComparison:
     assert first.winner is not None
     assert second.winner is not None
     winners = compare_trials(first.winner, second.winner)
-    searches = compare_groups_of_studies(first.trials, second.trials)
+    searches = compare_groups_of_studies(first.complete_trials, second.complete_trials)
     names = (first.study, second.study)
     answer = (
         f"Best trials: {describe_comparison(winners, *names)}. Searches, by the expected best of"
-        f" {searches.tries if searches else '-'} trials: {describe_comparison(searches, *names)}."
+        f" {searches.tries if searches else '-'} complete trials: {describe_comparison(searches, *names)}."
     )
     if winners is None:
         answer += " The studies were not scored on the same dev documents, or have no counts by document."
     rows = [
         (
             findings.study,
-            str(len(findings.trials)),
+            f"{len(findings.complete_trials)} of {len(findings.trials)}",
             f"trial {findings.winner.record.number}",
             f"{findings.winner.score:.4f}",
             describe_config(findings.winner.record.config),
@@ -73,6 +73,6 @@ def compare_studies(first: Findings, second: Findings) -> StudyComparison:
         for findings in (first, second)
         if findings.winner is not None and findings.winner.record.config is not None
     ]
-    columns = ("study", "trials", "best trial", f"dev {first.metric} (optimistic)", "configuration")
+    columns = ("study", "complete of all trials", "best trial", f"dev {first.metric} (optimistic)", "configuration")
     section = ReportSection("comparison", "Which study found the better model?", answer, columns, rows)
     return StudyComparison(names, (first.winner.score, second.winner.score), winners, searches, section)

@@ -56,7 +56,7 @@ def _build_figures(key: str, findings: Findings, shots: Mapping[str, Curve]) -> 
     if key == "trends":
         # Ranks and learning rates come first because users ask about them most.
         paths = sorted(findings.trends, key=lambda path: (not path.endswith(("rank", "learning_rate")), path))
-        return [plots.plot_response(findings.trials, path, metric) for path in paths[:RESPONSES]]
+        return [plots.plot_response(findings.complete_trials, path, metric) for path in paths[:RESPONSES]]
     if key == "shots":
         return [plots.plot_shots(shots, "strict F1")]
     if key == "front":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -67,7 +68,7 @@ def plot_front(findings: Findings, name: str) -> go.Figure:
     """Plot the score against one cost and mark the trials on the Pareto front of all costs."""
     front = {t.record.number for t in findings.front}
     traces = []
-    for method, own in _group_by_method(findings.trials).items():
+    for method, own in _group_by_method(findings.complete_trials).items():
         symbols = ["diamond" if t.record.number in front else "circle-open" for t in own]
         traces.append(
             go.Scatter(
@@ -85,7 +86,7 @@ def plot_front(findings: Findings, name: str) -> go.Figure:
 def plot_history(findings: Findings, *, against: str) -> go.Figure:
     """Plot the best score so far against the number of trials or against hours of compute."""
     x = [number + 1 if against == "trials" else hours for number, (_, hours, _) in enumerate(findings.history)]
-    y = [best for _, _, best in findings.history]
+    y = [best if math.isfinite(best) else None for _, _, best in findings.history]
     label = "finished trials" if against == "trials" else "hours of compute, all workers"
     return _make_figure(
         [go.Scatter(x=x, y=y, mode="lines+markers", line={"shape": "hv"})], label, f"best dev {findings.metric}"

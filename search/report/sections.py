@@ -80,8 +80,8 @@ def build_sections(
     """
     sections = [
         _build_winner(findings),
-        _build_groups("architectures", "Encoder or decoder?", findings.architectures, findings.metric, "architecture"),
-        _build_groups("methods", "Full fine-tuning or which PEFT method?", findings.methods, findings.metric, "method"),
+        _build_groups("architectures", "Encoder or decoder?", findings.architectures, findings, "architecture"),
+        _build_groups("methods", "Full fine-tuning or which PEFT method?", findings.methods, findings, "method"),
         _build_trends(findings),
         _build_corpora(corpora),
         _build_shots(shots),
@@ -142,17 +142,23 @@ def _build_winner(findings: Findings) -> ReportSection:
     )
 
 
-def _build_groups(key: str, title: str, rows: Sequence[GroupRow], metric: str, noun: str) -> ReportSection | None:
+def _build_groups(
+    key: str, title: str, rows: Sequence[GroupRow], findings: Findings, noun: str
+) -> ReportSection | None:
     if not rows:
         return None
+    metric, equal = findings.metric, findings.equal_epochs
     reference = next(row for row in rows if row.is_reference)
     said = [describe_comparison(row.against, row.name, reference.name) for row in rows if row is not reference]
     tries = next((row.against.tries for row in rows if row.against is not None), 1)
-    answer = f"Compared by the expected best of {_format_trial_count(tries)}: " + "; ".join(said) + "."
+    answer = f"Complete trials, compared by the expected best of {_format_trial_count(tries)}: " + "; ".join(said) + "."
+    if equal is not None:
+        answer += f" Stopped trials have fewer epochs; the column {_describe_epochs(equal)} includes them."
     columns = (
         noun,
-        "trials",
+        "complete of all trials",
         f"best dev {metric}",
+        _describe_epochs(equal),
         "95 % interval",
         f"share of {reference.name}",
         "trained parameters",
@@ -168,8 +174,9 @@ def _build_groups(key: str, title: str, rows: Sequence[GroupRow], metric: str, n
         cells.append(
             (
                 row.name,
-                str(row.trials),
-                _format_number(best.score),
+                f"{row.complete} of {row.trials}",
+                _format_number(best.score) + ("" if row.complete else f" ({len(best.record.epochs)} epochs)"),
+                _format_number(row.score_at_equal_epochs),
                 _format_interval(row.interval),
                 f"{100 * row.relative_score:.1f} %" if row.relative_score is not None else "-",
                 _format_count(best.get_metric("trainable_parameters")),
@@ -179,7 +186,12 @@ def _build_groups(key: str, title: str, rows: Sequence[GroupRow], metric: str, n
                 decided,
             )
         )
-    return ReportSection(key, title, answer, columns, cells, narrow=(0, 1, 2, 4, 5, 9))
+    return ReportSection(key, title, answer, columns, cells, narrow=(0, 1, 2, 3, 5, 6, 10))
+
+
+def _describe_epochs(epochs: int | None) -> str:
+    """Return when the scores of all trials are compared."""
+    return "after all epochs" if epochs is None else f"after {epochs} epoch{'s' if epochs > 1 else ''}"
 
 
 def _build_trends(findings: Findings) -> ReportSection | None:
@@ -197,6 +209,8 @@ def _build_trends(findings: Findings) -> ReportSection | None:
         if sure
         else f"{NO_EVIDENCE.capitalize()} that the score depends on any numeric dimension."
     )
+    if findings.equal_epochs is not None:
+        answer += f" Scores are those {_describe_epochs(findings.equal_epochs)}, which all trials have."
     return ReportSection(
         "trends",
         "How does the score respond to ranks, learning rates and other numbers?",
@@ -271,8 +285,9 @@ def _build_front(findings: Findings) -> ReportSection | None:
         "configuration",
     )
     answer = (
-        f"{len(rows)} of {_format_trial_count(len(findings.trials))} {'is' if len(rows) == 1 else 'are'}"
-        " Pareto-optimal: no other trial is at least as good in all of these columns."
+        f"{len(rows)} of {_format_trial_count(len(findings.complete_trials))}"
+        f" {'is' if len(rows) == 1 else 'are'} Pareto-optimal: no other complete trial is at least as good in all of"
+        " these columns. Stopped trials are left out."
     )
     return ReportSection("front", "What does the score cost in speed, memory and parameters?", answer, columns, rows)
 
@@ -292,6 +307,9 @@ def _build_history(findings: Findings) -> ReportSection | None:
     if not findings.history:
         return None
     _, hours, best = findings.history[-1]
+    if not math.isfinite(best):
+        answer = f"{_format_trial_count(len(findings.history))} in {hours:.2f} hours of compute; none is complete."
+        return ReportSection("history", "Did more trials help?", answer)
     first = next(i for i, (_, _, score) in enumerate(findings.history, start=1) if score == best)
     answer = (
         f"{_format_trial_count(len(findings.history))} in {hours:.2f} hours of compute; the best score came from the"

@@ -145,7 +145,7 @@ def _build_learning_curves(findings: Findings) -> dict[str, Curve]:
     best: dict[tuple[str, int], ScoredTrial] = {}
     for trial in findings.trials:
         documents = trial.record.parameters.get("train_documents")
-        if documents is not None:
+        if documents is not None and trial.is_complete:
             key = (trial.architecture, int(documents))
             best[key] = max(best.get(key, trial), trial, key=lambda t: t.score)
     curves: defaultdict[str, list[tuple[int, float, float, float]]] = defaultdict(list)

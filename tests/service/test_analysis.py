@@ -169,6 +169,45 @@ def test_a_report_says_which_method_wins_and_which_differences_are_none() -> Non
     assert findings.corrected.corrected < findings.winner.score
 
 
+def test_stopped_trials_are_compared_at_equal_epochs_only() -> None:
+    """Trials of full stop after one epoch; those of lora gain much in the second one."""
+    findings = findings_of({"full": 0.0, "lora": -0.02}, each=6)
+    first = {t.record.number: t.record.epochs[1] for t in findings.trials}
+    records = [
+        replace(t.record, state="pruned")
+        if t.method == "full" and t.record.number > 0
+        else replace(t.record, epochs={1: first[t.record.number], 2: {**first[t.record.number], "strict_f1": 0.99}})
+        for t in findings.trials
+    ]
+    counts = {t.record.number: t.counts for t in findings.trials if t.counts is not None}
+    again = analyze("planted", records, "strict_f1", maximized=True, counts=counts, importances={})
+    assert again.equal_epochs == 1
+    rows = {row.name: row for row in again.methods}
+    assert {name: (row.complete, row.trials) for name, row in rows.items()} == {"full": (1, 6), "lora": (6, 6)}
+    assert rows["lora"].best.score == 0.99
+    assert rows["lora"].against is not None
+    assert rows["lora"].against.trials == (6, 1)
+    for name, row in rows.items():
+        assert row.score_at_equal_epochs == max(
+            first[t.record.number]["strict_f1"] for t in again.trials if t.method == name
+        )
+    assert {t.record.state for t in again.front} == {"complete"}
+    assert again.trends == findings.trends
+    sections = {s.key: s for s in build_sections(again, shots={}, accesses=[])}
+    assert "Stopped trials have fewer epochs; the column after 1 epoch includes them" in sections["methods"].answer
+    assert "Scores are those after 1 epoch, which all trials have" in sections["trends"].answer
+
+
+def test_a_method_without_a_complete_trial_is_not_compared() -> None:
+    findings = findings_of({"full": 0.0, "lora": 0.1}, each=4)
+    records = [replace(t.record, state="pruned" if t.method == "lora" else "complete") for t in findings.trials]
+    counts = {t.record.number: t.counts for t in findings.trials if t.counts is not None}
+    again = analyze("planted", records, "strict_f1", maximized=True, counts=counts, importances={})
+    full, lora = again.methods
+    assert (full.name, lora.name, lora.complete, lora.against, lora.relative_score) == ("full", "lora", 0, None, None)
+    assert again.history[-1][2] == full.best.score
+
+
 def test_counts_of_other_documents_are_not_compared() -> None:
     findings = findings_of({"full": 0.0, "lora": 0.0}, each=4)
     kept = {t.record.number: t.counts for t in findings.trials if t.counts is not None}
