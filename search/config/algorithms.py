@@ -14,12 +14,13 @@ __all__ = ["SAMPLERS", "SCHEDULERS"]
 SAMPLERS: Registry[Any] = Registry(
     "sampler",
     {
+        "auto": "search.ledger.samplers:make_auto",
         "tpe": "search.ledger.samplers:make_tpe",
         "random": "search.ledger.samplers:make_random",
         "nsga2": "search.ledger.samplers:make_nsga2",
     },
 )
-"""Functions from an ``Algorithm`` block to an Optuna sampler."""
+"""Functions from an ``Algorithm`` block and the search space to an Optuna sampler."""
 
 SCHEDULERS: Registry[Any] = Registry(
     "scheduler",

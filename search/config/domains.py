@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -19,6 +19,7 @@ from clinie_core.errors import ErrorList
 __all__ = ["Chooser", "Domain", "Fixed", "OneOf", "RandomChooser", "Range", "parse_domain"]
 
 Scalar = str | int | float | bool | None
+PRIOR = "prior"
 RANGES = {"uniform": (False, False), "log": (True, False), "int": (False, True), "log_int": (True, True)}
 
 
@@ -45,6 +46,10 @@ class Fixed:
         """Return the value."""
         return self.value
 
+    def contains(self, value: object) -> bool:
+        """Return whether it is the value."""
+        return value == self.value
+
     @property
     def size(self) -> float:
         """Number of values."""
@@ -65,13 +70,23 @@ class Fixed:
 
 @dataclass(frozen=True)
 class OneOf:
-    """A choice from a list of scalars."""
+    """A choice from a list of scalars.
+
+    Args:
+        choices: The scalars.
+        prior: The choice that is probably good; None if nothing is known.
+    """
 
     choices: tuple[Scalar, ...]
+    prior: Scalar = None
 
     def draw(self, name: str, chooser: Chooser) -> JsonValue:
         """Draw one of the choices."""
         return chooser.draw_choice(name, self.choices)
+
+    def contains(self, value: object) -> bool:
+        """Return whether a value is one of the choices."""
+        return value in self.choices
 
     @property
     def size(self) -> float:
@@ -100,18 +115,42 @@ class Range:
         high: Largest value.
         log: Draw uniformly on a logarithmic scale.
         integer: Draw integers.
+        prior: A value that is probably good; None if nothing is known.
     """
 
     low: float
     high: float
     log: bool
     integer: bool
+    prior: float | None = None
+
+    def to_unit(self, value: float) -> float:
+        """Return the position of a value in the range, in [0, 1]; on a logarithmic scale if draws are."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def from_unit(self, position: float) -> int | float:
+        """Return the value at a position in [0, 1]; positions outside are clipped."""
+        position = min(1.0, max(0.0, position))
+        if self.log:
+            value = math.exp(math.log(self.low) + position * math.log(self.high / self.low))
+        else:
+            value = self.low + position * (self.high - self.low)
+        value = min(self.high, max(self.low, value))
+        return round(value) if self.integer else value
 
     def draw(self, name: str, chooser: Chooser) -> JsonValue:
         """Draw a number in the range."""
         if self.integer:
             return chooser.draw_int(name, int(self.low), int(self.high), log=self.log)
         return chooser.draw_float(name, self.low, self.high, log=self.log)
+
+    def contains(self, value: object) -> bool:
+        """Return whether a value is a number in the range."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return self.low <= value <= self.high and (not self.integer or value == int(value))
 
     @property
     def size(self) -> float:
@@ -168,7 +207,8 @@ def parse_domain(value: JsonValue, where: str, errors: ErrorList) -> Domain:
     """Parse the domain of a dimension.
 
     Args:
-        value: A scalar, ``{choose: [...]}``, or ``{uniform|log|int|log_int: [low, high]}``.
+        value: A scalar, ``{choose: [...]}``, or ``{uniform|log|int|log_int: [low, high]}``; the last two may have a
+            second key ``prior`` with a value that is probably good.
         where: File and key path, for messages.
         errors: Receives the faults.
 
@@ -185,12 +225,13 @@ def parse_domain(value: JsonValue, where: str, errors: ErrorList) -> Domain:
             )
         return Fixed(value)
     allowed = "{choose: [...]} or " + " | ".join(f"{{{kind}: [low, high]}}" for kind in RANGES)
-    kind = next(iter(value), "")
+    kinds = [key for key in value if key != PRIOR]
+    kind = kinds[0] if kinds else ""
     content = value.get(kind)
-    if len(value) != 1 or kind not in ("choose", *RANGES):
-        errors.add(where, f"found keys {', '.join(map(str, value)) or 'none'}", allowed=allowed)
+    if len(kinds) != 1 or kind not in ("choose", *RANGES):
+        errors.add(where, f"found keys {', '.join(map(str, value)) or 'none'}", allowed=f"{allowed}, and {PRIOR}")
     elif kind == "choose":
-        return _parse_choices(content, where, errors)
+        return _add_prior(_parse_choices(content, where, errors), value, where, errors)
     elif not isinstance(content, list) or len(content) != 2 or not all(_is_number(v) for v in content):
         errors.add(
             where,
@@ -208,8 +249,24 @@ def parse_domain(value: JsonValue, where: str, errors: ErrorList) -> Domain:
         elif integer and (low != int(low) or high != int(high)):
             errors.add(where, f"{kind} from {low:g} to {high:g}", allowed="integers")
         else:
-            return Range(low, high, log, integer)
+            return _add_prior(Range(low, high, log, integer), value, where, errors)
     return Fixed(None)
+
+
+def _add_prior(domain: Domain, content: dict[str, JsonValue], where: str, errors: ErrorList) -> Domain:
+    """Return a domain with the prior of its YAML entry, if it has one."""
+    prior = content.get(PRIOR)
+    if prior is None or isinstance(domain, Fixed):
+        return domain
+    if isinstance(domain, OneOf):
+        if prior in domain.choices and not isinstance(prior, (dict, list)):
+            return replace(domain, prior=prior)
+        errors.add(f"{where}.{PRIOR}", f"found {prior!r}", allowed="one of the choices")
+    elif isinstance(prior, (int, float)) and _is_number(prior) and domain.low <= prior <= domain.high:
+        return replace(domain, prior=float(prior))
+    else:
+        errors.add(f"{where}.{PRIOR}", f"found {prior!r}", allowed=f"a number from {domain.low:g} to {domain.high:g}")
+    return domain
 
 
 def _parse_choices(content: JsonValue, where: str, errors: ErrorList) -> Domain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +15,8 @@ from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.formulations import FORMULATIONS
 from search.config.domains import Chooser, Domain, Fixed, OneOf
 from search.config.parsing import Dimensions
-from search.config.space_file import SpaceFile
+from search.config.priors import Prior, find_prior
+from search.config.space_file import Algorithm, SpaceFile
 
 __all__ = ["SearchSpace", "make_config"]
 
@@ -60,6 +62,7 @@ class SearchSpace:
         self.file = file
         self._dimensions = dimensions
         self._facts = facts
+        self._priors: dict[tuple[str, str], Prior | None] = {}
 
     @property
     def backbones(self) -> tuple[BackboneSource, ...]:
@@ -69,6 +72,15 @@ class SearchSpace:
     def get_facts(self, config: TrialConfig) -> BackboneFacts:
         """Return the facts about a configuration's backbone."""
         return self._facts[config.backbone.name]
+
+    def with_algorithm(self, algorithm: Algorithm) -> SearchSpace:
+        """Return the same space with another algorithm."""
+        return SearchSpace(self.file.model_copy(update={"algorithm": algorithm}), self._dimensions, self._facts)
+
+    @functools.cached_property
+    def scratch_backbones(self) -> frozenset[str]:
+        """Names of the backbones without pretrained weights."""
+        return frozenset(source.name for source in self.backbones if source.scratch is not None)
 
     def list_formulations(self, backbone: str) -> Iterator[TrialConfig]:
         """Yield a configuration for each formulation of a backbone that predicts concepts by selecting units.
@@ -157,6 +169,50 @@ class SearchSpace:
             found.add(path)
             found.update(f"{part}.{name}.{parameter}" for name in names for parameter in branches[name])
         return found
+
+    def find_prior(self, path: str, backbone: str | None = None) -> Prior | None:
+        """Return the prior of a dimension; None if it has none.
+
+        Args:
+            path: Path of the dimension.
+            backbone: Name of the backbone; by default the only one, or the narrowest.
+        """
+        facts = self._facts.get(backbone or "") or min(self._facts.values(), key=lambda f: f.hidden_size)
+        key = path, facts.name
+        if key not in self._priors:
+            domain = self._domains.get(path)
+            self._priors[key] = None if domain is None else find_prior(path, domain, facts.hidden_size)
+        return self._priors[key]
+
+    def fit_point(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Restrict a configuration of another space to the dimensions and the domains of this one.
+
+        Args:
+            values: Values by path, as in :meth:`TrialConfig.flatten`.
+
+        Returns:
+            The values of searched dimensions that are legal here; None if this space lacks its backbone, its
+            formulation or its fine-tuning method.
+        """
+        fitting: dict[str, Any] = {}
+        for path, value in values.items():
+            part = path.partition(".")[0]
+            selects = path == "backbone" or path in self._dimensions.parts
+            for dimension in [path, *(f"{path}.{kind}" for kind in ("encoder", "decoder"))] if selects else [path]:
+                domain = self._domains.get(dimension)
+                if domain is None:
+                    continue
+                if domain.contains(value):
+                    fitting |= {} if isinstance(domain, Fixed) else {dimension: value}
+                elif path == "backbone":
+                    return None
+            if selects and part != "backbone" and value not in self._dimensions.parts[part]:
+                return None
+        return fitting
+
+    @functools.cached_property
+    def _domains(self) -> dict[str, Domain]:
+        return dict(self.dimensions())
 
     def size(self) -> float:
         """Return the number of configurations; infinite if a dimension is a range of real numbers."""

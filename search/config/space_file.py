@@ -74,6 +74,8 @@ class Algorithm(FrozenModel):
         reduction_factor: ASHA continues one of this many trials at each rung.
         points_to_evaluate: Configurations to evaluate first, each a mapping from paths of dimensions to values;
             dimensions that a point leaves out are sampled.
+        warm_start: Whether the sampler ``auto`` begins with winners of earlier studies of the same task on other
+            corpora, or with a default of each family of methods if there are none.
     """
 
     sampler: str = "tpe"
@@ -83,6 +85,7 @@ class Algorithm(FrozenModel):
     grace_epochs: int = Field(default=1, ge=1)
     reduction_factor: float = Field(default=3, gt=1)
     points_to_evaluate: tuple[dict[str, JsonValue], ...] = ()
+    warm_start: bool = True
 
     @field_validator("points_to_evaluate")
     @classmethod

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -92,6 +92,7 @@ class Ledger:
         objectives: Sequence[Objective],
         algorithm: Algorithm,
         attributes: Mapping[str, Any],
+        first_points: Iterable[Mapping[str, Any]] = (),
     ) -> Ledger:
         """Create a study.
 
@@ -101,6 +102,7 @@ class Ledger:
             objectives: Metrics that the study optimizes, the main one first.
             algorithm: The sampler, and the points to evaluate first.
             attributes: Attributes of the study, as JSON values.
+            first_points: Further points to evaluate first, after those of ``algorithm``.
 
         Raises:
             InputError: If a study of that name exists.
@@ -112,12 +114,11 @@ class Ledger:
             storage=storage,
             study_name=name,
             directions=[objective.direction for objective in objectives],
-            sampler=make_sampler(algorithm),
         )
         study.set_user_attr("objectives", [o.metric for o in objectives])
         for key, value in attributes.items():
             study.set_user_attr(key, value)
-        for point in algorithm.points_to_evaluate:
+        for point in (*algorithm.points_to_evaluate, *first_points):
             study.enqueue_trial(dict(point))
         return cls(storage, study, algorithm)
 
@@ -172,14 +173,14 @@ class Ledger:
         Returns:
             Number and configuration of the trial.
         """
-        trial = self._create_trial()
+        trial = self._create_trial(space)
         self._trials[trial.number] = trial
         config = space.suggest(_TrialChooser(trial))
         trial.set_user_attr("config", config.model_dump(mode="json"))
         self._configs[trial.number] = config
         return trial.number, config
 
-    def _create_trial(self) -> Trial:
+    def _create_trial(self, space: SearchSpace) -> Trial:
         """Return a trial to draw: one whose draw an earlier driver did not complete, else a new one."""
         assert self._algorithm is not None, "a ledger that draws trials needs an algorithm"
         if self._incomplete is None:  # read once: trials of an earlier driver do not change any more
@@ -188,10 +189,10 @@ class Ledger:
             self._enqueued = [trial.number for trial in trials if trial.state == TrialState.WAITING]
         if self._incomplete:
             incomplete = self._incomplete.pop(0)
-            self._study.sampler = make_sampler(self._algorithm, incomplete.number)
+            self._study.sampler = make_sampler(self._algorithm, space, incomplete.number)
             return Trial(self._study, incomplete._trial_id)
         number = self._enqueued.pop(0) if self._enqueued else self._storage.get_n_trials(self._study._study_id)
-        self._study.sampler = make_sampler(self._algorithm, number)
+        self._study.sampler = make_sampler(self._algorithm, space, number)
         return self._study.ask()
 
     def find_interrupted_trials(self) -> list[TrialRecord]:

@@ -5,16 +5,23 @@ from __future__ import annotations
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from search.config.algorithms import SAMPLERS
+from search.config.search_space import SearchSpace
 from search.config.seeds import derive_seed
 from search.config.space_file import Algorithm
+from search.ledger.proposal_sampler import ProposalSampler
 from search.ledger.sampler_view import TrialView
 
-__all__ = ["make_nsga2", "make_random", "make_sampler", "make_tpe"]
+__all__ = ["make_auto", "make_nsga2", "make_random", "make_sampler", "make_tpe"]
 
 SMALLEST_POPULATION = 2
 
 
-def make_tpe(algorithm: Algorithm) -> BaseSampler:
+def make_auto(algorithm: Algorithm, space: SearchSpace) -> BaseSampler:
+    """Make a sampler of whole configurations: uniform draws, draws near priors, and moves around the best trials."""
+    return ProposalSampler(space, algorithm.seed)
+
+
+def make_tpe(algorithm: Algorithm, space: SearchSpace) -> BaseSampler:
     """Make a tree-structured Parzen estimator.
 
     Source: Bergstra et al. 2011, NeurIPS; Watanabe 2023, arXiv 2304.11127.
@@ -29,12 +36,12 @@ def make_tpe(algorithm: Algorithm) -> BaseSampler:
     return TrialView(sampler, complete_only=False, bounded=True)
 
 
-def make_random(algorithm: Algorithm) -> BaseSampler:
+def make_random(algorithm: Algorithm, space: SearchSpace) -> BaseSampler:
     """Make a sampler that draws independently at random."""
     return RandomSampler(seed=algorithm.seed)
 
 
-def make_nsga2(algorithm: Algorithm) -> BaseSampler:
+def make_nsga2(algorithm: Algorithm, space: SearchSpace) -> BaseSampler:
     """Make NSGA-II, a genetic algorithm for several objectives.
 
     Source: Deb et al. 2002, IEEE Transactions on Evolutionary Computation 6(2).
@@ -43,11 +50,12 @@ def make_nsga2(algorithm: Algorithm) -> BaseSampler:
     return TrialView(NSGAIISampler(population_size=size, seed=algorithm.seed), complete_only=True, bounded=False)
 
 
-def make_sampler(algorithm: Algorithm, number: int = 0) -> BaseSampler:
+def make_sampler(algorithm: Algorithm, space: SearchSpace, number: int) -> BaseSampler:
     """Make the sampler that an algorithm block names.
 
     Args:
         algorithm: Block with the sampler's name and seed.
+        space: The search space.
         number: Number of the trial to draw. Each trial has its own sampler, whose seed is derived from
             ``algorithm.seed`` and this number, so that an interrupted search draws the same configurations as an
             uninterrupted one.
@@ -55,7 +63,7 @@ def make_sampler(algorithm: Algorithm, number: int = 0) -> BaseSampler:
     Raises:
         InputError: If the registry has no sampler of that name.
     """
-    sampler: BaseSampler = SAMPLERS.load(algorithm.sampler, "algorithm.sampler")(
-        algorithm.model_copy(update={"seed": derive_seed(algorithm.seed, number)})
-    )
+    make = SAMPLERS.load(algorithm.sampler, "algorithm.sampler")
+    seeded = algorithm.model_copy(update={"seed": derive_seed(algorithm.seed, number)})
+    sampler: BaseSampler = make(seeded, space)
     return sampler

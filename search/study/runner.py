@@ -13,6 +13,7 @@ from search.config.description import describe_config
 from search.config.objectives import SYSTEM
 from search.config.space_file import SpaceFile
 from search.config.validation import ValidatedSpace, validate_space_file
+from search.ledger.first_points import find_first_points
 from search.ledger.ledger import Ledger, Storage, open_storage
 from search.ledger.records import ENDED, TrialRecord
 from search.storage.home import Home, hide_password
@@ -228,7 +229,18 @@ class StudyRunner:
             "where": self.where,
             "corpus_digest": self.corpus.digest(),
         }
-        Ledger.create(storage, self.name, self.file.objective, self.file.algorithm, attributes)
+        algorithm = self.file.algorithm
+        warm = algorithm.sampler == "auto" and algorithm.warm_start
+        points = find_first_points(self.space, storage) if warm else []
+        attributes["first_points"] = [point.source for point in points]
+        Ledger.create(
+            storage,
+            self.name,
+            self.file.objective,
+            algorithm,
+            attributes,
+            first_points=[point.values for point in points],
+        )
 
     def _run_trials(
         self,

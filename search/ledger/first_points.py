@@ -1,0 +1,111 @@
+"""First configurations of a study: winners of earlier studies of the same task, else defaults of each family.
+
+Winners are selected by their dev scores. Studies with the same test split are left out: their models may have been
+scored on it, and what was learned from it must not select the models of a new study.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+from pydantic import ValidationError
+
+from search.config.search_space import SearchSpace
+from search.config.space_file import SpaceFile
+from search.ledger.records import TrialRecord, make_record
+
+__all__ = ["FirstPoint", "find_first_points", "load_portfolio"]
+
+TRIALS_PER_POINT = 5
+"""A study has one first point for each of this many trials of its budget, and at least :data:`FEWEST_POINTS`."""
+FEWEST_POINTS = 2
+PORTFOLIO = "portfolio.yaml"
+
+
+@dataclass(frozen=True)
+class FirstPoint:
+    """A configuration to evaluate first.
+
+    Args:
+        values: Values of dimensions, by path; the others are drawn.
+        source: Where it comes from: a trial of an earlier study, or the default portfolio.
+    """
+
+    values: Mapping[str, Any]
+    source: str
+
+
+@functools.cache
+def load_portfolio() -> tuple[dict[str, Any], ...]:
+    """Load the default portfolio that comes with clinie."""
+    import search.config
+
+    file = Path(search.config.__file__).parent / PORTFOLIO
+    return tuple(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+def find_first_points(space: SearchSpace, storage: BaseStorage) -> list[FirstPoint]:
+    """Find the configurations that a new study evaluates first.
+
+    Args:
+        space: The space of the new study.
+        storage: The ledger with the earlier studies.
+
+    Returns:
+        Winners of earlier studies, the cheapest first; without any, the default portfolio in its order.
+    """
+    count = max(FEWEST_POINTS, space.file.budget.trials // TRIALS_PER_POINT)
+    winners = sorted(_find_winners(space, storage), key=lambda winner: _seconds(winner[1]))
+    points = [
+        FirstPoint(values, f"winner of study {study!r}, trial {record.number}")
+        for study, record in winners
+        if record.config is not None and (values := space.fit_point(record.config.flatten())) is not None
+    ]
+    if not points:
+        fitting = ((entry, space.fit_point(entry)) for entry in load_portfolio())
+        points = [FirstPoint(values, "default portfolio") for _, values in fitting if values is not None]
+    return _without_duplicates(points)[:count]
+
+
+def _without_duplicates(points: Sequence[FirstPoint]) -> list[FirstPoint]:
+    found: list[FirstPoint] = []
+    for point in points:
+        if all(point.values != other.values for other in found):
+            found.append(point)
+    return found
+
+
+def _seconds(record: TrialRecord) -> float:
+    return sum(metrics.get("seconds", 0.0) for metrics in record.epochs.values())
+
+
+def _find_winners(space: SearchSpace, storage: BaseStorage) -> Iterator[tuple[str, TrialRecord]]:
+    """Yield the best complete trial of each earlier study of the same task and objective."""
+    for summary in storage.get_all_studies():
+        attributes = storage.get_study_user_attrs(summary._study_id)
+        try:
+            file = SpaceFile.model_validate(attributes.get("space"))
+        except ValidationError:
+            continue  # a study of another version of clinie
+        if file.study == space.file.study or not _is_comparable(file, space.file):
+            continue
+        trials = storage.get_all_trials(summary._study_id, deepcopy=False, states=(TrialState.COMPLETE,))
+        sign = 1 if summary.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1
+        best = max(trials, key=lambda trial: (sign * (trial.values or [0.0])[0], -trial.number), default=None)
+        if best is not None:
+            yield summary.study_name, make_record(best)
+
+
+def _is_comparable(file: SpaceFile, new: SpaceFile) -> bool:
+    """Return whether a study has the task and the objective of a new one, but another test split."""
+    if file.task != new.task or file.objective[0] != new.objective[0]:
+        return False
+    return not {source.path for source in file.corpus} & {source.path for source in new.corpus}
