@@ -27,8 +27,8 @@ from replay_tables import ReplayCorpus, load_recorded_corpora, load_replay_space
 from simulated_search import regret_at, replay_search
 
 from search.config.domains import Range
+from search.config.portfolio import find_default_points
 from search.config.search_space import SearchSpace
-from search.ledger.first_points import find_first_points
 from search.ledger.ledger import Ledger
 
 WORKERS = 4
@@ -101,7 +101,7 @@ def list_first_points(
 ) -> tuple[dict[str, Any], ...]:
     """Return the points that a method evaluates first on a corpus; nothing of that corpus is in them."""
     if method.points == "portfolio":
-        return tuple(dict(point.values) for point in find_first_points(space, InMemoryStorage()))
+        return tuple(find_default_points(space))
     if method.points == "winners":
         kind = corpus.name.startswith("synthetic-")
         others = [c for c in load_corpora(tables) if c.name != corpus.name and c.name.startswith("synthetic-") == kind]

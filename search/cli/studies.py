@@ -71,6 +71,8 @@ def plan(
     out.print(f"[bold]{file.study}[/bold]: {file.budget.trials} trials of at most {file.budget.epochs} epochs")
     for path, domain in planned.dimensions.items():
         out.print(f"  {path}: {domain}")
+    if planned.sampler:
+        out.print(f"sampler auto: {planned.sampler}", soft_wrap=True, markup=False)
     count = planned.configurations
     out.print(
         f"configurations: {'infinite (a dimension is a range of real numbers)' if count is None else f'{count:,}'}"

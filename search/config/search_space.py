@@ -177,7 +177,10 @@ class SearchSpace:
             path: Path of the dimension.
             backbone: Name of the backbone; by default the only one, or the narrowest.
         """
-        facts = self._facts.get(backbone or "") or min(self._facts.values(), key=lambda f: f.hidden_size)
+        narrowest = min(self._facts.values(), key=lambda facts: facts.hidden_size, default=None)
+        facts = self._facts.get(backbone or "", narrowest)
+        if facts is None:
+            return None
         key = path, facts.name
         if key not in self._priors:
             domain = self._domains.get(path)

@@ -69,7 +69,7 @@ class Algorithm(FrozenModel):
         sampler: Name in ``SAMPLERS``.
         scheduler: Name in ``SCHEDULERS``.
         seed: Seed of the sampler, and of the trials unless the space has a dimension ``seed``.
-        startup_trials: Number of random trials before the sampler uses the results.
+        startup_trials: Number of random trials before the sampler uses the results; ``auto`` and ``random`` ignore it.
         grace_epochs: Number of epochs before the scheduler may stop a trial.
         reduction_factor: ASHA continues one of this many trials at each rung.
         points_to_evaluate: Configurations to evaluate first, each a mapping from paths of dimensions to values;
@@ -78,7 +78,7 @@ class Algorithm(FrozenModel):
             corpora, or with a default of each family of methods if there are none.
     """
 
-    sampler: str = "tpe"
+    sampler: str = "auto"
     scheduler: str = "asha"
     seed: int = Field(default=13, ge=0)
     startup_trials: int = Field(default=8, ge=1)

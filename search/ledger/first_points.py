@@ -6,28 +6,21 @@ scored on it, and what was learned from it must not select the models of a new s
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from pydantic import ValidationError
 
+from search.config.portfolio import count_first_points, find_default_points
 from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile
 from search.ledger.records import TrialRecord, make_record
 
-__all__ = ["FirstPoint", "find_first_points", "load_portfolio"]
-
-TRIALS_PER_POINT = 5
-"""A study has one first point for each of this many trials of its budget, and at least :data:`FEWEST_POINTS`."""
-FEWEST_POINTS = 2
-PORTFOLIO = "portfolio.yaml"
+__all__ = ["FirstPoint", "find_first_points"]
 
 
 @dataclass(frozen=True)
@@ -43,15 +36,6 @@ class FirstPoint:
     source: str
 
 
-@functools.cache
-def load_portfolio() -> tuple[dict[str, Any], ...]:
-    """Load the default portfolio that comes with clinie."""
-    import search.config
-
-    file = Path(search.config.__file__).parent / PORTFOLIO
-    return tuple(yaml.safe_load(file.read_text(encoding="utf-8")))
-
-
 def find_first_points(space: SearchSpace, storage: BaseStorage) -> list[FirstPoint]:
     """Find the configurations that a new study evaluates first.
 
@@ -60,9 +44,9 @@ def find_first_points(space: SearchSpace, storage: BaseStorage) -> list[FirstPoi
         storage: The ledger with the earlier studies.
 
     Returns:
-        Winners of earlier studies, the cheapest first; without any, the default portfolio in its order.
+        Winners of earlier studies, the cheapest first. Without any, the default portfolio in its order, unless the
+        space names points to evaluate first.
     """
-    count = max(FEWEST_POINTS, space.file.budget.trials // TRIALS_PER_POINT)
     winners = sorted(_find_winners(space, storage), key=lambda winner: _seconds(winner[1]))
     points = [
         FirstPoint(values, f"winner of study {study!r}, trial {record.number}")
@@ -70,9 +54,8 @@ def find_first_points(space: SearchSpace, storage: BaseStorage) -> list[FirstPoi
         if record.config is not None and (values := space.fit_point(record.config.flatten())) is not None
     ]
     if not points:
-        fitting = ((entry, space.fit_point(entry)) for entry in load_portfolio())
-        points = [FirstPoint(values, "default portfolio") for _, values in fitting if values is not None]
-    return _without_duplicates(points)[:count]
+        return [FirstPoint(values, "default portfolio") for values in find_default_points(space)]
+    return _without_duplicates(points)[: count_first_points(space)]
 
 
 def _without_duplicates(points: Sequence[FirstPoint]) -> list[FirstPoint]:

@@ -17,6 +17,7 @@ from search.config.seeds import derive_seed
 from search.config.space_file import SpaceFile
 from search.config.validation import ValidatedSpace
 from search.study.limits import FormulationLimits, find_unexpected_limits, measure_limits
+from search.study.sampler_description import describe_dimension, describe_sampler
 from search.study.sizes import ConfigurationSize, SizeEstimator
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class SearchPlan:
         file: The space file.
         detections: The detected formats of the corpora, by name of the corpus.
         dimensions: Description of each dimension's domain, by path.
+        sampler: What the sampler ``auto`` tries; empty for the others.
         configurations: Number of configurations; None if a dimension is a range of real numbers.
         samples: Configurations drawn at random.
         sizes: Size of each sample.
@@ -48,6 +50,7 @@ class SearchPlan:
     file: SpaceFile
     detections: Mapping[str, Detection]
     dimensions: dict[str, str]
+    sampler: str
     configurations: int | None
     samples: list[TrialConfig]
     sizes: list[ConfigurationSize]
@@ -60,6 +63,7 @@ class SearchPlan:
         return {
             "study": self.file.study,
             "dimensions": self.dimensions,
+            "sampler": self.sampler or self.file.algorithm.sampler,
             "configurations": self.configurations,
             "corpus": self.note or "read",
             "formats": {source.title: source.format for source in self.file.corpus},
@@ -105,7 +109,8 @@ def plan_search(validated: ValidatedSpace, samples: int, *, simulate: bool = Fal
     return SearchPlan(
         file,
         validated.detections,
-        {path: str(domain) for path, domain in space.dimensions()},
+        {path: describe_dimension(space, path, domain) for path, domain in space.dimensions()},
+        describe_sampler(space),
         None if math.isinf(size) else int(size),
         configs,
         estimator.estimate(configs),
