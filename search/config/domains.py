@@ -46,10 +46,6 @@ class Fixed:
         """Return the value."""
         return self.value
 
-    def contains(self, value: object) -> bool:
-        """Return whether it is the value."""
-        return value == self.value
-
     @property
     def size(self) -> float:
         """Number of values."""
@@ -83,10 +79,6 @@ class OneOf:
     def draw(self, name: str, chooser: Chooser) -> JsonValue:
         """Draw one of the choices."""
         return chooser.draw_choice(name, self.choices)
-
-    def contains(self, value: object) -> bool:
-        """Return whether a value is one of the choices."""
-        return value in self.choices
 
     @property
     def size(self) -> float:
@@ -145,12 +137,6 @@ class Range:
         if self.integer:
             return chooser.draw_int(name, int(self.low), int(self.high), log=self.log)
         return chooser.draw_float(name, self.low, self.high, log=self.log)
-
-    def contains(self, value: object) -> bool:
-        """Return whether a value is a number in the range."""
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return False
-        return self.low <= value <= self.high and (not self.integer or value == int(value))
 
     @property
     def size(self) -> float:

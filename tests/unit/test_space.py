@@ -200,7 +200,7 @@ def test_an_override_can_change_one_of_several_corpora(space_content: Content, w
         ("space.sharded", True, "space.sharded: a trial has one process, so there is nothing to shard"),
         ("space.window_tokens", 256, "space.window_tokens: backbone 'tiny' accepts 160 tokens"),
         ("backbones.tiny", {"package": "no_such_package"}, "package no_such_package is not installed"),
-        ("backbones.tiny", {"folder": "/nowhere"}, "backbone 'tiny': no config.json in /nowhere"),
+        ("backbones.tiny", {"folder": "/nowhere"}, "backbone 'tiny': no folder /nowhere"),
         ("backbones.tiny", {"hub": "a", "folder": "b"}, "set exactly one of hub, folder, package"),
         (
             "space.backbone",
