@@ -50,7 +50,7 @@ class Method:
         sampler: Name of the sampler.
         scheduler: Name of the scheduler.
         points: What is evaluated first: nothing, the default portfolio, or winners of the other corpora.
-        prior_factor: Factor by which the learning rates of the priors are wrong.
+        prior_factor: Factor between a wrong and the shipped prior of each learning rate.
     """
 
     sampler: str
