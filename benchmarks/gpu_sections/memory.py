@@ -18,6 +18,7 @@ from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.hardware import MEMORY_SHARE, Hardware
 from clinie_core.training.memory_estimate import estimate_memory
 from clinie_core.training.memory_meter import MemoryMeter
+from clinie_core.training.peak_estimator import PeakEstimator
 from clinie_core.training.synthetic_inputs import assume_largest_inputs
 from clinie_core.training.train import train
 from gpu_sections.results import Figure
@@ -59,7 +60,7 @@ def _measure_peak(setting: Setting, config: TrialConfig) -> float:
     meter = MemoryMeter(config, SCHEMA, inputs, hardware=Hardware(setting.device.type), device=setting.device)
     setting.distributed.release_memory()
     setting.distributed.reset_peak_memory()
-    tensors = meter.measure(config.batch_size, accumulates=False)
+    tensors = PeakEstimator.of(meter).measure(config.batch_size, accumulates=False)
     peak = tensors if setting.fake else torch.cuda.max_memory_allocated(setting.device) / MIB
     del meter
     gc.collect()

@@ -139,7 +139,7 @@ class LanguageModel(ExtractionModel):
         positions = batch.positions[0] + self._prepended
         # Padding follows the tokens, which therefore do not attend to it. Without a mask, the attention uses faster
         # kernels, and transformers need not read the mask to find out whether there is padding.
-        out = self.backbone(input_ids=batch.input_ids, logits_to_keep=positions)
+        out = self.backbone(input_ids=batch.input_ids, logits_to_keep=positions, use_cache=False)
         return nn.functional.cross_entropy(
             out.logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
         )

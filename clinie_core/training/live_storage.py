@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from torch import Tensor
@@ -25,8 +25,9 @@ class LiveStorage(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.current = 0
         """Bytes of the storages that are alive."""
-        self.peak = 0
-        """Largest value of :attr:`current` since :meth:`reset_peak`."""
+        self._peaks: dict[Hashable, int] = {}  # of finished segments
+        self._segment: Hashable = None
+        self._segment_peak = 0
         self._known: dict[int, tuple[weakref.ref[Any], list[int]]] = {}
 
     def track(self, tensors: Iterable[Tensor]) -> None:
@@ -41,13 +42,27 @@ class LiveStorage(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._resize(size, storage.nbytes())
 
     def reset_peak(self) -> None:
-        """Start measuring the peak."""
-        self.peak = self.current
+        """Start measuring the peak, in a segment named None."""
+        self._peaks, self._segment, self._segment_peak = {}, None, self.current
+
+    def begin_segment(self, name: Hashable) -> None:
+        """End the current segment of time and begin another one; segments of one name count as one."""
+        self._peaks, self._segment, self._segment_peak = self.peaks, name, self.current
+
+    @property
+    def peaks(self) -> dict[Hashable, int]:
+        """Largest value of :attr:`current` in each segment since :meth:`reset_peak`."""
+        return self._peaks | {self._segment: max(self._segment_peak, self._peaks.get(self._segment, 0))}
+
+    @property
+    def peak(self) -> int:
+        """Largest value of :attr:`current` since :meth:`reset_peak`."""
+        return max(self.peaks.values())
 
     def _resize(self, size: list[int], nbytes: int) -> None:
         self.current += nbytes - size[0]
         size[0] = nbytes
-        self.peak = max(self.peak, self.current)
+        self._segment_peak = max(self._segment_peak, self.current)
 
     def _make_release(self, key: int, size: list[int]) -> Callable[[object], None]:
         def release(reference: object) -> None:

@@ -20,7 +20,9 @@ from clinie_core.errors import InputError
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import build_model
 from clinie_core.training.hardware import Hardware
+from clinie_core.training.layer_counts import SHALLOW, count_identical_layers
 from clinie_core.training.memory_meter import MIB, MemoryMeter, RandomBackbones
+from clinie_core.training.peak_estimator import PeakEstimator
 from clinie_core.training.simulation import simulate
 from clinie_core.training.synthetic_inputs import LargestInput, assume_largest_inputs
 from clinie_core.training.trainer import choose_micro_batch
@@ -101,18 +103,18 @@ def _estimate(
     limit = hardware.memory_mb
     try:
         with simulate(hardware.device_type):
-            meter = MemoryMeter(config, schema, dict(inputs), processes, hardware)
-            total, trainable = meter.count_parameters()
-            peak = meter.measure(first, accumulates=first < share)
+            estimator = _build_estimator(config, schema, dict(inputs), processes, hardware)
+            total, trainable = estimator.count_parameters()
+            peak = estimator.measure(first, accumulates=first < share)
             if limit is None or peak <= limit or config.micro_batch is not None or first == 1:
                 return MemoryEstimate(total, trainable, peak, first, limit is None or peak <= limit)
-            low, low_peak = 1, meter.measure(1, accumulates=True)
+            low, low_peak = 1, estimator.measure(1, accumulates=True)
             # Memory is convex in the micro-batch, so the line between two points is above it. Smaller micro-batches
             # accumulate gradients, which exist before a forward pass.
-            slope = (peak + meter.measure_gradients() - low_peak) / (first - 1)
+            slope = (peak + estimator.measure_gradients() - low_peak) / (first - 1)
             middle = 1 + int((limit - low_peak) / slope) if low_peak < limit else 1
             if middle > 1:
-                low, low_peak = middle, meter.measure(middle, accumulates=True)
+                low, low_peak = middle, estimator.measure(middle, accumulates=True)
             return MemoryEstimate(total, trainable, low_peak, low, low_peak <= limit)
     except InputError:
         raise
@@ -121,6 +123,17 @@ def _estimate(
         return _count_weights(config, schema, processes, first, note)
     finally:
         gc.collect()
+
+
+def _build_estimator(
+    config: TrialConfig, schema: Schema, inputs: Mapping[str, LargestInput], processes: int, hardware: Hardware
+) -> PeakEstimator:
+    """Return the estimator of a backbone; two shallow ones represent a deep backbone of identical layers."""
+    layers = count_identical_layers(config)
+    if layers is None:
+        return PeakEstimator.of(MemoryMeter(config, schema, inputs, processes, hardware))
+    meters = {n: MemoryMeter(config, schema, inputs, processes, hardware, layers=n) for n in SHALLOW}
+    return PeakEstimator(meters, layers)
 
 
 def _count_weights(config: TrialConfig, schema: Schema, processes: int, micro_batch: int, note: str) -> MemoryEstimate:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from clinie_core.backbones.layer_removal import find_layers
-from clinie_core.backbones.weights import initialize_model, load_config
+from clinie_core.backbones.weights import initialize_model
 from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.encoding.batch import collate
@@ -30,6 +34,7 @@ from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import LanguageModel, load_finetuning
 from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.hardware import Hardware
+from clinie_core.training.layer_counts import load_shape
 from clinie_core.training.live_storage import LiveStorage
 from clinie_core.training.synthetic_inputs import TOKEN, LargestInput, build_synthetic_data
 from clinie_core.training.trainer import Trainer
@@ -37,9 +42,13 @@ from clinie_core.training.trainer import Trainer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["MIB", "MemoryMeter", "RandomBackbones"]
+__all__ = ["BETWEEN", "MIB", "MemoryMeter", "Peaks", "RandomBackbones"]
 
+Peaks = dict[Hashable, int]
+"""Peak memory in bytes of each segment of time; see :class:`LiveStorage`."""
 MIB = 2**20
+FIRST, BETWEEN, LAST = "first", "between", "last"
+"""Places of a layer in the backbone."""
 GENERATED_STEPS = 2
 """Number of simulated steps of generation, at the beginning and at the end of an answer."""
 
@@ -56,6 +65,7 @@ class MemoryMeter(Trainer):
         processes: Number of processes that train together; one of them is measured.
         hardware: Hardware that is simulated. On a CPU, the pretrained weights count, too.
         cache: Provides the pretrained backbone; None for random weights.
+        layers: Number of layers of a random backbone; None for that of its configuration file.
         device: Device of real tensors; simulated ones need the CPU, which is the default.
     """
 
@@ -68,10 +78,11 @@ class MemoryMeter(Trainer):
         hardware: Hardware | None = None,
         cache: ModelCache | None = None,
         device: torch.device | None = None,
+        layers: int | None = None,
     ) -> None:
         self._inputs = inputs
         self._hardware = hardware or Hardware()
-        used = cache or RandomBackbones()
+        used = cache or RandomBackbones(layers)
         data = build_synthetic_data(config, schema, inputs)
         whole = config.model_copy(update={"sharded": False, "batch_size": -(-config.batch_size // processes)})
         super().__init__(whole, data, used, DistributedContext(device=device or torch.device("cpu")))
@@ -80,12 +91,29 @@ class MemoryMeter(Trainer):
         self.storage.track(self._list_held_tensors())
         if self._hardware.device_type == "cpu" and not config.sharded:
             self.storage.track(used.get_backbone(config).parameters())
-        self._sharded_bytes = self._discount_other_shards(processes) if config.sharded and processes > 1 else 0
-        self._unpacked_bytes = self._discount_quantized_weights()
+        self.sharded_bytes = self._discount_other_shards(processes) if config.sharded and processes > 1 else 0
+        """Memory that other processes hold of a sharded model, less what this process gathers."""
+        self.unpacked_bytes = self._discount_quantized_weights()
+        """Memory of the largest quantized weight in the dtype of the computation, to which its layer unpacks it."""
         trained = [p for p in self._model.parameters() if p.requires_grad]
         # The buckets through which gradients are averaged are as large as the gradients.
         self._buckets = [torch.empty_like(p) for p in trained] if processes > 1 and not config.sharded else []
         self.storage.track(self._buckets)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the model's components."""
+        return tuple(self._inputs)
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Size of all gradients."""
+        return sum(p.numel() * p.element_size() for p in self._model.parameters() if p.requires_grad)
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Size of one token's keys and values in all layers; 0 if the model does not generate."""
+        return self._model.cache_bytes_per_token if isinstance(self._model, LanguageModel) else 0
 
     def count_parameters(self) -> tuple[int, int]:
         """Return the number of all and of trained parameters."""
@@ -104,10 +132,6 @@ class MemoryMeter(Trainer):
         gathered = weights - sum(sizes) + sum(sorted(sizes)[-2:])
         return int(held * (1 - 1 / processes)) - gathered
 
-    def measure_gradients(self) -> float:
-        """Return the size of all gradients in MiB."""
-        return sum(p.numel() * p.element_size() for p in self._model.parameters() if p.requires_grad) / MIB
-
     def _discount_quantized_weights(self) -> int:
         """Count simulated weights that training quantizes to four bits with their actual size.
 
@@ -125,17 +149,6 @@ class MemoryMeter(Trainer):
         self.storage.current -= int(sum(w.numel() * (w.element_size() - size) for w in weights))
         return max((w.numel() * w.element_size() for w in weights), default=0)
 
-    def measure(self, micro_batch: int, *, accumulates: bool) -> float:
-        """Return the peak memory in MiB of training and predicting with any component.
-
-        Args:
-            micro_batch: Windows per forward pass in training.
-            accumulates: Whether a batch has several micro-batches, so that gradients exist before a forward pass.
-        """
-        training = max(self._measure_step(name, micro_batch, accumulates=accumulates) for name in self._inputs)
-        prediction = max(self._measure_prediction(name) for name in self._inputs)
-        return (max(training, prediction) + self._unpacked_bytes - max(0, self._sharded_bytes)) / MIB
-
     def _list_held_tensors(self) -> list[Tensor]:
         """Return the tensors that a process holds between steps."""
         states = [t for state in self._optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
@@ -150,73 +163,137 @@ class MemoryMeter(Trainer):
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
-    def _measure_step(self, component: str, micro_batch: int, *, accumulates: bool) -> int:
+    def measure_training(self, component: str, micro_batch: int, *, accumulates: bool) -> Peaks:
+        """Return the peaks of an optimizer step.
+
+        Args:
+            component: Name of the component.
+            micro_batch: Windows per forward pass.
+            accumulates: Whether a batch has several micro-batches, so that gradients exist before a forward pass.
+        """
         self.micro_batch = micro_batch
         self._model.train()
-        with self.storage:
+        mark_optimizer = self._optimizer.register_step_pre_hook(lambda *_: self.storage.begin_segment("optimizer"))
+        with self.storage, self._mark_layers():
             if accumulates:
                 for parameter in self._model.parameters():
                     if parameter.requires_grad:
                         parameter.grad = torch.zeros_like(parameter)
             self.storage.reset_peak()
             self._step(component, [self._inputs[component].training] * micro_batch)
-        return self.storage.peak
+        mark_optimizer.remove()
+        return self.storage.peaks
 
-    def _measure_prediction(self, component: str) -> int:
+    def count_rows(self, component: str, held_bytes: float, cache_bytes_per_token: float) -> int:
+        """Return the number of rows of a prediction's batch, as :class:`Predictor` chooses it; 0 without predictions.
+
+        Args:
+            component: Name of the component.
+            held_bytes: Memory that is in use before the prediction.
+            cache_bytes_per_token: Size of one token's keys and values.
+        """
         largest, head = self._inputs[component], self._model.get_head(component)
-        tokens, limit = len(largest.prediction.input_ids), largest.predictions
-        if limit == 0:
+        if largest.predictions == 0:
             return 0
+        tokens = len(largest.prediction.input_ids)
+        if isinstance(head, LanguageHead):
+            rows = GENERATION_BATCH_TOKENS // tokens
+            if self._hardware.memory_mb is not None:
+                free = self._hardware.memory_mb * MIB - held_bytes
+                rows = min(rows, int(CACHE_MEMORY_SHARE * free / cache_bytes_per_token / (tokens + head.budget)))
+        else:
+            rows = (CPU_BATCH_TOKENS if self._hardware.device_type == "cpu" else BATCH_TOKENS) // tokens
+        return max(1, rows if largest.predictions is None else min(rows, largest.predictions))
+
+    def measure_prediction(self, component: str, rows: int) -> Peaks:
+        """Return the peaks of a prediction with the longest input.
+
+        Args:
+            component: Name of the component.
+            rows: Number of rows, each with the longest input.
+        """
+        prediction, head = self._inputs[component].prediction, self._model.get_head(component)
         self._model.eval()
         if not isinstance(head, LanguageHead):
-            size = CPU_BATCH_TOKENS if self._hardware.device_type == "cpu" else BATCH_TOKENS
-            return self._predict(component, largest.prediction, _limit(size // tokens, limit))
+            return self._predict(component, prediction, rows)
         budget, end = head.budget, head.eos_id
-        rows = _limit(self._count_generated_rows(tokens, budget), limit)
         head.set_budget(GENERATED_STEPS, end)
-        beginning = self._predict(component, largest.prediction, rows)
+        beginning = self._predict(component, prediction, rows)
         # The end of an answer differs from its beginning in the number of tokens in the key-value cache.
-        longest = replace(largest.prediction, input_ids=(*largest.prediction.input_ids, *[TOKEN] * budget))
+        longest = replace(prediction, input_ids=(*prediction.input_ids, *[TOKEN] * budget))
         ending = self._predict(component, longest, rows, after_prompt=True)
         head.set_budget(budget, end)
-        return max(beginning, ending)
+        return {("beginning", name): peak for name, peak in beginning.items()} | ending
 
-    def _count_generated_rows(self, tokens: int, budget: int) -> int:
-        """Return the number of answers that are generated at once; see :class:`Predictor`."""
-        assert isinstance(self._model, LanguageModel)
-        rows = GENERATION_BATCH_TOKENS // tokens
-        if self._hardware.memory_mb is not None:
-            free = self._hardware.memory_mb * MIB - self.storage.current
-            rows = min(rows, int(CACHE_MEMORY_SHARE * free / self._model.cache_bytes_per_token / (tokens + budget)))
-        return rows
-
-    def _predict(self, component: str, example: Example, rows: int, *, after_prompt: bool = False) -> int:
-        """Return the peak memory of a prediction; optionally only that after the first forward pass."""
-        device = self._distributed.device
-        with self.use_scored_weights(), self.storage, self._model.prepare_prediction(), torch.inference_mode():
+    def _predict(self, component: str, example: Example, rows: int, *, after_prompt: bool = False) -> Peaks:
+        """Return the peaks of a prediction; optionally only those after the first forward pass."""
+        device, generates = self._distributed.device, self._components[component].generates
+        with (
+            self.use_scored_weights(),
+            self.storage,
+            self._model.prepare_prediction(),
+            torch.inference_mode(),
+            self._mark_layers(),
+        ):
             self.storage.reset_peak()
             hook = self._model.backbone.register_forward_hook(lambda *_: self.storage.reset_peak())
             if not after_prompt:
                 hook.remove()
             try:
-                left = self._components[component].generates
-                batch = collate([example] * rows, self._pad_id, device, targets=False, component=component, left=left)
+                repeated = [example] * rows
+                batch = collate(repeated, self._pad_id, device, targets=False, component=component, left=generates)
                 self._model.predict(batch)
             finally:
                 hook.remove()
-        return self.storage.peak
+        return self.storage.peaks
 
+    @contextmanager
+    def _mark_layers(self) -> Iterator[None]:
+        """Begin segments of time at the layers' forward and backward passes: the first, the last and those between.
 
-def _limit(rows: int, limit: int | None) -> int:
-    """Return a number of rows between 1 and a limit."""
-    return max(1, rows if limit is None else min(rows, limit))
+        A segment's name includes the number of the pass, because memory differs between the steps of generation, and
+        between a forward pass and its recomputation.
+        """
+        layers = find_layers(self._model.backbone)[1]
+        passes: Counter[str] = Counter()
+        hooks: list[RemovableHandle] = []
+
+        def begin(kind: str, place: str) -> None:
+            passes[kind + place] += 1
+            self.storage.begin_segment((kind, place, passes[kind + place] if place != BETWEEN else 0))
+
+        def mark_input(module: nn.Module, args: tuple[Any, ...], place: str) -> None:
+            begin("forward", place)
+
+        def mark_output(module: nn.Module, args: tuple[Any, ...], output: Any, place: str) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            if place == LAST:
+                begin("after", place)
+            if hidden.requires_grad:
+                hidden.register_hook(lambda gradient: begin("backward", place))
+
+        for number, layer in enumerate(layers):
+            place = FIRST if number == 0 else LAST if number == len(layers) - 1 else BETWEEN
+            hooks.append(layer.register_forward_pre_hook(partial(mark_input, place=place)))
+            hooks.append(layer.register_forward_hook(partial(mark_output, place=place)))
+        hooks.append(self._model.register_forward_hook(lambda *_: begin("loss", LAST)))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 class RandomBackbones(ModelCache):
-    """Source of one backbone with random weights, in the dtype of its configuration file."""
+    """Source of one backbone with random weights, in the dtype of its configuration file.
 
-    def __init__(self) -> None:
+    Args:
+        layers: Number of its layers; None for that of its configuration file.
+    """
+
+    def __init__(self, layers: int | None = None) -> None:
         super().__init__(0)
+        self._layers = layers
         self._backbone: PreTrainedModel | None = None
 
     def get_backbone(
@@ -225,7 +302,7 @@ class RandomBackbones(ModelCache):
         """See :meth:`ModelCache.get_backbone`."""
         if self._backbone is None:
             generates = any(formulation.generates for formulation in build_components(config).values())
-            self._backbone = initialize_model(load_config(config.backbone), generates=generates)
+            self._backbone = initialize_model(load_shape(config, self._layers), generates=generates)
         if not load_finetuning(config).freezes_backbone:
             return self._backbone
         return prepare_backbone(self._backbone, load_finetuning(config), device or torch.device("cpu"), frozen_dtype)

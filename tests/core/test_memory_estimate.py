@@ -10,8 +10,10 @@ from clinie_core.backbones import weights
 from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.training.hardware import Hardware
+from clinie_core.training.layer_counts import SHALLOW, count_identical_layers
 from clinie_core.training.memory_estimate import estimate_memory
 from clinie_core.training.memory_meter import MemoryMeter
+from clinie_core.training.peak_estimator import PeakEstimator
 from clinie_core.training.simulation import simulate
 from clinie_core.training.synthetic_inputs import assume_largest_inputs
 
@@ -53,10 +55,49 @@ def test_the_estimate_is_within_a_tenth_of_the_memory_of_real_tensors(name: str)
     config = CASES[name]
     inputs = assume_largest_inputs(config, SCHEMA)
     micro_batch = config.micro_batch or config.batch_size
-    real = MemoryMeter(config, SCHEMA, inputs).measure(micro_batch, accumulates=config.micro_batch is not None)
+    estimator = PeakEstimator.of(MemoryMeter(config, SCHEMA, inputs))
+    real = estimator.measure(micro_batch, accumulates=config.micro_batch is not None)
     estimate = estimate_memory(config, SCHEMA)
     assert estimate.note == ""
     assert estimate.memory_mb == pytest.approx(real, rel=0.1)
+
+
+DEEP = {
+    "one-row": make_config("encoder", "token_classification", "full", batch_size=1),
+    **{name: CASES[name] for name in ("encoder-lora-bfloat16", "generation", "gradient-checkpointing")},
+    "weight-average": CASES["weight-average"],
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", sorted(DEEP))
+def test_two_shallow_backbones_give_the_memory_of_a_deep_one(name: str) -> None:
+    backbone = DEEP[name].backbone
+    deep = BackboneSource(name=backbone.name, scratch={**(backbone.scratch or {}), "num_hidden_layers": 8})
+    config = DEEP[name].model_copy(update={"backbone": deep})
+    layers, inputs = count_identical_layers(config), assume_largest_inputs(config, SCHEMA)
+    assert layers == 8
+    micro_batch, accumulates = config.micro_batch or config.batch_size, config.micro_batch is not None
+    with simulate():
+        whole = PeakEstimator.of(MemoryMeter(config, SCHEMA, inputs))
+        shallow = PeakEstimator({n: MemoryMeter(config, SCHEMA, inputs, layers=n) for n in SHALLOW}, layers)
+        measured, extrapolated = (e.measure(micro_batch, accumulates=accumulates) for e in (whole, shallow))
+    assert extrapolated == pytest.approx(measured, rel=1e-6)
+    assert shallow.count_parameters() == whole.count_parameters()
+    assert shallow.measure_gradients() == pytest.approx(whole.measure_gradients())
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"model_type": "albert", "embedding_size": 32, **COMMON, "num_hidden_layers": 8},
+        {"model_type": "gemma2", "num_key_value_heads": 2, "head_dim": 16, **COMMON, "num_hidden_layers": 8},
+        {"model_type": "bert", **COMMON},
+    ],
+)
+def test_backbones_with_shared_different_or_few_layers_are_simulated_as_a_whole(shape: dict[str, Any]) -> None:
+    changed = BackboneSource(name="other", scratch=shape)
+    assert count_identical_layers(CASES["encoder-full"].model_copy(update={"backbone": changed})) is None
 
 
 LARGE: dict[str, dict[str, Any]] = {
