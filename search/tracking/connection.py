@@ -16,6 +16,8 @@ from pathlib import Path
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# Otherwise MLflow prints the address of each run that ends on a server, also before the output of --json.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # The outbox retries events, so that a search does not wait for an unavailable server.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -54,6 +56,8 @@ UNAVAILABLE_CODES = {
     "CANCELLED",
 }
 """MLflow error codes caused by the server or its database, not by the request."""
+REJECTED_CODES = {"UNAUTHENTICATED", "PERMISSION_DENIED"}
+"""MLflow error codes of a missing, wrong or expired token; a proxy before the server answers so, too."""
 
 
 def connect(home: Home) -> MlflowClient:
@@ -125,9 +129,12 @@ def _report_database_errors(home: Home) -> Iterator[None]:
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Return whether an error means that the server, its database or its storage is unavailable."""
+    """Return whether an error means that the server, its database or its storage is unavailable, or rejects us.
+
+    A search continues in both cases, because a token can expire; its events wait in the outbox.
+    """
     if isinstance(error, MlflowException):
-        return error.error_code in UNAVAILABLE_CODES
+        return error.error_code in UNAVAILABLE_CODES | REJECTED_CODES
     return isinstance(error, OSError)  # errors of the HTTP client are subclasses
 
 
@@ -135,14 +142,21 @@ def require_reachable(client: MlflowClient) -> None:
     """Check that MLflow answers.
 
     Raises:
-        InputError: If it does not answer.
+        InputError: If it does not answer, rejects the token, or its certificate is not trusted.
     """
     try:
         client.search_experiments(max_results=1)
     except Exception as error:
         if not is_unreachable(error):
             raise
-        found = f"MLflow does not answer at {hide_password(client.tracking_uri)}"
+        address = hide_password(client.tracking_uri)
+        if isinstance(error, MlflowException) and error.error_code in REJECTED_CODES:
+            remedy = "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            fail("--tracking-uri", f"MLflow at {address} rejects the request", remedy=remedy)
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            remedy = "set MLFLOW_TRACKING_SERVER_CERT_PATH to the file with the certificate of its CA"
+            fail("--tracking-uri", f"the certificate of MLflow at {address} is not trusted", remedy=remedy)
+        found = f"MLflow does not answer at {address}"
         fail(
             "--tracking-uri",
             found,
