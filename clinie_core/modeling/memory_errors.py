@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import re
 
 import torch
@@ -23,6 +24,11 @@ MEMORY_ERRORS: dict[str, str] = {
 }
 """Patterns of error messages, by the origin of the error, where torch has no separate type."""
 
+ONEDNN_ERROR = "could not create a primitive"
+"""Message of oneDNN for a shortage of memory, but also for kernels that the system does not permit."""
+PROBED_BYTES = 512 * 2**20
+"""Size of a memory map that fails if oneDNN's error results from a shortage."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error reports insufficient memory of the GPU or the process."""
@@ -31,4 +37,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     message = str(error)
+    if isinstance(error, RuntimeError) and message.strip() == ONEDNN_ERROR:
+        return not _can_map(PROBED_BYTES)
     return isinstance(error, RuntimeError) and any(re.search(p, message) for p in MEMORY_ERRORS.values())
+
+
+def _can_map(size: int) -> bool:
+    """Return whether the process can map memory of a size in bytes; pages that are not used cost nothing."""
+    try:
+        mmap.mmap(-1, size).close()
+    except OSError:
+        return False
+    return True

@@ -41,6 +41,7 @@ OTHERS = {
     "address": RuntimeError("CUDA error: an illegal memory access was encountered"),
     "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"),
     "nccl": torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"),
+    "oneDNN with enough memory": RuntimeError("could not create a primitive"),
     "value": ValueError("a note says: CUDA out of memory"),
     "disk": OSError(errno.ENOSPC, "No space left on device"),
 }
@@ -54,6 +55,25 @@ def test_a_memory_shortage_is_recognized(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(OTHERS))
 def test_another_error_is_no_memory_shortage(name: str) -> None:
     assert not is_out_of_memory(OTHERS[name])
+
+
+ONEDNN = """
+import resource
+from pathlib import Path
+from clinie_core.modeling.memory_errors import is_out_of_memory
+
+error = RuntimeError("could not create a primitive")
+assert not is_out_of_memory(error)
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 64 * 2**20, -1))
+assert is_out_of_memory(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not enforce a limit of the address space")
+def test_an_error_of_onednn_is_a_memory_shortage_if_no_memory_can_be_mapped() -> None:
+    done = subprocess.run([sys.executable, "-c", ONEDNN], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_each_row_of_the_table_has_an_example() -> None:
