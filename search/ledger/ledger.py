@@ -240,9 +240,11 @@ class Ledger:
         trial = self._get_trial(number)
         if f"epoch.{epoch}" in trial.user_attrs:
             return False
-        trial.set_user_attr(f"epoch.{epoch}", dict(metrics))
-        if len(self.metrics) == 1:  # Optuna stores no intermediate values for several objectives
+        # The attribute comes last: an epoch without it is repeated if the process ends or the disk is full in between.
+        # Optuna stores no intermediate values for several objectives.
+        if len(self.metrics) == 1 and epoch not in self._storage.get_trial(trial._trial_id).intermediate_values:
             trial.report(metrics[self.metrics[0]], epoch)
+        trial.set_user_attr(f"epoch.{epoch}", dict(metrics))
         return True
 
     def classify_end(self, number: int, *, finished: bool) -> tuple[FinalState, str | None]:

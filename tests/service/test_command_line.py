@@ -130,7 +130,7 @@ def test_invalid_input_creates_no_home_folder(
         ("corpus.splits={train: train}",): "corpus.splits: no dev split is named",
         ("corpus.format=bart",): "corpus.format: unknown corpus format 'bart'; allowed: brat, jsonl, i2b2",
         ("corpus.splits={train: train, dev: train}",): "is also in train; keep it in one split",
-        ("algorithm.sampler=tep",): "algorithm.sampler: unknown sampler 'tep'; allowed: tpe",
+        ("algorithm.sampler=tep",): "algorithm.sampler: unknown sampler 'tep'; allowed: auto, tpe",
         ("algorithm.scheduler=ashes",): "algorithm.scheduler: unknown scheduler 'ashes'",
         ("algorithm.points_to_evaluate=[{lr: 1}]",): "algorithm.points_to_evaluate.0.lr: not a dimension of the space",
         ("budget.trials",): "budget.trials: not an override; key.path=value",
