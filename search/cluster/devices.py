@@ -5,7 +5,6 @@ Ray does not hide GPUs from a process that requested none, so a process must not
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "check_gpu_use",
-    "count_gpu_slots",
-    "count_gpus",
     "describe_place",
     "find_unused_gpus",
     "get_cluster_gpus",
@@ -111,45 +107,11 @@ def has_gpu_driver() -> bool:
     return any(any(Path("/dev").glob(pattern)) for pattern in ("nvidia[0-9]*", "dxg", "kfd"))
 
 
-def count_gpus(folder: Path) -> float:
-    """Return the number of GPUs of the cluster that a search would use.
-
-    Args:
-        folder: Working folder while connecting to a cluster that ``RAY_ADDRESS`` names. Without a cluster the GPUs
-            of this machine count, which is determined without Ray.
-    """
-    if not os.environ.get("RAY_ADDRESS"):
-        if not has_gpu_driver():
-            return 0.0
-        import torch
-
-        return float(torch.cuda.device_count())  # asks NVIDIA's management library, which initializes no CUDA
-    from search.cluster.session import ray_session
-
-    with ray_session(folder):
-        return get_cluster_gpus()
-
-
 def get_cluster_gpus() -> float:
     """Return the number of GPUs of the cluster to which this process is connected."""
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0))
-
-
-def check_gpu_use(resources: Resources, where: str, folder: Path) -> list[Problem]:
-    """Return a warning if a space uses none of the available GPUs, or if they cannot be counted.
-
-    Args:
-        resources: The resources of the space.
-        where: Name of the space file.
-        folder: As for :func:`count_gpus`.
-    """
-    try:
-        return find_unused_gpus(resources, count_gpus(folder), where)
-    except ConnectionError:
-        found = f"no cluster answers at {os.environ['RAY_ADDRESS']}, so its GPUs are unknown"
-        return [Problem("RAY_ADDRESS", found, remedy="start the cluster, or unset the variable")]
 
 
 def find_unused_gpus(resources: Resources, gpus: float, where: str) -> list[Problem]:
@@ -179,13 +141,3 @@ def resolve_resources(resources: Resources, gpus: float) -> Resources:
     if resources.gpus_per_worker != "auto":
         return resources
     return resources.model_copy(update={"gpus_per_worker": 1.0 if gpus else 0.0})
-
-
-def count_gpu_slots(gpus: float, share: float) -> int:
-    """Return how many processes fit on GPUs; a process cannot use fractions of several GPUs.
-
-    Args:
-        gpus: Number of GPUs.
-        share: GPUs per process: 1 or a fraction.
-    """
-    return int(gpus) * math.floor(1 / share + 1e-9)

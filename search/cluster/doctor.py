@@ -18,7 +18,8 @@ from typing import Any, Literal
 import psutil
 
 from clinie_core.errors import InputError
-from search.cluster.devices import count_gpus, find_unused_gpus, resolve_resources
+from search.cluster.capacity import read_available_capacity
+from search.cluster.devices import find_unused_gpus, resolve_resources
 from search.config.space_file import Resources
 from search.storage.home import LEDGER_VARIABLE, STORAGE_VARIABLE, Home, hide_password
 
@@ -70,7 +71,7 @@ def run_checks(home: Home, resources: Resources | None = None) -> Iterator[Findi
     yield _check_gpu()
     if resources is not None:
         try:
-            yield _check_resources(resources, count_gpus(Path.cwd()))
+            yield _check_resources(resources, read_available_capacity(Path.cwd()).count_gpus())
         except ConnectionError:
             found = f"no cluster answers at {os.environ['RAY_ADDRESS']}"
             yield Finding("resources", "bad", found, "start the cluster, or unset RAY_ADDRESS")

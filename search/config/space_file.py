@@ -52,6 +52,7 @@ class Budget(FrozenModel):
         trials: Number of trials.
         epochs: Maximum number of epochs of a trial.
         hours: Maximum run time of the search in hours; None for no limit.
+        wait_minutes: Time in minutes after which a search ends if the cluster provides no node; 0 for no limit.
         checkpoints: Number of best trials, for each objective, whose weights are stored; the weights of the other
             trials are deleted.
     """
@@ -59,6 +60,7 @@ class Budget(FrozenModel):
     trials: int = Field(default=20, ge=1)
     epochs: int = Field(default=4, ge=1)
     hours: float | None = Field(default=None, gt=0)
+    wait_minutes: float = Field(default=30, ge=0)
     checkpoints: int = Field(default=5, ge=1)
 
 
@@ -97,13 +99,16 @@ class Resources(FrozenModel):
     """Resources of one trial.
 
     Args:
+        name: Name of the resource class.
         workers_per_trial: Number of processes that train one trial together (DDP or FSDP).
         cpus_per_worker: CPU cores per worker.
         gpus_per_worker: GPUs per worker: 0 trains on CPUs, a fraction shares a GPU between trials, ``auto`` is 1 on
             a cluster with GPUs and 0 otherwise.
-        concurrent_trials: Number of trials that run at once; None for as many as fit into the cluster.
+        concurrent_trials: Number of trials that run at once; None for as many as the cluster can hold, including the
+            nodes that its autoscaler may start.
     """
 
+    name: str = "default"
     workers_per_trial: int = Field(default=1, ge=1)
     cpus_per_worker: float = Field(default=1, gt=0)
     gpus_per_worker: float | Literal["auto"] = 0.0

@@ -7,11 +7,13 @@ next one, so a stopped trial computes nothing further.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clinie_core.errors import Problem
+from search.pool.group_lifecycle import GroupLifecycle, PoolState
 from search.trials.job import FittingMemory, Job, JobEnded, MemoryShortage
 from search.trials.result import EpochResult
 
@@ -19,6 +21,7 @@ __all__ = ["JobQueue"]
 
 POOL_CLOSED = JobEnded("pool_closed", "the worker pool has closed")
 WORKER_LOST = JobEnded("worker_lost", "a worker process died")
+NODE_DRAINED = JobEnded("moved", "the node of a worker process was drained")
 KILLED_FOR_MEMORY = "a worker process was killed because the memory of its node or container was exhausted"
 MAX_LOST_TRIALS = 3
 """Number of different trials that a group may lose without a finished epoch between them. Then it is drained."""
@@ -38,20 +41,29 @@ class _JobChannel:
 class JobQueue:
     """Queue of jobs for worker groups.
 
-    Workers and their host call the methods from :meth:`join` to :meth:`end`, Tune actors those from :meth:`submit`
-    to :meth:`cancel`. Each process of a group is a rank; rank 0 takes jobs on behalf of its group.
+    The host of the groups calls the methods from :meth:`await_start` to :meth:`place`, workers those from :meth:`join`
+    to :meth:`end`, Tune actors those from :meth:`submit` to :meth:`cancel`. Each process of a group is a rank; rank 0
+    takes jobs on behalf of its group.
 
     Args:
-        groups: Number of worker groups.
+        groups: Resource class of each worker group, by the group's number.
         restarted: Whether this queue replaces one that was lost. It does not know which jobs the groups hold, so it
-            assigns no job before each group has joined again: two groups must never train one trial.
+            assigns no job before each group or its host has called: two groups must never train one trial.
         fitting: Settings that fitted into memory in an earlier run of the search, by memory key.
+        unfinished: Number of trials that have not ended; None if unknown. No more groups than trials are started.
     """
 
     def __init__(
-        self, groups: int, *, restarted: bool = False, fitting: Mapping[str, FittingMemory] | None = None
+        self,
+        groups: Sequence[str],
+        *,
+        restarted: bool = False,
+        fitting: Mapping[str, FittingMemory] | None = None,
+        unfinished: int | None = None,
     ) -> None:
-        self._missing = set(range(groups)) if restarted else set()
+        self._groups = GroupLifecycle(groups, unfinished=unfinished, restarted=restarted)
+        self._leaving: set[int] = set()
+        """Groups with a process on a node that is being drained."""
         self._waiting: OrderedDict[str, Job] = OrderedDict()
         self._channels: dict[str, _JobChannel] = {}
         self._changed = asyncio.Condition()
@@ -66,9 +78,58 @@ class JobQueue:
         self._fitting = dict(fitting or {})
         self._lost: defaultdict[int, Counter[int]] = defaultdict(Counter)
         """Losses of each trial since the last epoch of the group."""
-        self._groups = groups
         self._drained: dict[int, Problem] = {}
         self._closed = False
+
+    async def await_start(self, group: int) -> bool:
+        """Wait until a group is needed, as its host.
+
+        Returns:
+            False if the queue is closed or the group is drained: the group is never needed again.
+        """
+        self._groups.leave(group)
+
+        def is_over() -> bool:
+            return self._is_closed_to(group) or self._groups.may_start(group, self._count_jobs())
+
+        # A group that restarts at once loses its job when it joins, where the cause is known.
+        if not is_over():
+            self._lose_job(group, WORKER_LOST.reason)
+            await self._notify()
+        async with self._changed:
+            await self._changed.wait_for(is_over)
+            if self._is_closed_to(group):
+                return False
+            self._groups.start(group)
+        return True
+
+    async def is_needed(self, group: int) -> bool:
+        """Return whether a group that waits for a node is still needed, as its host."""
+        self._groups.place(group, placed=False)
+        self._lose_job(group, WORKER_LOST.reason, count=False)
+        if self._is_closed_to(group) or self._groups.is_surplus(group, self._count_jobs(), up_only=False):
+            self._groups.leave(group)
+            await self._notify()
+            return False
+        await self._notify()
+        return True
+
+    async def place(self, group: int) -> None:
+        """Register that a group has found nodes, as its host."""
+        self._groups.place(group, placed=True)
+
+    async def expect(self, unfinished: int) -> None:
+        """Set the number of trials that have not ended."""
+        self._groups.unfinished = unfinished
+        await self._notify()
+
+    async def describe(self) -> PoolState:
+        """Return the state of the groups."""
+        return self._groups.describe(time.monotonic(), busy=len(self._running), waiting=len(self._waiting))
+
+    def _count_jobs(self) -> Counter[str]:
+        """Return the number of waiting and running jobs, by resource class."""
+        return Counter(job.resources for job in (*self._waiting.values(), *self._running.values()))
 
     async def join(self, group: int, node: str, place: str, memory_kills: int) -> int:
         """Register a group that starts. A job that an earlier generation of the group holds is lost.
@@ -91,7 +152,8 @@ class JobQueue:
         self._backbones.pop(group, None)
         self._nodes[group] = {node}
         self._places[group] = place
-        self._missing.discard(group)
+        self._groups.join(group)
+        self._leaving.discard(group)
         generation = self._generations[group] = self._generations[group] + 1
         await self._notify()
         return generation
@@ -102,10 +164,22 @@ class JobQueue:
         Args:
             alive: Identifiers of the nodes that are alive.
         """
-        lost = [group for group in self._running if any(node not in alive for node in self._nodes[group])]
+        lost = [group for group in self._groups.up if any(node not in alive for node in self._nodes[group])]
         for group in lost:
             self._lose_job(group, WORKER_LOST.reason, count=False)  # the group may restart on another node
+            self._groups.leave(group)
         if lost:
+            await self._notify()
+
+    async def drain_nodes(self, draining: Container[str]) -> None:
+        """Move trials from nodes that are being drained, such as spot nodes: each ends its epoch and saves its state.
+
+        Args:
+            draining: Identifiers of the nodes that will end soon.
+        """
+        leaving = {group for group in self._groups.up if any(node in draining for node in self._nodes[group])}
+        if leaving != self._leaving:
+            self._leaving = leaving
             await self._notify()
 
     async def lose_for_memory(self, group: int, reason: str) -> None:
@@ -126,6 +200,8 @@ class JobQueue:
         ended = JobEnded("worker_lost", reason)
         if for_memory:
             ended = JobEnded("out_of_memory", reason, MemoryShortage(job.micro_batch, None, job.recomputation))
+        elif group in self._leaving:
+            ended = NODE_DRAINED
         elif count:
             self._count_loss(group, job, reason)
         if job.id in self._channels:
@@ -139,6 +215,7 @@ class JobQueue:
             found = f"worker group {group} lost {len(lost)} trials in a row, the last one because {reason}"
             remedy = "check the node; the group receives no further trial"
             self._drained[group] = Problem(self._places[group], found, remedy=remedy)
+            self._groups.drained.add(group)
 
     async def _notify(self) -> None:
         async with self._changed:
@@ -153,7 +230,8 @@ class JobQueue:
             workers: Number of its processes. All of them receive the job.
 
         Returns:
-            None if the queue is closed, the group is drained, or it has a newer generation.
+            None if the group ends: the queue is closed, no trial is left for the group, its node is drained, the
+            group is drained, or it has a newer generation.
         """
         self._requests[group] += 1
         async with self._changed:
@@ -163,11 +241,19 @@ class JobQueue:
             if self._generations[group] != generation:
                 return None
             job = None if self._is_done(group) else self._assign(group)
+            if job is None:
+                self._groups.leave(group)
         for rank in range(1, workers):
             self._followers[group, generation, rank].put_nowait(job)
         return job
 
     def _is_done(self, group: int) -> bool:
+        """Return whether an idle group ends."""
+        if self._is_closed_to(group) or group in self._leaving:
+            return True
+        return not self._available_jobs(group) and self._groups.is_surplus(group, self._count_jobs(), up_only=True)
+
+    def _is_closed_to(self, group: int) -> bool:
         return self._closed or group in self._drained
 
     def _available_jobs(self, group: int) -> list[Job]:
@@ -176,12 +262,13 @@ class JobQueue:
         They do not include jobs of trials that a group still trains, because a cancelled job ends late, nor of trials
         that this group has lost again and again, unless no other group remains.
         """
-        if self._missing:
+        if self._groups.unknown:
             return []
-        others = self._groups - len(self._drained) > 1
+        name = self._groups.get_class(group)
+        others = self._groups.limits[name] - self._groups.count(self._groups.drained, name) > 1
         lost = {number for number, times in self._lost[group].items() if others and times >= MAX_LOSSES}
         excluded = lost.union(job.number for job in self._running.values())
-        return [job for job in self._waiting.values() if job.number not in excluded]
+        return [job for job in self._waiting.values() if job.resources == name and job.number not in excluded]
 
     def _assign(self, group: int) -> Job:
         loaded, available = self._backbones[group], self._available_jobs(group)
@@ -222,7 +309,7 @@ class JobQueue:
         return await self._followers[group, generation, rank].get()
 
     async def request_count(self, group: int) -> int:
-        """Return how many jobs a group has requested. A group that fails without a request cannot start."""
+        """Return how many jobs a group has requested, as its host. A group that fails without one cannot start."""
         return self._requests[group]
 
     async def drain_reason(self, group: int) -> Problem | None:
@@ -239,16 +326,22 @@ class JobQueue:
         Returns:
             Whether to train another epoch. False at once for the last epoch and for a job that was cancelled.
         """
-        for group, job in self._running.items():
-            if job.id == job_id:
-                self._lost[group].clear()
-                if job.reduced and job.memory_key and job.micro_batch is not None:
-                    self._fitting[job.memory_key] = FittingMemory(job.micro_batch, job.recomputation)
+        group = next((group for group, job in self._running.items() if job.id == job_id), None)
+        if group is not None:
+            job = self._running[group]
+            self._lost[group].clear()
+            if job.reduced and job.memory_key and job.micro_batch is not None:
+                self._fitting[job.memory_key] = FittingMemory(job.micro_batch, job.recomputation)
         channel = self._channels.get(job_id)
         if channel is None:
             return False
         channel.reports.put_nowait(result)
-        return False if result.finished else await channel.permits.get()
+        if result.finished or not await channel.permits.get():
+            return False
+        if group in self._leaving:  # the trial's state is saved, and another group continues it
+            channel.reports.put_nowait(NODE_DRAINED)
+            return False
+        return True
 
     async def end(self, group: int, job_id: str, ended: JobEnded) -> None:
         """Register the end of a job.

@@ -1,15 +1,15 @@
-"""The worker pool: Ray Train worker groups that run until the search ends.
+"""The worker pool: Ray Train worker groups that run while trials need them.
 
 Starting a TorchTrainer takes seconds, starting a job on a running one takes milliseconds. Each group is one
-TorchTrainer whose training function takes jobs from the queue. If a worker process dies, only its job fails:
-Ray Train restarts the group, which then takes further jobs. All trainers run in the threads of one host actor,
-which owns them: killing it ends every process of the pool, even in the middle of an epoch.
+TorchTrainer whose training function takes jobs from the queue. If a worker process dies, only its job fails: the group
+is restarted and takes further jobs. All trainers run in the threads of one host actor, which owns them: killing it ends
+every process of the pool, even in the middle of an epoch.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
+import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -20,29 +20,33 @@ from typing import Any, Self
 
 import ray
 import ray.exceptions
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from torch.distributed import is_nccl_available
 
-from clinie_core.errors import Problem, fail
-from search.cluster.devices import count_gpu_slots, get_cluster_gpus, resolve_resources
-from search.cluster.memory_kills import find_memory_kill
+from clinie_core.errors import InputError, Problem
+from search.cluster.capacity import (
+    Capacity,
+    count_groups,
+    describe_request,
+    find_impossible_request,
+    read_capacity,
+)
+from search.cluster.devices import resolve_resources
 from search.config.space_file import Resources
+from search.pool.group_host import GroupHost, WorkerGroupFailed
+from search.pool.group_lifecycle import PoolState
 from search.pool.queue_actor import JobQueueActor, JobQueueHandle
-from search.pool.worker import MakeProgram, WorkerSetup, run_worker
+from search.pool.worker import MakeProgram, WorkerSetup
 from search.storage.home import compute_source_digest
-from search.trials.failure import failure_reason
 from search.trials.job import FittingMemory
 
-__all__ = ["ACTOR_CPUS", "WorkerPool"]
+__all__ = ["WorkerPool"]
 
-ACTOR_CPUS = 0.01
-"""CPUs that a Tune actor reserves. Each group reserves a little less than its share, to leave these free."""
-GROUP_RESTARTS = 3
-"""Number of consecutive restarts of a group that has not requested a job. A group that has is always restarted."""
 SHUTDOWN_SECONDS = 5.0
 """Time that idle workers have to end before their processes are killed."""
+STATE_SECONDS = 0.3
+"""Time between two requests for the state of the groups."""
+MAX_GROUPS = 64
+"""Number of groups on a cluster whose autoscaler's limits are unknown."""
 
 
 class WorkerPool:
@@ -54,6 +58,12 @@ class WorkerPool:
         folder: Folder or URL for Ray Train's own files.
         allow_text: Whether failure reasons may include the message of any error.
         fitting: Settings that fitted into memory in an earlier run of the search, by memory key.
+        trials: Number of trials of the search; None if unknown. No more groups than trials are started.
+        wait_minutes: Time after which a search fails if no group is up for lack of nodes; None for no limit.
+        where: Name of the space file, for messages.
+
+    Raises:
+        InputError: If the cluster can never hold a group.
     """
 
     def __init__(
@@ -64,9 +74,20 @@ class WorkerPool:
         *,
         allow_text: bool = False,
         fitting: Mapping[str, FittingMemory] | None = None,
+        trials: int | None = None,
+        wait_minutes: float | None = None,
+        where: str = "",
     ) -> None:
-        self.resources = resources = resolve_resources(resources, get_cluster_gpus())
+        self._capacity = read_capacity()
+        self.resources = resolve_resources(resources, self._capacity.count_gpus())
         """Resources of a group, with a number of GPUs."""
+        impossible = find_impossible_request(
+            self.resources, self._capacity, f"{where}: resources" if where else "resources"
+        )
+        if impossible is not None:
+            raise InputError([impossible])
+        self._trials = trials
+        self._wait_minutes = wait_minutes
         self._make_program = make_program
         self._folder = folder
         self._allow_text = allow_text
@@ -75,8 +96,11 @@ class WorkerPool:
         self._futures: list[Future[Problem | None]] = []
         self._reported: set[int] = set()
         self._host: Any = None
-        self.groups = resources.concurrent_trials or count_fitting_groups(resources)
-        """Number of worker groups."""
+        self.groups = _count_target(self.resources, self._capacity, trials)
+        """Maximum number of worker groups."""
+        self._state = PoolState()
+        self._state_request: Future[PoolState] | None = None
+        self._requested_at = 0.0
         self.queue: JobQueueHandle = None
         """Handle of the job queue; None before the pool is started."""
         self.queue_name = f"clinie-queue-{uuid.uuid4().hex}"
@@ -85,11 +109,12 @@ class WorkerPool:
     def __enter__(self) -> Self:
         # On the driver's node: the loss of another node ends workers only, never the queue or the host.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        classes = [self.resources.name] * self.groups
         self.queue = JobQueueActor.options(name=self.queue_name, scheduling_strategy=here).remote(
-            self.groups, self._fitting
+            classes, self._fitting, self._trials
         )
-        host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1, scheduling_strategy=here)(_PoolHost)
-        self._host = host.remote()
+        host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1, scheduling_strategy=here)(GroupHost)
+        self._host = host.remote(self._folder)
         resources = self.resources
         for group in range(self.groups):
             setup = WorkerSetup(
@@ -102,7 +127,7 @@ class WorkerPool:
                 sources=compute_source_digest(),
                 allow_text=self._allow_text,
             )
-            self._runs.append(self._host.run.remote(setup, resources, self._folder))
+            self._runs.append(self._host.run.remote(setup, resources))
         self._futures = [run.future() for run in self._runs]
         return self
 
@@ -117,10 +142,57 @@ class WorkerPool:
             if error is not None:
                 cause = getattr(error, "cause", None) or error
                 return f"a worker group cannot run: {_describe(cause)}"
+        minutes = self._wait_minutes
+        if minutes and self._state.lonely_seconds > 60 * minutes:
+            request = describe_request(self.resources, self.groups)
+            return (
+                f"no node for {minutes:g} minutes (budget.wait_minutes): requested {request}; the cluster can provide"
+                f" {self._capacity.describe()}"
+            )
         drained = self._find_drained()
         if len(drained) < self.groups:
             return None
         return f"no worker group remains: {' | '.join(map(str, drained.values()))}"
+
+    def refresh(self, unfinished: int) -> None:
+        """Update the state of the groups in the background; called at every step of the search.
+
+        Args:
+            unfinished: Number of trials that have not ended.
+        """
+        if unfinished != self._trials:
+            self._trials = unfinished
+            self.queue.expect.remote(unfinished)
+        request = self._state_request
+        if request is not None and request.done():
+            with suppress(ray.exceptions.RayActorError):  # a queue that is being restarted
+                self._state = request.result()
+            self._state_request = request = None
+        if request is None and time.monotonic() - self._requested_at > STATE_SECONDS:
+            self._requested_at = time.monotonic()
+            self._state_request = self.queue.describe.remote().future()
+
+    def may_start_trial(self, running: int) -> bool:
+        """Return whether another trial may be drawn.
+
+        As many trials run as groups are up. While groups are still to come, one more waits in the queue, so that a
+        new group has a job at once. More would be drawn without knowledge of the results until then.
+
+        Args:
+            running: Number of trials that are drawn and have not ended.
+        """
+        return running < min(self.groups, sum(self._state.up.values()) + 1)
+
+    def describe_wait(self) -> str | None:
+        """Return what the pool waits for, such as ``waiting for 2 GPUs, 0 of 8 groups up``; None if for no node."""
+        unplaced = sum(self._state.unplaced.values())
+        if not unplaced:
+            return None
+        resources = self.resources
+        gpus = unplaced * resources.workers_per_trial * float(resources.gpus_per_worker)
+        cpus = unplaced * resources.workers_per_trial * resources.cpus_per_worker
+        amount = f"{gpus:g} GPU{'s' * (gpus != 1)}" if gpus else f"{cpus:g} CPU{'s' * (cpus != 1)}"
+        return f"waiting for {amount}, {sum(self._state.up.values())} of {self.groups} groups up"
 
     def take_warnings(self) -> list[Problem]:
         """Return, once, why groups were drained; the search continues with the other groups."""
@@ -150,6 +222,16 @@ class WorkerPool:
         ray.kill(self.queue)
 
 
+def _count_target(resources: Resources, capacity: Capacity, trials: int | None) -> int:
+    """Return the maximum number of groups: the space's, else what the cluster can provide.
+
+    There are no more groups than trials.
+    """
+    known = count_groups(resources, capacity)
+    groups = resources.concurrent_trials or (known if capacity.is_final else max(known, MAX_GROUPS))
+    return max(1, min(groups, trials or groups))
+
+
 def _describe(error: BaseException) -> str:
     """Describe an error without its traceback: those of other processes could quote a note."""
     if isinstance(error, WorkerGroupFailed):
@@ -157,85 +239,3 @@ def _describe(error: BaseException) -> str:
     missing = re.search(r"No module named '[\w.]+'", str(error))
     remedy = f": {missing[0]}; install clinie on every node" if missing else ""
     return f"{type(error).__name__}{remedy}"
-
-
-class WorkerGroupFailed(RuntimeError):
-    """A worker group failed before it requested a job. The message holds no document text."""
-
-
-class _PoolHost:
-    """Actor whose threads run the trainers of all groups."""
-
-    def run(self, setup: WorkerSetup, resources: Resources, folder: str | Path) -> Problem | None:
-        """Run one group until the queue is closed or the group is drained.
-
-        Returns:
-            Why the group was drained; None if it was not.
-
-        Raises:
-            WorkerGroupFailed: If the group cannot start.
-        """
-        failures = 0  # since the last job
-        for attempt in itertools.count():
-            requests = ray.get(setup.queue.request_count.remote(setup.group))
-            try:
-                _make_trainer(
-                    setup,
-                    resources,
-                    RunConfig(
-                        name=f"group-{setup.group}-{attempt}",
-                        storage_path=str(folder),
-                        # Restarts are made here, because Ray Train does not show why it restarts a group.
-                        failure_config=FailureConfig(max_failures=0),
-                    ),
-                ).fit()
-            except WorkerGroupError as error:
-                causes = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
-                killed = find_memory_kill(causes)
-                if killed is not None:
-                    ray.get(setup.queue.lose_for_memory.remote(setup.group, killed))
-                idle = ray.get(setup.queue.request_count.remote(setup.group)) == requests
-                failures = failures + 1 if idle else 0
-                if failures > GROUP_RESTARTS:
-                    reasons = (failure_reason(cause, allow_text=setup.allow_text) for cause in causes)
-                    raise WorkerGroupFailed(" | ".join(dict.fromkeys(reasons))) from None
-            else:
-                return ray.get(setup.queue.drain_reason.remote(setup.group))  # type: ignore[no-any-return]
-        raise AssertionError("the loop has no end")
-
-
-def _make_trainer(setup: WorkerSetup, resources: Resources, run_config: RunConfig) -> TorchTrainer:
-    """Make the trainer that starts a group's processes and restarts them after a failure."""
-    gpus = float(resources.gpus_per_worker)
-    share: dict[str, float] = {"CPU": max(ACTOR_CPUS, resources.cpus_per_worker - 2 * ACTOR_CPUS)}
-    if gpus:
-        share["GPU"] = gpus
-    return TorchTrainer(
-        run_worker,
-        train_loop_config=setup,
-        scaling_config=ScalingConfig(num_workers=setup.workers, use_gpu=gpus > 0, resources_per_worker=share),
-        torch_config=TorchConfig(backend="nccl" if gpus and is_nccl_available() else "gloo"),
-        run_config=run_config,
-    )
-
-
-def count_fitting_groups(resources: Resources) -> int:
-    """Return the number of worker groups that fit on the cluster.
-
-    Raises:
-        InputError: If no group fits.
-    """
-    total: dict[str, Any] = ray.cluster_resources()
-    cpus, gpus = float(total.get("CPU", 0)), float(total.get("GPU", 0))
-    share = float(resources.gpus_per_worker)
-    groups = int(cpus // (resources.cpus_per_worker * resources.workers_per_trial))
-    if share:
-        groups = min(groups, count_gpu_slots(gpus, share) // resources.workers_per_trial)
-    if groups < 1:
-        fail(
-            "resources",
-            f"a trial needs {resources.workers_per_trial} x {resources.cpus_per_worker:g} CPU and {share:g} GPU",
-            allowed=f"at most the cluster's {cpus:g} CPU and {gpus:g} GPU",
-            remedy="lower workers_per_trial, cpus_per_worker or gpus_per_worker",
-        )
-    return groups

@@ -6,7 +6,7 @@ import search.cluster.environment  # noqa: F401  # before Ray, which reads it wh
 
 # isort: split
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -27,13 +27,14 @@ class _JobQueueActor(JobQueue):
     Ray restarts the actor if its process dies.
 
     Args:
-        groups: Number of worker groups.
+        groups: Resource class of each worker group.
         fitting: Settings that fitted into memory in an earlier run of the search, by memory key.
+        unfinished: Number of trials at the start of the search; None if unknown.
     """
 
-    def __init__(self, groups: int, fitting: Mapping[str, FittingMemory]) -> None:
+    def __init__(self, groups: Sequence[str], fitting: Mapping[str, FittingMemory], unfinished: int | None) -> None:
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(groups, restarted=restarted, fitting=fitting)
+        super().__init__(groups, restarted=restarted, fitting=fitting, unfinished=unfinished)
         self._watch: asyncio.Task[None] | None = None
 
     async def join(self, group: int, node: str, place: str, memory_kills: int) -> int:
@@ -46,8 +47,24 @@ class _JobQueueActor(JobQueue):
             await asyncio.sleep(WATCH_SECONDS)
             nodes = await asyncio.to_thread(ray.nodes)
             await self.drop_lost_nodes({node["NodeID"] for node in nodes if node["Alive"]})
+            await self.drain_nodes(await asyncio.to_thread(ray._private.state.state.get_draining_nodes))
 
-    # Callers wait for an actor that is being restarted.
+    # The host of the groups waits for an actor that is being restarted.
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
+    async def await_start(self, group: int) -> bool:
+        """Wait until a group is needed; see :meth:`JobQueue.await_start`."""
+        return await super().await_start(group)
+
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
+    async def is_needed(self, group: int) -> bool:
+        """Return whether a group that waits for a node is still needed; see :meth:`JobQueue.is_needed`."""
+        return await super().is_needed(group)
+
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
+    async def place(self, group: int) -> None:
+        """Register that a group has found nodes; see :meth:`JobQueue.place`."""
+        await super().place(group)
+
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     async def request_count(self, group: int) -> int:
         """Return how many jobs a group has requested; see :meth:`JobQueue.request_count`."""

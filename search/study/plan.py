@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.errors import Problem
-from search.cluster.devices import check_gpu_use
+from search.cluster.capacity import check_cluster
 from search.config.domains import RandomChooser
 from search.config.seeds import derive_seed
 from search.config.space_file import SpaceFile
@@ -121,7 +121,7 @@ def plan_search(validated: ValidatedSpace, samples: int, *, simulate: bool = Fal
             *notices,
             *find_unexpected_limits(limits, validated.where),
             *problems,
-            *check_gpu_use(file.resources, validated.where, Path.cwd()),
+            *check_cluster(file.resources, validated.where, Path.cwd()),
         ],
     )
 

@@ -58,6 +58,8 @@ class Progress(TrialListener):
     _best: tuple[float, int, str] | None = None
     _started_at: float = 0.0
     _ended_now: int = 0
+    _wait: str | None = None
+    _announced_wait: bool = False
     _previous_scores: dict[int, float] = field(default_factory=dict)
 
     def show_formats(self, detections: Mapping[str, Detection]) -> None:
@@ -99,6 +101,16 @@ class Progress(TrialListener):
             return
         with Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True):
             yield
+
+    def show_wait(self, wait: str | None) -> None:
+        """Show what the search waits for; an output that is no terminal gets a line when a wait begins.
+
+        Args:
+            wait: What the search waits for; None while it does not wait for nodes.
+        """
+        if wait and not self._announced_wait and not self.console.is_terminal:
+            self.console.print(wait, soft_wrap=True, highlight=False)
+        self._wait, self._announced_wait = wait, wait is not None
 
     def on_trial_start(self, number: int, config: TrialConfig) -> None:
         """Add the trial to the running trials."""
@@ -159,6 +171,8 @@ class Progress(TrialListener):
         for number, row in sorted(self._running.items()):
             score = "" if row.score is None else f"{row.score:.4f}"
             table.add_row(str(number), f"{row.epoch}/{row.config.epochs}", score, describe_config(row.config))
-        if not self._running:
+        if self._wait:
+            table.add_row("", "", "", self._wait)
+        elif not self._running:
             table.add_row("", "", "", "starting workers" if not done else "waiting")
         return Group(head, Text.assemble(("best ", "bold"), best), table)

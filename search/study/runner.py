@@ -175,6 +175,7 @@ class StudyRunner:
             DiskFull: If a disk is full.
             LedgerUnavailable: If the ledger cannot be written.
         """
+        from search.cluster.capacity import check_cluster
         from search.cluster.session import ray_session
         from search.study.checkpoint_manager import CheckpointManager
         from search.tracking.connection import connect, require_reachable
@@ -185,6 +186,7 @@ class StudyRunner:
         require_reachable(client)
         if progress:
             progress.prepare(self.name, str(self.home.root))
+        _show(check_cluster(self.file.resources, self.where, self.home.root), progress)  # before the study exists
         with hold_lock(self.home, self.name, storage):
             if not resume:
                 self._create_study(storage)
@@ -252,7 +254,6 @@ class StudyRunner:
         allow_text: bool,
     ) -> str | None:
         """Run the remaining trials; return why the worker pool failed, or None if it did not."""
-        from search.cluster.devices import find_unused_gpus, get_cluster_gpus
         from search.pool.pool import WorkerPool
         from search.pool.program import TrainingProgram
         from search.tune.run import run_trials
@@ -260,11 +261,19 @@ class StudyRunner:
 
         folder = self.home.study_folder(self.name)
         program = TrainingProgram.share(self.corpus, self.home.trials_url(self.name))
-        _show(find_unused_gpus(self.file.resources, get_cluster_gpus(), self.where), progress)
         stop = StopSignal()
         known = {key: FittingMemory(*values) for key, values in ledger.attributes.get(FITTING, {}).items()}
         place = self.home.ray_folder(self.name)
-        with WorkerPool(self.file.resources, program, place, allow_text=allow_text, fitting=known) as pool:
+        with WorkerPool(
+            self.file.resources,
+            program,
+            place,
+            allow_text=allow_text,
+            fitting=known,
+            trials=trials,
+            wait_minutes=self.file.budget.wait_minutes,
+            where=self.where,
+        ) as pool:
             ledger.set_attribute("gpus_per_worker", pool.resources.gpus_per_worker)
             with progress.watch(ledger) if progress else nullcontext(), stop.listen():
                 run_trials(
@@ -278,6 +287,7 @@ class StudyRunner:
                     trials_folder=folder / "trials",
                     tune_folder=f"{self.home.ray_folder(self.name)}/tune",
                     on_warning=lambda problem: _show([problem], progress),
+                    on_wait=progress.show_wait if progress else lambda wait: None,
                 )
             fitting = {key: [f.micro_batch, f.recomputation] for key, f in pool.get_fitting_memory().items()}
             if fitting:

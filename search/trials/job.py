@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["EndCause", "FittingMemory", "Job", "JobEnded", "MemoryShortage"]
+__all__ = ["DEFAULT_CLASS", "EndCause", "FittingMemory", "Job", "JobEnded", "MemoryShortage"]
 
-EndCause = Literal["finished", "error", "worker_lost", "out_of_memory", "disk_full", "pool_closed"]
+DEFAULT_CLASS = "default"
+"""Name of the only resource class of a space that names none."""
+EndCause = Literal["finished", "error", "worker_lost", "out_of_memory", "disk_full", "moved", "pool_closed"]
 """Cause of a job's end. ``worker_lost``: a worker process died or its node failed, which may not be the trial's
-fault. ``finished``: the program returned. ``pool_closed``: the search has ended."""
+fault. ``moved``: the node will end soon, so another group continues the trial. ``finished``: the program returned.
+``pool_closed``: the search has ended."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Job:
         memory_key: Identifies jobs that need about the same memory per window; empty if unknown.
         reduced: Whether ``micro_batch`` and ``recomputation`` result from a memory shortage. The queue remembers such
             values, once they fit, for later jobs of the same key.
+        resources: Name of the resource class whose groups may train the trial.
     """
 
     id: str
@@ -39,6 +43,7 @@ class Job:
     recomputation: bool = False
     memory_key: str = ""
     reduced: bool = False
+    resources: str = DEFAULT_CLASS
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ def next_attempt(
             if losses.count(epoch) >= MAX_TRIES:
                 return TrialFailure("failed", f"{ended.reason}, {MAX_TRIES} times in epoch {epoch}")
             return replace(attempts, worker_losses=losses)
+        case "moved":
+            return attempts
         case "out_of_memory":
             return _reduce_memory(attempts, ended, micro_batch, can_recompute=can_recompute)
         case "disk_full":

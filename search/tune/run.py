@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import ray
 from ray import cloudpickle, tune
 from ray.exceptions import RayActorError
 from ray.tune.execution import class_cache
@@ -12,10 +13,11 @@ from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
 from clinie_core.errors import Problem
+from search.cluster.capacity import HEAD_RESOURCE
 from search.config.search_space import SearchSpace
 from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED
-from search.pool.pool import ACTOR_CPUS, WorkerPool
+from search.pool.pool import WorkerPool
 from search.trials.listener import FinalState, TrialListener
 from search.trials.result import EpochResult
 from search.trials.retry import MAX_ACTOR_LOSSES
@@ -33,6 +35,9 @@ AWS_SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN
 # Tune would copy them to each trial's runtime environment, which appears in command lines and in Ray's logs.
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update(AWS_SECRETS)
 
+NODE_ID_LABEL = "ray.io/node-id"
+ACTOR_SHARE = 0.0001
+"""Share of the resource with the name of the driver's node that a Tune actor reserves; Tune refuses no resources."""
 MAX_FAILED_TRIALS = 5
 """Number of failed trials that ends a search if no trial has finished an epoch."""
 
@@ -66,10 +71,18 @@ class _SearchStopper(Stopper):
     """Stopper that ends the search if the user requests it, the pool cannot run, or all trials fail."""
 
     def __init__(
-        self, pool: WorkerPool, stop: StopSignal, monitor: _FailureMonitor, on_warning: Callable[[Problem], None]
+        self,
+        pool: WorkerPool,
+        searcher: LedgerSearcher,
+        stop: StopSignal,
+        monitor: _FailureMonitor,
+        on_warning: Callable[[Problem], None],
+        on_wait: Callable[[str | None], None],
     ) -> None:
         self._on_warning = on_warning
+        self._on_wait = on_wait
         self._pool = pool
+        self._searcher = searcher
         self._stop = stop
         self._monitor = monitor
 
@@ -77,6 +90,8 @@ class _SearchStopper(Stopper):
         return False
 
     def stop_all(self) -> bool:
+        self._pool.refresh(self._searcher.unfinished)
+        self._on_wait(self._pool.describe_wait())
         for warning in self._pool.take_warnings():
             self._on_warning(warning)
         return self._stop.given or self._monitor.all_fail or self._pool.failure() is not None
@@ -115,6 +130,7 @@ def run_trials(
     trials_folder: Path | None,
     tune_folder: str | Path,
     on_warning: Callable[[Problem], None] = lambda problem: None,
+    on_wait: Callable[[str | None], None] = lambda wait: None,
 ) -> None:
     """Run trials until the budget is spent. Trials that are running then remain unchanged in the ledger.
 
@@ -129,6 +145,7 @@ def run_trials(
         trials_folder: Folder for the checkpoints of all trials; None writes none.
         tune_folder: Folder or URL for Tune's own files.
         on_warning: Receives the reason why a worker group was drained.
+        on_wait: Receives, at every step, what the pool waits for; None while it does not wait for nodes.
 
     Raises:
         DiskFull: If a disk is full.
@@ -140,11 +157,12 @@ def run_trials(
     scheduler = make_scheduler(file.algorithm, file.objective[0], file.budget.epochs)
     replay_trials(scheduler, (record for record in records if record.state in ENDED))
     settings = RunSettings(pool.queue_name, str(trials_folder) if trials_folder else None)
+    searcher = LedgerSearcher(ledger, space, trials, running, pool.may_start_trial)
     tuner = tune.Tuner(
-        tune.with_resources(TrialTrainable, {"cpu": ACTOR_CPUS}),
+        tune.with_resources(TrialTrainable, _request_drivers_node()),
         param_space=settings.to_tune_config(),
         tune_config=tune.TuneConfig(
-            search_alg=LedgerSearcher(ledger, space, trials, running),
+            search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1,  # the searcher ends the search
             max_concurrent_trials=pool.groups,
@@ -158,7 +176,7 @@ def run_trials(
             storage_path=str(tune_folder),
             callbacks=[StudyRecorder(ledger, running, [monitor, *listeners], read_trial_error)],
             failure_config=tune.FailureConfig(max_failures=MAX_ACTOR_LOSSES),
-            stop=_SearchStopper(pool, stop, monitor, on_warning),
+            stop=_SearchStopper(pool, searcher, stop, monitor, on_warning, on_wait),
             verbose=0,
         ),
     )
@@ -168,6 +186,18 @@ def run_trials(
         if running.error is None:
             raise
         raise running.error from None
+
+
+def _request_drivers_node() -> tune.PlacementGroupFactory:
+    """Return the resources of a Tune actor: a little of the driver's node, which trains nothing.
+
+    Elsewhere the actor would keep a node busy that an autoscaler could release, and it would end with the node.
+    """
+    context = ray.get_runtime_context()
+    node = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    resource = next(name for name in node["Resources"] if name.startswith("node:") and name != HEAD_RESOURCE)
+    selector = {NODE_ID_LABEL: context.get_node_id()}  # nodes of one machine share the resource's name
+    return tune.PlacementGroupFactory([{resource: ACTOR_SHARE}], bundle_label_selector=[selector])
 
 
 def _trial_name(trial: Trial) -> str:

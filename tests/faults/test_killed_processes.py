@@ -103,7 +103,7 @@ def test_the_loss_of_a_node_does_not_change_the_outcome(
     signs.mkdir()
     fault = {**POINTS[point], "victim": "raylet", "folder": str(signs)}
     faulty = {"CLINIE_FAULT": json.dumps(fault), "PYTHONPATH": str(INJECT)}
-    cluster = Cluster(tmp_path, free_port, wait_until, head_cpus=0, **faulty)
+    cluster = Cluster(tmp_path, free_port, wait_until, head_cpus=0, variables=faulty)
     try:
         nodes = [cluster.add_node(), cluster.add_node()]
         (signs / "nodes").write_text(" ".join(str(node.pid) for node in nodes), encoding="ascii")

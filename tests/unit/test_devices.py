@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from clinie_core.errors import InputError
-from search.cluster.devices import check_gpu_use, count_gpu_slots, find_unused_gpus, is_usable, resolve_resources
+from search.cluster.capacity import Capacity, NodeType, check_cluster, count_groups
+from search.cluster.devices import find_unused_gpus, is_usable, resolve_resources
 from search.cluster.doctor import _check_resources, run_checks
 from search.config.space_file import Resources
 from search.config.validation import validate_space
@@ -20,7 +21,8 @@ from search.storage.home import Home
     ("gpus", "share", "slots"), [(8, 1, 8), (8, 0.5, 16), (8, 0.4, 16), (3, 0.1, 30), (0, 1, 0), (2, 0.3, 6)]
 )
 def test_a_process_never_uses_fractions_of_two_gpus(gpus: float, share: float, slots: int) -> None:
-    assert count_gpu_slots(gpus, share) == slots
+    node = NodeType({"CPU": 100.0, "GPU": gpus}, 1)
+    assert count_groups(Resources(gpus_per_worker=share), Capacity((node,), is_final=True)) == slots
 
 
 @pytest.mark.parametrize(("gpus", "resolved"), [(0, 0), (1, 1), (8, 1)])
@@ -45,13 +47,13 @@ def test_doctor_compares_a_space_with_the_gpus() -> None:
 
 
 def test_a_cluster_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def refuse(folder: Path) -> float:
+    def refuse(folder: Path) -> Capacity:
         raise ConnectionError("no answer")
 
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.9:6379")
-    monkeypatch.setattr("search.cluster.devices.count_gpus", refuse)
-    monkeypatch.setattr("search.cluster.doctor.count_gpus", refuse)
-    (warning,) = check_gpu_use(Resources(), "space.yaml", tmp_path)
+    monkeypatch.setattr("search.cluster.capacity.read_available_capacity", refuse)
+    monkeypatch.setattr("search.cluster.doctor.read_available_capacity", refuse)
+    (warning,) = check_cluster(Resources(), "space.yaml", tmp_path)
     assert str(warning).startswith("RAY_ADDRESS: no cluster answers at 10.0.0.9:6379")
     finding = next(f for f in run_checks(Home(tmp_path), Resources()) if f.check == "resources")
     assert (finding.status, finding.found) == ("bad", "no cluster answers at 10.0.0.9:6379")
@@ -60,7 +62,7 @@ def test_a_cluster_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPa
 def test_plan_warns_of_unused_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import search
 
-    monkeypatch.setattr("search.cluster.devices.has_gpu_driver", lambda: True)
+    monkeypatch.setattr("search.cluster.capacity.has_gpu_driver", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     for value, expected in ((0, True), ("auto", False)):

@@ -43,7 +43,7 @@ def result(epoch: int, *, finished: bool = False) -> EpochResult:
 
 def test_a_worker_waits_after_each_epoch_until_the_next_one_is_requested() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         generation = await queue.join(0, NODE, PLACE, 0)
         submitted = await start(queue.submit(job()))
         assert await queue.take(0, generation, 1) == job()
@@ -60,7 +60,7 @@ def test_a_worker_waits_after_each_epoch_until_the_next_one_is_requested() -> No
 
 def test_a_cancelled_job_ends_at_its_next_report() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         generation = await queue.join(0, NODE, PLACE, 0)
         await start(queue.submit(job()))
         await queue.take(0, generation, 1)
@@ -74,7 +74,7 @@ def test_a_cancelled_job_ends_at_its_next_report() -> None:
 
 def test_a_waiting_job_that_is_cancelled_is_not_taken() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         generation = await queue.join(0, NODE, PLACE, 0)
         await start(queue.submit(job(0)))
         await queue.cancel(job(0).id)
@@ -86,7 +86,7 @@ def test_a_waiting_job_that_is_cancelled_is_not_taken() -> None:
 
 def test_a_group_that_joins_again_loses_the_job_of_its_earlier_generation() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         first = await queue.join(0, NODE, PLACE, 0)
         submitted = await start(queue.submit(job()))
         await queue.take(0, first, 1)
@@ -99,7 +99,7 @@ def test_a_group_that_joins_again_loses_the_job_of_its_earlier_generation() -> N
 
 def test_a_call_of_an_earlier_generation_receives_no_job() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         first = await queue.join(0, NODE, PLACE, 0)
         stale = await start(queue.take(0, first, 1))
         second = await queue.join(0, NODE, PLACE, 0)
@@ -112,7 +112,7 @@ def test_a_call_of_an_earlier_generation_receives_no_job() -> None:
 
 def test_a_job_on_a_lost_node_is_lost_and_others_continue() -> None:
     async def test() -> None:
-        queue = JobQueue(2)
+        queue = JobQueue(["default"] * 2)
         generations = [await queue.join(group, f"node-{group}", PLACE, 0) for group in range(2)]
         submitted = [await start(queue.submit(job(number))) for number in range(2)]
         for group in range(2):
@@ -126,7 +126,7 @@ def test_a_job_on_a_lost_node_is_lost_and_others_continue() -> None:
 
 def test_a_job_is_lost_with_the_node_of_any_rank() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         generation = await queue.join(0, "node-0", PLACE, 0)
         followed = await start(queue.follow(0, generation, 1, "node-1"))
         submitted = await start(queue.submit(job()))
@@ -140,7 +140,7 @@ def test_a_job_is_lost_with_the_node_of_any_rank() -> None:
 
 def test_a_retried_trial_waits_until_no_group_trains_it() -> None:
     async def test() -> None:
-        queue = JobQueue(2)
+        queue = JobQueue(["default"] * 2)
         generations = [await queue.join(group, NODE, PLACE, 0) for group in range(2)]
         await start(queue.submit(job(0, attempt=1)))
         await queue.take(0, generations[0], 1)
@@ -155,7 +155,7 @@ def test_a_retried_trial_waits_until_no_group_trains_it() -> None:
 
 def test_a_group_prefers_a_job_whose_backbone_it_has_loaded() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         generation = await queue.join(0, NODE, PLACE, 0)
         await start(queue.submit(job(0, backbone="small")))
         await queue.take(0, generation, 1)
@@ -171,7 +171,7 @@ def test_a_group_prefers_a_job_whose_backbone_it_has_loaded() -> None:
 
 def test_a_restarted_queue_waits_until_every_group_has_joined() -> None:
     async def test() -> None:
-        queue = JobQueue(2, restarted=True)
+        queue = JobQueue(["default"] * 2, restarted=True)
         first = await queue.join(0, NODE, PLACE, 0)
         await start(queue.submit(job()))
         taken = await start(queue.take(0, first, 1))
@@ -185,7 +185,7 @@ def test_a_restarted_queue_waits_until_every_group_has_joined() -> None:
 @pytest.mark.parametrize("cause", ["error", "finished"])
 def test_the_end_of_a_job_reaches_its_tune_actor(cause: Any) -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         generation = await queue.join(0, NODE, PLACE, 0)
         submitted = await start(queue.submit(job()))
         await queue.take(0, generation, 1)
@@ -197,7 +197,7 @@ def test_the_end_of_a_job_reaches_its_tune_actor(cause: Any) -> None:
 
 def test_closing_ends_groups_and_jobs() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         generation = await queue.join(0, NODE, PLACE, 0)
         followed = await start(queue.follow(0, generation, 1, NODE))
         submitted = await start(queue.submit(job()))
@@ -214,7 +214,7 @@ def test_closing_ends_groups_and_jobs() -> None:
 
 def test_requests_are_counted_per_group() -> None:
     async def test() -> None:
-        queue = JobQueue(2)
+        queue = JobQueue(["default"] * 2)
         generation = await queue.join(0, NODE, PLACE, 0)
         await start(queue.take(0, generation, 1))
         assert [await queue.request_count(group) for group in range(2)] == [1, 0]
@@ -233,7 +233,7 @@ async def lose(queue: JobQueue, group: int, generation: int, job: Job) -> None:
 
 def test_a_group_that_loses_several_trials_in_a_row_is_drained_and_the_others_continue() -> None:
     async def test() -> None:
-        queue = JobQueue(2)
+        queue = JobQueue(["default"] * 2)
         generation = await queue.join(0, NODE, PLACE, 0)
         for number in range(MAX_LOST_TRIALS):
             assert await queue.drain_reason(0) is None
@@ -251,7 +251,7 @@ def test_a_group_that_loses_several_trials_in_a_row_is_drained_and_the_others_co
 
 def test_a_finished_epoch_resets_the_count_of_lost_trials() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         generation = await queue.join(0, NODE, PLACE, 0)
         for number in range(3 * MAX_LOST_TRIALS):
             await lose(queue, 0, generation, job(number))
@@ -266,7 +266,7 @@ def test_a_finished_epoch_resets_the_count_of_lost_trials() -> None:
 
 def test_one_trial_that_ends_its_workers_drains_no_group() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         generation = await queue.join(0, NODE, PLACE, 0)
         for attempt in range(3 * MAX_LOST_TRIALS):
             await lose(queue, 0, generation, job(0, attempt))
@@ -277,7 +277,7 @@ def test_one_trial_that_ends_its_workers_drains_no_group() -> None:
 
 def test_a_trial_that_a_group_loses_twice_waits_for_another_group() -> None:
     async def test() -> None:
-        queue = JobQueue(2)
+        queue = JobQueue(["default"] * 2)
         generation = await queue.join(0, NODE, PLACE, 0)
         other = await queue.join(1, NODE, PLACE, 0)
         for attempt in range(MAX_LOSSES):
@@ -292,7 +292,7 @@ def test_a_trial_that_a_group_loses_twice_waits_for_another_group() -> None:
 
 def test_a_lost_node_does_not_count_as_a_fault_of_the_group() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         for number in range(3 * MAX_LOST_TRIALS):
             generation = await queue.join(0, NODE, PLACE, 0)
             await start(queue.submit(job(number)))
@@ -305,7 +305,7 @@ def test_a_lost_node_does_not_count_as_a_fault_of_the_group() -> None:
 
 def test_a_job_whose_worker_the_kernel_killed_for_memory_is_out_of_memory() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         generation = await queue.join(0, NODE, PLACE, 4)
         reduced = replace(job(), micro_batch=4, recomputation=True)
         submitted = await start(queue.submit(reduced))
@@ -324,7 +324,7 @@ def test_a_job_whose_worker_the_kernel_killed_for_memory_is_out_of_memory() -> N
 
 def test_a_kill_on_another_node_is_no_memory_shortage() -> None:
     async def test() -> None:
-        queue = JobQueue(2)
+        queue = JobQueue(["default"] * 2)
         generation = await queue.join(0, NODE, PLACE, 0)
         await queue.join(1, "node-b", PLACE, 0)
         submitted = await start(queue.submit(job()))
@@ -337,7 +337,7 @@ def test_a_kill_on_another_node_is_no_memory_shortage() -> None:
 
 def test_a_worker_that_ray_killed_for_memory_is_a_memory_shortage_and_drains_no_group() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         for number in range(3 * MAX_LOST_TRIALS):
             generation = await queue.join(0, NODE, PLACE, 0)
             submitted = await start(queue.submit(job(number)))
@@ -353,7 +353,7 @@ def test_a_worker_that_ray_killed_for_memory_is_a_memory_shortage_and_drains_no_
 
 def test_later_jobs_start_with_the_memory_use_that_fitted_a_similar_job() -> None:
     async def test() -> None:
-        queue = JobQueue(1)
+        queue = JobQueue(["default"])
         generation = await queue.join(0, NODE, PLACE, 0)
 
         async def train(wanted: Job, *, fits: bool = True) -> Job | None:
@@ -380,7 +380,7 @@ def test_later_jobs_start_with_the_memory_use_that_fitted_a_similar_job() -> Non
 
 def test_a_resumed_search_starts_with_the_memory_use_that_fitted() -> None:
     async def test() -> None:
-        queue = JobQueue(1, fitting={"llama/lora/512": FittingMemory(4, recomputation=False)})
+        queue = JobQueue(["default"], fitting={"llama/lora/512": FittingMemory(4, recomputation=False)})
         generation = await queue.join(0, NODE, PLACE, 0)
         await start(queue.submit(replace(job(), memory_key="llama/lora/512")))
         taken = await queue.take(0, generation, 1)
