@@ -389,3 +389,79 @@ def test_a_resumed_search_starts_with_the_memory_use_that_fitted() -> None:
         assert await queue.get_fitting_memory() == {"llama/lora/512": FittingMemory(4, recomputation=False)}
 
     run(test())
+
+
+def test_no_more_groups_start_than_trials_are_left() -> None:
+    async def test() -> None:
+        queue = JobQueue(["default"] * 3, unfinished=2)
+        starts = [await start(queue.await_start(group)) for group in range(3)]
+        assert [call.done() for call in starts] == [True, True, False]
+        await queue.expect(3)
+        assert await starts[2] is True
+
+    run(test())
+
+
+def test_an_idle_group_ends_when_no_trial_is_left_for_it() -> None:
+    async def test() -> None:
+        queue = JobQueue(["default"] * 2, unfinished=2)
+        generations = [await queue.join(group, f"node-{group}", PLACE, 0) for group in range(2)]
+        submitted = await start(queue.submit(job()))
+        assert await queue.take(0, generations[0], 1) == job()
+        idle = await start(queue.take(1, generations[1], 1))
+        assert not idle.done()
+        await queue.expect(1)
+        assert await idle is None
+        assert (await queue.describe()).up == {"default": 1}
+        assert not submitted.done()
+
+    run(test())
+
+
+def test_a_group_that_waits_for_a_node_is_told_when_it_is_not_needed_any_more() -> None:
+    async def test() -> None:
+        queue = JobQueue(["default"] * 2, unfinished=2)
+        assert await queue.await_start(0)
+        assert await queue.await_start(1)
+        assert await queue.is_needed(1) is True
+        state = await queue.describe()
+        assert (state.unplaced, state.up) == ({"default": 1}, {"default": 0})
+        await queue.join(0, NODE, PLACE, 0)
+        await queue.expect(1)
+        assert await queue.is_needed(1) is False
+
+    run(test())
+
+
+def test_a_group_sleeps_when_its_node_is_lost_and_its_trial_goes_to_the_next_group() -> None:
+    async def test() -> None:
+        queue = JobQueue(["default"] * 2, unfinished=1)
+        assert await queue.await_start(0)
+        generation = await queue.join(0, NODE, PLACE, 0)
+        submitted = await start(queue.submit(job()))
+        assert await queue.take(0, generation, 1) == job()
+        await queue.drop_lost_nodes({"node-b"})
+        assert await submitted == WORKER_LOST
+        assert await queue.await_start(1) is True
+
+    run(test())
+
+
+def test_a_trial_on_a_drained_node_ends_its_epoch_and_moves() -> None:
+    async def test() -> None:
+        queue = JobQueue(["default"] * 2)
+        generation = await queue.join(0, NODE, PLACE, 0)
+        submitted = await start(queue.submit(job()))
+        assert await queue.take(0, generation, 1) == job()
+        await queue.drain_nodes({NODE})
+        reported = await start(queue.report(job().id, result(1)))
+        assert await submitted == result(1)
+        assert (await queue.next_report(job().id)).cause == "moved"  # type: ignore[union-attr]
+        assert await reported is False
+        await queue.end(0, job().id, JobEnded("finished"))
+        await start(queue.submit(job(attempt=2)))
+        assert await queue.take(0, generation, 1) is None, "the group ends, and another takes the job"
+        other = await queue.join(1, "node-b", PLACE, 0)
+        assert await queue.take(1, other, 1) == job(attempt=2)
+
+    run(test())

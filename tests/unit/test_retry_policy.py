@@ -115,3 +115,8 @@ def test_a_full_disk_is_not_retried() -> None:
 def test_a_job_that_has_not_failed_is_rejected(cause: EndCause) -> None:
     with pytest.raises(ValueError, match="has not failed"):
         next_attempt(Attempts(), JobEnded(cause), epoch=1)
+
+
+def test_a_move_from_a_drained_node_costs_nothing() -> None:
+    moved = JobEnded("moved", "the node of a worker process was drained")
+    assert retry([moved] * 10) == Attempts()
