@@ -73,7 +73,7 @@ def site(
         "MLFLOW_TRACKING_TOKEN": TOKEN,
         "MLFLOW_TRACKING_SERVER_CERT_PATH": str(proxy.authority),
     }
-    cluster = Cluster(folder, free_port, wait_until, RAY_TMPDIR=str(folder / "r"), **secrets)  # type: ignore[arg-type]
+    cluster = Cluster(folder, free_port, wait_until, variables={"RAY_TMPDIR": str(folder / "r"), **secrets})
     yield Site(cluster, proxy, secrets, folder)
     cluster.stop()
     proxy.close()
