@@ -232,7 +232,7 @@ def _count_workers(resources: Resources, node: Mapping[str, float]) -> int:
 
 
 def describe_request(resources: Resources, groups: int = 1) -> str:
-    """Return a request for resources in words, for messages.
+    """Describe a request for resources, for messages.
 
     Args:
         resources: Resources of a group.

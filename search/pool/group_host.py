@@ -1,7 +1,7 @@
 """The host of the worker groups: an actor whose threads start each group when it is needed, and again if it fails.
 
 A group waits for its resources with a placement group of its own, so that an autoscaler starts nodes for it. The wait
-is not left to Ray Train, which would need a controller process for each waiting group and could not be told to stop.
+is not left to Ray Train, which would need a controller process for each waiting group and could not be stopped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The life cycle of worker groups: how many are needed, which are up, and which end because no trial is left.
+"""The lifetime of worker groups: how many are needed, which are up, and which end because no trial is left.
 
 Plain Python, without Ray and asyncio: the job queue asks and tells this module.
 

@@ -103,7 +103,7 @@ class Progress(TrialListener):
             yield
 
     def show_wait(self, wait: str | None) -> None:
-        """Show what the search waits for; an output that is no terminal gets a line when a wait begins.
+        """Show what the search waits for; an output other than a terminal gets a line when a wait begins.
 
         Args:
             wait: What the search waits for; None while it does not wait for nodes.

@@ -1,4 +1,4 @@
-"""What a cluster can hold: nodes that are present, and nodes that an autoscaler may start."""
+"""Capacity of a cluster: nodes that are present, and nodes that an autoscaler may start."""
 
 from __future__ import annotations
 
