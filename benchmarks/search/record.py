@@ -31,6 +31,7 @@ from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.train import EpochReport, train
 from search.config.domains import RandomChooser, Scalar
 from search.config.search_space import SearchSpace
+from search.config.seeds import derive_seed
 from search.config.space_file import read_space_file
 from search.config.validation import build_space
 
@@ -97,7 +98,7 @@ def load_space(name: str, minilm_l3: str) -> SearchSpace:
 def draw_trial(table: str, number: int, minilm_l3: str) -> tuple[TrialConfig, dict[str, JsonValue]]:
     """Draw the configuration of one trial, and return it with the drawn values."""
     subset = SUBSETS[table]
-    seed = int(np.random.SeedSequence([zlib.crc32(table.encode()), number]).generate_state(1)[0])
+    seed = derive_seed(zlib.crc32(table.encode()), number)
     chooser = RecordingChooser(seed, subset.weights)
     return load_space(subset.space, minilm_l3).suggest(chooser), chooser.parameters
 

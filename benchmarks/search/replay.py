@@ -14,7 +14,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -197,9 +197,10 @@ def measure_draw(trials: int = 1_000) -> dict[str, float]:
 
 def summarize(regret: Mapping[str, Array]) -> dict[str, dict[str, float]]:
     """Return the ratios of the new default."""
-    ratio: Callable[[str, str, int], dict[str, float]] = lambda reference, method, trials: estimate_ratio(  # noqa: E731
-        regret[reference], regret[method], trials
-    )
+
+    def ratio(reference: str, method: str, trials: int) -> dict[str, float]:
+        return estimate_ratio(regret[reference], regret[method], trials)
+
     plain = min(("random + asha", "tpe + asha"), key=lambda name: regret[name][:, round(GRID / LONGEST)].mean())
     wrong = [name for name, method in METHODS.items() if method.prior_factor != 1.0]
     worst = {n: min((ratio("random", name, n) for name in wrong), key=lambda r: r["value"]) for n in (10, 30)}
