@@ -16,6 +16,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from clinie_core.config import TrialConfig
 from search.config.search_space import SearchSpace
+from search.config.stopping import StoppingSettings
 from search.ledger.ledger import Ledger
 from search.trials.result import EpochResult
 from search.trials.spec import TrialSpec
@@ -87,7 +88,7 @@ def replay_search(space: SearchSpace, make_curve: MakeCurve, *, workers: int, co
     ledger = Ledger.create(InMemoryStorage(), file.study, file.objective, file.algorithm, {})
     running = RunningTrials()
     searcher = LedgerSearcher(ledger, space, 10**9, running)
-    scheduler = make_scheduler(file.algorithm, file.objective[0], file.budget.epochs)
+    scheduler = make_scheduler(StoppingSettings.from_space_file(file))
     recorder = StudyRecorder(ledger, running, [], lambda trial: "replayed")
     progress: list[Progress] = []
     spent, started, best = 0.0, 0, float("-inf")

@@ -30,4 +30,4 @@ SCHEDULERS: Registry[Any] = Registry(
         "none": "search.tune.schedulers:make_fifo",
     },
 )
-"""Functions from an ``Algorithm`` block, the first objective and the budget in epochs to a Ray Tune scheduler."""
+"""Functions from ``StoppingSettings`` to a Ray Tune scheduler."""

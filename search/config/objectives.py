@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import model_validator
 
 from clinie_core.config import FrozenModel
 
-__all__ = ["METRICS", "SYSTEM", "Objective"]
+__all__ = ["METRICS", "SYSTEM", "Limit", "Objective"]
 
 Direction = Literal["maximize", "minimize"]
 
@@ -64,4 +67,35 @@ class Objective(FrozenModel):
     @property
     def can_select_epoch(self) -> bool:
         """True if the metric is a dev score or the training loss, which can select a trial's best epoch."""
-        return "strict_" in self.metric or "lenient_" in self.metric or self.metric == "train_loss"
+        return _improves_with_training(self.metric)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Limit on a metric: the lowest allowed value of a metric to maximize, the highest of one to minimize."""
+
+    metric: str
+    value: float
+
+    @property
+    def improves_with_training(self) -> bool:
+        """True if later epochs can satisfy the limit although an earlier one does not."""
+        return _improves_with_training(self.metric)
+
+    def compute_violation(self, metrics: Mapping[str, float]) -> float:
+        """Return the violation of the limit relative to its value; at most 0 if metrics satisfy it.
+
+        A metric that is missing or not a finite number violates the limit.
+        """
+        found = metrics.get(self.metric, math.nan)
+        if not math.isfinite(found):
+            return 1.0
+        excess = found - self.value if METRICS[self.metric] == "minimize" else self.value - found
+        return excess / abs(self.value) if self.value else excess
+
+    def __str__(self) -> str:
+        return f"{self.metric} {'<=' if METRICS[self.metric] == 'minimize' else '>='} {self.value:g}"
+
+
+def _improves_with_training(metric: str) -> bool:
+    return "strict_" in metric or "lenient_" in metric or metric == "train_loss"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, JsonValue, ValidationError, field_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from clinie_core.config import (
     BackboneSource,
@@ -23,7 +23,7 @@ from clinie_core.config import (
 from clinie_core.data.corpora.loading import CorpusSource
 from clinie_core.errors import ErrorList, fail
 from search.config.aliases import FORMULATION_PARTS, resolve_in_part, resolve_in_point
-from search.config.objectives import Objective
+from search.config.objectives import METRICS, Limit, Objective
 
 __all__ = [
     "Algorithm",
@@ -72,7 +72,9 @@ class Algorithm(FrozenModel):
         scheduler: Name in ``SCHEDULERS``.
         seed: Seed of the sampler, and of the trials unless the space has a dimension ``seed``.
         startup_trials: Number of random trials before the sampler uses the results; ``auto`` and ``random`` ignore it.
-        grace_epochs: Number of epochs before the scheduler may stop a trial.
+        grace_epochs: Number of epochs before the scheduler may stop a trial; None chooses it by the size of the dev
+            split.
+        grace_seconds: Seconds of training before ASHA may stop a trial; its rungs are then in seconds.
         reduction_factor: ASHA continues one of this many trials at each rung.
         points_to_evaluate: Configurations to evaluate first, each a mapping from paths of dimensions to values;
             dimensions that a point leaves out are sampled.
@@ -84,10 +86,17 @@ class Algorithm(FrozenModel):
     scheduler: str = "asha"
     seed: int = Field(default=13, ge=0)
     startup_trials: int = Field(default=8, ge=1)
-    grace_epochs: int = Field(default=1, ge=1)
+    grace_epochs: int | None = Field(default=None, ge=1)
+    grace_seconds: float | None = Field(default=None, gt=0)
     reduction_factor: float = Field(default=3, gt=1)
     points_to_evaluate: tuple[dict[str, JsonValue], ...] = ()
     warm_start: bool = True
+
+    @model_validator(mode="after")
+    def _check_grace(self) -> Self:
+        if self.grace_seconds is not None and (self.grace_epochs is not None or self.scheduler != "asha"):
+            raise ValueError("grace_seconds needs scheduler asha and no grace_epochs")
+        return self
 
     @field_validator("points_to_evaluate")
     @classmethod
@@ -133,6 +142,8 @@ class SpaceFile(FrozenModel):
         corpus: The corpora; a mapping is read as a list of one.
         task: Task of every trial.
         objective: The objectives, the main one first; a mapping is read as a list of one.
+        limits: Limits on metrics, by name: lowest values of metrics to maximize, highest of those to minimize. A
+            configuration that violates one is never the best.
         budget: Limits of the study.
         algorithm: Sampler and scheduler.
         resources: Resources of one trial.
@@ -145,6 +156,7 @@ class SpaceFile(FrozenModel):
     corpus: tuple[CorpusSource, ...] = Field(min_length=1)
     task: Task = "concepts"
     objective: tuple[Objective, ...] = Field(default=(Objective(maximize="strict_f1"),), min_length=1)
+    limits: dict[str, float] = Field(default_factory=dict)
     budget: Budget = Budget()
     algorithm: Algorithm = Algorithm()
     resources: Resources = Resources()
@@ -155,6 +167,14 @@ class SpaceFile(FrozenModel):
     @classmethod
     def _wrap_single_mapping(cls, value: object) -> object:
         return [value] if isinstance(value, dict) else value
+
+    @field_validator("limits")
+    @classmethod
+    def _check_limits(cls, limits: dict[str, float]) -> dict[str, float]:
+        unknown = [name for name in limits if name not in METRICS]
+        if unknown:
+            raise ValueError(f"unknown metric {unknown[0]!r}; allowed: {', '.join(METRICS)}")
+        return limits
 
     @field_validator("corpus")
     @classmethod
@@ -223,6 +243,11 @@ class SpaceFile(FrozenModel):
             if source.hub is not None or (source.tokenizer is not None and source.tokenizer.hub is not None)
         }
         return self.model_copy(update={"backbones": {**self.backbones, **entries}})
+
+    @property
+    def metric_limits(self) -> tuple[Limit, ...]:
+        """Limits on metrics that a configuration has to satisfy."""
+        return tuple(Limit(name, value) for name, value in self.limits.items())
 
     @property
     def corpus_title(self) -> str:

@@ -286,6 +286,7 @@ class StudyRunner:
                     hours=self.file.budget.hours,
                     trials_folder=folder / "trials",
                     tune_folder=f"{self.home.ray_folder(self.name)}/tune",
+                    dev_documents=len(self.corpus["dev"]),
                     on_warning=lambda problem: _show([problem], progress),
                     on_wait=progress.show_wait if progress else lambda wait: None,
                 )

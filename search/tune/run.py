@@ -15,6 +15,7 @@ from ray.tune.stopper import Stopper
 from clinie_core.errors import Problem
 from search.cluster.capacity import HEAD_RESOURCE
 from search.config.search_space import SearchSpace
+from search.config.stopping import StoppingSettings
 from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED
 from search.pool.pool import WorkerPool
@@ -129,6 +130,7 @@ def run_trials(
     hours: float | None,
     trials_folder: Path | None,
     tune_folder: str | Path,
+    dev_documents: int | None = None,
     on_warning: Callable[[Problem], None] = lambda problem: None,
     on_wait: Callable[[str | None], None] = lambda wait: None,
 ) -> None:
@@ -144,6 +146,7 @@ def run_trials(
         hours: Time limit of the run in hours; None for no limit.
         trials_folder: Folder for the checkpoints of all trials; None writes none.
         tune_folder: Folder or URL for Tune's own files.
+        dev_documents: Number of documents of the dev split, which determines the grace period unless it is given.
         on_warning: Receives the reason why a worker group was drained.
         on_wait: Receives, at every step, what the pool waits for; None while it does not wait for nodes.
 
@@ -154,7 +157,7 @@ def run_trials(
     file, records = space.file, ledger.records()
     running = RunningTrials()
     monitor = _FailureMonitor(any_epoch=any(record.epochs for record in records))
-    scheduler = make_scheduler(file.algorithm, file.objective[0], file.budget.epochs)
+    scheduler = make_scheduler(StoppingSettings.from_space_file(file, dev_documents))
     replay_trials(scheduler, (record for record in records if record.state in ENDED))
     settings = RunSettings(pool.queue_name, str(trials_folder) if trials_folder else None)
     searcher = LedgerSearcher(ledger, space, trials, running, pool.may_start_trial)

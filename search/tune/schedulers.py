@@ -8,77 +8,58 @@ from __future__ import annotations
 import search.cluster.environment  # noqa: F401  # before Ray, which reads it when it is imported
 
 # isort: split
+import math
+import statistics
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.config.algorithms import SCHEDULERS
-from search.config.objectives import Objective
-from search.config.space_file import Algorithm
+from search.config.stopping import StoppingSettings
 from search.ledger.records import TrialRecord
-from search.trials.result import EPOCH, EpochResult
+from search.trials.result import EpochResult
 from search.trials.spec import TrialSpec
+from search.tune.rungs import Rungs
 
 __all__ = ["make_asha", "make_fifo", "make_median", "make_scheduler", "replay_trials"]
 
 
-def _mode(objective: Objective) -> str:
-    return "max" if objective.direction == "maximize" else "min"
+WITHOUT_SCORE = 2
+"""Number of epochs after which a trial ends if an objective was a finite number in none of them."""
 
 
-def make_asha(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
-    """Make ASHA, asynchronous successive halving.
-
-    Source: Li et al. 2020, arXiv 1810.05934.
-    """
-    return _Asha(
-        time_attr=EPOCH,
-        metric=objective.metric,
-        mode=_mode(objective),
-        max_t=max(epochs, algorithm.grace_epochs + 1),
-        grace_period=algorithm.grace_epochs,
-        reduction_factor=algorithm.reduction_factor,
-        stop_last_trials=False,
-    )
+def make_asha(settings: StoppingSettings) -> TrialScheduler:
+    """Make ASHA, asynchronous successive halving."""
+    return _Asha(settings)
 
 
-def make_median(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
-    """Make the median stopping rule.
+def make_median(settings: StoppingSettings) -> TrialScheduler:
+    """Make the median stopping rule, which compares trials by the first objective.
 
     Source: Golovin et al. 2017, KDD.
     """
-    return _Median(
-        time_attr=EPOCH,
-        metric=objective.metric,
-        mode=_mode(objective),
-        grace_period=algorithm.grace_epochs,
-        min_samples_required=algorithm.startup_trials,
-    )
+    return _Median(settings)
 
 
-def make_fifo(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
-    """Make a scheduler that stops no trial early."""
-    return _LiveTrialScheduler()
+def make_fifo(settings: StoppingSettings) -> TrialScheduler:
+    """Make a scheduler that stops no trial early, except one without a finite score."""
+    return _LiveTrialScheduler(settings)
 
 
-def make_scheduler(algorithm: Algorithm, objective: Objective, epochs: int) -> TrialScheduler:
+def make_scheduler(settings: StoppingSettings) -> TrialScheduler:
     """Make the scheduler that an algorithm block names.
-
-    Args:
-        algorithm: Name of the scheduler, with its grace period and reduction factor.
-        objective: The first objective of the study; trials are compared by it.
-        epochs: Maximum number of epochs of one trial.
 
     Raises:
         InputError: If there is no scheduler of that name.
     """
-    make: Callable[[Algorithm, Objective, int], TrialScheduler] = SCHEDULERS.load(
-        algorithm.scheduler, "algorithm.scheduler"
+    make: Callable[[StoppingSettings], TrialScheduler] = SCHEDULERS.load(
+        settings.algorithm.scheduler, "algorithm.scheduler"
     )
-    return make(algorithm, objective, epochs)
+    return make(settings)
 
 
 @dataclass(frozen=True)
@@ -107,26 +88,89 @@ def replay_trials(scheduler: TrialScheduler, records: Iterable[TrialRecord]) -> 
 
 
 class _LiveTrialScheduler(FIFOScheduler):
-    """FIFO scheduler that only looks through live trials; Ray's own looks through all trials at every step."""
+    """FIFO scheduler that only looks through live trials; Ray's own looks through all trials at every step.
+
+    It stops a trial whose objectives are not finite numbers in its first epochs: the training has failed.
+
+    Args:
+        settings: Objectives of the study, among others.
+    """
+
+    def __init__(self, settings: StoppingSettings) -> None:
+        super().__init__()
+        self._objectives = [objective.metric for objective in settings.objectives]
+        self._without_score: Counter[str] = Counter()
+        self._with_score: set[str] = set()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Return the pending trial with the lowest number."""
         pending = (trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING)
         return min(pending, key=lambda trial: TrialSpec.from_tune_config(trial.config).number, default=None)
 
+    def on_trial_result(self, tune_controller: object, trial: Any, result: dict[str, Any]) -> str:
+        """Stop a trial without a finite score; else decide as the subclass does."""
+        epoch = EpochResult.from_tune_result(result)
+        if epoch is None:
+            return str(TrialScheduler.CONTINUE)
+        if all(math.isfinite(epoch.metrics.get(name, math.nan)) for name in self._objectives):
+            self._with_score.add(trial.trial_id)
+        elif trial.trial_id not in self._with_score:
+            self._without_score[trial.trial_id] += 1
+        stops = self._should_stop(trial, epoch) or self._without_score[trial.trial_id] >= WITHOUT_SCORE
+        return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
-class _Asha(_LiveTrialScheduler, AsyncHyperBandScheduler):
-    """Asynchronous successive halving."""
+    def _should_stop(self, trial: Any, epoch: EpochResult) -> bool:
+        return False
 
-
-class _Median(_LiveTrialScheduler, MedianStoppingRule):
-    """Median stopping rule that accepts a trial without an epoch and never pauses a trial."""
-
-    def on_trial_complete(self, tune_controller: object, trial: object, result: dict[str, Any]) -> None:
+    def on_trial_complete(self, tune_controller: object, trial: Any, result: dict[str, Any]) -> None:
         """Add the last epoch of a trial; a trial that failed before its first epoch has none."""
-        if EPOCH in result:
-            super().on_trial_complete(tune_controller, trial, result)
+        epoch = EpochResult.from_tune_result(result)
+        if epoch is not None:
+            self._should_stop(trial, epoch)
 
-    def _on_insufficient_samples(self, tune_controller: object, trial: object, time: float) -> str:
-        """Continue a trial while too few others have ended; Ray's own pauses it if another trial is pending."""
-        return str(TrialScheduler.CONTINUE)
+
+class _Asha(_LiveTrialScheduler):
+    """Asynchronous successive halving, with rungs in epochs or in seconds of training."""
+
+    def __init__(self, settings: StoppingSettings) -> None:
+        super().__init__(settings)
+        algorithm = settings.algorithm
+        first = settings.grace_epochs if algorithm.grace_seconds is None else algorithm.grace_seconds
+        last = max(settings.epochs, settings.grace_epochs + 1) if algorithm.grace_seconds is None else None
+        self._rungs = Rungs(first, algorithm.reduction_factor, last, settings.objectives, settings.limits)
+        self._in_seconds = algorithm.grace_seconds is not None
+        self._seconds: defaultdict[str, dict[int, float]] = defaultdict(dict)
+
+    def _should_stop(self, trial: Any, epoch: EpochResult) -> bool:
+        if not self._in_seconds:
+            return self._rungs.report(trial.trial_id, epoch.epoch, epoch.metrics)
+        seconds = self._seconds[trial.trial_id]  # by epoch, because the last one is passed twice
+        seconds[epoch.epoch] = epoch.metrics.get("seconds", 0.0)
+        return self._rungs.report(trial.trial_id, sum(seconds.values()), epoch.metrics)
+
+
+class _Median(_LiveTrialScheduler):
+    """Median stopping rule: a trial stops if its best value is worse than the median of the others' running means."""
+
+    def __init__(self, settings: StoppingSettings) -> None:
+        super().__init__(settings)
+        objective = settings.objectives[0]
+        self._metric, self._sign = objective.metric, 1.0 if objective.direction == "maximize" else -1.0
+        self._grace_epochs = settings.grace_epochs
+        self._needed = settings.algorithm.startup_trials
+        self._values: defaultdict[str, dict[int, float]] = defaultdict(dict)
+
+    def _should_stop(self, trial: Any, epoch: EpochResult) -> bool:
+        own = self._values[trial.trial_id]
+        own[epoch.epoch] = self._sign * epoch.metrics.get(self._metric, math.nan)
+        if epoch.epoch < self._grace_epochs:
+            return False
+        others = [values for name, values in self._values.items() if name != trial.trial_id]
+        means = [
+            statistics.fmean(value for at, value in values.items() if self._grace_epochs <= at <= epoch.epoch)
+            for values in others
+            if max(values) >= epoch.epoch
+        ]
+        means = [mean for mean in means if math.isfinite(mean)]
+        best = max((value for value in own.values() if math.isfinite(value)), default=-math.inf)
+        return len(means) >= self._needed and best < statistics.median(means)

@@ -17,10 +17,11 @@ from ray.tune.schedulers import TrialScheduler
 from search.config.algorithms import SCHEDULERS
 from search.config.objectives import Objective
 from search.config.space_file import Algorithm
+from search.config.stopping import StoppingSettings
 from search.ledger.records import TrialRecord
 from search.trials.result import EpochResult
 from search.trials.spec import TrialSpec
-from search.tune.schedulers import make_scheduler, replay_trials
+from search.tune.schedulers import WITHOUT_SCORE, make_scheduler, replay_trials
 
 EPOCHS, GRACE_EPOCHS, STARTUP_TRIALS = 9, 2, 3
 NEVER_STOP = {"none"}
@@ -55,8 +56,8 @@ class StubController:
 
 
 def scheduler_of(name: str, objective: Objective = MAXIMIZE) -> TrialScheduler:
-    algorithm = Algorithm(scheduler=name, grace_epochs=GRACE_EPOCHS, startup_trials=STARTUP_TRIALS, reduction_factor=3)
-    return make_scheduler(algorithm, objective, EPOCHS)
+    algorithm = Algorithm(scheduler=name, startup_trials=STARTUP_TRIALS, reduction_factor=3)
+    return make_scheduler(StoppingSettings(algorithm, (objective,), EPOCHS, GRACE_EPOCHS))
 
 
 def run_trials(scheduler: TrialScheduler, score: Score, trials: int, metric: str = "strict_f1") -> list[int]:
@@ -101,13 +102,18 @@ class TestScheduler:
     def test_equal_results_stop_no_trial(self, name: str) -> None:
         assert run_trials(scheduler_of(name), lambda number, epoch: 0.5, 12) == [EPOCHS] * 12
 
-    @pytest.mark.filterwarnings("ignore::RuntimeWarning:numpy")
     @pytest.mark.parametrize("invalid", [math.nan, -math.inf])
     def test_results_that_are_not_finite_do_not_disturb_other_trials(self, name: str, invalid: float) -> None:
         def score(number: int, epoch: int) -> float:
             return invalid if number < 2 else 0.5
 
-        assert run_trials(scheduler_of(name), score, 12)[2:] == [EPOCHS] * 10
+        assert run_trials(scheduler_of(name), score, 12) == [WITHOUT_SCORE] * 2 + [EPOCHS] * 10
+
+    def test_one_epoch_without_a_finite_score_stops_no_trial(self, name: str) -> None:
+        def score(number: int, epoch: int) -> float:
+            return math.nan if (number + epoch) % EPOCHS == 1 else 0.5
+
+        assert run_trials(scheduler_of(name), score, 12) == [EPOCHS] * 12
 
     def test_the_same_results_lead_to_the_same_decisions(self, name: str) -> None:
         curves = random.Random(7)
@@ -148,3 +154,22 @@ class TestScheduler:
         chosen = scheduler_of(name).choose_trial_to_run(StubController(*live))
         assert chosen is live[2]
         assert scheduler_of(name).choose_trial_to_run(StubController(live[0])) is None
+
+
+def test_rungs_in_seconds_compare_trials_after_equal_times() -> None:
+    """A slow trial reaches the first rung in its first epoch, a fast one in its fourth."""
+    algorithm = Algorithm(scheduler="asha", grace_seconds=40)
+    scheduler = make_scheduler(StoppingSettings(algorithm, (MAXIMIZE,), EPOCHS))
+    controller = StubController()
+
+    def count_epochs(number: int, seconds: float, scores: list[float]) -> int:
+        trial = stub_trial(number)
+        for epoch, score in enumerate(scores, start=1):
+            result = EpochResult(epoch, {"strict_f1": score, "seconds": seconds}).to_tune_result()
+            if scheduler.on_trial_result(controller, trial, result) == TrialScheduler.STOP:
+                return epoch
+        return len(scores)
+
+    assert count_epochs(0, 40.0, [0.6] * 2) == 2
+    assert count_epochs(1, 10.0, [0.1, 0.2, 0.3, 0.7] + [0.7] * 4) == 8
+    assert count_epochs(2, 10.0, [0.1, 0.2, 0.3, 0.4] + [0.7] * 4) == 4
