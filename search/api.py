@@ -116,7 +116,7 @@ class Study:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The complete trial with the best value of the first objective; None before a trial is complete."""
+        """The complete trial with the best value of the first objective; None if none satisfies the limits."""
         return self._ledger.best()
 
     @property

@@ -30,6 +30,7 @@ from search.analysis.comparisons import (
     compute_trend,
     correct_best_score,
 )
+from search.config.objectives import Limit, describe_violations
 from search.ledger.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Findings:
         maximized: Whether a higher value of the metric is better.
         trials: Trials with at least one finished epoch, in order of number.
         states: Number of trials by state.
-        winner: Best complete trial; None if no trial is complete.
+        winner: Best complete trial within the limits; None if there is none.
         interval: 95 % interval of the winner's score, by bootstrap over documents.
         corrected: Score of the best trial, corrected for the selection.
         runner_up: Second-best complete trial.
@@ -181,6 +182,8 @@ class Findings:
         history: For each ended trial: its number, cumulative compute hours, and best score of a complete trial up to
             then; an infinite value before the first one.
         importances: Share of the score's variation by dimension.
+        beyond_limits: Number of complete trials that violate a limit and cannot be the winner.
+        limits: Limits that the winner satisfies.
     """
 
     study: str
@@ -200,6 +203,8 @@ class Findings:
     front: list[ScoredTrial]
     history: list[tuple[int, float, float]]
     importances: dict[str, float] = field(default_factory=dict)
+    beyond_limits: int = 0
+    limits: tuple[Limit, ...] = ()
 
     @property
     def complete_trials(self) -> list[ScoredTrial]:
@@ -215,6 +220,7 @@ def analyze(
     maximized: bool,
     counts: Mapping[int, DocumentCounts],
     importances: Mapping[str, float],
+    limits: Sequence[Limit] = (),
 ) -> Findings:
     """Analyze the trials of a study.
 
@@ -225,6 +231,7 @@ def analyze(
         maximized: Whether a higher value of the metric is better.
         counts: Counts by document of each trial's best epoch, by trial number; trials without counts are missing.
         importances: Importance of the dimensions, from the ledger.
+        limits: Limits that the winner has to satisfy.
     """
     scored = [
         ScoredTrial(record, metric, _select_counts(counts.get(record.number), metric))
@@ -232,9 +239,9 @@ def analyze(
         if record.config is not None and math.isfinite(record.metrics.get(metric, math.nan))
     ]
     sign = 1 if maximized else -1
-    ranked = sorted(
-        (t for t in scored if t.record.state == "complete"), key=lambda t: (-sign * t.score, t.record.number)
-    )
+    complete = [t for t in scored if t.is_complete]
+    allowed = [t for t in complete if not describe_violations(limits, t.record.metrics)]
+    ranked = sorted(allowed, key=lambda t: (-sign * t.score, t.record.number))
     winner, runner_up = (ranked[0] if ranked else None), (ranked[1] if len(ranked) > 1 else None)
     comparable = _select_comparable(ranked, winner)
     epochs = min((len(t.record.epochs) for t in scored if t.record.state == "pruned"), default=None)
@@ -261,6 +268,8 @@ def analyze(
         front=find_pareto_front([t for t in scored if t.is_complete]),
         history=_make_history(scored, sign),
         importances=dict(importances),
+        beyond_limits=len(complete) - len(allowed),
+        limits=tuple(limits),
     )
 
 

@@ -61,7 +61,7 @@ def best(
     built = load_study(study, home=home, tracking_uri=tracking_uri).report()
     winner = built.findings.winner
     if winner is None:
-        fail("study", f"study {study!r} has no complete trial", allowed="a study with a complete trial")
+        fail("study", f"study {study!r}: {built.sections[0].answer}", allowed="a complete trial within the limits")
     if as_json:
         low, high = built.findings.interval or (None, None)
         print_json({"study": study, **winner.record.as_json(), "interval": [low, high]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from clinie_core.config import FrozenModel
 
-__all__ = ["METRICS", "SYSTEM", "Limit", "Objective"]
+__all__ = ["METRICS", "SYSTEM", "Limit", "Objective", "describe_violations"]
 
 Direction = Literal["maximize", "minimize"]
 
@@ -95,6 +95,14 @@ class Limit:
 
     def __str__(self) -> str:
         return f"{self.metric} {'<=' if METRICS[self.metric] == 'minimize' else '>='} {self.value:g}"
+
+
+def describe_violations(limits: Iterable[Limit], metrics: Mapping[str, float]) -> str:
+    """Return the limits that metrics violate, with the values that were found; empty if they satisfy all limits."""
+    violated = [limit for limit in limits if limit.compute_violation(metrics) > 0]
+    return ", ".join(
+        f"{limit.metric} is {metrics.get(limit.metric, math.nan):.6g} (limit: {limit})" for limit in violated
+    )
 
 
 def _improves_with_training(metric: str) -> bool:

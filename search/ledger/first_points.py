@@ -82,6 +82,7 @@ def _find_winners(space: SearchSpace, storage: BaseStorage) -> Iterator[tuple[st
             continue
         trials = storage.get_all_trials(summary._study_id, deepcopy=False, states=(TrialState.COMPLETE,))
         sign = 1 if summary.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1
+        trials = [trial for trial in trials if all(value <= 0 for value in trial.constraints.values())]
         best = max(trials, key=lambda trial: (sign * (trial.values or [0.0])[0], -trial.number), default=None)
         if best is not None:
             yield summary.study_name, make_record(best)

@@ -9,6 +9,7 @@ completed, the draw is repeated: it depends only on the seed, the trial's number
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from clinie_core.config import TrialConfig
 from clinie_core.errors import fail
 from search.config.domains import Scalar
-from search.config.objectives import Objective
+from search.config.objectives import Limit, Objective, describe_violations
 from search.config.search_space import SearchSpace
 from search.config.space_file import Algorithm
 from search.ledger.records import INFEASIBLE, OPTUNA_STATES, State, TrialRecord, make_record
@@ -93,6 +94,7 @@ class Ledger:
         algorithm: Algorithm,
         attributes: Mapping[str, Any],
         first_points: Iterable[Mapping[str, Any]] = (),
+        limits: Iterable[Limit] = (),
     ) -> Ledger:
         """Create a study.
 
@@ -103,6 +105,7 @@ class Ledger:
             algorithm: The sampler, and the points to evaluate first.
             attributes: Attributes of the study, as JSON values.
             first_points: Further points to evaluate first, after those of ``algorithm``.
+            limits: Limits on metrics that the best trial has to satisfy.
 
         Raises:
             InputError: If a study of that name exists.
@@ -116,6 +119,7 @@ class Ledger:
             directions=[objective.direction for objective in objectives],
         )
         study.set_user_attr("objectives", [o.metric for o in objectives])
+        study.set_user_attr("limits", {limit.metric: limit.value for limit in limits})
         for key, value in attributes.items():
             study.set_user_attr(key, value)
         for point in (*algorithm.points_to_evaluate, *first_points):
@@ -158,6 +162,11 @@ class Ledger:
     def metrics(self) -> list[str]:
         """Metrics of the objectives, the main one first."""
         return list(self._study.user_attrs["objectives"])
+
+    @functools.cached_property
+    def limits(self) -> tuple[Limit, ...]:
+        """Limits on metrics that the best trial has to satisfy."""
+        return tuple(Limit(name, value) for name, value in self._study.user_attrs.get("limits", {}).items())
 
     @property
     def maximized(self) -> bool:
@@ -278,6 +287,8 @@ class Ledger:
             self._get_trial(number).set_constraint("memory", 1.0)
         if reason is not None:
             self._get_trial(number).set_user_attr("reason", reason)
+        if self.limits and state in ("complete", "pruned"):
+            self._set_constraints(number, stopped=state == "pruned")
         if state == "complete":
             metrics = self.record(number).metrics
             self._study.tell(number, [metrics[name] for name in self.metrics])
@@ -285,6 +296,18 @@ class Ledger:
             self._study.tell(number, state=OPTUNA_STATES[state])
         self._trials.pop(number, None)
         self._configs.pop(number, None)
+
+    def _set_constraints(self, number: int, *, stopped: bool) -> None:
+        """Store the violation of each limit, so that samplers avoid configurations like this one.
+
+        A stopped trial is not judged by limits that it could have satisfied later.
+        """
+        metrics = self.record(number).metrics
+        if not metrics:
+            return
+        for limit in self.limits:
+            violation = 0.0 if stopped and limit.improves_with_training else limit.compute_violation(metrics)
+            self._get_trial(number).set_constraint(f"limits.{limit.metric}", violation)
 
     def interrupt(self, reason: str) -> list[int]:
         """Mark every running trial as interrupted, so that a resume continues it.
@@ -349,7 +372,12 @@ class Ledger:
         )
 
     def best(self) -> TrialRecord | None:
-        """Return the complete trial with the best value of the main objective; None if no trial is complete."""
+        """Return the complete trial with the best value of the main objective.
+
+        Returns:
+            None if no complete trial satisfies the limits.
+        """
         metric, sign = self.metrics[0], 1 if self.maximized else -1
-        complete = [record for record in self._iterate_records() if record.state == "complete"]
-        return max(complete, key=lambda r: (sign * r.metrics[metric], -r.number), default=None)
+        complete = (record for record in self._iterate_records() if record.state == "complete")
+        allowed = [record for record in complete if not describe_violations(self.limits, record.metrics)]
+        return max(allowed, key=lambda r: (sign * r.metrics[metric], -r.number), default=None)

@@ -69,7 +69,8 @@ def _view(study: optuna.Study, trial: FrozenTrial) -> PastTrial | None:
     score = max(values, default=None)
     if trial.state == TrialState.FAIL or trial.user_attrs.get(INFEASIBLE):
         score = -math.inf
-    return PastTrial(trial.params, len(values), score, trial.system_attrs.get(ORIGIN))
+    violation = max(trial.constraints.values(), default=0.0)
+    return PastTrial(trial.params, len(values), score, trial.system_attrs.get(ORIGIN), violation)
 
 
 def _list_values(study: optuna.Study, trial: FrozenTrial) -> Sequence[float]:

@@ -57,12 +57,14 @@ class PastTrial:
         score: Its best value so far, negated if lower is better; None before its first epoch, and minus infinity for
             a trial that failed or did not fit into memory.
         origin: How it was proposed; None if it was given or drawn by another sampler.
+        violation: Largest violation of a limit; at most 0 if it satisfies all of them.
     """
 
     parameters: Mapping[str, Any]
     epochs: int
     score: float | None
     origin: str | None = None
+    violation: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,16 @@ def _key(parameters: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
 def _rank(past: Sequence[PastTrial]) -> list[PastTrial]:
     """Return the trials with results, the best first.
 
-    A trial with more epochs precedes one with fewer, because a scheduler stops the worse trials first.
+    A trial with more epochs precedes one with fewer, because a scheduler stops the worse trials first. Trials beyond a
+    limit follow all others in order of the violation, and failed trials are last.
     """
-    scored = [trial for trial in past if trial.score is not None]
-    return sorted(scored, key=lambda t: (t.epochs if t.score != -math.inf else 0, t.score), reverse=True)
+
+    def rate(trial: PastTrial) -> tuple[bool, float, int, float]:
+        assert trial.score is not None
+        failed = trial.score == -math.inf
+        return not failed, -max(0.0, trial.violation), 0 if failed else trial.epochs, trial.score
+
+    return sorted((trial for trial in past if trial.score is not None), key=rate, reverse=True)
 
 
 def _spread(results: int) -> float:

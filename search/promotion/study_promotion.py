@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clinie_core.data.corpora.loading import load_corpora
 from clinie_core.errors import fail
+from search.config.objectives import describe_violations
 from search.config.space_file import SpaceFile
 from search.ledger.ledger import Ledger, open_storage
 from search.ledger.records import TrialRecord
@@ -102,7 +103,14 @@ class _LedgerAnchor:
 
 
 def _find_trial(ledger: Ledger, study: str, trial: int | None) -> TrialRecord:
-    record = ledger.best() if trial is None else next((r for r in ledger.records() if r.number == trial), None)
+    records = ledger.records()
+    record = ledger.best() if trial is None else next((r for r in records if r.number == trial), None)
+    limits = ", ".join(map(str, ledger.limits))
+    if trial is None and record is None and any(r.state == "complete" for r in records):
+        found = f"no finished trial of study {study!r} satisfies its limits"
+        fail("limits", found, allowed=limits, remedy=f"see `clinie status {study}`, or search again with other limits")
+    if record is not None and (beyond := describe_violations(ledger.limits, record.metrics)):
+        fail(f"trial {record.number}", f"beyond a limit of its study: {beyond}", allowed="a trial within the limits")
     if record is None or record.config is None:
         found = f"study {study!r} has no finished trial" if trial is None else f"study {study!r} has no trial {trial}"
         fail("study", found, allowed="a finished trial", remedy=f"see `clinie status {study}`")

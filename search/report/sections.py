@@ -118,10 +118,16 @@ def _build_winner(findings: Findings) -> ReportSection:
     winner, metric = findings.winner, findings.metric
     title = "Which configuration is best?"
     ended = ", ".join(f"{count} {state}" for state, count in findings.states.items())
+    beyond = f"{_format_trial_count(findings.beyond_limits)} beyond {', '.join(map(str, findings.limits))}"
     if winner is None:
-        return ReportSection("winner", title, f"No trial has finished yet ({ended}).")
+        found = (
+            f"No complete trial satisfies the limits: {beyond}" if findings.beyond_limits else "No complete trial yet"
+        )
+        return ReportSection("winner", title, f"{found} ({ended}).")
     answer = f"Trial {winner.record.number} is best with dev {metric} {winner.score:.4f} ({ended}):"
     answer += f" {_describe_trial(winner)}."
+    if findings.limits:
+        answer += f" Complete trials that the limits exclude: {beyond}."
     if findings.corrected is not None:
         fair = findings.corrected
         answer += (

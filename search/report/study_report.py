@@ -82,6 +82,7 @@ def build_study_report(home: Home, study: str) -> StudyReport:
         maximized=ledger.maximized,
         counts=fetch_document_counts(client, records),
         importances=ledger.compute_importances(),
+        limits=ledger.limits,
     )
     file = SpaceFile.model_validate(attributes["space"])
     shots = _read_transfer_curves(home, study) | _build_learning_curves(findings)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from clinie_core.config import BEST, LAST, TrialConfig
 from clinie_core.modeling.folder_replacement import recover_folder
-from search.config.objectives import Objective
+from search.config.objectives import Objective, describe_violations
 from search.ledger.ledger import Ledger
 from search.ledger.records import TrialRecord
 from search.storage.home import Home
@@ -123,7 +123,12 @@ class CheckpointManager(TrialListener):
             )
 
     def _rank(self, record: TrialRecord) -> None:
-        """Insert a complete trial into the best trials of each objective; ties rank the older trial first."""
+        """Insert a complete trial into the best trials of each objective; ties rank the older trial first.
+
+        A trial beyond a limit is never promoted, so that its checkpoint is not needed.
+        """
+        if describe_violations(self._ledger.limits, record.metrics):
+            return
         for objective in self._objectives:
             sign = 1 if objective.direction == "maximize" else -1
             best = self._best[objective.metric]

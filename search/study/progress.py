@@ -19,6 +19,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.detection import Detection
 from clinie_core.errors import Problem
 from search.config.description import describe_config
+from search.config.objectives import Limit, describe_violations
 from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED
 from search.trials.listener import FinalState, TrialListener
@@ -34,6 +35,7 @@ class _Row:
     config: TrialConfig
     epoch: int = 0
     score: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Progress(TrialListener):
     _ended: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ENDED, 0))
     _metric: str = ""
     _maximized: bool = True
+    _limits: tuple[Limit, ...] = ()
     _best: tuple[float, int, str] | None = None
     _started_at: float = 0.0
     _ended_now: int = 0
@@ -88,6 +91,7 @@ class Progress(TrialListener):
     def watch(self, ledger: Ledger) -> Iterator[None]:
         """Display the search within this context."""
         self._metric, self._maximized = ledger.metrics[0], ledger.maximized
+        self._limits = ledger.limits
         self._started_at = time.monotonic()
         for record in ledger.records():
             if record.state in self._ended:
@@ -95,7 +99,7 @@ class Progress(TrialListener):
             if record.epochs:  # a resumed trial starts with its previous best score
                 self._previous_scores[record.number] = record.metrics[self._metric]
             if record.config and record.state == "complete":
-                self._update_best(record.number, record.config, record.metrics[self._metric])
+                self._update_best(record.number, record.config, record.metrics)
         if not self.console.is_terminal:
             yield
             return
@@ -121,6 +125,7 @@ class Progress(TrialListener):
         row, value = self._running[number], result.metrics[self._metric]
         row.epoch = result.epoch
         row.score = value if row.score is None else self._pick_better(row.score, value)
+        row.metrics = result.metrics
 
     def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
         """Remove the trial from the running trials; print its line if the output is no terminal."""
@@ -128,7 +133,7 @@ class Progress(TrialListener):
         self._ended[state] += 1
         self._ended_now += 1
         if state == "complete" and row.score is not None:
-            self._update_best(number, row.config, row.score)
+            self._update_best(number, row.config, {**row.metrics, self._metric: row.score})
         if not self.console.is_terminal:
             score = "-" if row.score is None else f"{row.score:.4f}"
             line = f"trial {number} {state} after {row.epoch} epochs, {self._metric} {score}: "
@@ -139,7 +144,10 @@ class Progress(TrialListener):
     def _pick_better(self, a: float, b: float) -> float:
         return max(a, b) if self._maximized else min(a, b)
 
-    def _update_best(self, number: int, config: TrialConfig, score: float) -> None:
+    def _update_best(self, number: int, config: TrialConfig, metrics: Mapping[str, float]) -> None:
+        score = metrics[self._metric]
+        if describe_violations(self._limits, metrics):
+            return
         if self._best is None or (score != self._best[0] and self._pick_better(self._best[0], score) == score):
             self._best = (score, number, describe_config(config))
 

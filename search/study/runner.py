@@ -242,6 +242,7 @@ class StudyRunner:
             algorithm,
             attributes,
             first_points=[point.values for point in points],
+            limits=self.file.metric_limits,
         )
 
     def _run_trials(
