@@ -46,7 +46,11 @@ def make_space(folder: Path, trials: int, sampler: str) -> SearchSpace:
         budget=Budget(trials=trials, epochs=1),
         algorithm=Algorithm(sampler=sampler),
         resources=Resources(concurrent_trials=1),
-        backbones={"tiny": BackboneSource(name="tiny", scratch={**TINY, "intermediate_size": 64}).model_dump()},
+        backbones={
+            "tiny": BackboneSource(
+                name="tiny", scratch={**TINY, "intermediate_size": 64}, allow_frozen=True
+            ).model_dump()
+        },
         space={
             "backbone": "tiny",
             "formulation": "token_classification",

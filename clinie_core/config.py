@@ -86,6 +86,7 @@ class BackboneSource(FrozenModel):
         package: An installed Python package that contains the model; it is located, not imported.
         gguf: Name of a GGUF file in that folder or package; it is dequantized on first use.
         allow_pickle: Whether weights may be a pickle file, which can execute any code when it is read.
+        allow_frozen: Whether a method may freeze the random weights of a scratch backbone.
         scratch: Keyword arguments of a transformers configuration, including ``model_type``; the
             weights are initialized with the trial's seed.
         tokenizer: Source of the tokenizer; None for the backbone's own. For a scratch backbone that is a
@@ -100,6 +101,7 @@ class BackboneSource(FrozenModel):
     package: str | None = None
     gguf: str | None = None
     allow_pickle: bool = False
+    allow_frozen: bool = False
     scratch: dict[str, JsonValue] | None = None
     tokenizer: BackboneSource | None = None
     sha256: dict[str, str] = Field(default_factory=dict)
@@ -111,6 +113,8 @@ class BackboneSource(FrozenModel):
             raise ValueError("set exactly one of hub, folder, package (with folder) and scratch")
         if self.revision is not None and self.hub is None:
             raise ValueError("revision needs hub")
+        if self.allow_frozen and self.scratch is None:
+            raise ValueError("allow_frozen needs scratch: a pretrained backbone may always be frozen")
         if self.scratch is not None and "model_type" not in self.scratch:
             raise ValueError("scratch needs model_type, for example bert")
         return self

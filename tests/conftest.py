@@ -91,7 +91,7 @@ def space_content(corpus_folder: Path) -> dict[str, Any]:
         "budget": {"trials": 3, "epochs": 2},
         "algorithm": {"startup_trials": 2},
         "resources": {"cpus_per_worker": 1, "concurrent_trials": 1},
-        "backbones": {"tiny": {"scratch": dict(TINY)}},
+        "backbones": {"tiny": {"scratch": dict(TINY), "allow_frozen": True}},
         "space": {
             "backbone": "tiny",
             "formulation": {"choose": {"token_classification": {"head": {"choose": ["linear", "crf"]}}}},

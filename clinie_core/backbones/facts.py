@@ -44,6 +44,7 @@ class BackboneFacts:
         positions: Longest input in tokens; None if there is no limit.
         parameters: Number of parameters, computed from the sizes above and accurate to a few per cent; with the
             language-model head of a decoder whose file states that it is not tied.
+        can_freeze: Whether a method may freeze its weights; False if they are random and nothing allows it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class BackboneFacts:
     layers: int | None = None
     positions: int | None = None
     parameters: int = 0
+    can_freeze: bool = True
 
 
 def read_config(source: BackboneSource, where: str) -> dict[str, Any]:
@@ -115,6 +117,7 @@ def read_facts(source: BackboneSource, where: str = "backbone") -> BackboneFacts
         first("num_hidden_layers", "n_layer"),
         positions,
         _count_parameters(config, width),
+        can_freeze=source.scratch is None or source.allow_frozen,
     )
 
 

@@ -30,6 +30,11 @@ class Full(FineTuning):
     frozen_layers: int = Field(default=0, ge=0)
     layerwise_lr_decay: float = Field(default=1.0, gt=0, le=1)
 
+    @property
+    def needs_pretrained_weights(self) -> bool:
+        """False: the backbone can be trained from random weights."""
+        return False
+
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
         """Unfreeze everything at or above ``frozen_layers``."""
         for name, parameter in backbone.named_parameters():

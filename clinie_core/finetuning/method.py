@@ -58,6 +58,11 @@ class FineTuning(FrozenModel, ABC):
         return False
 
     @property
+    def needs_pretrained_weights(self) -> bool:
+        """True if most weights of the backbone never change, so that they have to be pretrained."""
+        return True
+
+    @property
     def virtual_tokens(self) -> int:
         """Number of positions that the method takes from every input."""
         return 0

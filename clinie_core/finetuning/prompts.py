@@ -46,6 +46,11 @@ class PromptTuning(PeftMethod):
         return self.backbone == "frozen"
 
     @property
+    def needs_pretrained_weights(self) -> bool:
+        """True if ``backbone`` is ``frozen``."""
+        return self.freezes_backbone
+
+    @property
     def virtual_tokens(self) -> int:
         """Number of vectors of the prompt."""
         return self.prompt_tokens

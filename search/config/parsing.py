@@ -6,11 +6,12 @@ This module checks the form of each entry. Whether the values are legal and fit 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from clinie_core.backbones.facts import BackboneFacts
 from clinie_core.config import RENAMED_KEYS, BackboneSource, Task, TrialConfig
@@ -84,7 +85,10 @@ class Dimensions:
         return True in self.scalars.get(key, Fixed(False)).corners
 
     def legal_branches(self, part: str, facts: BackboneFacts) -> list[str]:
-        """Return the branches of a part that the architecture of a backbone supports."""
+        """Return the branches of a part that a backbone supports.
+
+        Methods that freeze the backbone are left out for one with random weights.
+        """
         allowed: Collection[str]
         if part == "formulation":
             needs_relations = list_formulations(self.task, facts.architecture)
@@ -94,11 +98,32 @@ class Dimensions:
             allowed = list_relation_formulations(facts.architecture)
         else:
             allowed = list_finetuning_methods(facts.architecture)
+            if not facts.can_freeze:
+                allowed = [name for name in allowed if name not in self.freezing_methods]
         return [name for name in self.parts[part] if name in allowed]
+
+    @functools.cached_property
+    def freezing_methods(self) -> frozenset[str]:
+        """Fine-tuning methods of the space that can only train a pretrained backbone."""
+        branches = self.parts.get("finetuning", {})
+        return frozenset(name for name, domains in branches.items() if _freezes(name, domains))
 
     def needs_relation_formulation(self, formulation: str, facts: BackboneFacts) -> bool:
         """Return whether a formulation needs a relation formulation beside it on a backbone."""
         return list_formulations(self.task, facts.architecture)[formulation]
+
+
+def _freezes(method: str, domains: Mapping[str, Domain]) -> bool:
+    """Return whether some values of a method's parameters need pretrained weights."""
+    row = FINETUNING.load(method)
+    for at in (0, -1):
+        try:
+            variant = row.model_validate({parameter: domain.corners[at] for parameter, domain in domains.items()})
+        except ValidationError:
+            continue  # the fault is reported elsewhere
+        if variant.needs_pretrained_weights:
+            return True
+    return False
 
 
 def parse_dimensions(file: SpaceFile, faults: Faults) -> Dimensions:

@@ -20,6 +20,9 @@ from search.config.space_file import Algorithm, SpaceFile
 
 __all__ = ["SearchSpace", "make_config"]
 
+GROUPS = ("encoder", "decoder", "scratch", "scratch.encoder", "scratch.decoder")
+"""Groups of backbones that may have their own dimension for a part's branch."""
+
 
 def make_config(
     file: SpaceFile,
@@ -132,12 +135,19 @@ class SearchSpace:
     def _branch_domain(self, part: str, facts: BackboneFacts) -> tuple[str, Domain]:
         """Return the dimension that selects a part's branch: its path and its domain.
 
-        Where encoders and decoders support different branches, each architecture has its own dimension.
+        Where encoders and decoders support different branches, each architecture has its own dimension. So have
+        backbones with random weights, which support fewer fine-tuning methods.
         """
         legal = self._dimensions.legal_branches(part, facts)
-        is_shared = all(self._dimensions.legal_branches(part, other) == legal for other in self._facts.values())
         domain = OneOf(tuple(legal)) if len(legal) > 1 else Fixed(legal[0])
-        return part if is_shared else f"{part}.{facts.architecture}", domain
+        path, others = part, list(self._facts.values())
+        if part == "finetuning" and not self._is_shared(part, legal, others):
+            others = [other for other in others if other.can_freeze == facts.can_freeze]
+            path = part if facts.can_freeze else f"{part}.scratch"
+        return path if self._is_shared(part, legal, others) else f"{path}.{facts.architecture}", domain
+
+    def _is_shared(self, part: str, legal: list[str], others: Iterable[BackboneFacts]) -> bool:
+        return all(self._dimensions.legal_branches(part, other) == legal for other in others)
 
     def dimensions(self) -> Iterator[tuple[str, Domain]]:
         """Yield the path and the domain of every dimension, including conditional dimensions."""
@@ -167,6 +177,7 @@ class SearchSpace:
             names = [str(name) for name in domain.corners if path not in point or name == point[path]]
             formulations = names if part == "formulation" else formulations
             found.add(path)
+            found.update({part} if point.get(part) in names else ())
             found.update(f"{part}.{name}.{parameter}" for name in names for parameter in branches[name])
         return found
 
@@ -201,7 +212,7 @@ class SearchSpace:
         for path, value in values.items():
             part = path.partition(".")[0]
             selects = path == "backbone" or path in self._dimensions.parts
-            for dimension in [path, *(f"{path}.{kind}" for kind in ("encoder", "decoder"))] if selects else [path]:
+            for dimension in [path, *(f"{path}.{group}" for group in GROUPS)] if selects else [path]:
                 domain = self._domains.get(dimension)
                 if domain is None:
                     continue
@@ -209,9 +220,14 @@ class SearchSpace:
                     fitting |= {} if isinstance(domain, Fixed) else {dimension: value}
                 elif path == "backbone":
                     return None
-            if selects and part != "backbone" and value not in self._dimensions.parts[part]:
+            if selects and part != "backbone" and value not in self._list_branches(part, values.get("backbone")):
                 return None
         return fitting
+
+    def _list_branches(self, part: str, backbone: object) -> Iterable[str]:
+        """Return the branches of a part that a backbone supports; all of them if it is unknown."""
+        facts = self._facts.get(str(backbone))
+        return self._dimensions.parts[part] if facts is None else self._dimensions.legal_branches(part, facts)
 
     @functools.cached_property
     def _domains(self) -> dict[str, Domain]:

@@ -170,6 +170,7 @@ def _check_space(file: SpaceFile, faults: Faults, unavailable: UnavailableBackbo
         _check_backbone(file, dimensions, facts[name], faults)
     if not faults.covers("resources"):
         _check_resources(file, dimensions, faults)
+    _check_random_weights(dimensions, facts, faults)
     for part in dimensions.parts:
         _check_architectures(part, dimensions, facts, faults)
         _check_corpora(file, part, dimensions, faults)
@@ -280,6 +281,19 @@ def _check_resources(file: SpaceFile, dimensions: Dimensions, faults: Faults) ->
                 faults.add(where, f"not compatible with {key}", remedy="remove one of them")
 
 
+def _check_random_weights(dimensions: Dimensions, facts: Mapping[str, BackboneFacts], faults: Faults) -> None:
+    """Check that every method has a pretrained backbone, and every backbone with random weights a method."""
+    freezing = [name for name in dimensions.parts.get("finetuning", ()) if name in dimensions.freezing_methods]
+    is_used = any(of_backbone.can_freeze for of_backbone in facts.values())
+    for name, of_backbone in facts.items():
+        is_trained = dimensions.legal_branches("finetuning", of_backbone) if freezing else True
+        if not of_backbone.can_freeze and freezing and not (is_used and is_trained):
+            found = f"{' and '.join(freezing)} would freeze the random weights of backbone {name!r}"
+            remedy = f"use full or a pretrained backbone, or set backbones.{name}.allow_frozen to true"
+            faults.add("space.finetuning", found, remedy=remedy)
+            return
+
+
 def _check_architectures(part: str, dimensions: Dimensions, facts: Mapping[str, BackboneFacts], faults: Faults) -> None:
     """Check that every branch of a part fits at least one backbone, and every backbone at least one branch."""
     if faults.covers("task") or not facts:
@@ -289,6 +303,9 @@ def _check_architectures(part: str, dimensions: Dimensions, facts: Mapping[str, 
     is_paired = part != "finetuning" and faults.covers("space.relation_formulation")
     if not _has_unknown_backbones(faults) and not is_paired:
         for branch in dimensions.parts[part]:
+            is_frozen = part == "finetuning" and branch in dimensions.freezing_methods
+            if is_frozen and not any(of_backbone.can_freeze for of_backbone in facts.values()):
+                continue  # reported with the backbones
             if not any(branch in names for names in legal.values()):
                 row = PARTS[part].load(branch)
                 kinds = sorted({of_backbone.architecture for of_backbone in facts.values()})

@@ -23,8 +23,8 @@ CONTENT: dict[str, Any] = {
     "corpus": {"path": "corpus"},
     "algorithm": {"startup_trials": 4, "seed": 7},
     "backbones": {
-        "reader": {"scratch": {"model_type": "bert", **TINY}},
-        "writer": {"scratch": {"model_type": "llama", **TINY}},
+        "reader": {"scratch": {"model_type": "bert", **TINY}, "allow_frozen": True},
+        "writer": {"scratch": {"model_type": "llama", **TINY}, "allow_frozen": True},
     },
     "space": {
         "backbone": {"choose": ["reader", "writer"]},

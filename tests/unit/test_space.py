@@ -68,7 +68,7 @@ def mix_architectures(content: Content) -> Content:
     """Return a space with an encoder and a decoder, each with its own formulations and methods."""
     content = copy.deepcopy(content)
     llama = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    content["backbones"]["writer"] = {"scratch": {**llama, "intermediate_size": 64}}
+    content["backbones"]["writer"] = {"scratch": {**llama, "intermediate_size": 64}, "allow_frozen": True}
     content["space"]["backbone"] = {"choose": ["tiny", "writer"]}
     content["space"]["formulation"] = {"choose": {"token_classification": {}, "span_pointer": {}, "generation": {}}}
     content["space"]["finetuning"] = {"choose": {"full": {}, "bitfit": {}, "prefix_tuning": {}}}
@@ -273,3 +273,21 @@ def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path) -> None:
     file.write_text("version: 1\nspace: {a: [1\n")
     with pytest.raises(InputError, match=r"space.yaml:3: not YAML"):
         read_space_file(str(file))
+
+
+def test_methods_that_freeze_the_backbone_are_not_drawn_for_random_weights(
+    space_content: Content, write_space: WriteSpace
+) -> None:
+    content = copy.deepcopy(space_content)
+    content["backbones"]["random"] = {"scratch": content["backbones"]["tiny"]["scratch"]}
+    content["space"]["backbone"] = {"choose": ["tiny", "random"]}
+    content["space"]["finetuning"] = {
+        "choose": {"full": {}, "ia3": {}, "prompt_tuning": {"backbone": "unfrozen", "learning_rate": 0.01}}
+    }
+    space = read(write_space(content))
+    assert dict(space.dimensions())["finetuning.scratch"] == OneOf(("full", "prompt_tuning"))
+    drawn = [space.suggest(RandomChooser(seed)) for seed in range(60)]
+    methods = {name: {c.finetuning.name for c in drawn if c.backbone.name == name} for name in ("tiny", "random")}
+    assert methods == {"tiny": {"full", "ia3", "prompt_tuning"}, "random": {"full", "prompt_tuning"}}
+    assert space.fit_point({"backbone": "random", "finetuning": "ia3"}) is None
+    assert space.fit_point({"backbone": "random", "finetuning": "full"}) is not None

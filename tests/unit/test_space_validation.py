@@ -97,7 +97,10 @@ def test_a_point_with_dimensions_of_two_architectures_is_one_clear_line(
     space_content: Content, write_space: WriteSpace
 ) -> None:
     content = copy.deepcopy(space_content)
-    content["backbones"]["writer"] = {"scratch": {**content["backbones"]["tiny"]["scratch"], "model_type": "llama"}}
+    content["backbones"]["writer"] = {
+        "scratch": {**content["backbones"]["tiny"]["scratch"], "model_type": "llama"},
+        "allow_frozen": True,
+    }
     content["space"]["backbone"] = {"choose": ["tiny", "writer"]}
     content["space"]["formulation"] = {"choose": {"token_classification": {}, "generation": {}}}
     content["space"]["finetuning"] = {"choose": {"full": {}, "bitfit": {}}}
@@ -206,3 +209,34 @@ def test_unread_files_of_the_corpus_are_faults_unless_the_space_ignores_them(
     assert validate_space(file, ["corpus.ignore=['*.pdf']"]).corpus is not None
     named = "corpus.splits={train: train, dev: dev, test: test}"
     assert validate_space(file, [named]).corpus is not None
+
+
+@pytest.mark.parametrize(
+    ("methods", "named"), [("ia3", "ia3"), (["bitfit", "ia3"], "bitfit and ia3"), (["full", "ia3"], "ia3")]
+)
+def test_a_method_that_would_freeze_random_weights_only_is_one_fault(
+    methods: object, named: str, space_content: dict[str, Any], write_space: Callable[[Mapping[str, Any]], Path]
+) -> None:
+    content = copy.deepcopy(space_content)
+    content["space"]["finetuning"] = methods
+    validate_space(str(write_space(content)))
+    del content["backbones"]["tiny"]["allow_frozen"]
+    with pytest.raises(InputError) as error:
+        validate_space(str(write_space(content)))
+    assert list(map(str, error.value.problems)) == [
+        f"space.yaml: space.finetuning: {named} would freeze the random weights of backbone 'tiny';"
+        " use full or a pretrained backbone, or set backbones.tiny.allow_frozen to true"
+    ]
+
+
+def test_a_point_with_frozen_random_weights_is_a_fault(
+    space_content: dict[str, Any], write_space: Callable[[Mapping[str, Any]], Path]
+) -> None:
+    content = copy.deepcopy(space_content)
+    content["backbones"]["random"] = {"scratch": content["backbones"]["tiny"]["scratch"]}
+    content["space"]["backbone"] = {"choose": ["tiny", "random"]}
+    content["algorithm"]["points_to_evaluate"] = [{"backbone": "random", "finetuning": "full"}]
+    validate_space(str(write_space(content)))
+    content["algorithm"]["points_to_evaluate"] = [{"backbone": "random", "finetuning": "lora"}]
+    with pytest.raises(InputError, match=r"points_to_evaluate.0.finetuning: no configuration with the other values"):
+        validate_space(str(write_space(content)))
