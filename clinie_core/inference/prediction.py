@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from clinie_core.formulations.formulation import Prediction
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.free_memory import measure_free_memory
 from clinie_core.modeling.model import ExtractionModel, LanguageModel
-from clinie_core.modeling.sharding import gather_weights
+from clinie_core.modeling.sharding import fits_gathered, gather_weights, measure_gathered_bytes
 
 if TYPE_CHECKING:
     from clinie_core.encoding.examples import EncodedDocument, Example
@@ -91,7 +92,7 @@ class Predictor:
         context = replace(self._context, task=component)  # type: ignore[arg-type]  # components are named by task
         if encoded is None:
             encoded = formulation.encode(stripped, context, targets=False)
-        with gather_weights(self._model, self._model.precision, self._distributed):
+        with gather_weights(self._model) if self._can_gather_weights() else nullcontext():
             outputs = self._compute_outputs(component, encoded)
             transition_scores, remaining = self._model.get_head(component).get_transition_scores(), iter(outputs)
             found = []
@@ -101,6 +102,16 @@ class Predictor:
                 self.faults += formulation.count_answer_faults(prediction)
                 found.append(formulation.decode(prediction))
         return found
+
+    def _can_gather_weights(self) -> bool:
+        """Return whether the model is sharded, and all devices can hold all its weights; a collective operation."""
+        if not isinstance(self._model, FSDPModule):
+            return False
+        device, processes = self._distributed.device, self._distributed.size
+        # The processes of a machine share the memory of its CPU.
+        free = measure_free_memory(device) // (processes if device.type == "cpu" else 1)
+        needed = measure_gathered_bytes(self._model, self._model.precision)
+        return all(self._distributed.all_gather(fits_gathered(needed, free)))
 
     def _compute_outputs(self, component: str, encoded: Sequence[EncodedDocument[object]]) -> list[HeadOutput]:
         """Compute the outputs of all examples, in their order."""

@@ -31,12 +31,12 @@ from torch.distributed.tensor import DTensor, Shard
 
 from clinie_core.modeling.backbone_copies import get_deferred_weight
 from clinie_core.modeling.distributed import DistributedContext
-from clinie_core.modeling.free_memory import measure_free_memory
 from clinie_core.modeling.precision import Precision, choose_weight_dtype
 
 __all__ = [
     "build_mesh",
     "find_rows",
+    "fits_gathered",
     "gather_full_tensor",
     "gather_weights",
     "get_local_shard",
@@ -170,20 +170,16 @@ def measure_gathered_bytes(model: nn.Module, precision: Precision) -> int:
 
 
 @contextmanager
-def gather_weights(model: nn.Module, precision: Precision, distributed: DistributedContext) -> Iterator[None]:
-    """Return a context within which a sharded model's weights are gathered, if all devices have the memory for it.
+def gather_weights(model: nn.Module) -> Iterator[None]:
+    """Return a context within which each process has all weights of a sharded model, in the dtype of the computation.
 
     Predictions then need no communication, which generation would otherwise need for each token. Entering is a
-    collective operation. No-op for a model that is not sharded.
+    collective operation.
 
     Args:
-        model: The model; its weights must not change within the context.
-        precision: Number formats of the computation.
-        distributed: The processes that share the model.
+        model: The sharded model; its weights must not change within the context.
     """
-    if not isinstance(model, FSDPModule) or not fits_gathered(model, precision, distributed):
-        yield
-        return
+    assert isinstance(model, FSDPModule)
     units = [module for module in model.modules() if isinstance(module, FSDPModule)]
     model.set_reshard_after_forward(False)
     try:
@@ -196,13 +192,14 @@ def gather_weights(model: nn.Module, precision: Precision, distributed: Distribu
             unit.reshard()
 
 
-def fits_gathered(model: nn.Module, precision: Precision, distributed: DistributedContext) -> bool:
-    """Return whether the weights of a sharded model fit into the memory of all devices; a collective operation."""
-    free = measure_free_memory(distributed.device)
-    if distributed.device.type == "cpu":  # the processes of a machine share its memory
-        free //= distributed.size
-    fits = measure_gathered_bytes(model, precision) <= GATHERED_MEMORY_SHARE * free
-    return all(distributed.all_gather(fits))
+def fits_gathered(needed: float, free: float) -> bool:
+    """Return whether all weights of a sharded model fit into memory.
+
+    Args:
+        needed: Their size in bytes; see :func:`measure_gathered_bytes`.
+        free: Free memory of a device in bytes.
+    """
+    return needed <= GATHERED_MEMORY_SHARE * free
 
 
 def gather_full_tensor(tensor: Tensor) -> Tensor:

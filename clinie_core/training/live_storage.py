@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -18,7 +20,7 @@ class LiveStorage(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     A storage counts from the operation that returns it until it is released, whether a variable, a
     parameter or a graph of autograd holds it. Views share a storage. Memory that a kernel uses internally
-    does not count.
+    does not count. A sharded model frees gathered weights by resizing their storages, which counts, too.
     """
 
     def __init__(self) -> None:
@@ -33,13 +35,34 @@ class LiveStorage(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def track(self, tensors: Iterable[Tensor]) -> None:
         """Count tensors that exist already."""
         for tensor in tensors:
-            storage = tensor.untyped_storage()
+            own = tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+            storage = own.untyped_storage()
             key = storage._cdata
             known = self._known.get(key)
             if known is None or known[0]() is not storage:
                 size = [0]
                 self._known[key] = weakref.ref(storage, self._make_release(key, size)), size
                 self._resize(size, storage.nbytes())
+
+    def __enter__(self) -> Self:
+        """Start counting."""
+        resize = self._uncounted_resize = torch.UntypedStorage.resize_
+
+        def resize_and_count(storage: torch.UntypedStorage, size: int) -> object:
+            result = resize(storage, size)
+            known = self._known.get(storage._cdata)
+            if known is not None and known[0]() is storage:
+                self._resize(known[1], storage.nbytes())
+            return result
+
+        torch.UntypedStorage.resize_ = resize_and_count  # type: ignore[method-assign,assignment]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop counting."""
+        torch.UntypedStorage.resize_ = self._uncounted_resize  # type: ignore[method-assign]
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def reset_peak(self) -> None:
         """Start measuring the peak, in a segment named None."""

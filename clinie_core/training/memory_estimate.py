@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,9 +24,12 @@ from clinie_core.training.hardware import Hardware
 from clinie_core.training.layer_counts import SHALLOW, count_identical_layers
 from clinie_core.training.memory_meter import MIB, MemoryMeter, RandomBackbones
 from clinie_core.training.peak_estimator import PeakEstimator
-from clinie_core.training.simulation import simulate
+from clinie_core.training.simulation import simulate, simulate_processes
 from clinie_core.training.synthetic_inputs import LargestInput, assume_largest_inputs
 from clinie_core.training.trainer import choose_micro_batch
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["MemoryEstimate", "estimate_memory"]
 
@@ -65,7 +69,8 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Estimate the number of parameters and the memory of a configuration.
 
-    Results are cached by the settings that affect memory.
+    Results are cached by the settings that affect memory. A collective operation for a sharded model, if this process
+    trains together with others.
 
     Args:
         config: The configuration. On a GPU, precision ``auto`` means bfloat16.
@@ -102,8 +107,10 @@ def _estimate(
     first = choose_micro_batch(config, DistributedContext(size=processes))
     limit = hardware.memory_mb
     try:
-        with simulate(hardware.device_type):
-            estimator = _build_estimator(config, schema, dict(inputs), processes, hardware)
+        with ExitStack() as stack:
+            mesh = stack.enter_context(simulate_processes(processes)) if config.sharded else None
+            stack.enter_context(simulate(hardware.device_type))
+            estimator = _build_estimator(config, schema, dict(inputs), processes, hardware, mesh)
             total, trainable = estimator.count_parameters()
             peak = estimator.measure(first, accumulates=first < share)
             if limit is None or peak <= limit or config.micro_batch is not None or first == 1:
@@ -126,13 +133,18 @@ def _estimate(
 
 
 def _build_estimator(
-    config: TrialConfig, schema: Schema, inputs: Mapping[str, LargestInput], processes: int, hardware: Hardware
+    config: TrialConfig,
+    schema: Schema,
+    inputs: Mapping[str, LargestInput],
+    processes: int,
+    hardware: Hardware,
+    mesh: DeviceMesh | None,
 ) -> PeakEstimator:
     """Return the estimator of a backbone; two shallow ones represent a deep backbone of identical layers."""
     layers = count_identical_layers(config)
     if layers is None:
-        return PeakEstimator.of(MemoryMeter(config, schema, inputs, processes, hardware))
-    meters = {n: MemoryMeter(config, schema, inputs, processes, hardware, layers=n) for n in SHALLOW}
+        return PeakEstimator.of(MemoryMeter(config, schema, inputs, processes, hardware, mesh=mesh))
+    meters = {n: MemoryMeter(config, schema, inputs, processes, hardware, layers=n, mesh=mesh) for n in SHALLOW}
     return PeakEstimator(meters, layers)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +34,7 @@ from clinie_core.modeling.backbone_copies import prepare_backbone
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import LanguageModel, load_finetuning
 from clinie_core.modeling.model_cache import ModelCache
+from clinie_core.modeling.sharding import gather_weights, get_local_shard, measure_gathered_bytes
 from clinie_core.training.hardware import Hardware
 from clinie_core.training.layer_counts import load_shape
 from clinie_core.training.live_storage import LiveStorage
@@ -40,6 +42,7 @@ from clinie_core.training.synthetic_inputs import TOKEN, LargestInput, build_syn
 from clinie_core.training.trainer import Trainer
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from transformers import PreTrainedModel
 
 __all__ = ["BETWEEN", "MIB", "MemoryMeter", "Peaks", "RandomBackbones"]
@@ -67,6 +70,8 @@ class MemoryMeter(Trainer):
         cache: Provides the pretrained backbone; None for random weights.
         layers: Number of layers of a random backbone; None for that of its configuration file.
         device: Device of real tensors; simulated ones need the CPU, which is the default.
+        mesh: The simulated processes of a sharded model; see
+            :func:`~clinie_core.training.simulation.simulate_processes`.
     """
 
     def __init__(
@@ -79,26 +84,39 @@ class MemoryMeter(Trainer):
         cache: ModelCache | None = None,
         device: torch.device | None = None,
         layers: int | None = None,
+        mesh: DeviceMesh | None = None,
     ) -> None:
         self._inputs = inputs
         self._hardware = hardware or Hardware()
-        used = cache or RandomBackbones(layers)
+        self._backbones, self._mesh = cache or RandomBackbones(layers), mesh
         data = build_synthetic_data(config, schema, inputs)
-        whole = config.model_copy(update={"sharded": False, "batch_size": -(-config.batch_size // processes)})
-        super().__init__(whole, data, used, DistributedContext(device=device or torch.device("cpu")))
+        device = device or torch.device("cpu")
+        if mesh is not None:
+            context = DistributedContext(mesh.get_local_rank(), mesh.size(), device)
+        else:
+            context = DistributedContext(device=device)
+            config = config.model_copy(update={"batch_size": -(-config.batch_size // processes)})
+        super().__init__(config, data, self._backbones, context)
         self.storage = LiveStorage()
         self._fill_optimizer()
         self.storage.track(self._list_held_tensors())
-        if self._hardware.device_type == "cpu" and not config.sharded:
-            self.storage.track(used.get_backbone(config).parameters())
-        self.sharded_bytes = self._discount_other_shards(processes) if config.sharded and processes > 1 else 0
-        """Memory that other processes hold of a sharded model, less what this process gathers."""
+        if self._hardware.device_type == "cpu" and mesh is None:
+            self.storage.track(self._backbones.get_backbone(config).parameters())
         self.unpacked_bytes = self._discount_quantized_weights()
         """Memory of the largest quantized weight in the dtype of the computation, to which its layer unpacks it."""
         trained = [p for p in self._model.parameters() if p.requires_grad]
         # The buckets through which gradients are averaged are as large as the gradients.
-        self._buckets = [torch.empty_like(p) for p in trained] if processes > 1 and not config.sharded else []
+        self._buckets = [torch.empty_like(p) for p in trained] if processes > 1 and mesh is None else []
         self.storage.track(self._buckets)
+
+    def _build_mesh(self) -> DeviceMesh:
+        assert self._mesh is not None, "a sharded model is measured with simulated processes"
+        return self._mesh
+
+    def _load_backbone(self) -> PreTrainedModel:
+        if isinstance(self._backbones, RandomBackbones):
+            return self._backbones.get_pretrained(self.config)
+        return super()._load_backbone()
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -107,8 +125,14 @@ class MemoryMeter(Trainer):
 
     @property
     def gradient_bytes(self) -> int:
-        """Size of all gradients."""
-        return sum(p.numel() * p.element_size() for p in self._model.parameters() if p.requires_grad)
+        """Size of all gradients of this process."""
+        trained = [get_local_shard(p.detach()) for p in self._model.parameters() if p.requires_grad]
+        return sum(p.numel() * p.element_size() for p in trained)
+
+    @property
+    def gathered_bytes(self) -> int:
+        """Size of all weights of a sharded model in the dtype of the computation; 0 if it is not sharded."""
+        return measure_gathered_bytes(self._model, self._precision) if self._mesh is not None else 0
 
     @property
     def cache_bytes_per_token(self) -> int:
@@ -119,18 +143,6 @@ class MemoryMeter(Trainer):
         """Return the number of all and of trained parameters."""
         parameters = list(self._model.parameters())
         return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
-
-    def _discount_other_shards(self, processes: int) -> int:
-        """Return the bytes that other processes hold of a sharded model, less those that this process gathers.
-
-        A process gathers embeddings and heads, and two layers: one that computes and one in advance.
-        """
-        layers = find_layers(self._model.backbone)[1]
-        sizes = [sum(p.numel() * p.element_size() for p in layer.parameters()) for layer in layers]
-        weights = sum(p.numel() * p.element_size() for p in self._model.parameters())
-        held = sum(t.numel() * t.element_size() for t in self._list_held_tensors())
-        gathered = weights - sum(sizes) + sum(sorted(sizes)[-2:])
-        return int(held * (1 - 1 / processes)) - gathered
 
     def _discount_quantized_weights(self) -> int:
         """Count simulated weights that training quantizes to four bits with their actual size.
@@ -180,9 +192,14 @@ class MemoryMeter(Trainer):
                     if parameter.requires_grad:
                         parameter.grad = torch.zeros_like(parameter)
             self.storage.reset_peak()
-            self._step(component, [self._inputs[component].training] * micro_batch)
+            self._step(component, [self._inputs[component].training] * micro_batch * self._distributed.size)
         mark_optimizer.remove()
         return self.storage.peaks
+
+    @property
+    def limit_bytes(self) -> float:
+        """Memory of the hardware; infinite if it is unknown."""
+        return inf if self._hardware.memory_mb is None else self._hardware.memory_mb * MIB
 
     def count_rows(self, component: str, held_bytes: float, cache_bytes_per_token: float) -> int:
         """Return the number of rows of a prediction's batch, as :class:`Predictor` chooses it; 0 without predictions.
@@ -199,21 +216,29 @@ class MemoryMeter(Trainer):
         if isinstance(head, LanguageHead):
             rows = GENERATION_BATCH_TOKENS // tokens
             if self._hardware.memory_mb is not None:
-                free = self._hardware.memory_mb * MIB - held_bytes
+                free = self.limit_bytes - held_bytes
                 rows = min(rows, int(CACHE_MEMORY_SHARE * free / cache_bytes_per_token / (tokens + head.budget)))
         else:
             rows = (CPU_BATCH_TOKENS if self._hardware.device_type == "cpu" else BATCH_TOKENS) // tokens
         return max(1, rows if largest.predictions is None else min(rows, largest.predictions))
 
-    def measure_prediction(self, component: str, rows: int) -> Peaks:
+    def measure_prediction(self, component: str, rows: int, *, gathers: bool = False) -> Peaks:
         """Return the peaks of a prediction with the longest input.
 
         Args:
             component: Name of the component.
             rows: Number of rows, each with the longest input.
+            gathers: Whether to gather all weights of a sharded model before.
         """
-        prediction, head = self._inputs[component].prediction, self._model.get_head(component)
         self._model.eval()
+        with self.use_scored_weights(), self.storage:
+            self.storage.reset_peak()
+            with gather_weights(self._model) if gathers else nullcontext():
+                gathering = {("gathering", name): peak for name, peak in self.storage.peaks.items()}
+                return gathering | self._measure_outputs(component, rows)
+
+    def _measure_outputs(self, component: str, rows: int) -> Peaks:
+        prediction, head = self._inputs[component].prediction, self._model.get_head(component)
         if not isinstance(head, LanguageHead):
             return self._predict(component, prediction, rows)
         budget, end = head.budget, head.eos_id
@@ -228,13 +253,8 @@ class MemoryMeter(Trainer):
     def _predict(self, component: str, example: Example, rows: int, *, after_prompt: bool = False) -> Peaks:
         """Return the peaks of a prediction; optionally only those after the first forward pass."""
         device, generates = self._distributed.device, self._components[component].generates
-        with (
-            self.use_scored_weights(),
-            self.storage,
-            self._model.prepare_prediction(),
-            torch.inference_mode(),
-            self._mark_layers(),
-        ):
+        mode = torch.no_grad() if self._mesh is not None else torch.inference_mode()
+        with self._model.prepare_prediction(), mode, self._mark_layers():
             self.storage.reset_peak()
             hook = self._model.backbone.register_forward_hook(lambda *_: self.storage.reset_peak())
             if not after_prompt:
@@ -300,9 +320,14 @@ class RandomBackbones(ModelCache):
         self, config: TrialConfig, device: torch.device | None = None, frozen_dtype: torch.dtype = torch.float32
     ) -> PreTrainedModel:
         """See :meth:`ModelCache.get_backbone`."""
+        pretrained, method = self.get_pretrained(config), load_finetuning(config)
+        if not method.freezes_backbone:
+            return pretrained
+        return prepare_backbone(pretrained, method, device or torch.device("cpu"), frozen_dtype)
+
+    def get_pretrained(self, config: TrialConfig) -> PreTrainedModel:
+        """Return the backbone as it would be loaded from its files."""
         if self._backbone is None:
             generates = any(formulation.generates for formulation in build_components(config).values())
             self._backbone = initialize_model(load_shape(config, self._layers), generates=generates)
-        if not load_finetuning(config).freezes_backbone:
-            return self._backbone
-        return prepare_backbone(self._backbone, load_finetuning(config), device or torch.device("cpu"), frozen_dtype)
+        return self._backbone

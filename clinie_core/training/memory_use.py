@@ -56,7 +56,7 @@ def choose_memory_use(
     if not known or config.micro_batch is not None:
         return largest
     chosen = None
-    if distributed.rank == 0:
+    if distributed.rank == 0 or config.sharded:  # the simulation of a sharded model is a collective operation
         inputs = find_largest_inputs(config, data, distributed.size)
         weakest = Hardware(hardware.device_type, min(known))
         dtype = str(detect_precision(config.precision, distributed.device).dtype).removeprefix("torch.")

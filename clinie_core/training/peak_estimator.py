@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from clinie_core.modeling.sharding import fits_gathered
 from clinie_core.training.memory_meter import BETWEEN, MIB, MemoryMeter, Peaks
 
 __all__ = ["PeakEstimator"]
@@ -39,7 +40,7 @@ class PeakEstimator:
         return round(total), round(self._extrapolate(lambda meter: meter.count_parameters()[1]))
 
     def measure_gradients(self) -> float:
-        """Return the size of all gradients in MiB."""
+        """Return the size of all gradients of a process in MiB."""
         return self._extrapolate(lambda meter: meter.gradient_bytes) / MIB
 
     def measure(self, micro_batch: int, *, accumulates: bool) -> float:
@@ -51,8 +52,7 @@ class PeakEstimator:
         """
         first = next(iter(self._meters.values()))
         peak = max(self._measure_component(name, micro_batch, accumulates=accumulates) for name in first.components)
-        unpacked, sharded = first.unpacked_bytes, self._extrapolate(lambda meter: meter.sharded_bytes)
-        return (peak + unpacked - max(0, sharded)) / MIB
+        return (peak + first.unpacked_bytes) / MIB
 
     def _measure_component(self, name: str, micro_batch: int, *, accumulates: bool) -> float:
         """Return the peak in bytes of training and predicting with one component."""
@@ -63,9 +63,12 @@ class PeakEstimator:
 
     def _measure_prediction(self, name: str) -> float:
         held = self._extrapolate(lambda meter: meter.storage.current)
+        gathered = self._extrapolate(lambda meter: meter.gathered_bytes)
         cached = self._extrapolate(lambda meter: meter.cache_bytes_per_token)
-        rows = next(iter(self._meters.values())).count_rows(name, held, cached)
-        return self._find_peak(lambda meter: meter.measure_prediction(name, rows)) if rows else 0.0
+        first = next(iter(self._meters.values()))
+        gathers = bool(gathered) and fits_gathered(gathered, first.limit_bytes - held)
+        rows = first.count_rows(name, held + gathered * gathers, cached)
+        return self._find_peak(lambda meter: meter.measure_prediction(name, rows, gathers=gathers)) if rows else 0.0
 
     def _find_peak(self, measure: Callable[[MemoryMeter], Peaks]) -> float:
         """Return the largest of all segments' peaks.

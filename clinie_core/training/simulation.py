@@ -7,6 +7,7 @@ floating-point values, they are 1.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,14 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch import distributed as dist
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-__all__ = ["simulate"]
+__all__ = ["simulate", "simulate_processes"]
 
 aten = torch.ops.aten
+_numbers = itertools.count()
 
 
 class _Simulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -118,6 +122,35 @@ def simulate(device_type: str = "cpu") -> Iterator[None]:
         finally:
             torch.utils.swap_tensors = swap
             torch.nn.functional.scaled_dot_product_attention = attend
+
+
+@contextmanager
+def simulate_processes(count: int) -> Iterator[DeviceMesh]:
+    """Provide a mesh of processes on a CPU in which communication has no effect.
+
+    A collective operation if this process trains together with others; their number must be ``count``.
+
+    Args:
+        count: Number of processes; this one is the first, unless it trains together with others.
+    """
+    from torch.testing._internal.distributed.fake_pg import FakeStore  # the module registers the backend
+
+    # DTensor caches groups by mesh: a mesh with an earlier name would select a group that was destroyed.
+    names = (f"simulated_{next(_numbers)}",)
+    if dist.is_initialized():
+        group = dist.new_group(backend="fake")
+        if group.size() != count:
+            raise ValueError(f"{group.size()} processes cannot simulate {count}")
+        try:
+            yield DeviceMesh.from_group(group, "cpu", mesh_dim_names=names)
+        finally:
+            dist.destroy_process_group(group)
+        return
+    dist.init_process_group("fake", rank=0, world_size=count, store=FakeStore())
+    try:
+        yield init_device_mesh("cpu", (count,), mesh_dim_names=names)
+    finally:
+        dist.destroy_process_group()
 
 
 def _assign(own: Tensor, other: Tensor) -> None:

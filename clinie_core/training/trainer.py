@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -35,6 +36,10 @@ from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.training.optimization import MovingAverage, build_optimizer
 from clinie_core.training.state import TrainingProgress, TrainingState
 from clinie_core.training.training_data import TrainingData
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from transformers import PreTrainedModel
 
 __all__ = ["Trainer", "choose_micro_batch"]
 
@@ -142,11 +147,11 @@ class Trainer:
         config, device = self.config, self._distributed.device
         if not self._method.supports_sharding:
             fail("sharded", f"the weights of {config.finetuning.name} cannot be sharded", allowed="false")
-        mesh = build_mesh(self._distributed)
+        mesh = self._build_mesh()
         model = build_model(
             config,
             self._schema,
-            load_backbone(config),
+            self._load_backbone(),
             device=device,
             precision=self._precision,
             keep_mapped=True,
@@ -155,6 +160,14 @@ class Trainer:
         self._fit_heads(model)
         shard(model, model.backbone, mesh, self._precision, device)
         return model, model
+
+    def _build_mesh(self) -> DeviceMesh:
+        """Return a mesh of the processes that share a sharded model; a collective operation."""
+        return build_mesh(self._distributed)
+
+    def _load_backbone(self) -> PreTrainedModel:
+        """Return a new backbone in the dtype of its files."""
+        return load_backbone(self.config)
 
     def _fit_heads(self, model: ExtractionModel) -> ExtractionModel:
         for name, formulation in self._components.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,19 @@ from clinie_core.encoding.batch import Batch, collate
 from clinie_core.encoding.examples import Example
 from clinie_core.finetuning import FINETUNING
 from clinie_core.heads import LanguageHead
-from clinie_core.modeling import sharding
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import ExtractionModel, build_model
 from clinie_core.modeling.model_cache import ModelCache, load_backbone
 from clinie_core.modeling.precision import Precision
-from clinie_core.modeling.sharding import build_mesh, gather_weights, get_local_shard, is_sharded, shard
+from clinie_core.modeling.sharding import (
+    build_mesh,
+    fits_gathered,
+    gather_weights,
+    get_local_shard,
+    is_sharded,
+    measure_gathered_bytes,
+    shard,
+)
 from tests.core.test_unused_parameters import ARCHITECTURES, DECODERS, make_config
 
 PROCESSES = 8
@@ -144,29 +152,36 @@ def find_pooler(model: ExtractionModel) -> list[Tensor]:
     return [p for name, p in model.named_parameters() if "pooler" in name]
 
 
+@pytest.mark.parametrize("is_gathered", [True, False])
 @pytest.mark.parametrize("architecture", ["bert", "gpt2", "llama"])
-def test_weights_are_gathered_once_for_all_tokens_if_they_fit(
-    architecture: str, processes: DistributedContext, monkeypatch: pytest.MonkeyPatch
+def test_predictions_with_gathered_weights_need_no_communication(
+    architecture: str, is_gathered: bool, processes: DistributedContext
 ) -> None:
     model = build_sharded(choose_method(make_config(architecture, "full"), "lora"), processes, BFLOAT16).eval()
     batch = make_batch(left=architecture in DECODERS)
-    alone = DistributedContext()  # the simulated processes do not answer
-    for memory, is_gathered in ((2**40, True), (1000, False)):
-        monkeypatch.setattr(sharding, "measure_free_memory", lambda device, memory=memory: memory)
-        with Gathers() as gathers, torch.no_grad():
-            with gather_weights(model, BFLOAT16, alone), model.prepare_prediction():
-                assert is_sharded(model) is not is_gathered
-                before = len(gathers.found)
-                model.predict(batch)
-                model.predict(batch)
-                assert (len(gathers.found) == before) is is_gathered
-            assert all(isinstance(p, DTensor) for p in model.parameters())
-        assert gathers.measure_largest() < max(2 * p.numel() for p in model.backbone.parameters())
+    with Gathers() as gathers, torch.no_grad():
+        with gather_weights(model) if is_gathered else nullcontext(), model.prepare_prediction():
+            assert is_sharded(model) is not is_gathered
+            before = len(gathers.found)
+            model.predict(batch)
+            model.predict(batch)
+            assert (len(gathers.found) == before) is is_gathered
+        assert all(isinstance(p, DTensor) for p in model.parameters())
+    assert gathers.measure_largest() < max(2 * p.numel() for p in model.backbone.parameters())
+
+
+def test_weights_are_gathered_if_they_take_at_most_half_of_the_free_memory(processes: DistributedContext) -> None:
+    model = build_sharded(make_config("llama", "full"), processes, BFLOAT16)
+    size = 2 * sum(p.numel() for p in model.parameters())
+    assert measure_gathered_bytes(model, BFLOAT16) == size
+    assert measure_gathered_bytes(model, Precision()) == 2 * size
+    assert fits_gathered(size, 2 * size)
+    assert not fits_gathered(size, 2 * size - 2)
 
 
 def test_weights_are_freed_after_an_error_in_a_prediction(processes: DistributedContext) -> None:
     model = build_sharded(choose_method(make_config("llama", "full"), "lora"), processes, BFLOAT16)
-    with pytest.raises(ZeroDivisionError), gather_weights(model, BFLOAT16, DistributedContext()):
+    with pytest.raises(ZeroDivisionError), gather_weights(model):
         raise ZeroDivisionError
     assert all(isinstance(p, DTensor) for p in model.parameters())
 
@@ -182,7 +197,7 @@ def test_no_weight_is_converted_during_generation(processes: DistributedContext)
                 casts.append(tuple(args[0].shape))
             return result
 
-    with gather_weights(model, BFLOAT16, DistributedContext()), model.prepare_prediction(), torch.no_grad():
+    with gather_weights(model), model.prepare_prediction(), torch.no_grad():
         assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
         pointers = {p.data_ptr() for p in model.parameters()}
         with Casts():  # type: ignore[no-untyped-call]
