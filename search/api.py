@@ -1,6 +1,7 @@
 """The Python API: run a study, open one that exists, and read, report, continue or promote it.
 
-The command line is a thin layer over this module. It imports neither Ray nor MLflow before a function needs them.
+The command line is a thin layer over this module. It imports Ray, MLflow and the parts that run a search when a
+function needs them, because a command that reads a study takes less time than these imports.
 """
 
 from __future__ import annotations
@@ -12,28 +13,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from search.config.description import describe_config
-from search.config.space_file import SpaceFile
-from search.config.validation import validate_space
 from search.ledger.ledger import Ledger, list_study_names, open_storage
-from search.ledger.records import TrialRecord
+from search.ledger.records import TrialRecord, mark_interrupted
 from search.storage.home import Home
 from search.storage.permissions import create_private_files
 from search.storage.relocation import Relocation
 from search.study.lock import is_running
-from search.study.plan import SearchPlan, plan_search
-from search.study.progress import Progress
-from search.study.runner import StudyOutcome, StudyRunner, read_current_records
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from search.config.space_file import SpaceFile
     from search.promotion.candidate import Promotion
     from search.promotion.registration import Base
+    from search.report.best_trial import BestTrial
     from search.report.comparison import StudyComparison
-    from search.report.study_report import StudyReport
+    from search.report.study_report import ReportFormat, StudyReport
+    from search.study.plan import SearchPlan
+    from search.study.runner import StudyOutcome, StudyRunner
 
 __all__ = ["DEFAULT_HOME", "Study", "list_studies", "load_study", "plan", "run"]
 
@@ -66,6 +63,8 @@ class Study:
     @property
     def space(self) -> SpaceFile:
         """The space that the study searches."""
+        from search.config.space_file import SpaceFile
+
         return SpaceFile.model_validate(self._ledger.attributes["space"])
 
     @property
@@ -86,7 +85,7 @@ class Study:
     @property
     def records(self) -> list[TrialRecord]:
         """All trials in order of number; without a running search an unfinished trial is ``interrupted``."""
-        found = read_current_records(self._ledger, running=self.is_running)
+        found = self._ledger.records() if self.is_running else mark_interrupted(self._ledger.records())
         moved = Relocation.read(self.home.root)
         return [replace(r, checkpoint=moved.apply(r.checkpoint)) if r.checkpoint else r for r in found]
 
@@ -141,6 +140,8 @@ class Study:
             InputError: If the corpus has changed since the study began, or the study is running.
             StudyFailed: As for :func:`run`.
         """
+        from search.study.runner import StudyRunner
+
         runner = StudyRunner.open(self.home, self.name)
         self.outcome = _run_study(runner, resume=True, allow_text=allow_text, show_progress=show_progress)
         return self
@@ -164,6 +165,8 @@ class Study:
             InputError: As for :meth:`resume`.
             StudyFailed: As for :func:`run`.
         """
+        from search.study.runner import StudyRunner
+
         runner = StudyRunner.extend(self.home, self.name, trials=trials, hours=hours)
         self.outcome = _run_study(runner, resume=True, allow_text=allow_text, show_progress=show_progress)
         return self
@@ -187,36 +190,43 @@ class Study:
             InputError: If there is no such trial, or the new study exists already.
             StudyFailed: As for :func:`run`.
         """
+        from search.study.runner import StudyRunner
+
         runner = StudyRunner.repeat_trial(self.home, self.name, number, seed=seed)
         outcome = _run_study(runner, resume=False, allow_text=allow_text, show_progress=show_progress)
         return _open(runner.name, self.home, outcome)
 
     @create_private_files()
-    def report(self, output: str | Path | None = None) -> StudyReport:
+    def report(self, output: str | Path | None = None, *, format: ReportFormat = "html") -> StudyReport:
         """Build a report on the best configuration, the evidence for it, and its cost.
 
         Args:
-            output: HTML file to write the report to; it is also stored with the study in MLflow.
+            output: File to write the report to; it is also stored with the study in MLflow.
+            format: Format of the file: ``html``, ``md`` or ``json``.
 
         Returns:
             The report, with its sections as data.
         """
-        from search.report.study_report import build_study_report
+        from search.report.study_report import build_study_report, write_report
 
         report = build_study_report(self.home, self.name)
         if output is not None:
-            self._write_report(report, Path(output))
+            write_report(self.home, report, Path(output), format)
         return report
 
-    def _write_report(self, report: StudyReport, file: Path) -> None:
-        from clinie_core.output_files import write_output
-        from search.report.page import render_page
-        from search.tracking.connection import connect, log_report
+    @create_private_files()
+    def read_best(self) -> BestTrial | None:
+        """Return the best trial with the interval of its score; None if no complete trial satisfies the limits."""
+        from search.report.best_trial import read_best_trial
 
-        page = render_page(f"Report on {self.name}", report.facts, report.sections, report.findings, report.shots)
-        write_output(file, page)
-        if report.parent_run:
-            log_report(connect(self.home), report.parent_run, file)
+        return read_best_trial(
+            self.home,
+            self.name,
+            self.records,
+            self.metric,
+            maximized=self.is_maximized,
+            limits=self._ledger.limits,
+        )
 
     @create_private_files()
     def promote(
@@ -312,6 +322,9 @@ def run(
         DiskFull: If a disk is full.
         LedgerUnavailable: If the ledger cannot be written.
     """
+    from search.config.validation import validate_space
+    from search.study.runner import StudyRunner
+
     validated = validate_space(str(space), _format_overrides(overrides))
     place = Home(Path(home).expanduser().resolve(), tracking_uri)
     runner = StudyRunner(validated, place)
@@ -357,6 +370,9 @@ def plan(space: str | Path, overrides: Overrides = (), *, samples: int = 5) -> S
     Raises:
         InputError: If the space is invalid.
     """
+    from search.config.validation import validate_space
+    from search.study.plan import plan_search
+
     return plan_search(validate_space(str(space), _format_overrides(overrides), plan_only=True), samples)
 
 
@@ -367,6 +383,10 @@ def _open(name: str, home: Home, outcome: StudyOutcome) -> Study:
 
 
 def _run_study(runner: StudyRunner, *, resume: bool, allow_text: bool, show_progress: bool) -> StudyOutcome:
+    from rich.console import Console
+
+    from search.study.progress import Progress
+
     progress = None
     found = runner.warnings + ([] if resume else runner.find_unexpected_limits())
     if show_progress:
@@ -388,6 +408,8 @@ def _format_overrides(overrides: Overrides) -> list[str]:
 
 def _make_row(record: TrialRecord | None, metrics: list[str]) -> dict[str, Any]:
     """Return a trial's row of :attr:`Study.trials`; without a record a row that has only the common columns."""
+    from search.config.description import describe_config
+
     r = record or TrialRecord(0, "running", None, {})
     row: dict[str, Any] = {"number": r.number, "state": r.state}
     row |= {metric: r.metrics.get(metric) for metric in metrics}

@@ -1,4 +1,4 @@
-"""Confidence intervals and paired significance tests that resample documents, computed by ``scipy.stats``.
+"""Confidence intervals and paired significance tests that resample documents.
 
 The resampled unit is the document because the concepts of one note are not independent. A micro-averaged rate
 is not a mean over documents, so every statistic sums the counts of the resampled documents first.
@@ -240,23 +240,14 @@ def _bootstrap(
     statistic: Statistic, documents: int, level: float, resamples: int, draw: np.random.Generator
 ) -> tuple[float, float, NDArray[np.float64]]:
     """Return the ends of the percentile interval and the statistic of each resample, ``[resamples]``."""
-    from scipy.stats import bootstrap  # scipy.stats takes a second to import
-
-    if documents == 1:  # every resample is the same, and scipy needs two observations
-        value = float(statistic(np.zeros(1, dtype=np.int64), 0))
-        return value, value, np.full(resamples, value)
-    result = bootstrap(
-        (np.arange(documents),),
-        statistic,
-        n_resamples=resamples,
-        batch=_block_size(documents),
-        vectorized=True,
-        confidence_level=level,
-        method="percentile",
-        rng=draw,
-    )
-    interval = result.confidence_interval
-    return float(interval.low), float(interval.high), result.bootstrap_distribution
+    # As scipy.stats.bootstrap with method="percentile", without the second that the import of scipy.stats takes.
+    found = []
+    for begin in range(0, resamples, _block_size(documents)):
+        rows = min(_block_size(documents), resamples - begin)
+        found.append(statistic(draw.integers(0, documents, (rows, documents)), -1))
+    distribution = np.concatenate(found)
+    low, high = np.quantile(distribution, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high), distribution
 
 
 def _randomization_p_value(

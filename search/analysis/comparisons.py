@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
-from scipy.special import gammaln
 
 from clinie_core.scoring.significance import SIGNIFICANCE_LEVEL, compute_rates, draw_document_weights, is_significant
 
@@ -117,6 +115,8 @@ def _best_weights(trials: int, tries: int) -> NDArray[np.float64]:
 
 
 def _log_choose(n: NDArray[np.float64] | np.float64, k: int) -> NDArray[np.float64]:
+    from scipy.special import gammaln
+
     chosen: NDArray[np.float64] = gammaln(n + 1) - gammaln(k + 1) - gammaln(np.maximum(n - k, -0.5) + 1)
     return chosen
 
@@ -221,6 +221,8 @@ def compute_trend(parameter: Sequence[float], scores: Sequence[float], *, seed: 
     """
     if len(parameter) < 4 or len(set(parameter)) < 2 or len(set(scores)) < 2:
         return None
+    from scipy import stats  # takes a second to import
+
     x, y = stats.rankdata(parameter), stats.rankdata(scores)
     x, y = x - x.mean(), y - y.mean()
     norm = float(np.sqrt((x**2).sum() * (y**2).sum()))
@@ -248,6 +250,8 @@ def _permutation_p_value(
 
     def compute_size(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         return np.abs(compute_statistic(np.moveaxis(values, axis, -1)))
+
+    from scipy import stats
 
     # One-sided on the absolute value: scipy's two-sided test doubles the smaller tail instead.
     result = stats.permutation_test(

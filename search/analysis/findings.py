@@ -17,31 +17,35 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clinie_core.backbones.facts import read_architecture
-from clinie_core.config import rate_epoch
-from clinie_core.errors import InputError
 from clinie_core.scoring.document_counts import DocumentCounts
-from clinie_core.scoring.significance import Comparison, bootstrap_interval, compare
+from clinie_core.scoring.significance import Comparison, compare
 from search.analysis.comparisons import (
     CorrectedBest,
     GroupComparison,
     Trend,
     compare_groups,
     compute_trend,
-    correct_best_score,
 )
-from search.config.objectives import Limit, describe_violations
+from search.analysis.scored_trials import (
+    ScoredTrial,
+    compute_interval,
+    rank_trials,
+    score_trials,
+    score_winner,
+    select_comparable,
+    stack_counts,
+)
+from search.config.objectives import Limit
 from search.ledger.records import TrialRecord
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 __all__ = [
     "COSTS",
     "CorpusRow",
     "Findings",
     "GroupRow",
-    "ScoredTrial",
     "analyze",
     "compare_groups_of_studies",
     "compare_trials",
@@ -52,63 +56,6 @@ __all__ = [
 
 FULL = "full"
 COSTS = ("seconds_per_document", "peak_memory_mb", "trainable_parameters")
-
-
-@dataclass(frozen=True)
-class ScoredTrial:
-    """A trial with at least one finished epoch.
-
-    Args:
-        record: The trial.
-        metric: Name of the metric of the study's first objective.
-        counts: Counts by document of the best epoch; None if they were not stored.
-    """
-
-    record: TrialRecord
-    metric: str
-    counts: DocumentCounts | None
-
-    @property
-    def score(self) -> float:
-        """Value of the first objective in the best epoch."""
-        return self.record.metrics[self.metric]
-
-    def get_metric(self, name: str) -> float:
-        """Return a metric of the best epoch; NaN if the epoch has no such metric."""
-        return self.record.metrics.get(name, math.nan)
-
-    @property
-    def is_complete(self) -> bool:
-        """True if the trial used its budget or its patience."""
-        return self.record.state == "complete"
-
-    def score_after(self, epochs: int) -> float:
-        """Return the value of the first objective in the best of the first epochs; NaN without a finite one."""
-        assert self.record.config is not None
-        selection = self.record.config.selection
-        first = [metrics for epoch, metrics in sorted(self.record.epochs.items()) if epoch <= epochs]
-        best = max(first, key=lambda metrics: rate_epoch(metrics, selection), default={})
-        return best.get(self.metric, math.nan)
-
-    @property
-    def method(self) -> str:
-        """Name of the fine-tuning method."""
-        assert self.record.config is not None
-        return self.record.config.finetuning.name
-
-    @property
-    def architecture(self) -> str:
-        """Architecture of the backbone: ``encoder``, ``decoder`` or ``unknown``."""
-        assert self.record.config is not None
-        try:
-            return read_architecture(self.record.config.backbone)
-        except InputError:  # the files of the backbone are not on this machine
-            return "unknown"
-
-    @property
-    def compute_seconds(self) -> float:
-        """Compute time of all epochs, in seconds."""
-        return sum(metrics.get("seconds", 0.0) for metrics in self.record.epochs.values())
 
 
 @dataclass(frozen=True)
@@ -233,17 +180,12 @@ def analyze(
         importances: Importance of the dimensions, from the ledger.
         limits: Limits that the winner has to satisfy.
     """
-    scored = [
-        ScoredTrial(record, metric, _select_counts(counts.get(record.number), metric))
-        for record in records
-        if record.config is not None and math.isfinite(record.metrics.get(metric, math.nan))
-    ]
+    scored = score_trials(records, metric, counts)
     sign = 1 if maximized else -1
     complete = [t for t in scored if t.is_complete]
-    allowed = [t for t in complete if not describe_violations(limits, t.record.metrics)]
-    ranked = sorted(allowed, key=lambda t: (-sign * t.score, t.record.number))
+    ranked = rank_trials(records, metric, counts, maximized=maximized, limits=limits)
     winner, runner_up = (ranked[0] if ranked else None), (ranked[1] if len(ranked) > 1 else None)
-    comparable = _select_comparable(ranked, winner)
+    interval, corrected = score_winner(ranked)
     epochs = min((len(t.record.epochs) for t in scored if t.record.state == "pruned"), default=None)
     states: defaultdict[str, int] = defaultdict(int)
     for record in records:
@@ -255,10 +197,8 @@ def analyze(
         trials=scored,
         states=dict(states),
         winner=winner,
-        interval=_compute_interval(winner),
-        corrected=correct_best_score(_stack_counts(comparable))
-        if comparable and len(_stack_counts(comparable)[0]) > 1
-        else None,
+        interval=interval,
+        corrected=corrected,
         runner_up=runner_up,
         margin=compare_trials(winner, runner_up) if winner is not None and runner_up is not None else None,
         architectures=_compare_groups_by(scored, lambda t: t.architecture, sign, epochs, reference=None),
@@ -268,32 +208,9 @@ def analyze(
         front=find_pareto_front([t for t in scored if t.is_complete]),
         history=_make_history(scored, sign),
         importances=dict(importances),
-        beyond_limits=len(complete) - len(allowed),
+        beyond_limits=len(complete) - len(ranked),
         limits=tuple(limits),
     )
-
-
-def _select_counts(counts: DocumentCounts | None, metric: str) -> DocumentCounts | None:
-    """Return the counts if the metric is an F1 that they sum up to; else None."""
-    return counts if counts is not None and counts.metric == metric and metric.endswith("_f1") else None
-
-
-def _select_comparable(trials: Sequence[ScoredTrial], winner: ScoredTrial | None) -> list[ScoredTrial]:
-    """Return the trials with counts of the same documents as the winner."""
-    if winner is None or winner.counts is None:
-        return []
-    return [t for t in trials if t.counts is not None and t.counts.documents_digest == winner.counts.documents_digest]
-
-
-def _stack_counts(trials: Sequence[ScoredTrial]) -> NDArray[np.float64]:
-    """Stack the counts of trials on the same documents to ``[trials, documents, 3]``."""
-    return np.stack([t.counts.counts for t in trials if t.counts is not None])
-
-
-def _compute_interval(trial: ScoredTrial | None) -> tuple[float, float] | None:
-    if trial is None or trial.counts is None or not len(trial.counts.counts):
-        return None
-    return bootstrap_interval(trial.counts.counts)
 
 
 def compare_trials(first: ScoredTrial, second: ScoredTrial) -> Comparison | None:
@@ -356,7 +273,7 @@ def _compare_groups_by(
                 len(complete[name]),
                 best[name],
                 max((_get_comparable_score(t, epochs) for t in groups[name]), key=lambda score: sign * score),
-                _compute_interval(best[name]),
+                compute_interval(best[name]),
                 best[name].score / divisor if divisor else None,
                 is_reference,
                 against,
@@ -378,10 +295,10 @@ def compare_groups_of_studies(first: Sequence[ScoredTrial], second: Sequence[Sco
         The comparison; None if a group has no such trial.
     """
     anchor = next((t for t in second if t.counts is not None), None)
-    own, others = _select_comparable(first, anchor), _select_comparable(second, anchor)
-    if not own or not others or not len(_stack_counts(own)[0]):
+    own, others = select_comparable(first, anchor), select_comparable(second, anchor)
+    if not own or not others or not len(stack_counts(own)[0]):
         return None
-    return compare_groups(_stack_counts(own), _stack_counts(others))
+    return compare_groups(stack_counts(own), stack_counts(others))
 
 
 def _compute_trends(trials: Sequence[ScoredTrial], epochs: int | None) -> dict[str, Trend]:

@@ -31,6 +31,7 @@ __all__ = [
     "SpaceName",
     "StudyName",
     "TrackingUri",
+    "Wide",
     "console",
     "print_json",
     "print_notices",
@@ -61,6 +62,7 @@ ClusterAddress = Annotated[
     str | None,
     typer.Option("--address", help="URL of a cluster's Ray dashboard, for a search submitted to that cluster."),
 ]
+Wide = Annotated[bool, typer.Option("--wide", help="Show all columns of tables in full, in lines of any length.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files of the same name.")]
 SpaceName = Annotated[
     str, typer.Argument(metavar="SPACE", help="YAML file of a space, or a name from `clinie spaces`.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +16,7 @@ from search.cli.options import (
     Overwrite,
     StudyName,
     TrackingUri,
+    Wide,
     console,
     print_json,
 )
@@ -24,30 +26,40 @@ __all__ = ["COMMANDS"]
 
 def report(
     study: StudyName,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file to write the report to.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write the report to.")] = None,
+    format_: Annotated[
+        Literal["html", "md", "json"] | None,
+        typer.Option("--format", help="Format of the report. Default: that of the file's suffix, else html."),
+    ] = None,
     overwrite: Overwrite = False,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Report on a study: best configuration, comparison of architectures and methods, cost.
 
-    With --output the report is an HTML page, which is also stored with the study in MLflow.
+    With --output the report is a file, which is also stored with the study in MLflow. With --format alone, it is
+    printed in that format.
     """
     from clinie_core.output_files import check_output_files
     from search.api import load_study
+    from search.report.study_report import choose_format, render_report
     from search.report.terminal import print_sections
 
+    chosen = format_ or choose_format(output)
     if output is not None:
         check_output_files(output, overwrite=overwrite)
     loaded = load_study(study, home=home, tracking_uri=tracking_uri)
-    built = loaded.report(output)
+    built = loaded.report(output, format=chosen)
     if as_json:
         print_json(built.as_json())
     elif output is not None:
         console().print(f"report in {output}", soft_wrap=True)
+    elif format_ is not None:
+        sys.stdout.write(render_report(built, format_))
     else:
-        print_sections(console(), built.facts, built.sections)
+        print_sections(console(), built.facts, built.sections, wide=wide)
 
 
 def best(
@@ -56,19 +68,18 @@ def best(
     """Show a study's best trial: score with interval, configuration and checkpoint."""
     from clinie_core.errors import fail
     from search.api import load_study
-    from search.report.terminal import print_sections
 
-    built = load_study(study, home=home, tracking_uri=tracking_uri).report()
-    winner = built.findings.winner
-    if winner is None:
-        fail("study", f"study {study!r}: {built.sections[0].answer}", allowed="a complete trial within the limits")
+    found = load_study(study, home=home, tracking_uri=tracking_uri).read_best()
+    if found is None:
+        found_none = f"study {study!r} has no complete trial that satisfies its limits"
+        fail("study", found_none, allowed="a complete trial within the limits")
     if as_json:
-        low, high = built.findings.interval or (None, None)
-        print_json({"study": study, **winner.record.as_json(), "interval": [low, high]})
+        print_json(found.as_json())
         return
-    print_sections(console(), built.facts, built.sections[:1])
-    console().print(f"checkpoint  {winner.record.checkpoint}", soft_wrap=True)
-    console().print(f"repeat      clinie repeat {study} {winner.record.number}")
+    lines = found.describe()
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        console().print(f"{name.ljust(width)}  {value}", soft_wrap=True, markup=False)
 
 
 def compare(
@@ -78,6 +89,7 @@ def compare(
     ],
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the best trials of two studies, and the two searches at equal numbers of trials."""
@@ -89,7 +101,7 @@ def compare(
     if as_json:
         print_json(comparison.as_json())
         return
-    print_sections(console(), f"{first} against {second}", [comparison.section])
+    print_sections(console(), [f"{first} against {second}"], [comparison.section], wide=wide)
 
 
 COMMANDS: tuple[Any, ...] = tuple(Command(f, "Search") for f in (report, best, compare))

@@ -18,6 +18,7 @@ from search.cli.options import (
     SpaceName,
     StudyName,
     TrackingUri,
+    Wide,
     console,
     print_json,
 )
@@ -54,6 +55,7 @@ def plan(
         bool,
         typer.Option("--simulate", help="Simulate a training step also for backbones that are not on this machine."),
     ] = False,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Validate a space and show some of its configurations with their sizes, without training."""
@@ -86,9 +88,9 @@ def plan(
     for warning in planned.warnings:
         kind = "warning" if warning.severity == "error" else warning.severity
         out.print(f"[yellow]{kind}[/yellow] {escape(str(warning))}", soft_wrap=True)
-    from search.report.plan_table import build_plan_table
+    from search.report.plan_table import print_plan_table
 
-    out.print(build_plan_table(planned.samples, planned.sizes))
+    print_plan_table(out, planned.samples, planned.sizes, wide=wide)
 
 
 def search(
@@ -222,7 +224,7 @@ def _show_outcome(study: Study, *, as_json: bool) -> None:
     """
     from rich.console import Console
 
-    from search.report.terminal import build_trials_table
+    from search.report.terminal import print_trials
 
     messages, outcome = Console(stderr=True, highlight=False), study.outcome
     assert outcome is not None, "the study was just run"
@@ -230,7 +232,7 @@ def _show_outcome(study: Study, *, as_json: bool) -> None:
         print_json(outcome.as_json())
     else:
         title = f"study {study.name}, {study.metric} on dev"
-        console().print(build_trials_table(title, outcome.trials, study.metric, maximized=study.is_maximized))
+        print_trials(console(), title, outcome.trials, study.metric, maximized=study.is_maximized)
     if outcome.interrupted:
         messages.print(f"{len(outcome.interrupted)} trials interrupted; continue with: clinie resume {outcome.study}")
     if outcome.waiting:
@@ -249,6 +251,7 @@ def status(
     ] = None,
     home: HomeFolder = DEFAULT_HOME,
     address: ClusterAddress = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
     """Show all studies of a home folder, or the trials of one study.
@@ -261,7 +264,7 @@ def status(
     from search.api import list_studies, load_study
 
     if study is not None:
-        _show_study(load_study(study, home=home), as_json=as_json)
+        _show_study(load_study(study, home=home), wide=wide, as_json=as_json)
         return
     rows = [_summarize(load_study(name, home=home)) for name in list_studies(home)]
     if as_json:
@@ -273,11 +276,12 @@ def status(
         console().print(f"[bold]{row['study']}[/bold]  {summary}")
 
 
-def _show_study(study: Study, *, as_json: bool) -> None:
-    from search.report.terminal import build_trials_table
+def _show_study(study: Study, *, wide: bool, as_json: bool) -> None:
+    from search.report.terminal import print_trials
 
-    running, trials, best, megabytes = study.is_running, study.records, study.best, study.disk_usage_mb
+    running, trials, megabytes = study.is_running, study.records, study.disk_usage_mb
     if as_json:
+        best = study.best
         print_json(
             {
                 "study": study.name,
@@ -289,7 +293,7 @@ def _show_study(study: Study, *, as_json: bool) -> None:
         )
         return
     title = f"study {study.name} ({'running' if running else 'not running'}, {megabytes:.0f} MB)"
-    console().print(build_trials_table(title, trials, study.metric, maximized=study.is_maximized))
+    print_trials(console(), title, trials, study.metric, maximized=study.is_maximized, wide=wide)
 
 
 def _summarize(study: Study) -> dict[str, Any]:

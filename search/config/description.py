@@ -6,7 +6,7 @@ from typing import Any
 
 from clinie_core.config import TrialConfig
 
-__all__ = ["describe_config", "format_formulation", "make_run_name"]
+__all__ = ["abbreviate_setting", "describe_config", "format_formulation", "format_setting", "make_run_name"]
 
 ABBREVIATIONS = {"learning_rate": "lr", "alpha_over_rank": "alpha/r", "rank": "r"}
 MAIN_PARAMETERS = (
@@ -37,11 +37,18 @@ def make_run_name(number: int, config: TrialConfig) -> str:
     return f"{number:03d} " + _join(config, {k: v for k, v in parameters.items() if k in MAIN_PARAMETERS})
 
 
+def abbreviate_setting(name: str) -> str:
+    """Return the short name of a setting, such as ``lr``; the name itself if it has none."""
+    return ABBREVIATIONS.get(name, name)
+
+
+def format_setting(value: object) -> str:
+    """Format the value of a setting; numbers have two significant digits."""
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
 def _join(config: TrialConfig, parameters: dict[str, Any]) -> str:
-    values = (
-        f"{ABBREVIATIONS.get(k, k)}={v:.2g}" if isinstance(v, float) else f"{ABBREVIATIONS.get(k, k)}={v}"
-        for k, v in parameters.items()
-    )
+    values = (f"{abbreviate_setting(name)}={format_setting(value)}" for name, value in parameters.items())
     return " ".join([config.backbone.name, format_formulation(config), config.finetuning.name, *values])
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -14,7 +14,16 @@ from pydantic import ValidationError
 from clinie_core.config import Selection, TrialConfig, rate_epoch
 from clinie_core.errors import fail
 
-__all__ = ["ENDED", "INFEASIBLE", "OPTUNA_STATES", "State", "TrialRecord", "find_best_values", "make_record"]
+__all__ = [
+    "ENDED",
+    "INFEASIBLE",
+    "OPTUNA_STATES",
+    "State",
+    "TrialRecord",
+    "find_best_values",
+    "make_record",
+    "mark_interrupted",
+]
 
 State = Literal["running", "interrupted", "complete", "pruned", "infeasible", "failed"]
 ENDED: tuple[State, ...] = ("complete", "pruned", "infeasible", "failed")
@@ -118,6 +127,11 @@ def make_record(
         started=trial.datetime_start,
         ended=trial.datetime_complete,
     )
+
+
+def mark_interrupted(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the records of a study without a running search: a trial that has not ended is ``interrupted``."""
+    return [replace(r, state="interrupted") if r.state == "running" else r for r in records]
 
 
 def find_best_values(attributes: Mapping[str, Any], metrics: Sequence[str]) -> list[float] | None:

@@ -10,7 +10,8 @@ from clinie_core.scoring.significance import Comparison
 from search.analysis.comparisons import GroupComparison
 from search.analysis.findings import Findings, compare_groups_of_studies, compare_trials
 from search.config.description import describe_config
-from search.report.sections import ReportSection, describe_comparison
+from search.report.section import ReportSection
+from search.report.sections import describe_comparison
 
 __all__ = ["StudyComparison", "compare_studies"]
 

@@ -13,7 +13,8 @@ from plotly.offline import get_plotlyjs
 
 from search.analysis.findings import COSTS, Findings
 from search.report import plots
-from search.report.sections import Curve, ReportSection
+from search.report.section import ReportSection
+from search.report.sections import Curve
 
 __all__ = ["render_page"]
 
@@ -24,13 +25,13 @@ RESPONSES = 6
 
 
 def render_page(
-    title: str, facts: str, sections: Sequence[ReportSection], findings: Findings, shots: Mapping[str, Curve]
+    title: str, facts: Sequence[str], sections: Sequence[ReportSection], findings: Findings, shots: Mapping[str, Curve]
 ) -> str:
     """Render the report as HTML.
 
     Args:
         title: Heading of the page.
-        facts: One line that describes the study.
+        facts: Lines that describe the study.
         sections: Sections of the report.
         findings: Results shown in the figures.
         shots: Learning curves by name.

@@ -4,42 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import RenderableType
-from rich.markup import escape
-from rich.table import Table
+from rich.console import Console
 
 from clinie_core.config import TrialConfig
-from search.config.description import describe_config
+from search.report.settings import separate_settings
+from search.report.terminal import print_table
+from search.report.text_table import Column, TextTable
 from search.study.sizes import ConfigurationSize
 
-__all__ = ["build_plan_table"]
+__all__ = ["print_plan_table"]
 
 BOUND = "over: weights, gradients and optimizer state only; --simulate adds a training step's activations"
+BATCH = "batch_size"
 
 
-def build_plan_table(configs: Sequence[TrialConfig], sizes: Sequence[ConfigurationSize]) -> RenderableType:
-    """Build a table of configurations with their numbers of parameters and estimated memory.
+def print_plan_table(
+    console: Console, configs: Sequence[TrialConfig], sizes: Sequence[ConfigurationSize], *, wide: bool = False
+) -> None:
+    """Print a table of configurations with their numbers of parameters and estimated memory.
 
     Args:
+        console: The console to print to.
         configs: The configurations.
         sizes: The size of each of them.
+        wide: Show all columns in full, in lines of any length.
     """
-    table = Table(header_style="bold", box=None, padding=(0, 2))
-    table.add_column("configuration", overflow="fold")
-    for column in ("batch", "at once", "parameters", "trained", "memory"):
-        table.add_column(column, justify="right")
-    for config, size in zip(configs, sizes, strict=True):
+    settings = separate_settings(configs)
+    if settings.description:
+        console.print(settings.description, style="dim", markup=False)
+    shown = [] if BATCH in settings.names else [BATCH]
+    columns = [*settings.columns, *map(Column, (*shown, "at once", "parameters", "trained", "memory"))]
+    rows = []
+    for config, values, size in zip(configs, settings.rows, sizes, strict=True):
         is_bound = bool(size.note) or not size.is_simulated
-        table.add_row(
-            escape(describe_config(config)),
-            str(config.batch_size),
+        row = [
+            *(str(config.batch_size) for _ in shown),
             "" if size.micro_batch is None else str(size.micro_batch),
             f"{size.parameters:,}",
             "" if size.trainable is None else f"{size.trainable:,}",
             f"{'' if size.fits else 'too large: '}{'over ' if is_bound else ''}{size.memory_mb:,.0f} MiB",
-        )
+        ]
+        rows.append([*values, *row])
+    print_table(console, TextTable(columns, rows), wide=wide)
     notes = sorted({size.note for size in sizes if size.note})
     notes += [] if all(size.is_simulated for size in sizes) else [BOUND]
-    if notes:
-        table.caption, table.caption_justify = escape("\n".join(notes)), "left"
-    return table
+    for note in notes:
+        console.print(note, style="dim", markup=False)

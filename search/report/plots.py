@@ -9,7 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from search.analysis.findings import Findings, GroupRow, ScoredTrial, get_cost
+from search.analysis.findings import Findings, GroupRow, get_cost
+from search.analysis.scored_trials import ScoredTrial
 
 __all__ = ["plot_front", "plot_groups", "plot_history", "plot_importances", "plot_response", "plot_shots"]
 

@@ -4,39 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from clinie_core.scoring.significance import Comparison
 from search.analysis.comparisons import GroupComparison
-from search.analysis.findings import CorpusRow, Findings, GroupRow, ScoredTrial, get_cost
+from search.analysis.findings import CorpusRow, Findings, GroupRow, get_cost
+from search.analysis.scored_trials import ScoredTrial
 from search.config.description import describe_config
+from search.report.section import NO_EVIDENCE, ReportSection, format_count, format_interval, format_number
+from search.report.settings import SettingsTable, separate_settings
 
-__all__ = ["Curve", "ReportSection", "TestSetAccess", "build_sections", "describe_comparison"]
+__all__ = ["Curve", "TestSetAccess", "build_sections", "describe_comparison"]
 
 Curve = Sequence[tuple[int, float, float, float]]
 """Points of a learning curve: number of training documents, score, lower and upper end of its interval."""
-NO_EVIDENCE = "no evidence"
-
-
-@dataclass(frozen=True)
-class ReportSection:
-    """One question of a report.
-
-    Args:
-        key: Identifier of the section, used to find its figures.
-        title: The question.
-        answer: One or two sentences that answer it from the data.
-        columns: Column headings.
-        rows: Formatted cells.
-        narrow: Indices of the columns shown in a narrow terminal; empty for all.
-    """
-
-    key: str
-    title: str
-    answer: str
-    columns: tuple[str, ...] = ()
-    rows: Sequence[tuple[str, ...]] = field(default_factory=list)
-    narrow: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,20 +75,8 @@ def build_sections(
     return [section for section in sections if section is not None]
 
 
-def _format_number(value: float, digits: int = 4) -> str:
-    return "-" if not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def _format_count(value: float) -> str:
-    return "-" if not math.isfinite(value) else f"{value:,.0f}"
-
-
 def _format_trial_count(count: int) -> str:
     return f"{count} trial" + ("" if count == 1 else "s")
-
-
-def _format_interval(interval: tuple[float, float] | None) -> str:
-    return f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "-"
 
 
 def _describe_trial(trial: ScoredTrial) -> str:
@@ -136,16 +105,16 @@ def _build_winner(findings: Findings) -> ReportSection:
         )
     second = findings.runner_up
     if second is not None:
-        names = f"trial {winner.record.number}", f"trial {second.record.number}, the runner-up,"
+        names = f"trial {winner.record.number}", f"trial {second.record.number} (the runner-up)"
         answer += f" On the same documents, {describe_comparison(findings.margin, *names)}."
+    shown = [(t, span) for t, span in ((winner, findings.interval), (second, None)) if t is not None]
+    settings = _separate_settings([t for t, _ in shown])
     rows = [
-        (f"trial {t.record.number}", _format_number(t.score), _format_interval(span), _describe_trial(t))
-        for t, span in ((winner, findings.interval), (second, None))
-        if t is not None
+        (f"trial {t.record.number}", format_number(t.score), format_interval(span), *values)
+        for (t, span), values in zip(shown, settings.rows, strict=True)
     ]
-    return ReportSection(
-        "winner", title, answer, ("", f"dev {metric} (optimistic)", "95 % interval", "configuration"), rows
-    )
+    columns = ("", f"dev {metric} (optimistic)", "95 % interval", *settings.names)
+    return ReportSection("winner", title, answer, columns, rows, settings=settings.names)
 
 
 def _build_groups(
@@ -155,7 +124,10 @@ def _build_groups(
         return None
     metric, equal = findings.metric, findings.equal_epochs
     reference = next(row for row in rows if row.is_reference)
-    said = [describe_comparison(row.against, row.name, reference.name) for row in rows if row is not reference]
+    others = [row for row in rows if row is not reference]
+    said = [describe_comparison(row.against, row.name, reference.name) for row in others if row.complete]
+    unfinished = [row.name for row in others if not row.complete]
+    said += [f"{', '.join(unfinished)}: no complete trial"] if unfinished else []
     tries = next((row.against.tries for row in rows if row.against is not None), 1)
     answer = f"Complete trials, compared by the expected best of {_format_trial_count(tries)}: " + "; ".join(said) + "."
     if equal is not None:
@@ -181,18 +153,18 @@ def _build_groups(
             (
                 row.name,
                 f"{row.complete} of {row.trials}",
-                _format_number(best.score) + ("" if row.complete else f" ({len(best.record.epochs)} epochs)"),
-                _format_number(row.score_at_equal_epochs),
-                _format_interval(row.interval),
+                format_number(best.score) + ("" if row.complete else f" ({len(best.record.epochs)} epochs)"),
+                format_number(row.score_at_equal_epochs),
+                format_interval(row.interval),
                 f"{100 * row.relative_score:.1f} %" if row.relative_score is not None else "-",
-                _format_count(best.get_metric("trainable_parameters")),
-                _format_count(best.get_metric("peak_memory_mb")),
-                _format_number(best.get_metric("seconds"), 1),
-                _format_number(best.get_metric("documents_per_second"), 1),
+                format_count(best.get_metric("trainable_parameters")),
+                format_count(best.get_metric("peak_memory_mb")),
+                format_number(best.get_metric("seconds"), 1),
+                format_number(best.get_metric("documents_per_second"), 1),
                 decided,
             )
         )
-    return ReportSection(key, title, answer, columns, cells, narrow=(0, 1, 2, 3, 5, 6, 10))
+    return ReportSection(key, title, answer, columns, cells, optional=(4, 7, 8, 9))
 
 
 def _describe_epochs(epochs: int | None) -> str:
@@ -239,8 +211,8 @@ def _build_corpora(corpora: Sequence[CorpusRow]) -> ReportSection | None:
         rows.append(
             (
                 row.corpus,
-                _format_number(row.together),
-                _format_number(row.alone if row.alone is not None else math.nan),
+                format_number(row.together),
+                format_number(row.alone if row.alone is not None else math.nan),
                 row.study or "-",
                 "-" if row.comparison is None else f"{row.comparison.difference:+.4f}" if decided else NO_EVIDENCE,
             )
@@ -258,7 +230,7 @@ def _build_shots(shots: Mapping[str, Curve]) -> ReportSection | None:
     if not shots:
         return None
     rows = [
-        (name, str(documents), _format_number(score), f"{low:.4f} to {high:.4f}")
+        (name, str(documents), format_number(score), f"{low:.4f} to {high:.4f}")
         for name, points in shots.items()
         for documents, score, low, high in points
     ]
@@ -271,16 +243,17 @@ def _build_shots(shots: Mapping[str, Curve]) -> ReportSection | None:
 def _build_front(findings: Findings) -> ReportSection | None:
     if not findings.front:
         return None
+    settings = _separate_settings(findings.front)
     rows = [
         (
             f"trial {t.record.number}",
-            _format_number(t.score),
-            _format_number(get_cost(t, "seconds_per_document") * 1000, 1),
-            _format_count(t.get_metric("peak_memory_mb")),
-            _format_count(t.get_metric("trainable_parameters")),
-            _describe_trial(t),
+            format_number(t.score),
+            format_number(get_cost(t, "seconds_per_document") * 1000, 1),
+            format_count(t.get_metric("peak_memory_mb")),
+            format_count(t.get_metric("trainable_parameters")),
+            *values,
         )
-        for t in findings.front
+        for t, values in zip(findings.front, settings.rows, strict=True)
     ]
     columns = (
         "",
@@ -288,14 +261,15 @@ def _build_front(findings: Findings) -> ReportSection | None:
         "ms per document",
         "peak memory (MiB)",
         "trained parameters",
-        "configuration",
+        *settings.names,
     )
     answer = (
         f"{len(rows)} of {_format_trial_count(len(findings.complete_trials))}"
         f" {'is' if len(rows) == 1 else 'are'} Pareto-optimal: no other complete trial is at least as good in all of"
         " these columns. Stopped trials are left out."
     )
-    return ReportSection("front", "What does the score cost in speed, memory and parameters?", answer, columns, rows)
+    title = "What does the score cost in speed, memory and parameters?"
+    return ReportSection("front", title, answer, columns, rows, settings=settings.names)
 
 
 def _build_importances(findings: Findings) -> ReportSection | None:
@@ -341,24 +315,22 @@ def _build_test(accesses: Sequence[TestSetAccess]) -> ReportSection:
 
 def _build_trials(findings: Findings) -> ReportSection:
     sign = -1 if findings.maximized else 1
+    ranked = sorted(findings.trials, key=lambda t: (sign * t.score, t.record.number))
+    settings = _separate_settings(ranked)
     rows = [
         (
             str(t.record.number),
             t.record.state,
-            _format_number(t.score),
+            format_number(t.score),
             f"{t.record.best_epoch} of {len(t.record.epochs)}",
-            _describe_trial(t),
-            f"clinie repeat {findings.study} {t.record.number}",
+            *values,
         )
-        for t in sorted(findings.trials, key=lambda t: (sign * t.score, t.record.number))
+        for t, values in zip(ranked, settings.rows, strict=True)
     ]
-    columns = (
-        "trial",
-        "state",
-        f"dev {findings.metric} (optimistic)",
-        "best epoch",
-        "configuration",
-        "command to repeat it",
-    )
-    answer = "All trials with at least one epoch, best first, each with the command that repeats it."
-    return ReportSection("trials", "All trials", answer, columns, rows, narrow=(0, 1, 2, 4))
+    columns = ("trial", "state", f"dev {findings.metric} (optimistic)", "best epoch", *settings.names)
+    answer = f"All trials with at least one epoch, best first. To train one again: clinie repeat {findings.study} TRIAL"
+    return ReportSection("trials", "All trials", answer, columns, rows, settings=settings.names)
+
+
+def _separate_settings(trials: Sequence[ScoredTrial]) -> SettingsTable:
+    return separate_settings([trial.record.config for trial in trials])

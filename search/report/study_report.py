@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from clinie_core.training.transfer import TransferResult
-from search.analysis.findings import CorpusRow, Findings, ScoredTrial, analyze, compare_with_single
+from clinie_core.output_files import write_output
+from search.analysis.findings import CorpusRow, Findings, analyze, compare_with_single
+from search.analysis.scored_trials import ScoredTrial
 from search.config.space_file import SpaceFile
 from search.ledger.ledger import Ledger, list_study_names, open_storage
 from search.promotion.test_set_accesses import list_accesses_of_study
-from search.report.sections import Curve, ReportSection, TestSetAccess, build_sections
-from search.study.transfer import RESULTS, summarize
-from search.tracking.connection import connect
+from search.report.markdown import render_markdown
+from search.report.section import ReportSection
+from search.report.sections import Curve, TestSetAccess, build_sections
+from search.report.settings import separate_settings
+from search.tracking.connection import connect, log_report
 from search.tracking.document_counts import fetch_document_counts
 
 if TYPE_CHECKING:
@@ -22,7 +26,9 @@ if TYPE_CHECKING:
 
     from search.storage.home import Home
 
-__all__ = ["StudyReport", "build_study_report"]
+__all__ = ["ReportFormat", "StudyReport", "build_study_report", "choose_format", "render_report", "write_report"]
+
+ReportFormat = Literal["html", "md", "json"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,17 @@ class StudyReport:
     parent_run: str | None
 
     @property
-    def facts(self) -> str:
-        """One-line description of the study."""
+    def title(self) -> str:
+        """Heading of the report."""
+        return f"Report on {self.file.study}"
+
+    @property
+    def facts(self) -> list[str]:
+        """Description of the study, and the settings that all its trials share."""
         file = self.file
-        return f"Study {file.study}: {file.task} on {file.corpus_title}, objective {file.objective[0].metric} on dev."
+        first = f"Study {file.study}: {file.task} on {file.corpus_title}, objective {file.objective[0].metric} on dev."
+        settings = separate_settings([trial.record.config for trial in self.findings.trials])
+        return [first, settings.description.capitalize()] if settings.description else [first]
 
     @property
     def sections(self) -> list[ReportSection]:
@@ -51,6 +64,7 @@ class StudyReport:
         """Return the report's sections as JSON data."""
         return {
             "study": self.file.study,
+            "facts": self.facts,
             "sections": [
                 {
                     "key": section.key,
@@ -80,17 +94,48 @@ def build_study_report(home: Home, study: str) -> StudyReport:
         records,
         ledger.metrics[0],
         maximized=ledger.maximized,
-        counts=fetch_document_counts(client, records),
+        counts=fetch_document_counts(home, study, records),
         importances=ledger.compute_importances(),
         limits=ledger.limits,
     )
     file = SpaceFile.model_validate(attributes["space"])
     shots = _read_transfer_curves(home, study) | _build_learning_curves(findings)
-    corpora = _compare_corpora(home, client, file, findings)
+    corpora = _compare_corpora(home, file, findings)
     return StudyReport(file, findings, shots, _list_accesses(client, study), corpora, attributes.get("parent_run"))
 
 
-def _compare_corpora(home: Home, client: MlflowClient, file: SpaceFile, findings: Findings) -> list[CorpusRow]:
+def write_report(home: Home, report: StudyReport, file: Path, format_: ReportFormat) -> None:
+    """Write a report to a file and store it with the study in MLflow.
+
+    Args:
+        home: The home folder.
+        report: The report.
+        file: The file to write.
+        format_: Format of the file.
+    """
+    write_output(file, render_report(report, format_))
+    if report.parent_run:
+        log_report(connect(home), report.parent_run, file)
+
+
+def choose_format(file: Path | None) -> ReportFormat:
+    """Return the format that the suffix of a file names; ``html`` for any other."""
+    suffixes: dict[str, ReportFormat] = {".md": "md", ".json": "json"}
+    return suffixes.get(file.suffix, "html") if file is not None else "html"
+
+
+def render_report(report: StudyReport, format_: ReportFormat) -> str:
+    """Return the content of a report's file in a format."""
+    if format_ == "json":
+        return json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
+    if format_ == "md":
+        return render_markdown(report.title, report.facts, report.sections)
+    from search.report.page import render_page  # its figures need plotly, which takes a second to import
+
+    return render_page(report.title, report.facts, report.sections, report.findings, report.shots)
+
+
+def _compare_corpora(home: Home, file: SpaceFile, findings: Findings) -> list[CorpusRow]:
     """Compare a study of several corpora with the best single-corpus study of each in the same home."""
     winner = findings.winner
     if winner is None or len(file.corpus) < 2:
@@ -106,7 +151,7 @@ def _compare_corpora(home: Home, client: MlflowClient, file: SpaceFile, findings
             same = [o.title for o in other.corpus] == [source.title] and other.task == file.task
             if not same or best is None or ledger.metrics[0] != findings.metric:
                 continue
-            counts = fetch_document_counts(client, [best]).get(best.number)
+            counts = fetch_document_counts(home, name, [best]).get(best.number)
             single = ScoredTrial(best, findings.metric, counts)
             if row.alone is None or single.score > row.alone:
                 compared = compare_with_single(winner, source.title, single)
@@ -131,7 +176,13 @@ def _list_accesses(client: MlflowClient, study: str) -> list[TestSetAccess]:
 
 def _read_transfer_curves(home: Home, study: str) -> dict[str, Curve]:
     """Read the results of the transfer protocol, one curve per held-out corpus."""
-    file = home.study_folder(study) / "transfer" / RESULTS
+    folder = home.study_folder(study) / "transfer"
+    if not folder.is_dir():
+        return {}
+    from clinie_core.training.transfer import TransferResult  # needs torch
+    from search.study.transfer import RESULTS, summarize
+
+    file = folder / RESULTS
     if not file.is_file():
         return {}
     results = [TransferResult(**result) for result in json.loads(file.read_text(encoding="utf-8"))["results"]]

@@ -10,77 +10,104 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from clinie_core.data.document import Document
-from clinie_core.scoring import Scores
-from clinie_core.scoring.significance import bootstrap_interval
-from search.config.description import describe_config
-from search.ledger.records import TrialRecord
-from search.report.sections import ReportSection
+from search.report.settings import separate_settings
+from search.report.text_table import Column, TextTable
 
 if TYPE_CHECKING:
+    from clinie_core.data.document import Document
+    from clinie_core.scoring import Scores
+    from search.ledger.records import TrialRecord
+    from search.report.section import ReportSection
     from search.study.transfer import TransferRow
 
 __all__ = [
     "build_scores_table",
     "build_transfer_table",
-    "build_trials_table",
     "mark_concepts",
     "print_sections",
+    "print_table",
+    "print_trials",
 ]
 
-WIDE = 140
-"""Terminal width in columns from which a report's tables show all columns."""
-SHORT_CELL = 14
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
 
 
-def build_trials_table(title: str, records: Sequence[TrialRecord], metric: str, *, maximized: bool) -> RenderableType:
-    """Build a table of trials: finished ones first, then by score."""
+def print_table(console: Console, table: TextTable, *, wide: bool = False) -> None:
+    """Print a table in the width of the terminal.
+
+    Args:
+        console: The console to print to.
+        table: The table.
+        wide: Show all columns in full, in lines of any length.
+    """
+    fitted = table.fit(None if wide else console.width)
+    text = Text("\n".join(fitted.render_head()), style="bold")
+    text.append("\n" + "\n".join(fitted.render_rows()), style="not bold")
+    console.print(text, soft_wrap=True, crop=False)
+    if fitted.hidden:
+        _print_dim(console, f"not shown: {', '.join(fitted.hidden)}; --wide shows all columns")
+
+
+def print_trials(
+    console: Console, title: str, records: Sequence[TrialRecord], metric: str, *, maximized: bool, wide: bool = False
+) -> None:
+    """Print a table of trials: finished ones first, then by score.
+
+    Args:
+        console: The console to print to.
+        title: Line above the table.
+        records: The trials.
+        metric: Name of the metric of the first objective.
+        maximized: Whether a higher value of the metric is better.
+        wide: Show all columns in full, in lines of any length.
+    """
     order = ("complete", "pruned", "running", "interrupted", "infeasible", "failed")
     sign = -1 if maximized else 1
-
-    def key(record: TrialRecord) -> tuple[int, float, int]:
-        return order.index(record.state), sign * record.metrics.get(metric, 0.0), record.number
-
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2))
-    for column, justify in (("trial", "right"), ("state", "left"), (metric, "right"), ("epochs", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's literal type
-    table.add_column("configuration", overflow="fold")
-    for record in sorted(records, key=key):
-        metrics = record.metrics
-        table.add_row(
-            str(record.number),
-            record.state,
-            f"{metrics[metric]:.4f}" if metric in metrics else "-",
-            str(len(record.epochs)),
-            escape(describe_config(record.config) if record.config else "")
-            + (f" [dim]({escape(record.reason)})[/dim]" if record.reason else ""),
-        )
-    return table
+    scores = {record.number: record.metrics.get(metric) for record in records}
+    ranked = sorted(records, key=lambda r: (order.index(r.state), sign * (scores[r.number] or 0.0), r.number))
+    settings = separate_settings([record.config for record in ranked])
+    columns = [Column("trial"), Column("state"), Column(metric), Column("epochs"), *settings.columns]
+    reasons = any(record.reason for record in ranked)
+    columns += [Column("reason")] if reasons else []
+    rows = []
+    for record, values in zip(ranked, settings.rows, strict=True):
+        score = scores[record.number]
+        row = [str(record.number), record.state, "-" if score is None else f"{score:.4f}", str(len(record.epochs))]
+        rows.append([*row, *values, *([record.reason or ""] if reasons else [])])
+    console.print(title, style="italic", soft_wrap=True, markup=False)
+    if settings.description:
+        _print_dim(console, settings.description)
+    print_table(console, TextTable(columns, rows), wide=wide)
 
 
-def print_sections(console: Console, facts: str, sections: Sequence[ReportSection]) -> None:
-    """Print a report's sections."""
-    console.print(f"[dim]{escape(facts)}[/dim]")
+def print_sections(
+    console: Console, facts: Sequence[str], sections: Sequence[ReportSection], *, wide: bool = False
+) -> None:
+    """Print a report's sections.
+
+    Args:
+        console: The console to print to.
+        facts: Lines above the sections.
+        sections: The sections.
+        wide: Show all columns in full, in lines of any length.
+    """
+    for line in facts:
+        _print_dim(console, line)
     for section in sections:
         console.print(f"\n[bold]{escape(section.title)}[/bold]")
         console.print(escape(section.answer))
-        if not section.rows:
-            continue
-        everything = tuple(range(len(section.columns)))
-        shown = section.narrow if section.narrow and console.width < WIDE else everything
-        table = Table(header_style="bold", box=None, padding=(0, 1))
-        for column in shown:
-            short = max(len(row[column]) for row in section.rows) <= SHORT_CELL
-            table.add_column(escape(section.columns[column]), overflow="fold", no_wrap=False, min_width=SHORT_CELL // 2)
-            table.columns[-1].justify = "right" if short and column else "left"
-        for row in section.rows:
-            table.add_row(*(escape(row[column]) for column in shown))
-        console.print(table)
+        if section.rows:
+            print_table(console, section.table, wide=wide)
+
+
+def _print_dim(console: Console, line: str) -> None:
+    console.print(Text(line, style="dim"))
 
 
 def build_scores_table(title: str, scores: Scores) -> RenderableType:
     """Build a table of strict scores by type and of overall scores, with the interval of the strict F1."""
+    from clinie_core.scoring.significance import bootstrap_interval
+
     low, high = bootstrap_interval(scores.documents("strict"))
     caption = f"strict F1: 95 % interval {low:.4f} to {high:.4f}, by bootstrap over documents"
     table = Table(

@@ -96,6 +96,12 @@ class Home:
             / 1e6
         )
 
+    def artifact_folder(self, study: str, run_id: str) -> Path | None:
+        """Return the folder of a run's artifacts; None if MLflow stores them elsewhere than in this folder."""
+        if self.server is not None or self.storage is not None:
+            return None
+        return self.root / "artifacts" / study / run_id / "artifacts"
+
     def trials_url(self, study: str) -> str | None:
         """Return the object-storage URL for the training state of a study's trials; None for the home folder."""
         return self._object_url(f"studies/{study}/trials")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clinie_core.data.corpora.summary import summarize
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from search.study.checkpoint_manager import CheckpointManager
     from search.tracking.tracker import Tracker
 
-__all__ = ["StudyFailed", "StudyOutcome", "StudyRunner", "read_current_records"]
+__all__ = ["StudyFailed", "StudyOutcome", "StudyRunner"]
 
 
 FITTING = "fitting_memory"
@@ -342,11 +342,3 @@ def _show(problems: list[Problem], progress: Progress | None) -> None:
         return
     for problem in problems:
         warnings.warn(str(problem), stacklevel=2)
-
-
-def read_current_records(ledger: Ledger, *, running: bool) -> list[TrialRecord]:
-    """Return a study's trials; without a running search, a trial that is still ``running`` is ``interrupted``."""
-    records = ledger.records()
-    if running:
-        return records
-    return [replace(r, state="interrupted") if r.state == "running" else r for r in records]

@@ -24,7 +24,7 @@ from tests.servers import MlflowServer, PostgresServer
 
 pytestmark = pytest.mark.slow
 LAST_END = {"at": "search.ledger.ledger:Ledger.end", "after": True, "count": TRIALS}
-THIRD_PAUSE = {"at": "search.ledger.storage:_pause", "after": True, "count": 3}
+THIRD_PAUSE = {"at": "search.ledger.database:_pause", "after": True, "count": 3}
 
 
 @contextmanager

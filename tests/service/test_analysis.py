@@ -16,10 +16,12 @@ from clinie_core.config import BackboneSource, ComponentChoice, TrialConfig
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.significance import compute_rates
 from search.analysis.comparisons import compare_groups, compute_expected_best, compute_trend, correct_best_score
-from search.analysis.findings import CorpusRow, Findings, ScoredTrial, analyze, compare_with_single
+from search.analysis.findings import CorpusRow, Findings, analyze, compare_with_single
+from search.analysis.scored_trials import ScoredTrial
 from search.ledger.records import TrialRecord
 from search.report.page import render_page
-from search.report.sections import NO_EVIDENCE, build_sections
+from search.report.section import NO_EVIDENCE
+from search.report.sections import build_sections
 
 Counts = NDArray[np.float64]
 DOCUMENTS = 100
@@ -266,5 +268,5 @@ def test_the_page_needs_nothing_else_and_answers_in_order() -> None:
     places = [page.index(f'<section id="{key}">') for key in keys]
     assert places == sorted(places)
     assert page.count("plotly-graph-div") >= 6
-    assert "clinie repeat planted 3" in page
+    assert "clinie repeat planted TRIAL" in page
     assert "The test split has not been read" in page

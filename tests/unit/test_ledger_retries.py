@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from clinie_core.errors import InputError
-from search.ledger import storage as storage_module
+from search.ledger import database as storage_module
 from search.ledger.storage import LedgerUnavailable, open_storage
 from search.storage.home import Home
 
@@ -27,10 +27,10 @@ class Outage:
             raise self.error
 
 
-def open_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outage: Outage) -> storage_module._RetryingStorage:
+def open_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outage: Outage) -> storage_module.DatabaseStorage:
     monkeypatch.setattr(storage_module, "_pause", outage.pauses.append)
     opened = open_storage(Home(tmp_path, ledger=f"sqlite:///{tmp_path / 'ledger.db'}"))
-    assert isinstance(opened, storage_module._RetryingStorage)
+    assert isinstance(opened, storage_module.DatabaseStorage)
     monkeypatch.setattr(opened, "scoped_session", FailingSession(opened.scoped_session, outage))
     return opened
 
