@@ -19,15 +19,18 @@ def convert(
 ) -> None:
     """Convert pickled weights (pytorch_model.bin) to safetensors, in an isolated process.
 
-    Code in the files is not executed. The licence of the source applies to the converted weights, too.
+    Code in the files is not executed. The process has no network, if the system permits network namespaces, and limits
+    on memory, CPU time and the size of files. The licence of the source applies to the converted weights, too.
     """
     from clinie_core.backbones.pickle_conversion import convert_pickled_model
 
-    files = convert_pickled_model(source, output)
+    done = convert_pickled_model(source, output)
     if as_json:
-        print_json({"folder": str(output), "files": files})
+        print_json({"folder": str(output), "files": done.files, "without_network": done.without_network})
         return
-    console().print(f"{len(files)} files in {output}; the licence of {source} applies to them", soft_wrap=True)
+    console().print(f"{len(done.files)} files in {output}; the licence of {source} applies to them", soft_wrap=True)
+    if not done.without_network:
+        console().print("This system does not permit a network namespace: only Python's sockets were refused.")
 
 
 def fetch(
