@@ -179,6 +179,22 @@ class Extractor:
         """
         return self._make_predictor().annotate(documents)
 
+    def annotate_pairs(self, documents: Sequence[Document]) -> list[tuple[Document, Document]]:
+        """Predict annotated documents.
+
+        Args:
+            documents: Annotated documents; the view of the model's corpus is applied to them.
+
+        Returns:
+            For each document its gold and its predicted version.
+        """
+        gold = self._apply_view(documents)
+        return list(zip(gold, self.annotate(gold), strict=True))
+
+    def _apply_view(self, documents: Sequence[Document]) -> tuple[Document, ...]:
+        (viewed,) = apply_view(Corpus({"all": tuple(documents)}), self.checkpoint.config.view).splits.values()
+        return viewed
+
     def score(
         self, documents: Sequence[Document], schema: Schema | None = None, scorer: str = DEFAULT_SCORER
     ) -> TaskScores:
@@ -191,7 +207,7 @@ class Extractor:
         """
         config = self.checkpoint.config
         _, *further = build_components(config)
-        (gold,) = apply_view(Corpus({"all": tuple(documents)}), config.view).splits.values()
+        gold = self._apply_view(documents)
         predictor = self._make_predictor(schema)
         found = predictor.annotate(gold)
         given = None

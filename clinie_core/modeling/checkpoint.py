@@ -23,6 +23,7 @@ from clinie_core.modeling.folder_replacement import recover_folder, replace_fold
 from clinie_core.modeling.model import ExtractionModel
 from clinie_core.modeling.sharding import gather_full_tensor, take_shard
 from clinie_core.scoring.document_counts import DocumentCounts
+from clinie_core.scoring.error_counts import ErrorCounts
 
 __all__ = [
     "Checkpoint",
@@ -47,12 +48,14 @@ class Checkpoint:
         schema: Annotation types of the training corpus.
         metrics: Metrics of the saved epoch.
         counts: Counts of correct and wrong predictions for each dev document. :meth:`read` leaves them None.
+        errors: Counts of its errors on dev. :meth:`read` leaves them None.
     """
 
     config: TrialConfig
     schema: Schema
     metrics: Mapping[str, float]
     counts: DocumentCounts | None = None
+    errors: ErrorCounts | None = None
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write the checkpoint to a folder atomically.
@@ -78,6 +81,8 @@ class Checkpoint:
             (staging / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
             if self.counts is not None:
                 self.counts.write(staging)
+            if self.errors is not None:
+                self.errors.write(staging)
             replace_folder(staging, folder)
 
     @classmethod

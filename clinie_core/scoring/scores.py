@@ -111,6 +111,10 @@ class Scores:
         total: NDArray[np.float64] = self._table[mode].sum(axis=1)
         return total
 
+    def documents_by_type(self, mode: str) -> dict[str, NDArray[np.float64]]:
+        """Return the counts of each document by type, each ``[documents, 3]``."""
+        return {type_: self._table[mode][:, i] for i, type_ in enumerate(self.types)}
+
     def metrics(self) -> dict[str, float]:
         """Return the micro-averaged rates as flat metrics such as ``strict_f1``, each in [0, 1]."""
         return {

@@ -33,6 +33,8 @@ from clinie_core.modeling.precision import detect_precision
 from clinie_core.modeling.sharding import build_mesh, shard
 from clinie_core.scoring import score_task
 from clinie_core.scoring.document_counts import DocumentCounts
+from clinie_core.scoring.error_counts import ErrorCounts
+from clinie_core.scoring.scores import Scores
 from clinie_core.training.optimization import MovingAverage, build_optimizer
 from clinie_core.training.state import TrainingProgress, TrainingState
 from clinie_core.training.training_data import TrainingData
@@ -97,6 +99,7 @@ class Trainer:
         self._dev, self._dev_digest, self._dev_encoded = data.dev, data.dev_digest, data.dev_encoded
         self._compute_diagnostics = data.compute_diagnostics
         self._dev_counts: DocumentCounts | None = None
+        self._scored: tuple[list[tuple[Document, Document]], Scores] | None = None
         self._own_share = slice(distributed.rank, None, distributed.size)
         self._pad_id = int(data.context.tokenizer.pad_token_id or 0)
 
@@ -273,6 +276,7 @@ class Trainer:
             counts = scores.counts(score)
             corpora = tuple(get_corpus_name(d) or "" for d in self._dev) if self._schema.corpora else ()
             self._dev_counts = DocumentCounts(score, self._dev_digest, counts, corpora)
+            self._scored = pairs, scores.overall
         for name in self._schema.corpora:
             own = score_task(self.config.task, [pair for pair in pairs if get_corpus_name(pair[0]) == name])
             metrics[f"{name}.strict_f1"] = own.metrics()["strict_f1"]
@@ -318,7 +322,8 @@ class Trainer:
         """
         weights = gather_trained_weights(self._model)
         if self._distributed.rank == 0:
-            Checkpoint(self.config, self._schema, metrics, self._dev_counts).save(folder, weights)
+            errors = ErrorCounts.count(self.config.task, *self._scored) if self._scored is not None else None
+            Checkpoint(self.config, self._schema, metrics, self._dev_counts, errors).save(folder, weights)
 
     def save_state(self, folder: Path, progress: TrainingProgress) -> None:
         """Write the state from which training resumes; a collective operation.

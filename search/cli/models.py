@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.corpus_options import Preset
+from search.cli.errors import errors
 from search.cli.options import (
     DEFAULT_HOME,
     AsJson,
@@ -285,4 +286,4 @@ def _load_extractor(model: str, home: Path, tracking_uri: str | None) -> Extract
     return load_registered_extractor(model)
 
 
-COMMANDS = tuple(Command(f, "Models") for f in (predict, evaluate, serve, ui))
+COMMANDS = tuple(Command(f, "Models") for f in (predict, evaluate, errors, serve, ui))

@@ -64,6 +64,8 @@ def _build_figures(key: str, findings: Findings, shots: Mapping[str, Curve]) -> 
         return [plots.plot_front(findings, name) for name in COSTS]
     if key == "importances":
         return [plots.plot_importances(findings.importances)]
+    if key == "curves":
+        return [plots.plot_curves(findings)]
     if key == "history":
         return [plots.plot_history(findings, against=axis) for axis in ("trials", "hours")]
     return []

@@ -12,7 +12,15 @@ import plotly.graph_objects as go
 from search.analysis.findings import Findings, GroupRow, get_cost
 from search.analysis.scored_trials import ScoredTrial
 
-__all__ = ["plot_front", "plot_groups", "plot_history", "plot_importances", "plot_response", "plot_shots"]
+__all__ = [
+    "plot_curves",
+    "plot_front",
+    "plot_groups",
+    "plot_history",
+    "plot_importances",
+    "plot_response",
+    "plot_shots",
+]
 
 LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
@@ -21,6 +29,7 @@ LAYOUT: dict[str, Any] = {
     "font": {"family": "system-ui, sans-serif", "size": 13},
     "legend": {"orientation": "h", "y": 1.12},
 }
+COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#9d755d", "#bab0ac")
 COST_NAMES = {
     "seconds_per_document": "prediction time per document (s)",
     "peak_memory_mb": "peak memory (MiB)",
@@ -63,6 +72,31 @@ def plot_response(trials: Sequence[ScoredTrial], path: str, metric: str) -> go.F
     values = [float(t.record.parameters[path]) for t in trials if path in t.record.parameters]
     spread = min(values) > 0 and max(values) / min(values) > 8
     return _make_figure(traces, path, f"dev {metric}", log_x=spread)
+
+
+def plot_curves(findings: Findings) -> go.Figure:
+    """Plot the score of each trial after each epoch, with one colour per method; complete trials have solid lines."""
+    methods = list(_group_by_method(findings.trials))
+    traces, named = [], set[str]()
+    for trial in findings.trials:
+        epochs = sorted(trial.record.epochs)
+        scores = [trial.record.epochs[epoch].get(findings.metric) for epoch in epochs]
+        colour = COLOURS[methods.index(trial.method) % len(COLOURS)]
+        traces.append(
+            go.Scatter(
+                x=epochs,
+                y=scores,
+                mode="lines+markers",
+                name=trial.method,
+                legendgroup=trial.method,
+                showlegend=trial.method not in named,
+                text=[f"trial {trial.record.number}"] * len(epochs),
+                line={"color": colour, "dash": "solid" if trial.is_complete else "dot"},
+                marker={"size": 5},
+            )
+        )
+        named.add(trial.method)
+    return _make_figure(traces, "epoch", f"dev {findings.metric}")
 
 
 def plot_front(findings: Findings, name: str) -> go.Figure:

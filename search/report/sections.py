@@ -6,13 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from clinie_core.scoring.error_counts import ErrorCounts
 from clinie_core.scoring.significance import Comparison
 from search.analysis.comparisons import GroupComparison
 from search.analysis.findings import CorpusRow, Findings, GroupRow, get_cost
 from search.analysis.scored_trials import ScoredTrial
 from search.config.description import describe_config
+from search.report.error_sections import build_error_sections
 from search.report.section import NO_EVIDENCE, ReportSection, format_count, format_interval, format_number
 from search.report.settings import SettingsTable, separate_settings
+from search.report.training_sections import build_cost, build_curves
 
 __all__ = ["Curve", "TestSetAccess", "build_sections", "describe_comparison"]
 
@@ -50,6 +53,7 @@ def build_sections(
     shots: Mapping[str, Curve],
     accesses: Sequence[TestSetAccess],
     corpora: Sequence[CorpusRow] = (),
+    errors: ErrorCounts | None = None,
 ) -> list[ReportSection]:
     """Build all sections of a report, in the order of the page.
 
@@ -58,9 +62,11 @@ def build_sections(
         shots: Learning curves by name.
         accesses: Every time that a promotion of the study read the test split.
         corpora: Results for each corpus of a study of several corpora.
+        errors: Counts of the best trial's errors; None if they were not stored.
     """
     sections = [
         _build_winner(findings),
+        *(build_error_sections(findings.winner.record.number, errors) if findings.winner else ()),
         _build_groups("architectures", "Encoder or decoder?", findings.architectures, findings, "architecture"),
         _build_groups("methods", "Full fine-tuning or which PEFT method?", findings.methods, findings, "method"),
         _build_trends(findings),
@@ -68,7 +74,9 @@ def build_sections(
         _build_shots(shots),
         _build_front(findings),
         _build_importances(findings),
+        build_curves(findings),
         _build_history(findings),
+        build_cost(findings),
         _build_test(accesses),
         _build_trials(findings),
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clinie_core.output_files import write_output
+from clinie_core.scoring.error_counts import ErrorCounts
 from search.analysis.findings import CorpusRow, Findings, analyze, compare_with_single
 from search.analysis.scored_trials import ScoredTrial
 from search.config.space_file import SpaceFile
@@ -19,7 +20,7 @@ from search.report.section import ReportSection
 from search.report.sections import Curve, TestSetAccess, build_sections
 from search.report.settings import separate_settings
 from search.tracking.connection import connect, log_report
-from search.tracking.document_counts import fetch_document_counts
+from search.tracking.document_counts import fetch_document_counts, fetch_error_counts
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -41,6 +42,7 @@ class StudyReport:
     accesses: list[TestSetAccess]
     corpora: list[CorpusRow]
     parent_run: str | None
+    errors: ErrorCounts | None = None
 
     @property
     def title(self) -> str:
@@ -58,7 +60,9 @@ class StudyReport:
     @property
     def sections(self) -> list[ReportSection]:
         """Sections of the report."""
-        return build_sections(self.findings, shots=self.shots, accesses=self.accesses, corpora=self.corpora)
+        return build_sections(
+            self.findings, shots=self.shots, accesses=self.accesses, corpora=self.corpora, errors=self.errors
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the report's sections as JSON data."""
@@ -101,7 +105,9 @@ def build_study_report(home: Home, study: str) -> StudyReport:
     file = SpaceFile.model_validate(attributes["space"])
     shots = _read_transfer_curves(home, study) | _build_learning_curves(findings)
     corpora = _compare_corpora(home, file, findings)
-    return StudyReport(file, findings, shots, _list_accesses(client, study), corpora, attributes.get("parent_run"))
+    errors = fetch_error_counts(home, study, findings.winner.record) if findings.winner is not None else None
+    accesses, parent = _list_accesses(client, study), attributes.get("parent_run")
+    return StudyReport(file, findings, shots, accesses, corpora, parent, errors)
 
 
 def write_report(home: Home, report: StudyReport, file: Path, format_: ReportFormat) -> None:

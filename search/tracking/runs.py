@@ -15,6 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 from clinie_core.backbones.facts import read_architecture
 from clinie_core.config import TrialConfig
 from clinie_core.scoring.document_counts import FILE as COUNTS_FILE
+from clinie_core.scoring.error_counts import FILE as ERRORS_FILE
 from search.config.description import format_formulation, make_run_name
 from search.config.objectives import SYSTEM
 from search.tracking.datasets import DatasetFacts, make_dataset_inputs
@@ -160,8 +161,9 @@ class Runs:
         self._client.log_batch(run_id, tags=tags)
         folder = Path(event["checkpoint"]) if event["checkpoint"] else None
         if folder is not None and folder.is_dir():
-            if (folder / COUNTS_FILE).is_file():  # stored even if the weights are not
-                self._client.log_artifact(run_id, str(folder / COUNTS_FILE))
+            for name in (COUNTS_FILE, ERRORS_FILE):  # stored even if the weights are not
+                if (folder / name).is_file():
+                    self._client.log_artifact(run_id, str(folder / name))
             if event["keep"]:
                 self._on_location(number, {"checkpoint": self._upload_checkpoint(number, run_id, folder, event)})
             shutil.rmtree(folder)

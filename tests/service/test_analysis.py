@@ -259,12 +259,12 @@ def test_the_page_needs_nothing_else_and_answers_in_order() -> None:
     findings = findings_of({"full": 0.0, "lora": 0.02, "ia3": -0.2}, each=8)
     shots = {"corpus, held out": [(0, 0.4, 0.3, 0.5), (5, 0.6, 0.5, 0.7)]}
     sections = build_sections(findings, shots=shots, accesses=[])
-    page = render_page("Report on <planted>", "facts", sections, findings, shots)
+    page = render_page("Report on <planted>", ["facts"], sections, findings, shots)
     assert "Report on &lt;planted&gt;" in page
     assert "<script src" not in page
     assert "<link" not in page
     keys = [section.key for section in sections]
-    assert keys == ["winner", "methods", "trends", "shots", "front", "history", "test", "trials"]
+    assert keys == ["winner", "methods", "trends", "shots", "front", "curves", "history", "cost", "test", "trials"]
     places = [page.index(f'<section id="{key}">') for key in keys]
     assert places == sorted(places)
     assert page.count("plotly-graph-div") >= 6
