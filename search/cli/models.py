@@ -254,27 +254,41 @@ def serve(
 
 
 def ui(
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Study to show. Default: the only one, or a list of all.")
+    ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     port: Annotated[int, typer.Option(help="Port to listen on, on loopback.")] = 5000,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser if there is a graphical display.")] = True,
 ) -> None:
-    """Start the MLflow UI of a home folder until Ctrl-C."""
+    """Show the trials of a study in MLflow's pages until Ctrl-C."""
     from clinie_core.errors import fail
+    from search.serving.browser import open_browser
     from search.serving.server import open_port
-    from search.storage.home import Home
-    from search.tracking.connection import connect
+    from search.storage.home import Home, hide_password
+    from search.study.page import find_page
 
     if not 1 <= port <= 65535:
         fail("--port", f"{port} is not a port", allowed="1 to 65535")
-    place = Home.open(home, tracking_uri)
-    connect(place)
-    open_port("127.0.0.1", port).close()
+    page = find_page(Home.open(home, tracking_uri), study)
+    place, path = page.home, page.path
+    remote = place.tracking_uri.startswith(("http:", "https:"))
+    address = hide_password(place.tracking_uri).rstrip("/") if remote else f"http://127.0.0.1:{port}"
+    if not remote:
+        open_port("127.0.0.1", port).close()
+    print(address + path, flush=True)  # in one line, so that it can be copied
+    if browser:
+        open_browser(address, path)
+    if remote:  # this server has the pages already
+        return
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", place.tracking_uri]
     command += ["--default-artifact-root", place.artifacts, "--host", "127.0.0.1", "--port", str(port)]
-    console().print(f"http://127.0.0.1:{port}")
+    command += ["--workers", "1"]  # for one user
     # The server searches PATH for programs that are installed in the interpreter's folder.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    os.execve(sys.executable, command, {**os.environ, "PATH": path})
+    program_path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    settings = {"PATH": program_path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # six processes that serve LLMs
+    os.execve(sys.executable, command, {**os.environ, **settings})
 
 
 def _load_extractor(model: str, home: Path, tracking_uri: str | None) -> Extractor:

@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from clinie_core.config import FrozenModel
 
-__all__ = ["METRICS", "SYSTEM", "Limit", "Objective", "describe_violations"]
+__all__ = ["METRICS", "SYSTEM", "Limit", "Objective", "describe_violations", "improves_with_training"]
 
 Direction = Literal["maximize", "minimize"]
 
@@ -67,7 +67,7 @@ class Objective(FrozenModel):
     @property
     def can_select_epoch(self) -> bool:
         """True if the metric is a dev score or the training loss, which can select a trial's best epoch."""
-        return _improves_with_training(self.metric)
+        return improves_with_training(self.metric)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Limit:
     @property
     def improves_with_training(self) -> bool:
         """True if later epochs can satisfy the limit although an earlier one does not."""
-        return _improves_with_training(self.metric)
+        return improves_with_training(self.metric)
 
     def compute_violation(self, metrics: Mapping[str, float]) -> float:
         """Return the violation of the limit relative to its value; at most 0 if metrics satisfy it.
@@ -105,5 +105,6 @@ def describe_violations(limits: Iterable[Limit], metrics: Mapping[str, float]) -
     )
 
 
-def _improves_with_training(metric: str) -> bool:
+def improves_with_training(metric: str) -> bool:
+    """Return whether a metric is a dev score or the training loss, which differ between the epochs of a trial."""
     return "strict_" in metric or "lenient_" in metric or metric == "train_loss"

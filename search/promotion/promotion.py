@@ -255,7 +255,7 @@ class PromotionRun:
         facts = self.client.get_model_version(self.name, version).tags
         card = render_model_card(checkpoint, facts, decision)
         self.client.update_model_version(self.name, version, card)
-        metrics = [Metric(f"test_{k}", v, 0, int(version)) for k, v in decision.test.items()]
+        metrics = [Metric(f"test/{k}", v, 0, int(version)) for k, v in decision.test.items()]
         self.client.log_batch(self.parent_run, metrics=metrics)
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from clinie_core.data.corpora.summary import summarize
 from clinie_core.errors import Problem, fail
 from search.config.description import describe_config
-from search.config.objectives import SYSTEM
 from search.config.space_file import SpaceFile
 from search.config.validation import ValidatedSpace, validate_space_file
 from search.ledger.first_points import find_first_points
@@ -20,6 +19,7 @@ from search.storage.home import Home, hide_password
 from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
 from search.study.lock import hold_lock
 from search.study.progress import Progress
+from search.tracking.metric_names import name_best, name_objective
 from search.trials.job import FittingMemory
 from search.trials.listener import TrialListener
 
@@ -178,6 +178,7 @@ class StudyRunner:
         from search.cluster.capacity import check_cluster
         from search.cluster.session import ray_session
         from search.study.checkpoint_manager import CheckpointManager
+        from search.study.page import make_view
         from search.tracking.connection import connect, require_reachable
         from search.tracking.datasets import summarize_splits
         from search.tracking.tracker import StudyFacts, Tracker
@@ -195,6 +196,7 @@ class StudyRunner:
                 self.name,
                 self._make_tags(allow_text=allow_text),
                 summarize_splits(self.corpus, self.file.corpus_title),
+                make_view(self.space),
                 [row.as_json() for row in self._limits],
             )
             tracker = Tracker(client, self.home, facts, ledger.set_locations)
@@ -305,9 +307,9 @@ class StudyRunner:
             checkpoints.mark_interrupted(ledger.record(number))
         records, best = ledger.records(), ledger.best()
         interrupted = [record.number for record in records if record.state == "interrupted"]
-        summary: dict[str, Any] = {f"trials_{state}": sum(r.state == state for r in records) for state in ENDED}
+        summary: dict[str, Any] = {f"trials/{state}": sum(r.state == state for r in records) for state in ENDED}
         if best is not None:
-            summary |= {f"best_{k}": v for k, v in best.metrics.items() if not k.startswith(SYSTEM)}
+            summary |= name_best(best.metrics)
             summary["clinie.best_trial"] = str(best.number)
         failed = [record for record in records if record.state in ("failed", "infeasible")]
         all_failed = bool(records) and len(failed) == len(records)
@@ -325,8 +327,8 @@ class StudyRunner:
         lines = [
             f"Search for the best configuration on **{self.file.corpus_title}** ({self.file.task}), by"
             f" `{objective.metric}` on dev.",
-            f"Each run below is a trial; `best_{objective.metric}` is the value of its best epoch on dev, which is"
-            " optimistic for the best trial.",
+            f"Each trial is a run; `{name_objective(objective.metric)}` is the value of its best epoch on dev, which"
+            " is optimistic for the best trial.",
         ]
         if best is not None and best.config is not None:
             value = best.metrics[objective.metric]

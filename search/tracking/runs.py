@@ -13,13 +13,14 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from clinie_core.backbones.facts import read_architecture
-from clinie_core.config import TrialConfig
+from clinie_core.config import TrialConfig, rate_epoch
 from clinie_core.scoring.document_counts import FILE as COUNTS_FILE
 from clinie_core.scoring.error_counts import FILE as ERRORS_FILE
 from search.config.description import format_formulation, make_run_name
-from search.config.objectives import SYSTEM
 from search.tracking.datasets import DatasetFacts, make_dataset_inputs
+from search.tracking.metric_names import OLD_TRAIN_LOSS, TRAIN_LOSS, name_best, name_metric
 from search.tracking.outbox import Event
+from search.tracking.run_notes import TrialEnd, compute_interval, describe_trial
 
 __all__ = ["BATCH_METRICS", "CHECKPOINT", "Runs", "make_params"]
 
@@ -28,7 +29,7 @@ BATCH_PARAMS = 100
 BATCH_METRICS = 1000
 STATUS = {
     "complete": "FINISHED",
-    "pruned": "KILLED",
+    "pruned": "FINISHED",  # MLflow's pages mark KILLED like an error
     "infeasible": "FAILED",
     "failed": "FAILED",
     "interrupted": "SCHEDULED",
@@ -58,6 +59,7 @@ class Runs:
         parent: Id of the study's run.
         tags: Tags of all trial runs.
         facts: The splits that trials use.
+        objective: Metric of the study's first objective.
         on_location: Called with a trial's number and its ``run_id`` or ``checkpoint`` once this is known.
     """
 
@@ -68,6 +70,7 @@ class Runs:
         parent: str,
         tags: Mapping[str, str],
         facts: list[DatasetFacts],
+        objective: str,
         on_location: LocationCallback,
     ) -> None:
         self._client = client
@@ -75,6 +78,7 @@ class Runs:
         self._parent = parent
         self._tags = dict(tags)
         self._facts = facts
+        self._objective = objective
         self._on_location = on_location
         self._ids: dict[int, str] = {}
         self._configs: dict[int, TrialConfig] = {}
@@ -95,7 +99,8 @@ class Runs:
         if kind == "begin":
             self._begin_trial(event["trial"], event, again=again)
         elif kind == "epoch":
-            self._log_epoch(self._get_run_id(event["trial"]), event["epoch"], event["metrics"], event["at"])
+            run_id = self._get_run_id(event["trial"])
+            self._log_epoch(run_id, event["epoch"], event["metrics"], event.get("best", {}), event["at"])
         elif kind == "end":
             self._end_trial(event["trial"], event)
         elif kind == "drop":
@@ -124,10 +129,14 @@ class Runs:
             self._client.set_tag(run_id, "clinie.state", "running")
         self._ids[number] = run_id
         if event["epochs"]:  # the driver was killed between the ledger's record and MLflow's
-            logged = {m.step for m in self._client.get_metric_history(run_id, "train_loss")}
-            for epoch, metrics in event["epochs"].items():
-                if int(epoch) not in logged:
-                    self._log_epoch(run_id, int(epoch), metrics, event["at"])
+            logged = {
+                m.step for name in (TRAIN_LOSS, OLD_TRAIN_LOSS) for m in self._client.get_metric_history(run_id, name)
+            }
+            selection = self._get_config(event).selection
+            epochs = {int(epoch): metrics for epoch, metrics in event["epochs"].items()}
+            for epoch in sorted(epochs.keys() - logged):
+                best = max((epochs[e] for e in sorted(epochs) if e <= epoch), key=lambda m: rate_epoch(m, selection))
+                self._log_epoch(run_id, epoch, epochs[epoch], best, event["at"])
         self._on_location(number, {"run_id": run_id})
 
     def _create_run(self, number: int, config: TrialConfig) -> str:
@@ -146,20 +155,26 @@ class Runs:
             **self._tags,
         }
         run_id = str(self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id)
-        self._client.log_batch(run_id, params=make_params(config))
+        note = describe_trial(self._tags["clinie.study"], number, config, self._objective, TrialEnd("running"))
+        self._client.log_batch(run_id, params=make_params(config), tags=[RunTag(MLFLOW_RUN_NOTE, note)])
         self._client.log_inputs(run_id, make_dataset_inputs(self._facts))
         return run_id
 
-    def _log_epoch(self, run_id: str, epoch: int, metrics: Mapping[str, float], at: int) -> None:
-        named = {k.replace(SYSTEM, "system/", 1) if k.startswith(SYSTEM) else k: v for k, v in metrics.items()}
-        self._client.log_batch(run_id, metrics=[Metric(k, v, at, epoch) for k, v in named.items()])
+    def _log_epoch(
+        self, run_id: str, epoch: int, metrics: Mapping[str, float], best: Mapping[str, float], at: int
+    ) -> None:
+        named = {name_metric(k): v for k, v in metrics.items()} | name_best(best)
+        tags = [RunTag("clinie.epochs", str(epoch))]
+        self._client.log_batch(run_id, metrics=[Metric(k, v, at, epoch) for k, v in named.items()], tags=tags)
 
     def _end_trial(self, number: int, event: Event) -> None:
         run_id, state, at = self._get_run_id(number), event["state"], event["at"]
+        folder = Path(event["checkpoint"]) if event["checkpoint"] else None
         tags = [RunTag("clinie.state", state)]
         tags += [RunTag("clinie.reason", event["reason"])] if event["reason"] else []
+        if folder is None or folder.is_dir():  # otherwise an earlier delivery has written the description
+            tags.append(RunTag(MLFLOW_RUN_NOTE, self._describe_end(number, event, folder)))
         self._client.log_batch(run_id, tags=tags)
-        folder = Path(event["checkpoint"]) if event["checkpoint"] else None
         if folder is not None and folder.is_dir():
             for name in (COUNTS_FILE, ERRORS_FILE):  # stored even if the weights are not
                 if (folder / name).is_file():
@@ -174,6 +189,17 @@ class Runs:
         else:
             self._client.set_terminated(run_id, STATUS[state], end_time=at)
         self._configs.pop(number, None)
+
+    def _describe_end(self, number: int, event: Event, checkpoint: Path | None) -> str:
+        end = TrialEnd(
+            event["state"],
+            event.get("epochs"),
+            event["reason"],
+            event["best_epoch"],
+            event["best"].get(self._objective),
+            compute_interval(checkpoint, self._objective) if checkpoint else None,
+        )
+        return describe_trial(self._tags["clinie.study"], number, self._get_config(event), self._objective, end)
 
     def _upload_checkpoint(self, number: int, run_id: str, folder: Path, event: Event) -> str:
         """Upload a trial's best checkpoint as a logged model of its run, with its metrics.
@@ -194,7 +220,7 @@ class Runs:
         dev = next((f for f in self._facts if f.split == "dev"), None)
         metrics = [
             Metric(
-                f"best_{key}",
+                name,
                 value,
                 event["at"],
                 event["best_epoch"],
@@ -202,8 +228,7 @@ class Runs:
                 dataset_name=f"{dev.name} {dev.split}" if dev else None,
                 dataset_digest=dev.digest if dev else None,
             )
-            for key, value in event["best"].items()
-            if not key.startswith(SYSTEM)
+            for name, value in name_best(event["best"]).items()
         ]
         self._client.log_batch(run_id, metrics=metrics)
         self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, event["best_epoch"])])

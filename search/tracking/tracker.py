@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
-from clinie_core.config import TrialConfig
+from clinie_core.config import Selection, TrialConfig, rate_epoch
 from search.storage.home import Home
 from search.tracking.connection import get_code_version, get_or_create_experiment, is_unreachable
 from search.tracking.datasets import DatasetFacts, make_dataset_inputs
 from search.tracking.outbox import Outbox
 from search.tracking.runs import LocationCallback, Runs
+from search.tracking.study_view import StudyView
 from search.trials.listener import TrialListener
 from search.trials.result import EpochResult
 
@@ -36,13 +37,32 @@ class StudyFacts:
         study: Name of the study and of its experiment.
         tags: Tags of its run.
         datasets: Splits that it reads.
+        view: View of its trials in MLflow's pages.
         limits: Concepts that each formulation can express, by split, type and reason; a row for each formulation.
     """
 
     study: str
     tags: Mapping[str, str]
     datasets: list[DatasetFacts]
+    view: StudyView = field(default_factory=StudyView)
     limits: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass
+class _Curve:
+    """Epochs of a running trial so far: the number of the last one, and the metrics of the best one."""
+
+    selection: Selection
+    epoch: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+
+    def add(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Add an epoch; a repeated one has no effect."""
+        if epoch <= self.epoch:
+            return
+        self.epoch = epoch
+        if not self.best or rate_epoch(metrics, self.selection) > rate_epoch(self.best, self.selection):
+            self.best = dict(metrics)
 
 
 class Tracker(TrialListener):
@@ -63,8 +83,12 @@ class Tracker(TrialListener):
         experiment = get_or_create_experiment(client, home, facts.study)
         corpus = {k: v for k, v in facts.tags.items() if k in ("clinie.corpus", "clinie.corpus_digest", "clinie.text")}
         trial_tags = {"clinie.study": facts.study, "clinie.code": get_code_version(), **corpus}
+        facts.view.store(client, experiment)
         self.parent = self._get_or_create_parent(experiment, facts)
-        self._runs = Runs(client, experiment, self.parent, trial_tags, facts.datasets, on_location)
+        self._runs = Runs(
+            client, experiment, self.parent, trial_tags, facts.datasets, facts.view.objectives[0], on_location
+        )
+        self._curves: dict[int, _Curve] = {}
         self._outbox = Outbox(home.study_folder(facts.study) / "outbox.jsonl", self._runs.deliver, is_unreachable)
         self._outbox.flush()
 
@@ -98,6 +122,9 @@ class Tracker(TrialListener):
             epochs: Metrics of its recorded epochs; those that MLflow lacks are written.
         """
         self._runs.add_config(number, config)
+        self._curves[number] = curve = _Curve(config.selection)
+        for epoch in sorted(epochs):
+            curve.add(epoch, epochs[epoch])
         self._outbox.put(
             {
                 "event": "begin",
@@ -112,8 +139,19 @@ class Tracker(TrialListener):
 
     def on_epoch_end(self, number: int, result: EpochResult) -> None:
         """Write an epoch's metrics with the epoch as step."""
-        epoch, metrics = result.epoch, dict(result.metrics)
-        self._outbox.put({"event": "epoch", "trial": number, "epoch": epoch, "metrics": metrics, "at": _now()})
+        curve = self._curves.get(number)
+        if curve is not None:
+            curve.add(result.epoch, result.metrics)
+        self._outbox.put(
+            {
+                "event": "epoch",
+                "trial": number,
+                "epoch": result.epoch,
+                "metrics": dict(result.metrics),
+                "best": curve.best if curve else {},
+                "at": _now(),
+            }
+        )
 
     def end(
         self,
@@ -139,6 +177,7 @@ class Tracker(TrialListener):
             checkpoint: Folder of its best checkpoint, which is deleted after the upload.
             keep: Whether its weights are uploaded; its counts by document always are.
         """
+        curve = self._curves.pop(number, None)
         self._outbox.put(
             {
                 "event": "end",
@@ -148,6 +187,7 @@ class Tracker(TrialListener):
                 "reason": reason,
                 "best": dict(best),
                 "best_epoch": best_epoch,
+                "epochs": curve.epoch if curve else None,
                 "checkpoint": str(checkpoint) if checkpoint else None,
                 "keep": keep,
                 "at": _now(),

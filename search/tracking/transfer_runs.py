@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 from clinie_core.config import TrialConfig
 from search.storage.home import Home
 from search.tracking.connection import get_code_version, get_or_create_experiment
+from search.tracking.metric_names import name_transfer
 from search.tracking.runs import BATCH_METRICS, make_params
 
 __all__ = ["record_transfer"]
@@ -34,7 +35,7 @@ def record_transfer(
     run_id = str(client.create_run(experiment, run_name=f"{study} transfer", tags=tags).info.run_id)
     now = int(time.time() * 1000)
     metrics = [
-        Metric(f"{row['holdout']}.{row['shots']}_shot.{name}", value, now, row["seed"])
+        Metric(name_transfer(row["holdout"], row["shots"], name), value, now, row["seed"])
         for row in rows
         for name, value in row["metrics"].items()
     ]

@@ -53,16 +53,17 @@ def test_mlflow_has_a_parent_run_and_one_child_run_per_trial(home: Path) -> None
         assert set(row["splits"]["train"]["by_type"].values()) == {1.0}
     for trial in outcome["trials"]:
         run = children[trial["run_id"]]
-        assert run.info.status == {"complete": "FINISHED", "pruned": "KILLED"}[trial["state"]]
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["clinie.state"] == trial["state"]
         assert run.data.tags["clinie.state"] == trial["state"]
         assert run.data.params["finetuning"] == trial["parameters"]["finetuning"]
         for path, value in trial["parameters"].items():
             assert run.data.params[path] == str(value)
-        steps = [m.step for m in client.get_metric_history(run.info.run_id, "strict_f1")]
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, "dev/strict_f1")]
         assert steps == list(range(1, trial["epochs"] + 1))
-        for metric in ("train_loss", "peak_memory_mb", "trainable_parameters", "seconds"):
+        for metric in ("train/loss", "train/peak_memory_mb", "train/trainable_parameters", "train/seconds"):
             assert run.data.metrics[metric] > 0
-        assert run.data.metrics["representable"] == 1.0
+        assert run.data.metrics["dev/representable"] == 1.0
         assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["document_counts.json"]
         if trial["state"] == "pruned":  # the weights of pruned trials are not stored
             assert run.outputs is None or not run.outputs.model_outputs
@@ -75,7 +76,7 @@ def test_mlflow_has_a_parent_run_and_one_child_run_per_trial(home: Path) -> None
             "document_counts.json",
             "model.safetensors",
         }
-        assert {m.key: m.value for m in checkpoint.metrics}["best_strict_f1"] == trial["metrics"]["strict_f1"]
+        assert {m.key: m.value for m in checkpoint.metrics}["best/strict_f1"] == trial["metrics"]["strict_f1"]
 
 
 def test_an_adapter_checkpoint_is_small(home: Path) -> None:
@@ -277,7 +278,7 @@ def test_ctrl_c_stops_cleanly_and_resume_continues(
     assert [t["run_id"] for t in after[: len(before)]] == [t["run_id"] for t in before]
     client = mlflow.tracking.MlflowClient(Home.open(home).tracking_uri)
     for trial in after:
-        steps = [m.step for m in client.get_metric_history(trial["run_id"], "strict_f1")]
+        steps = [m.step for m in client.get_metric_history(trial["run_id"], "dev/strict_f1")]
         assert steps == list(range(1, epochs + 1))
         assert client.get_run(trial["run_id"]).info.status == "FINISHED"
 

@@ -26,18 +26,18 @@ LONGEST_WAIT = 120
 
 
 @pytest.fixture(scope="module")
-def ui(
+def study_page(
     home: Path,
     promoted: dict[str, Any],
     free_port: Callable[[], int],
     wait_until: Callable[[Callable[[], bool]], None],
 ) -> Iterator[str]:
-    """URL of `clinie ui` for the home folder."""
+    """Address that `clinie ui` prints for the home folder with one study, while the server runs."""
     import urllib.request
 
     port = free_port()
     program = [str(Path(sys.executable).with_name("clinie")), "ui", "--home", str(home), "--port", str(port)]
-    server = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def answers() -> bool:
         assert server.poll() is None
@@ -48,8 +48,15 @@ def ui(
             return False
 
     wait_until(answers)
-    yield f"http://127.0.0.1:{port}/#"
+    assert server.stdout is not None
+    yield server.stdout.readline().decode().strip()
     end_with_children(server)
+
+
+@pytest.fixture(scope="module")
+def ui(study_page: str) -> str:
+    """Address of MLflow's pages."""
+    return study_page.partition("#")[0] + "#"
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +111,33 @@ def address(run: Any) -> str:
     return f"/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
+def test_the_first_screen_of_a_study_shows_score_method_and_backbone_of_the_best_trial(
+    open_page: Callable[..., str], study_page: str, runs: dict[str, Any]
+) -> None:
+    best = max(runs["trial"], key=lambda run: run.data.metrics["best/strict_f1"])
+    score = f"{best.data.metrics['best/strict_f1']:.4f}"
+    text = open_page(study_page.partition("#")[2], "trials", best.info.run_name, score)
+    assert "Model training" in text
+    assert f"{len(runs['trial'])} matching runs" in text
+    lines = text.splitlines()
+    names = [line for line in lines if line in {run.info.run_name for run in runs["trial"]}]
+    assert names[0] == best.info.run_name
+    # The cells of a table follow its headings, row by row.
+    cells = lines[lines.index(next(line for line in lines if line.startswith(score))) :]
+    assert cells[1:4] == ["complete", "minilm", best.data.params["finetuning"]]
+
+
+def test_the_charts_of_a_study_compare_its_trials(
+    open_page: Callable[..., str], study_page: str, runs: dict[str, Any]
+) -> None:
+    path = study_page.partition("#")[2] + "&compareRunsMode=CHART"
+    text = open_page(path, "charts", "Learning curves", "Comparison of the trials", "Parallel Coordinates")
+    assert text.index("Learning curves") < text.index("Comparison of the trials")
+
+
 def test_the_study_describes_its_search_and_best_trial(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
     (study,) = runs["study"]
-    text = open_page(address(study), "study", "Search for the best configuration", "best_strict_f1")
+    text = open_page(address(study), "study", "Search for the best configuration", "best/strict_f1")
     assert "Best so far: trial" in text
     assert "clinie report small -o report.html" in text
 
@@ -127,7 +158,7 @@ def test_a_trial_shows_its_configuration_state_and_scores(open_page: Callable[..
 
 
 def test_a_trials_metrics_have_the_epoch_as_step(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
-    open_page(f"{address(runs['trial'][0])}/model-metrics", "curves", "Step", "strict_f1")
+    open_page(f"{address(runs['trial'][0])}/model-metrics", "curves", "dev/strict_f1", "train/loss")
 
 
 def test_trials_can_be_compared_by_typed_parameters(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
@@ -146,7 +177,7 @@ def test_the_best_checkpoints_are_models_with_their_metrics(
 ) -> None:
     experiment = runs["study"][0].info.experiment_id
     model = client.search_logged_models([experiment], "name = 'checkpoint'")[0]
-    text = open_page(f"/experiments/{experiment}/models/{model.model_id}", "model", "best_strict_f1", "Source run")
+    text = open_page(f"/experiments/{experiment}/models/{model.model_id}", "model", "best/strict_f1", "Source run")
     assert " dev (#" in text
 
 

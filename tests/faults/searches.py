@@ -122,7 +122,7 @@ def read_outcome(home: Path, **variables: str) -> SearchOutcome:
     numbers = [int(r.data.tags["clinie.trial"]) for r in runs]
     assert len(numbers) == len(set(numbers)), "a trial has more than one run"
     steps = {
-        int(r.data.tags["clinie.trial"]): [m.step for m in client.get_metric_history(r.info.run_id, "strict_f1")]
+        int(r.data.tags["clinie.trial"]): [m.step for m in client.get_metric_history(r.info.run_id, "dev/strict_f1")]
         for r in runs
     }
     trials = [

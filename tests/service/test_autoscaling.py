@@ -61,7 +61,10 @@ def count_runs(home: Path) -> list[tuple[int, list[int]]]:
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "tags.clinie.kind = 'trial'")
     return sorted(
-        (int(run.data.tags["clinie.trial"]), [m.step for m in client.get_metric_history(run.info.run_id, "strict_f1")])
+        (
+            int(run.data.tags["clinie.trial"]),
+            [m.step for m in client.get_metric_history(run.info.run_id, "dev/strict_f1")],
+        )
         for run in runs
     )
 

@@ -46,7 +46,7 @@ def test_each_corpus_is_left_out_once(
     client = MlflowClient(Home.open(home).tracking_uri)
     (run,) = client.search_runs([client.get_experiment_by_name("wards").experiment_id])
     assert run.data.tags["clinie.kind"] == "transfer"
-    assert "north.2_shot.strict_f1" in run.data.metrics
+    assert "north/2_shot/strict_f1" in run.data.metrics
     written = (home / "studies" / "wards" / "transfer" / "transfer.json").read_text()
     assert json.loads(written)["results"] == json.loads(done.stdout)["results"]
 
