@@ -111,6 +111,8 @@ class DistributedContext:
     def reset_peak_memory(self) -> None:
         """Start measuring peak memory."""
         if self.device.type == "cuda":
+            # The statistics of a device do not exist before CUDA is initialized.
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats(self.device)
             return
         try:  # Linux resets the peak memory of a process on this write
