@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.ledger.ledger import Ledger, list_study_names, open_storage
+from search.ledger.ranking import RankedTrial
 from search.ledger.records import TrialRecord, mark_interrupted
 from search.storage.home import Home
 from search.storage.permissions import create_private_files
@@ -117,6 +118,11 @@ class Study:
     def best(self) -> TrialRecord | None:
         """The complete trial with the best value of the first objective; None if none satisfies the limits."""
         return self._ledger.best()
+
+    @property
+    def ranking(self) -> list[RankedTrial]:
+        """The complete trials within the limits with the scores of all their seeds, the best first."""
+        return self._ledger.rank()
 
     @property
     def disk_usage_mb(self) -> float:
@@ -391,7 +397,9 @@ def _run_study(runner: StudyRunner, *, resume: bool, allow_text: bool, show_prog
     found = runner.warnings + ([] if resume else runner.find_unexpected_limits())
     if show_progress:
         console = Console(stderr=True, highlight=False)
-        progress = Progress(console, runner.file.budget.trials, runner.file.budget.hours)
+        finalists = runner.file.finalists
+        finals = finalists.trials * (finalists.seeds - 1) if finalists is not None else 0
+        progress = Progress(console, runner.file.budget.trials + finals, runner.file.budget.hours)
         progress.show_formats(runner.detections)
         progress.show_warnings(found)
     else:

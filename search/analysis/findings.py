@@ -35,7 +35,9 @@ from search.analysis.scored_trials import (
     select_comparable,
     stack_counts,
 )
-from search.config.objectives import Limit
+from search.config.objectives import Limit, describe_violations
+from search.ledger.ranking import RankedTrial
+from search.ledger.ranking import rank_trials as rank_records
 from search.ledger.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -113,7 +115,8 @@ class Findings:
         study: Name of the study.
         metric: Name of the metric of the first objective.
         maximized: Whether a higher value of the metric is better.
-        trials: Trials with at least one finished epoch, in order of number.
+        trials: Trials with at least one finished epoch, in order of number. Groups, trends and the Pareto front
+            leave out runs of finalists with other seeds, and trials that are identical to an earlier one.
         states: Number of trials by state.
         winner: Best complete trial within the limits; None if there is none.
         interval: 95 % interval of the winner's score, by bootstrap over documents.
@@ -131,6 +134,7 @@ class Findings:
         importances: Share of the score's variation by dimension.
         beyond_limits: Number of complete trials that violate a limit and cannot be the winner.
         limits: Limits that the winner satisfies.
+        rankings: Complete trials within the limits with the scores of all their seeds, the best first.
     """
 
     study: str
@@ -152,6 +156,7 @@ class Findings:
     importances: dict[str, float] = field(default_factory=dict)
     beyond_limits: int = 0
     limits: tuple[Limit, ...] = ()
+    rankings: list[RankedTrial] = field(default_factory=list)
 
     @property
     def complete_trials(self) -> list[ScoredTrial]:
@@ -182,8 +187,10 @@ def analyze(
     """
     scored = score_trials(records, metric, counts)
     sign = 1 if maximized else -1
-    complete = [t for t in scored if t.is_complete]
+    everything = scored
     ranked = rank_trials(records, metric, counts, maximized=maximized, limits=limits)
+    scored = [t for t in scored if t.record.repeats is None and t.record.same_as is None]
+    beyond = [t for t in scored if t.is_complete and describe_violations(limits, t.record.metrics)]
     winner, runner_up = (ranked[0] if ranked else None), (ranked[1] if len(ranked) > 1 else None)
     interval, corrected = score_winner(ranked)
     epochs = min((len(t.record.epochs) for t in scored if t.record.state == "pruned"), default=None)
@@ -194,7 +201,7 @@ def analyze(
         study=study,
         metric=metric,
         maximized=maximized,
-        trials=scored,
+        trials=everything,
         states=dict(states),
         winner=winner,
         interval=interval,
@@ -208,8 +215,9 @@ def analyze(
         front=find_pareto_front([t for t in scored if t.is_complete]),
         history=_make_history(scored, sign),
         importances=dict(importances),
-        beyond_limits=len(complete) - len(ranked),
+        beyond_limits=len(beyond),
         limits=tuple(limits),
+        rankings=rank_records(records, metric, maximized=maximized, limits=limits),
     )
 
 

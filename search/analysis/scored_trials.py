@@ -15,7 +15,8 @@ from clinie_core.errors import InputError
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.significance import bootstrap_interval
 from search.analysis.comparisons import CorrectedBest, correct_best_score
-from search.config.objectives import Limit, describe_violations
+from search.config.objectives import Limit
+from search.ledger.ranking import rank_trials as rank_records
 from search.ledger.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def rank_trials(
     maximized: bool,
     limits: Sequence[Limit] = (),
 ) -> list[ScoredTrial]:
-    """Return the complete trials within the limits, best one first.
+    """Return the complete trials within the limits, best one first; see :mod:`search.ledger.ranking`.
 
     Args:
         records: Trials of a study.
@@ -117,10 +118,8 @@ def rank_trials(
         maximized: Whether a higher value of the metric is better.
         limits: Limits that a trial has to satisfy.
     """
-    sign = 1 if maximized else -1
-    complete = score_trials((record for record in records if record.state == "complete"), metric, counts)
-    allowed = [trial for trial in complete if not describe_violations(limits, trial.record.metrics)]
-    return sorted(allowed, key=lambda t: (-sign * t.score, t.record.number))
+    ranked = rank_records(records, metric, maximized=maximized, limits=limits)
+    return score_trials((ranking.record for ranking in ranked), metric, counts)
 
 
 def score_winner(ranked: Sequence[ScoredTrial]) -> tuple[tuple[float, float] | None, CorrectedBest | None]:

@@ -287,7 +287,7 @@ def _show_study(study: Study, *, wide: bool, as_json: bool) -> None:
                 "study": study.name,
                 "running": running,
                 "trials": [record.as_json() for record in trials],
-                "best": best.as_json() if best else None,
+                "best": {**best.as_json(), **study.ranking[0].as_json()} if best else None,
                 "megabytes": megabytes,
             }
         )
@@ -297,12 +297,12 @@ def _show_study(study: Study, *, wide: bool, as_json: bool) -> None:
 
 
 def _summarize(study: Study) -> dict[str, Any]:
-    best = study.best
+    ranked = study.ranking
     return {
         "study": study.name,
         "running": study.is_running,
         "trials": len(study.records),
-        "best": round(best.metrics[study.metric], 4) if best else None,
+        "best": round(ranked[0].mean, 4) if ranked else None,
         "megabytes": study.disk_usage_mb,
     }
 

@@ -28,6 +28,7 @@ from search.config.objectives import METRICS, Limit, Objective
 __all__ = [
     "Algorithm",
     "Budget",
+    "Finalists",
     "Resources",
     "SpaceFile",
     "find_shipped_spaces",
@@ -62,6 +63,18 @@ class Budget(FrozenModel):
     hours: float | None = Field(default=None, gt=0)
     wait_minutes: float = Field(default=30, ge=0)
     checkpoints: int = Field(default=5, ge=1)
+
+
+class Finalists(FrozenModel):
+    """Further runs of the best configurations with other seeds, after all other trials.
+
+    Args:
+        trials: Number of configurations.
+        seeds: Number of seeds of each, with that of its first run.
+    """
+
+    trials: int = Field(default=3, ge=1)
+    seeds: int = Field(default=3, ge=2)
 
 
 class Algorithm(FrozenModel):
@@ -145,6 +158,7 @@ class SpaceFile(FrozenModel):
         limits: Limits on metrics, by name: lowest values of metrics to maximize, highest of those to minimize. A
             configuration that violates one is never the best.
         budget: Limits of the study.
+        finalists: Runs with other seeds that decide which configuration is best; None for no such runs.
         algorithm: Sampler and scheduler.
         resources: Resources of one trial.
         backbones: Source of each backbone that is not on the Hugging Face Hub, by name.
@@ -158,6 +172,7 @@ class SpaceFile(FrozenModel):
     objective: tuple[Objective, ...] = Field(default=(Objective(maximize="strict_f1"),), min_length=1)
     limits: dict[str, float] = Field(default_factory=dict)
     budget: Budget = Budget()
+    finalists: Finalists | None = None
     algorithm: Algorithm = Algorithm()
     resources: Resources = Resources()
     backbones: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
@@ -175,6 +190,15 @@ class SpaceFile(FrozenModel):
         if unknown:
             raise ValueError(f"unknown metric {unknown[0]!r}; allowed: {', '.join(METRICS)}")
         return limits
+
+    @model_validator(mode="after")
+    def _check_finalists(self) -> Self:
+        if self.finalists is not None and self.finalists.trials > self.budget.checkpoints:
+            kept = self.budget.checkpoints
+            raise ValueError(
+                f"finalists.trials is {self.finalists.trials}; allowed: at most budget.checkpoints ({kept})"
+            )
+        return self
 
     @field_validator("corpus")
     @classmethod
@@ -228,7 +252,7 @@ class SpaceFile(FrozenModel):
         algorithm = self.algorithm.model_copy(update={"scheduler": "none", "points_to_evaluate": ()})
         budget = self.budget.model_copy(update={"trials": 1, "epochs": config.epochs})
         source = config.backbone.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
-        changed = {"study": study, "algorithm": algorithm, "budget": budget, "space": space}
+        changed = {"study": study, "algorithm": algorithm, "budget": budget, "space": space, "finalists": None}
         return self.model_copy(update={**changed, "backbones": {**self.backbones, config.backbone.name: source}})
 
     def with_backbones(self, sources: Mapping[str, BackboneSource]) -> SpaceFile:

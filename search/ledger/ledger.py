@@ -22,13 +22,24 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from clinie_core.config import TrialConfig
 from clinie_core.errors import fail
-from search.config.domains import Scalar
-from search.config.objectives import Limit, Objective, describe_violations
+from search.config.objectives import Limit, Objective
 from search.config.search_space import SearchSpace
-from search.config.space_file import Algorithm
-from search.ledger.records import INFEASIBLE, OPTUNA_STATES, State, TrialRecord, make_record
+from search.config.space_file import Algorithm, Finalists
+from search.ledger.importances import compute_importances
+from search.ledger.ranking import MissingRun, RankedTrial, list_missing_runs, rank_trials
+from search.ledger.records import (
+    INFEASIBLE,
+    OPTUNA_STATES,
+    REPEATS,
+    SAME_AS,
+    SEED,
+    State,
+    TrialRecord,
+    make_record,
+)
 from search.ledger.samplers import make_sampler
 from search.ledger.storage import open_storage
+from search.ledger.trial_chooser import TrialChooser
 from search.storage.home import Home
 from search.trials.listener import FinalState
 
@@ -37,25 +48,8 @@ __all__ = ["Ledger", "Storage", "list_study_names", "open_storage"]
 Storage = BaseStorage
 LATE_PREFIX = "late."
 """Prefix of the study attributes that hold what a trial's end came too early for: ``late.NUMBER.NAME``."""
-MIN_TRIALS_FOR_IMPORTANCES = 10
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=ExperimentalWarning, module=r"optuna|search")
-
-
-class _TrialChooser:
-    """A :class:`search.config.domains.Chooser` that draws with an Optuna trial."""
-
-    def __init__(self, trial: Trial) -> None:
-        self._trial = trial
-
-    def draw_choice(self, name: str, choices: Sequence[Scalar]) -> Scalar:
-        return self._trial.suggest_categorical(name, list(choices))
-
-    def draw_float(self, name: str, low: float, high: float, *, log: bool) -> float:
-        return self._trial.suggest_float(name, low, high, log=log)
-
-    def draw_int(self, name: str, low: int, high: int, *, log: bool) -> int:
-        return self._trial.suggest_int(name, low, high, log=log)
 
 
 def list_study_names(home: Home) -> list[str]:
@@ -83,6 +77,7 @@ class Ledger:
         self._trials: dict[int, Trial] = {}
         self._configs: dict[int, TrialConfig] = {}  # of running trials, so that each is parsed once
         self._incomplete: list[FrozenTrial] | None = None  # trials of an earlier driver without a complete draw
+        self._digests: dict[str, int] | None = None  # first trial with each configuration
         self._enqueued: list[int] = []  # numbers of the points to evaluate first that no driver has started
 
     @classmethod
@@ -184,7 +179,9 @@ class Ledger:
         """
         trial = self._create_trial(space)
         self._trials[trial.number] = trial
-        config = space.suggest(_TrialChooser(trial))
+        config = space.suggest(TrialChooser(trial))
+        if SEED in trial.user_attrs:
+            config = config.model_copy(update={"seed": trial.user_attrs[SEED]})
         trial.set_user_attr("config", config.model_dump(mode="json"))
         self._configs[trial.number] = config
         return trial.number, config
@@ -195,14 +192,68 @@ class Ledger:
         if self._incomplete is None:  # read once: trials of an earlier driver do not change any more
             trials = self._study.get_trials(deepcopy=False)
             self._incomplete = [t for t in trials if t.state == TrialState.RUNNING and "config" not in t.user_attrs]
-            self._enqueued = [trial.number for trial in trials if trial.state == TrialState.WAITING]
+            waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+            self._enqueued = [t.number for t in sorted(waiting, key=lambda t: REPEATS not in t.user_attrs)]
         if self._incomplete:
             incomplete = self._incomplete.pop(0)
             self._study.sampler = make_sampler(self._algorithm, space, incomplete.number)
             return Trial(self._study, incomplete._trial_id)
         number = self._enqueued.pop(0) if self._enqueued else self._storage.get_n_trials(self._study._study_id)
         self._study.sampler = make_sampler(self._algorithm, space, number)
-        return self._study.ask()
+        if number == self._storage.get_n_trials(self._study._study_id):
+            return self._study.ask()
+        self._storage.set_trial_state_values(self._get_trial_id(number), TrialState.RUNNING)
+        return Trial(self._study, self._get_trial_id(number))
+
+    def enqueue_finals(self, finalists: Finalists) -> int:
+        """Enqueue the runs with other seeds that the finalists lack, and return their number.
+
+        Args:
+            finalists: Number of finalists and of their seeds.
+        """
+        records, first = self.records(), self._storage.get_n_trials(self._study._study_id)
+        missing = self._list_missing_finals(finalists, records)
+        parameters = {record.number: record.parameters for record in records}
+        for run in missing:
+            self._study.enqueue_trial(parameters[run.number], user_attrs={REPEATS: run.number, SEED: run.seed})
+        self._enqueued[:0] = range(first, first + len(missing))  # before points that the budget did not reach
+        return len(missing)
+
+    def count_finals(self, finalists: Finalists | None) -> int:
+        """Return the number of runs of finalists that have not ended or are missing."""
+        trials = self._study.get_trials(deepcopy=False)
+        started = sum(REPEATS in trial.user_attrs and not trial.state.is_finished() for trial in trials)
+        return started + (len(self._list_missing_finals(finalists, self.records())) if finalists and not started else 0)
+
+    def _list_missing_finals(self, finalists: Finalists, records: Sequence[TrialRecord]) -> list[MissingRun]:
+        return list_missing_runs(records, self.metrics[0], finalists, maximized=self.maximized, limits=self.limits)
+
+    def is_repeat(self, number: int) -> bool:
+        """Return whether a trial repeats another one with another seed."""
+        return REPEATS in self._storage.get_trial(self._get_trial_id(number)).user_attrs
+
+    def find_equal(self, number: int, config: TrialConfig) -> TrialRecord | None:
+        """Return an earlier trial with an identical configuration and a result; None if there is none.
+
+        Args:
+            number: Number of the trial that was drawn.
+            config: Its configuration.
+        """
+        if self._digests is None:
+            self._digests = {}
+            for other in self._iterate_records():
+                if other.config is not None and other.number != number:
+                    self._digests.setdefault(other.config.digest(), other.number)
+        earlier = self._digests.setdefault(config.digest(), number)
+        record = self.record(earlier) if earlier != number else None
+        if record is not None and record.state in ("complete", "pruned", "infeasible"):
+            return record
+        self._digests[config.digest()] = number  # the earlier one has failed or is not trained yet
+        return None
+
+    def mark_as_equal(self, number: int, earlier: int) -> None:
+        """Store that a trial has the results of an earlier one and is not trained."""
+        self._get_trial(number).set_user_attr(SAME_AS, earlier)
 
     def find_interrupted_trials(self) -> list[TrialRecord]:
         """Return the drawn trials that have not ended, in order of number."""
@@ -351,33 +402,21 @@ class Ledger:
                 yield make_record(trial, late.get(trial.number))
 
     def compute_importances(self) -> dict[str, float]:
-        """Return the importance of each dimension for the main objective, the highest first.
-
-        PED-ANOVA computes it from the complete trials, for the dimensions that all of them have. The result is
-        empty if there are fewer than ten complete trials, or all have the same value.
-
-        Source: Watanabe et al. 2023, IJCAI.
-        """
-        metric = self.metrics[0]
+        """Return the importance of each dimension for the main objective; see :mod:`search.ledger.importances`."""
         complete = (record for record in self._iterate_records() if record.state == "complete")
-        values = {record.number: record.metrics.get(metric) for record in complete}
-        if len(values) < MIN_TRIALS_FOR_IMPORTANCES or len(set(values.values())) < 2:
-            return {}
-        return dict(
-            optuna.importance.get_param_importances(
-                self._study,
-                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                target=lambda trial: float(values[trial.number] or 0.0),
-            )
+        return compute_importances(
+            self._study, {record.number: record.metrics.get(self.metrics[0]) for record in complete}
         )
 
     def best(self) -> TrialRecord | None:
-        """Return the complete trial with the best value of the main objective.
+        """Return the complete trial with the best value of the main objective, finalists first.
 
         Returns:
             None if no complete trial satisfies the limits.
         """
-        metric, sign = self.metrics[0], 1 if self.maximized else -1
-        complete = (record for record in self._iterate_records() if record.state == "complete")
-        allowed = [record for record in complete if not describe_violations(self.limits, record.metrics)]
-        return max(allowed, key=lambda r: (sign * r.metrics[metric], -r.number), default=None)
+        ranked = self.rank()
+        return ranked[0].record if ranked else None
+
+    def rank(self) -> list[RankedTrial]:
+        """Return the complete trials within the limits, the best first; see :mod:`search.ledger.ranking`."""
+        return rank_trials(self._iterate_records(), self.metrics[0], maximized=self.maximized, limits=self.limits)

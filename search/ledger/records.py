@@ -18,6 +18,9 @@ __all__ = [
     "ENDED",
     "INFEASIBLE",
     "OPTUNA_STATES",
+    "REPEATS",
+    "SAME_AS",
+    "SEED",
     "State",
     "TrialRecord",
     "find_best_values",
@@ -40,6 +43,8 @@ OPTUNA_STATES: Mapping[State, TrialState] = {
 """The state in which Optuna stores a trial that has ended."""
 INFEASIBLE = "infeasible"
 """Attribute of a trial that did not fit into memory."""
+REPEATS, SEED, SAME_AS = "repeats", "seed", "same_as"
+"""Attributes of a trial: the trial that it repeats with another seed, this seed, and the trial that answers it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,9 @@ class TrialRecord:
         reason: Why the trial failed or was interrupted.
         run_id: Id of its MLflow run.
         checkpoint: URI of its best checkpoint.
+        repeats: Number of the trial whose configuration it has with another seed; None if it is no such run.
+        same_as: Number of the earlier trial with an identical configuration, whose results it has; None if it was
+            trained.
         started: When the trial was created.
         ended: When the trial ended.
     """
@@ -67,6 +75,8 @@ class TrialRecord:
     reason: str | None = None
     run_id: str | None = None
     checkpoint: str | None = None
+    repeats: int | None = None
+    same_as: int | None = None
     started: datetime | None = None
     ended: datetime | None = None
 
@@ -94,6 +104,8 @@ class TrialRecord:
             "reason": self.reason,
             "run_id": self.run_id,
             "checkpoint": self.checkpoint,
+            "repeats": self.repeats,
+            "same_as": self.same_as,
             "started": self.started.isoformat() if self.started else None,
             "ended": self.ended.isoformat() if self.ended else None,
         }
@@ -124,6 +136,8 @@ def make_record(
         reason=attributes.get("reason") or interrupted,
         run_id=attributes.get("run_id"),
         checkpoint=attributes.get("checkpoint") or None,
+        repeats=attributes.get(REPEATS),
+        same_as=attributes.get(SAME_AS),
         started=trial.datetime_start,
         ended=trial.datetime_complete,
     )

@@ -8,7 +8,10 @@ from clinie_core.modeling.checkpoint import Checkpoint
 from search.config.description import describe_config
 from search.promotion.gate import Decision
 
-__all__ = ["render_model_card"]
+__all__ = ["SEEDS", "render_model_card"]
+
+SEEDS = "clinie.dev_seeds"
+"""Tag of a version: mean and standard deviation of the dev score over seeds."""
 
 
 def render_model_card(checkpoint: Checkpoint, facts: Mapping[str, str], decision: Decision | None) -> str:
@@ -34,6 +37,8 @@ def render_model_card(checkpoint: Checkpoint, facts: Mapping[str, str], decision
         "",
         f"Dev strict F1 {checkpoint.metrics['strict_f1']:.4f}: optimistic, since the model was selected on dev.",
     ]
+    if SEEDS in facts:
+        lines += ["", f"With other seeds: {facts[SEEDS]}."]
     if decision is not None:
         low, high = decision.interval
         lines += [

@@ -7,6 +7,7 @@ promotions together (alpha spending, see Foster and Stine 2008, JRSS B 70).
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Check", "Decision", "Evidence", "TypeScore", "decide"]
+__all__ = ["Check", "Decision", "Evidence", "SeedScores", "TypeScore", "decide"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,28 @@ class Decision:
         return [f"{check.rule}: {check.detail}" for check in self.checks if not check.passed]
 
 
-def decide(policy: Policy, challenger: Evidence, champion: Evidence | None, *, read: int) -> Decision:
+@dataclass(frozen=True)
+class SeedScores:
+    """Dev scores of a configuration that was trained with several seeds.
+
+    Args:
+        metric: Name of the metric.
+        scores: Score of each seed.
+    """
+
+    metric: str
+    scores: tuple[float, ...]
+
+    def __str__(self) -> str:
+        if len(self.scores) < 2:
+            return f"dev {self.metric} {self.scores[0]:.4f} with one seed"
+        mean, spread = statistics.fmean(self.scores), statistics.stdev(self.scores)
+        return f"mean dev {self.metric} {mean:.4f} over {len(self.scores)} seeds, standard deviation {spread:.4f}"
+
+
+def decide(
+    policy: Policy, challenger: Evidence, champion: Evidence | None, *, read: int, seeds: SeedScores | None = None
+) -> Decision:
     """Apply a promotion policy to a challenger.
 
     Args:
@@ -106,9 +128,10 @@ def decide(policy: Policy, challenger: Evidence, champion: Evidence | None, *, r
         challenger: Measurements of the challenger.
         champion: Measurements of the champion on the same documents; None if there is no champion.
         read: 1-based index of this promotion among the promotions that read this test split.
+        seeds: Dev scores of the challenger's configuration; None if they are unknown.
     """
     level = policy.level(read)
-    checks = [*_check_type_floors(policy, challenger), *_check_limits(policy, challenger)]
+    checks = [*_check_seeds(policy, seeds), *_check_type_floors(policy, challenger), *_check_limits(policy, challenger)]
     if champion is None:
         for metric, floor in policy.first_champion.items():
             value = challenger.metrics.get(metric, 0.0)
@@ -129,6 +152,15 @@ def decide(policy: Policy, challenger: Evidence, champion: Evidence | None, *, r
         types=dict(challenger.types),
         costs=dict(challenger.costs),
     )
+
+
+def _check_seeds(policy: Policy, seeds: SeedScores | None) -> list[Check]:
+    """Check the number of seeds, if the policy requires several or the configuration has several."""
+    count = len(seeds.scores) if seeds is not None else 1
+    if max(count, policy.least_seeds) < 2:
+        return []
+    found = str(seeds) if seeds is not None else "one seed"
+    return [Check("least_seeds", count >= policy.least_seeds, f"{found}; at least {policy.least_seeds}")]
 
 
 def _check_superiority(challenger: Evidence, champion: Evidence, level: float, read: int) -> Check:

@@ -41,6 +41,7 @@ class Policy(FrozenModel):
         type_drop: Largest allowed loss of F1 of a type against the champion.
         least_support: Smallest number of gold annotations of a type to which ``type_drop`` applies.
         limits: Upper limits on costs.
+        least_seeds: Smallest number of seeds with which the candidate's configuration has been trained.
     """
 
     version: Literal[1]
@@ -50,6 +51,7 @@ class Policy(FrozenModel):
     type_drop: float = Field(default=0.1, ge=0, le=1)
     least_support: int = Field(default=20, ge=1)
     limits: Limits = Limits()
+    least_seeds: int = Field(default=1, ge=1)
 
     def level(self, read: int) -> float:
         """Return the significance level of one promotion; the levels of all promotions sum to ``alpha``.

@@ -28,9 +28,9 @@ from clinie_core.data.document import Corpus
 from clinie_core.errors import fail
 from clinie_core.modeling.checkpoint import Checkpoint
 from search.promotion.candidate import Candidate, Promotion
-from search.promotion.card import render_model_card
+from search.promotion.card import SEEDS, render_model_card
 from search.promotion.evidence import measure
-from search.promotion.gate import Decision, Evidence, decide
+from search.promotion.gate import Decision, Evidence, SeedScores, decide
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, Anchor, History
 from search.promotion.policy import Policy
 from search.promotion.registration import (
@@ -83,6 +83,7 @@ class PromotionRun:
         dry_run: Decide without registering a version or moving an alias. The history still records that the test
             split was read.
         anchor: Stores the head of the history outside the registry.
+        seeds: Dev scores of the candidate's configuration with all its seeds.
         accepted_fault: Reason for which the present faults of the history are accepted; None accepts none.
     """
 
@@ -96,6 +97,7 @@ class PromotionRun:
     parent_run: str
     dry_run: bool = False
     anchor: Anchor | None = None
+    seeds: SeedScores | None = None
     accepted_fault: str | None = None
     history: History = field(init=False)
 
@@ -190,6 +192,8 @@ class PromotionRun:
             "clinie.packages": " ".join(list_requirements(checkpoint.config.finetuning.name)),
             "clinie.dev_strict_f1": f"{checkpoint.metrics['strict_f1']:.4f}",
         }
+        if self.seeds is not None and len(self.seeds.scores) > 1:
+            tags[SEEDS] = str(self.seeds)
         versions = self.client.search_model_versions(f"name = '{self.name}'")
         registered = [v for v in versions if v.tags.get(PROMOTION_TAG) == key]
         if registered:
@@ -212,7 +216,7 @@ class PromotionRun:
             return Decision.from_json(entry.content["decision"])
         read = self._record_read(key)
         evidence = measure(folder, self.corpus["test"])
-        decision = decide(self.policy, evidence, self._measure_champion(champion), read=read)
+        decision = decide(self.policy, evidence, self._measure_champion(champion), read=read, seeds=self.seeds)
         entry = self.history.append("decision", {**self._describe(key), "decision": decision.as_json()})
         return Decision.from_json(entry.content["decision"])
 

@@ -9,6 +9,7 @@ from search.config.space_file import SpaceFile
 from search.ledger.ledger import Ledger, open_storage
 from search.ledger.records import TrialRecord
 from search.promotion.candidate import Candidate, Promotion
+from search.promotion.gate import SeedScores
 from search.promotion.history import Head
 from search.promotion.policy import Policy, read_policy
 from search.promotion.promotion import PromotionRun
@@ -75,6 +76,7 @@ def promote_study(
         parent_run=str(attributes["parent_run"]),
         dry_run=dry_run,
         anchor=_LedgerAnchor(ledger),
+        seeds=_find_seeds(ledger, record),
         accepted_fault=accept_fault,
     ).run()
 
@@ -115,6 +117,12 @@ def _find_trial(ledger: Ledger, study: str, trial: int | None) -> TrialRecord:
         found = f"study {study!r} has no finished trial" if trial is None else f"study {study!r} has no trial {trial}"
         fail("study", found, allowed="a finished trial", remedy=f"see `clinie status {study}`")
     return record
+
+
+def _find_seeds(ledger: Ledger, record: TrialRecord) -> SeedScores | None:
+    """Return the dev scores of a trial's configuration; None if the trial is not complete."""
+    ranked = next((trial for trial in ledger.rank() if trial.record.number == record.number), None)
+    return SeedScores(ledger.metrics[0], ranked.scores) if ranked is not None else None
 
 
 def _make_candidate(

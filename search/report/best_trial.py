@@ -9,6 +9,8 @@ from typing import Any
 from search.analysis.comparisons import CorrectedBest
 from search.analysis.scored_trials import ScoredTrial, rank_trials, score_winner
 from search.config.objectives import Limit
+from search.ledger.ranking import RankedTrial
+from search.ledger.ranking import rank_trials as rank_records
 from search.ledger.records import TrialRecord
 from search.report.settings import separate_settings
 from search.storage.home import Home
@@ -27,6 +29,7 @@ class BestTrial:
         interval: 95 % interval of its score on dev; None without counts by document.
         corrected: Its score, corrected for the selection; None without counts by document.
         complete: Number of complete trials.
+        ranking: The trial with the scores of all its seeds.
     """
 
     study: str
@@ -34,12 +37,15 @@ class BestTrial:
     interval: tuple[float, float] | None
     corrected: CorrectedBest | None
     complete: int
+    ranking: RankedTrial
 
     def describe(self) -> list[tuple[str, str]]:
         """Return names and values of what a user needs to know about the trial."""
         record, trial = self.trial.record, self.trial
         score = f"{trial.score:.4f} on dev (optimistic: the best of {self.complete})"
         lines = [("trial", str(record.number)), (trial.metric, score)]
+        if self.ranking.spread is not None:
+            lines.append(("mean", f"{self.ranking}; ± is the standard deviation"))
         if self.interval is not None:
             lines.append(("95 % interval", f"{self.interval[0]:.4f} to {self.interval[1]:.4f}"))
         if self.corrected is not None:
@@ -55,7 +61,8 @@ class BestTrial:
         """Return the trial as a JSON value."""
         low, high = self.interval or (None, None)
         corrected = self.corrected.corrected if self.corrected is not None else None
-        return {"study": self.study, **self.trial.record.as_json(), "interval": [low, high], "corrected": corrected}
+        content = {"study": self.study, **self.trial.record.as_json(), **self.ranking.as_json()}
+        return {**content, "interval": [low, high], "corrected": corrected}
 
 
 def read_best_trial(
@@ -85,4 +92,5 @@ def read_best_trial(
     ranked = rank_trials(complete, metric, counts, maximized=maximized, limits=limits)
     if not ranked:
         return None
-    return BestTrial(study, ranked[0], *score_winner(ranked), len(ranked))
+    ranking = rank_records(complete, metric, maximized=maximized, limits=limits)[0]
+    return BestTrial(study, ranked[0], *score_winner(ranked), len(ranked), ranking)

@@ -102,10 +102,16 @@ def _build_winner(findings: Findings) -> ReportSection:
         )
         return ReportSection("winner", title, f"{found} ({ended}).")
     answer = f"Trial {winner.record.number} is best with dev {metric} {winner.score:.4f} ({ended}):"
+    rankings = {ranking.record.number: ranking for ranking in findings.rankings}
+    best = rankings.get(winner.record.number)
+    if best is not None and best.spread is not None:
+        seeds = len(best.scores)
+        answer = f"Trial {winner.record.number} is best with a mean dev {metric} of {best.mean:.4f} over {seeds} seeds"
+        answer += f" (standard deviation {best.spread:.4f}; {ended}):"
     answer += f" {_describe_trial(winner)}."
     if findings.limits:
         answer += f" Complete trials that the limits exclude: {beyond}."
-    if findings.corrected is not None:
+    if findings.corrected is not None and (best is None or best.spread is None):
         fair = findings.corrected
         answer += (
             " This score selected the trial and is therefore optimistic: on documents that were not used for the"
@@ -118,7 +124,12 @@ def _build_winner(findings: Findings) -> ReportSection:
     shown = [(t, span) for t, span in ((winner, findings.interval), (second, None)) if t is not None]
     settings = _separate_settings([t for t, _ in shown])
     rows = [
-        (f"trial {t.record.number}", format_number(t.score), format_interval(span), *values)
+        (
+            f"trial {t.record.number}",
+            str(rankings.get(t.record.number, format_number(t.score))),
+            format_interval(span),
+            *values,
+        )
         for (t, span), values in zip(shown, settings.rows, strict=True)
     ]
     columns = ("", f"dev {metric} (optimistic)", "95 % interval", *settings.names)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from search.ledger.ranking import rank_trials
 from search.report.settings import separate_settings
 from search.report.text_table import Column, TextTable
 
@@ -51,7 +52,7 @@ def print_table(console: Console, table: TextTable, *, wide: bool = False) -> No
 def print_trials(
     console: Console, title: str, records: Sequence[TrialRecord], metric: str, *, maximized: bool, wide: bool = False
 ) -> None:
-    """Print a table of trials: finished ones first, then by score.
+    """Print a table of trials: finished ones first, then by number of seeds and mean score.
 
     Args:
         console: The console to print to.
@@ -64,20 +65,34 @@ def print_trials(
     order = ("complete", "pruned", "running", "interrupted", "infeasible", "failed")
     sign = -1 if maximized else 1
     scores = {record.number: record.metrics.get(metric) for record in records}
-    ranked = sorted(records, key=lambda r: (order.index(r.state), sign * (scores[r.number] or 0.0), r.number))
+    seeds = {trial.record.number: trial for trial in rank_trials(records, metric, maximized=maximized)}
+
+    def key(record: TrialRecord) -> tuple[int, int, float, int]:
+        own = seeds.get(record.number)
+        score = own.mean if own is not None else scores[record.number] or 0.0
+        return order.index(record.state), -len(own.scores) if own else -1, sign * score, record.number
+
+    ranked = sorted(records, key=key)
     settings = separate_settings([record.config for record in ranked])
     columns = [Column("trial"), Column("state"), Column(metric), Column("epochs"), *settings.columns]
-    reasons = any(record.reason for record in ranked)
+    reasons = any(_describe_reason(record) for record in ranked)
     columns += [Column("reason")] if reasons else []
     rows = []
     for record, values in zip(ranked, settings.rows, strict=True):
         score = scores[record.number]
-        row = [str(record.number), record.state, "-" if score is None else f"{score:.4f}", str(len(record.epochs))]
-        rows.append([*row, *values, *([record.reason or ""] if reasons else [])])
+        shown = "-" if score is None else str(seeds.get(record.number, f"{score:.4f}"))
+        row = [str(record.number), record.state, shown, str(len(record.epochs))]
+        rows.append([*row, *values, *([_describe_reason(record)] if reasons else [])])
     console.print(title, style="italic", soft_wrap=True, markup=False)
     if settings.description:
         _print_dim(console, settings.description)
     print_table(console, TextTable(columns, rows), wide=wide)
+
+
+def _describe_reason(record: TrialRecord) -> str:
+    """Return why a trial failed, was interrupted or repeats another one; empty for other trials."""
+    repeated = f"trial {record.repeats} with another seed" if record.repeats is not None else ""
+    return "; ".join(filter(None, (repeated, record.reason)))
 
 
 def print_sections(

@@ -125,8 +125,11 @@ class CheckpointManager(TrialListener):
     def _rank(self, record: TrialRecord) -> None:
         """Insert a complete trial into the best trials of each objective; ties rank the older trial first.
 
-        A trial beyond a limit is never promoted, so that its checkpoint is not needed.
+        A trial beyond a limit is never promoted, so that its checkpoint is not needed. A finalist is promoted with
+        the checkpoint of its first run, and a trial that was not trained has none.
         """
+        if record.repeats is not None or record.same_as is not None:
+            return
         if describe_violations(self._ledger.limits, record.metrics):
             return
         for objective in self._objectives:

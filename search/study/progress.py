@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -58,6 +58,7 @@ class Progress(TrialListener):
     _metric: str = ""
     _maximized: bool = True
     _limits: tuple[Limit, ...] = ()
+    _repeats: Callable[[int], bool] = lambda number: False
     _best: tuple[float, int, str] | None = None
     _started_at: float = 0.0
     _ended_now: int = 0
@@ -91,14 +92,14 @@ class Progress(TrialListener):
     def watch(self, ledger: Ledger) -> Iterator[None]:
         """Display the search within this context."""
         self._metric, self._maximized = ledger.metrics[0], ledger.maximized
-        self._limits = ledger.limits
+        self._limits, self._repeats = ledger.limits, ledger.is_repeat
         self._started_at = time.monotonic()
         for record in ledger.records():
             if record.state in self._ended:
                 self._ended[record.state] += 1
             if record.epochs:  # a resumed trial starts with its previous best score
                 self._previous_scores[record.number] = record.metrics[self._metric]
-            if record.config and record.state == "complete":
+            if record.config and record.state == "complete" and record.repeats is None:
                 self._update_best(record.number, record.config, record.metrics)
         if not self.console.is_terminal:
             yield
@@ -132,7 +133,7 @@ class Progress(TrialListener):
         row = self._running.pop(number)
         self._ended[state] += 1
         self._ended_now += 1
-        if state == "complete" and row.score is not None:
+        if state == "complete" and row.score is not None and not self._repeats(number):
             self._update_best(number, row.config, {**row.metrics, self._metric: row.score})
         if not self.console.is_terminal:
             score = "-" if row.score is None else f"{row.score:.4f}"

@@ -14,6 +14,7 @@ from search.config.space_file import SpaceFile
 from search.config.validation import ValidatedSpace, validate_space_file
 from search.ledger.first_points import find_first_points
 from search.ledger.ledger import Ledger, Storage, open_storage
+from search.ledger.ranking import RankedTrial
 from search.ledger.records import ENDED, TrialRecord
 from search.storage.home import Home, hide_password
 from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
@@ -207,13 +208,13 @@ class StudyRunner:
                 ledger, tracker, self.home, self.file.objective, self.file.budget.checkpoints
             )
             listeners: list[TrialListener] = [checkpoints, tracker, *([progress] if progress else [])]
-            ended = [record.number for record in ledger.records() if record.state in ENDED]
-            checkpoints.remove_stale_files(ended)
-            remaining = self.file.budget.trials - len(ended)
+            ended = [record for record in ledger.records() if record.state in ENDED]
+            checkpoints.remove_stale_files(record.number for record in ended)
+            remaining = self.file.budget.trials - sum(record.repeats is None for record in ended)
             broken = None
-            if remaining > 0:
+            if remaining > 0 or ledger.count_finals(self.file.finalists) > 0:
                 with ray_session(self.home.root):
-                    broken = self._run_trials(ledger, listeners, remaining, progress, allow_text=allow_text)
+                    broken = self._run_trials(ledger, listeners, max(0, remaining), progress, allow_text=allow_text)
             return self._finish(ledger, tracker, checkpoints, broken)
 
     def _make_tags(self, *, allow_text: bool) -> dict[str, str]:
@@ -273,7 +274,7 @@ class StudyRunner:
             place,
             allow_text=allow_text,
             fitting=known,
-            trials=trials,
+            trials=trials + ledger.count_finals(self.file.finalists),
             wait_minutes=self.file.budget.wait_minutes,
             where=self.where,
         ) as pool:
@@ -305,23 +306,25 @@ class StudyRunner:
     ) -> StudyOutcome:
         for number in ledger.interrupt(broken or "the search ended before the trial"):
             checkpoints.mark_interrupted(ledger.record(number))
-        records, best = ledger.records(), ledger.best()
+        records, ranked = ledger.records(), ledger.rank()
+        best = ranked[0].record if ranked else None
         interrupted = [record.number for record in records if record.state == "interrupted"]
         summary: dict[str, Any] = {f"trials/{state}": sum(r.state == state for r in records) for state in ENDED}
         if best is not None:
             summary |= name_best(best.metrics)
             summary["clinie.best_trial"] = str(best.number)
+            summary[f"best_mean_{ledger.metrics[0]}"] = ranked[0].mean
         failed = [record for record in records if record.state in ("failed", "infeasible")]
         all_failed = bool(records) and len(failed) == len(records)
         status = "FAILED" if all_failed else "SCHEDULED" if interrupted else "FINISHED"
-        waiting = tracker.close(status, summary, self._describe(best))
+        waiting = tracker.close(status, summary, self._describe(ranked[0] if ranked else None))
         if all_failed:
             raise StudyFailed(f"all {len(failed)} trials failed; the last one: {failed[-1].reason}")
         if broken and sum(r.state in ENDED for r in records) < self.file.budget.trials:
             raise StudyFailed(f"{broken}; then continue with: clinie resume {self.name}")
         return StudyOutcome(self.name, records, best, interrupted, self._stopped, waiting)
 
-    def _describe(self, best: TrialRecord | None) -> str:
+    def _describe(self, best: RankedTrial | None) -> str:
         """Return the study's description in MLflow, as Markdown."""
         objective = self.file.objective[0]
         lines = [
@@ -330,9 +333,8 @@ class StudyRunner:
             f"Each trial is a run; `{name_objective(objective.metric)}` is the value of its best epoch on dev, which"
             " is optimistic for the best trial.",
         ]
-        if best is not None and best.config is not None:
-            value = best.metrics[objective.metric]
-            lines.append(f"Best so far: trial {best.number}, {value:.4f}: {describe_config(best.config)}.")
+        if best is not None and best.record.config is not None:
+            lines.append(f"Best so far: trial {best.record.number}, {best}: {describe_config(best.record.config)}.")
         lines.append(f"`clinie report {self.name} -o report.html` compares the configurations.")
         return "\n\n".join(lines)
 

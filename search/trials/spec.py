@@ -17,6 +17,7 @@ BACKBONE = "backbone"
 MEMORY_KEY = "memory_key"
 MICRO_BATCH = "micro_batch"
 CAN_RECOMPUTE = "can_recompute"
+IS_REPEAT = "is_repeat"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class TrialSpec:
             window.
         micro_batch: Largest number of windows per forward pass.
         can_recompute: Whether activations can be recomputed although the configuration does not say so.
+        is_repeat: Whether it repeats another trial with another seed, so that no scheduler may stop it.
     """
 
     number: int
@@ -39,9 +41,10 @@ class TrialSpec:
     memory_key: str
     micro_batch: int
     can_recompute: bool
+    is_repeat: bool = False
 
     @classmethod
-    def from_config(cls, number: int, config: TrialConfig) -> TrialSpec:
+    def from_config(cls, number: int, config: TrialConfig, *, is_repeat: bool = False) -> TrialSpec:
         """Make the specification of a trial from its number and its configuration."""
         method = config.finetuning.name
         return cls(
@@ -51,6 +54,7 @@ class TrialSpec:
             memory_key=f"{config.backbone.name}/{method}/{config.window_tokens}",
             micro_batch=config.micro_batch or config.batch_size,
             can_recompute=FINETUNING.load(method).supports_recomputation and not config.gradient_checkpointing,
+            is_repeat=is_repeat,
         )
 
     def to_tune_config(self) -> dict[str, Any]:
@@ -62,6 +66,7 @@ class TrialSpec:
             MEMORY_KEY: self.memory_key,
             MICRO_BATCH: self.micro_batch,
             CAN_RECOMPUTE: self.can_recompute,
+            IS_REPEAT: self.is_repeat,
         }
 
     @classmethod
@@ -74,4 +79,5 @@ class TrialSpec:
             str(config[MEMORY_KEY]),
             int(config[MICRO_BATCH]),
             bool(config[CAN_RECOMPUTE]),
+            bool(config[IS_REPEAT]),
         )

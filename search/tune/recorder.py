@@ -16,8 +16,10 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from clinie_core.config import TrialConfig
 from clinie_core.errors import DiskFull
 from search.ledger.ledger import Ledger
+from search.ledger.records import TrialRecord
 from search.trials.listener import FinalState, TrialListener
 from search.trials.result import EpochResult, TrialFailure
 from search.trials.retry import MAX_ACTOR_LOSSES
@@ -100,17 +102,37 @@ class StudyRecorder(Callback):
         if reason is not None or not self.running.mark_lost(TrialSpec.from_tune_config(trial.config).number):
             self._end(trial, "failed", reason or f"the Tune actor of the trial was lost {MAX_ACTOR_LOSSES} times")
 
+    def answer(self, number: int, config: TrialConfig, earlier: TrialRecord) -> None:
+        """Record a trial with the results of an earlier one that has an identical configuration.
+
+        Args:
+            number: Number of the trial, which is running.
+            config: Its configuration.
+            earlier: The trial that has ended.
+        """
+        self._ledger.mark_as_equal(number, earlier.number)
+        for listener in self._listeners:
+            listener.on_trial_start(number, config)
+        for epoch, metrics in sorted(earlier.epochs.items()):
+            self._ledger.report(number, epoch, metrics)
+            for listener in self._listeners:
+                listener.on_epoch_end(number, EpochResult(epoch, metrics))
+        assert earlier.state in ("complete", "pruned", "infeasible")
+        self._record_end(number, earlier.state, f"identical to trial {earlier.number}")
+
     def _end(self, trial: Trial, state: FinalState, reason: str | None) -> None:
-        number = self._start(trial)
+        self._record_end(self._start(trial), state, reason)
+        # Tune keeps each ended trial with statistics of all its metrics, which nothing reads.
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
+
+    def _record_end(self, number: int, state: FinalState, reason: str | None) -> None:
         for listener in self._listeners:
             listener.on_trial_end(number, state, reason)
         self._ledger.end(number, state, reason)
         self.running.remove(number)
         for listener in self._listeners:
             listener.on_trial_recorded(number)
-        # Tune keeps each ended trial with statistics of all its metrics, which nothing reads.
-        trial.metric_analysis.clear()
-        trial.metric_n_steps.clear()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return an empty state: Tune pickles its callbacks, and the ledger cannot be pickled."""

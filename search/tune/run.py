@@ -160,7 +160,8 @@ def run_trials(
     scheduler = make_scheduler(StoppingSettings.from_space_file(file, dev_documents))
     replay_trials(scheduler, (record for record in records if record.state in ENDED))
     settings = RunSettings(pool.queue_name, str(trials_folder) if trials_folder else None)
-    searcher = LedgerSearcher(ledger, space, trials, running, pool.may_start_trial)
+    recorder = StudyRecorder(ledger, running, [monitor, *listeners], read_trial_error)
+    searcher = LedgerSearcher(ledger, space, trials, running, pool.may_start_trial, recorder.answer)
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, _request_drivers_node()),
         param_space=settings.to_tune_config(),
@@ -177,7 +178,7 @@ def run_trials(
         run_config=tune.RunConfig(
             name=ledger.name,
             storage_path=str(tune_folder),
-            callbacks=[StudyRecorder(ledger, running, [monitor, *listeners], read_trial_error)],
+            callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=MAX_ACTOR_LOSSES),
             stop=_SearchStopper(pool, searcher, stop, monitor, on_warning, on_wait),
             verbose=0,

@@ -11,7 +11,7 @@ import search.cluster.environment  # noqa: F401  # before Ray, which reads it wh
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,7 @@ class _EndedTrial:
     """Stand-in for the Tune trial of a trial that ended in an earlier run of the search."""
 
     trial_id: str
+    config: Mapping[str, Any] | None = None
 
 
 def replay_trials(scheduler: TrialScheduler, records: Iterable[TrialRecord]) -> None:
@@ -77,6 +78,8 @@ def replay_trials(scheduler: TrialScheduler, records: Iterable[TrialRecord]) -> 
         records: The trials that ended.
     """
     for record in records:
+        if record.repeats is not None:
+            continue  # a scheduler does not compare runs of finalists
         trial = _EndedTrial(f"past-{record.number}")
         scheduler.on_trial_add(None, trial)
         results = [EpochResult(epoch, metrics).to_tune_result() for epoch, metrics in sorted(record.epochs.items())]
@@ -116,7 +119,8 @@ class _LiveTrialScheduler(FIFOScheduler):
             self._with_score.add(trial.trial_id)
         elif trial.trial_id not in self._with_score:
             self._without_score[trial.trial_id] += 1
-        stops = self._should_stop(trial, epoch) or self._without_score[trial.trial_id] >= WITHOUT_SCORE
+        is_compared = not _is_repeat(trial) and self._should_stop(trial, epoch)
+        stops = is_compared or self._without_score[trial.trial_id] >= WITHOUT_SCORE
         return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
     def _should_stop(self, trial: Any, epoch: EpochResult) -> bool:
@@ -125,8 +129,13 @@ class _LiveTrialScheduler(FIFOScheduler):
     def on_trial_complete(self, tune_controller: object, trial: Any, result: dict[str, Any]) -> None:
         """Add the last epoch of a trial; a trial that failed before its first epoch has none."""
         epoch = EpochResult.from_tune_result(result)
-        if epoch is not None:
+        if epoch is not None and not _is_repeat(trial):
             self._should_stop(trial, epoch)
+
+
+def _is_repeat(trial: Any) -> bool:
+    """Return whether a trial is the run of a finalist, which uses its whole budget."""
+    return trial.config is not None and TrialSpec.from_tune_config(trial.config).is_repeat
 
 
 class _Asha(_LiveTrialScheduler):

@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 from clinie_core.config import TrialConfig
 from search.config.search_space import SearchSpace
 from search.ledger.ledger import Ledger
+from search.ledger.records import TrialRecord
 from search.trials.spec import TrialSpec
 from search.tune.running_trials import RunningTrials, stop_after_error
 
@@ -22,14 +23,17 @@ __all__ = ["LedgerSearcher"]
 class LedgerSearcher(Searcher):
     """Searcher that suggests trials that lost their Tune actor first, then interrupted ones, then new ones.
 
-    It records nothing; see :class:`search.tune.recorder.StudyRecorder`.
+    After all of them have ended, it suggests the runs of the finalists. It records nothing; see
+    :class:`search.tune.recorder.StudyRecorder`.
 
     Args:
         ledger: The study.
         space: The search space.
-        trials: Number of trials to suggest, including interrupted ones.
+        trials: Number of trials to suggest, including interrupted ones. Runs of finalists are suggested in addition.
         running: Receives each trial that is suggested.
         may_start: Whether another trial may start, from the number of running trials.
+        answer: Records a trial with the results of an earlier one that has an identical configuration; None trains
+            such a trial.
     """
 
     def __init__(
@@ -39,19 +43,24 @@ class LedgerSearcher(Searcher):
         trials: int,
         running: RunningTrials,
         may_start: Callable[[int], bool] = lambda running: True,
+        answer: Callable[[int, TrialConfig, TrialRecord], None] | None = None,
     ) -> None:
         super().__init__(metric=ledger.metrics[0], mode="max" if ledger.maximized else "min")
         self._ledger = ledger
         self._space = space
         self._interrupted = [(r.number, r.config) for r in ledger.find_interrupted_trials() if r.config is not None]
-        self._remaining = trials
+        self._remaining = trials + ledger.count_finals(None)
         self._may_start = may_start
+        self._answer = answer
+        self._finalists = space.file.finalists
         self.running = running
 
     @property
     def unfinished(self) -> int:
-        """Number of trials that have not ended."""
-        return self._remaining + len(self.running)
+        """Number of trials that have not ended, with the largest number of runs of finalists that may follow."""
+        finalists = self._finalists
+        finals = finalists.trials * (finalists.seeds - 1) if finalists is not None else 0
+        return self._remaining + len(self.running) + finals
 
     @stop_after_error
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -63,15 +72,31 @@ class LedgerSearcher(Searcher):
         """
         lost = self.running.pop_lost()
         if lost is not None:
-            return TrialSpec.from_config(lost, self.running.config(lost)).to_tune_config()
+            return self._make_tune_config(lost)
+        while self._remaining or self._start_finals():
+            if not self._may_start(len(self.running)):
+                return None
+            self._remaining -= 1
+            number, config = self._next_trial()
+            self.running.add(number, config)
+            equal = self._ledger.find_equal(number, config) if self._answer is not None else None
+            if equal is None or self._answer is None:
+                return self._make_tune_config(number)
+            self._answer(number, config, equal)
+        return None if self.running else str(Searcher.FINISHED)
+
+    def _start_finals(self) -> bool:
+        """Enqueue the runs of the finalists once no other trial is left; return whether there are any."""
+        if self.running or self._finalists is None:
+            return False
+        self._remaining = self._ledger.enqueue_finals(self._finalists)
         if not self._remaining:
-            return None if self.running else str(Searcher.FINISHED)
-        if not self._may_start(len(self.running)):
-            return None
-        self._remaining -= 1
-        number, config = self._next_trial()
-        self.running.add(number, config)
-        return TrialSpec.from_config(number, config).to_tune_config()
+            self._finalists = None
+        return self._remaining > 0
+
+    def _make_tune_config(self, number: int) -> dict[str, Any]:
+        config, is_repeat = self.running.config(number), self._ledger.is_repeat(number)
+        return TrialSpec.from_config(number, config, is_repeat=is_repeat).to_tune_config()
 
     def _next_trial(self) -> tuple[int, TrialConfig]:
         if not self._interrupted:

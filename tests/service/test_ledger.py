@@ -15,7 +15,7 @@ import ray.cloudpickle
 from optuna.trial import TrialState
 
 from search.config.search_space import SearchSpace
-from search.config.space_file import SpaceFile, read_space_file
+from search.config.space_file import Finalists, SpaceFile, read_space_file
 from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.pool.pool import WorkerPool
@@ -140,3 +140,14 @@ def test_the_scores_of_all_epochs_are_stored_with_several_objectives(
         assert all(m["strict_f1"] == pytest.approx(compute_score(decay, e)) for e, m in record.epochs.items())
     complete = next(t for t in study.trials if t.state == TrialState.COMPLETE)
     assert complete.values == [pytest.approx(0.8), pytest.approx(800)]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_finalists_run_with_other_seeds_on_the_pool(known_space: Callable[..., SearchSpace], tmp_path: Path) -> None:
+    space = known_space({"maximize": "strict_f1"}, [0.8, 0.1, 0.9])
+    space.file = space.file.model_copy(update={"finalists": Finalists(trials=1, seeds=3)})
+    ledger, _ = run_known(space, Home.open(tmp_path / "home", create=True))
+    best = ledger.rank()[0]
+    assert (best.record.parameters["weight_decay"], len(best.scores)) == (0.9, 3)
+    runs = [record for record in ledger.records() if record.repeats is not None]
+    assert [(run.repeats, run.state, len(run.epochs)) for run in runs] == [(2, "complete", EPOCHS)] * 2

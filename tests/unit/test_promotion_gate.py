@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clinie_core.errors import InputError
 from clinie_core.scoring.significance import compute_rates
-from search.promotion.gate import Decision, Evidence, TypeScore, decide
+from search.promotion.gate import Decision, Evidence, SeedScores, TypeScore, decide
 from search.promotion.policy import Policy, read_policy
 
 Counts = NDArray[np.float64]
@@ -56,6 +56,18 @@ def test_a_better_model_passes_and_a_worse_model_is_refused_with_its_scores(pair
 def test_a_model_does_not_beat_itself(pair: tuple[Counts, Counts]) -> None:
     own = make_evidence(pair[0])
     assert not decide(read_policy(None), own, own, read=1).promote
+
+
+def test_the_gate_shows_the_spread_over_seeds_and_can_require_several(pair: tuple[Counts, Counts]) -> None:
+    own = make_evidence(pair[0])
+    three = SeedScores("strict_f1", (0.80, 0.82, 0.78))
+    shown = next(c for c in decide(read_policy(None), own, None, read=1, seeds=three).checks if c.rule == "least_seeds")
+    assert shown.passed
+    assert shown.detail == "mean dev strict_f1 0.8000 over 3 seeds, standard deviation 0.0200; at least 1"
+    strict = Policy(version=1, least_seeds=3)
+    assert decide(strict, own, None, read=1, seeds=three).promote
+    refused = decide(strict, own, None, read=1, seeds=SeedScores("strict_f1", (0.80,)))
+    assert refused.refusals == ["least_seeds: dev strict_f1 0.8000 with one seed; at least 3"]
 
 
 def test_the_significance_levels_of_all_reads_sum_to_alpha() -> None:
