@@ -14,7 +14,8 @@ import ray.cloudpickle
 
 from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.loading import CorpusSource
-from search.config.space_file import Algorithm, Budget, Resources, SpaceFile
+from search.config.resources import Resources
+from search.config.space_file import Algorithm, Budget, SpaceFile
 from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.pool.pool import WorkerPool
@@ -76,7 +77,7 @@ def run_pool_trials(folder: Path, trials: int, make_program: MakeProgram, listen
         corpus=(CorpusSource(path=str(folder)),),
         budget=Budget(trials=trials, epochs=1),
         algorithm=Algorithm(sampler="random"),
-        resources=Resources(concurrent_trials=1),
+        resources=(Resources(concurrent_trials=1),),
         backbones={"minilm": dict(MINILM)},
         space={
             "backbone": "minilm",

@@ -23,8 +23,9 @@ import ray
 
 from clinie_core.config import BackboneSource
 from clinie_core.data.corpora.loading import CorpusSource
+from search.config.resources import Resources
 from search.config.search_space import SearchSpace
-from search.config.space_file import Algorithm, Budget, Resources, SpaceFile
+from search.config.space_file import Algorithm, Budget, SpaceFile
 from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.storage.home import Home
@@ -45,7 +46,7 @@ def make_space(folder: Path, trials: int, sampler: str) -> SearchSpace:
         corpus=(CorpusSource(path=str(folder)),),
         budget=Budget(trials=trials, epochs=1),
         algorithm=Algorithm(sampler=sampler),
-        resources=Resources(concurrent_trials=1),
+        resources=(Resources(concurrent_trials=1),),
         backbones={
             "tiny": BackboneSource(
                 name="tiny", scratch={**TINY, "intermediate_size": 64}, allow_frozen=True

@@ -74,6 +74,7 @@ class Cluster:
         """URL to which jobs are submitted."""
         self.nodes: list[subprocess.Popen[bytes]] = []
         head = ["--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+        head.append(f"--ray-client-server-port={free_port()}")  # the default port would be used by every cluster
         if node_types is not None:
             configuration = folder / "autoscaler.json"
             configuration.write_text(json.dumps(configure_autoscaler(node_types, head_cpus, port)), encoding="utf-8")

@@ -139,7 +139,9 @@ def manifest(
     secret: Annotated[
         str, typer.Option(help="Secret whose keys become environment variables, such as CLINIE_LEDGER or AWS keys.")
     ] = "clinie",
-    workers: Annotated[int, typer.Option(help="Maximum number of worker pods.", min=1)] = 4,
+    workers: Annotated[
+        int, typer.Option(help="Maximum number of worker pods of a class without concurrent_trials.", min=1)
+    ] = 4,
     home: ClusterHome = "/mnt/clinie/home",
     tracking_uri: TrackingUri = None,
     output: Annotated[
@@ -157,12 +159,25 @@ def manifest(
     from search.cluster.manifest import render_ray_job
     from search.cluster.submission import make_job
     from search.config.space_file import read_space_file
+    from search.study.pod_sizes import estimate_pods
 
     if output is not None:
         check_output_files(output, overwrite=overwrite)
     file, _ = read_space_file(space, overrides or ())
+    sizes = estimate_pods(space, overrides or (), file)
+    if sizes.note:
+        typer.echo(f"note {sizes.note}", err=True)
+    file = file.model_copy(update={"resources": sizes.classes})
     job = make_job(file, home, tracking_uri=tracking_uri)
-    content = render_ray_job(job, file, image=image, volume_claim=volume_claim, secret=secret, workers=workers)
+    content = render_ray_job(
+        job,
+        file,
+        image=image,
+        volume_claim=volume_claim,
+        secret=secret,
+        workers=workers,
+        memory_mb=sizes.memory_mb,
+    )
     text = yaml.safe_dump_all(content, sort_keys=False)
     if output is None:
         sys.stdout.write(text)

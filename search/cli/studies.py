@@ -56,15 +56,25 @@ def plan(
         typer.Option("--simulate", help="Simulate a training step also for backbones that are not on this machine."),
     ] = False,
     wide: Wide = False,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="URL of a cluster's Ray dashboard; rejects a space that it cannot hold."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Validate a space and show some of its configurations with their sizes, without training."""
+    """Validate a space and show the sizes of its trials and some of its configurations, without training."""
     from rich.markup import escape
 
     from search.config.validation import validate_space
     from search.study.plan import plan_search
 
-    planned = plan_search(validate_space(space, overrides or (), plan_only=True), samples, simulate=simulate)
+    validated = validate_space(space, overrides or (), plan_only=True)
+    cluster = None
+    if address is not None:
+        from search.cluster.remote_capacity import fetch_capacity
+
+        cluster = fetch_capacity(address)
+    planned = plan_search(validated, samples, simulate=simulate, cluster=cluster)
     file = planned.file
     if as_json:
         print_json(planned.as_json())
@@ -88,9 +98,10 @@ def plan(
     for warning in planned.warnings:
         kind = "warning" if warning.severity == "error" else warning.severity
         out.print(f"[yellow]{kind}[/yellow] {escape(str(warning))}", soft_wrap=True)
-    from search.report.plan_table import print_plan_table
+    from search.report.plan_table import print_pair_table, print_plan_table
 
-    print_plan_table(out, planned.samples, planned.sizes, wide=wide)
+    print_pair_table(out, planned.pairs, wide=wide)
+    print_plan_table(out, planned.samples, planned.classes, planned.sizes, wide=wide)
 
 
 def search(

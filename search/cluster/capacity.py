@@ -18,7 +18,8 @@ import yaml
 
 from clinie_core.errors import InputError, Problem
 from search.cluster.devices import find_unused_gpus, has_gpu_driver, resolve_resources
-from search.config.space_file import Resources
+from search.config.resources import Resources
+from search.trials.job import DEFAULT_CLASS
 
 __all__ = [
     "HEAD_RESOURCE",
@@ -26,10 +27,13 @@ __all__ = [
     "NodeType",
     "check_cluster",
     "count_groups",
+    "describe_class",
     "describe_request",
+    "find_capacity",
     "find_impossible_request",
     "read_available_capacity",
     "read_capacity",
+    "resolve_classes",
 ]
 
 CONFIG_OPTION = "--autoscaling-config="
@@ -142,11 +146,20 @@ def read_available_capacity(folder: Path) -> Capacity:
         return read_capacity()
 
 
-def check_cluster(resources: Resources, where: str, folder: Path) -> list[Problem]:
-    """Check the resources of a space against those that are available.
+def find_capacity(folder: Path) -> tuple[Capacity | None, list[Problem]]:
+    """Return the capacity of :func:`read_available_capacity`, or None and a warning if the cluster does not answer."""
+    try:
+        return read_available_capacity(folder), []
+    except ConnectionError:
+        found = f"no cluster answers at {os.environ['RAY_ADDRESS']}, so its nodes are unknown"
+        return None, [Problem("RAY_ADDRESS", found, remedy="start the cluster, or unset the variable")]
+
+
+def check_cluster(classes: Sequence[Resources], where: str, folder: Path) -> list[Problem]:
+    """Check the resource classes of a space against the resources that are available.
 
     Args:
-        resources: The resources of the space.
+        classes: The resource classes of the space.
         where: Name of the space file.
         folder: As for :func:`read_available_capacity`.
 
@@ -154,20 +167,35 @@ def check_cluster(resources: Resources, where: str, folder: Path) -> list[Proble
         A warning if the space uses none of the available GPUs, or if the cluster does not answer.
 
     Raises:
-        InputError: If the cluster can never hold a trial.
+        InputError: If the cluster can never hold a trial of a class.
     """
-    try:
-        capacity = read_available_capacity(folder)
-    except ConnectionError:
-        found = f"no cluster answers at {os.environ['RAY_ADDRESS']}, so its nodes are unknown"
-        return [Problem("RAY_ADDRESS", found, remedy="start the cluster, or unset the variable")]
-    impossible = None
+    capacity, problems = find_capacity(folder)
+    if capacity is None:
+        return problems
     if os.environ.get("RAY_ADDRESS"):  # a space for a cluster may be planned on a small machine
-        resolved = resolve_resources(resources, capacity.count_gpus())
-        impossible = find_impossible_request(resolved, capacity, f"{where}: resources")
-    if impossible is not None:
-        raise InputError([impossible])
-    return find_unused_gpus(resources, capacity.count_gpus(), where)
+        resolve_classes(classes, capacity, where)
+    return find_unused_gpus(classes, capacity.count_gpus(), where)
+
+
+def resolve_classes(classes: Sequence[Resources], capacity: Capacity, where: str = "") -> tuple[Resources, ...]:
+    """Return resource classes with numbers of GPUs, after checking that a cluster can hold each class.
+
+    Args:
+        classes: The resource classes of a space.
+        capacity: The cluster.
+        where: Name of the space file, for messages.
+
+    Raises:
+        InputError: With each class that the cluster can never hold.
+    """
+    resolved = tuple(resolve_resources(own, capacity.count_gpus()) for own in classes)
+    problems = []
+    for number, own in enumerate(resolved):
+        key = "resources" if len(classes) == 1 else f"resources.{number}"
+        problems.append(find_impossible_request(own, capacity, f"{where}: {key}" if where else key))
+    if any(problems):
+        raise InputError([problem for problem in problems if problem is not None])
+    return resolved
 
 
 def _list_autoscaler_commands(address: str) -> list[list[str]]:
@@ -204,11 +232,6 @@ def _read_node_types(config: Mapping[str, Any], present: Sequence[NodeType], lim
             yield NodeType(resources, min(limit, int(row.get("max_workers", limit))), on_demand=True)
 
 
-def _get_worker_share(resources: Resources) -> dict[str, float]:
-    share = {"CPU": resources.cpus_per_worker, "GPU": float(resources.gpus_per_worker or 0)}
-    return {name: amount for name, amount in share.items() if amount}
-
-
 def count_groups(resources: Resources, capacity: Capacity) -> int:
     """Return the number of worker groups that fit on a cluster. The workers of a group may be on several nodes.
 
@@ -222,7 +245,7 @@ def count_groups(resources: Resources, capacity: Capacity) -> int:
 
 def _count_workers(resources: Resources, node: Mapping[str, float]) -> int:
     """Return how many workers fit on a node; a worker cannot use fractions of several GPUs."""
-    share = _get_worker_share(resources)
+    share = resources.get_worker_share()
     counts = []
     for name, amount in share.items():
         available = node.get(name, 0.0)
@@ -238,9 +261,15 @@ def describe_request(resources: Resources, groups: int = 1) -> str:
         resources: Resources of a group.
         groups: Number of groups.
     """
-    share = float(resources.gpus_per_worker or 0)
     times = f"{groups} groups of " if groups > 1 else ""
-    return f"{times}{resources.workers_per_trial} x {resources.cpus_per_worker:g} CPU and {share:g} GPU"
+    kind = f" of type {resources.accelerator_type}" if resources.accelerator_type else ""
+    amount = f"{resources.cpus_per_worker:g} CPU and {resources.gpu_share:g} GPU{kind}"
+    return f"{times}{resources.workers_per_trial} x {amount}"
+
+
+def describe_class(resources: Resources) -> str:
+    """Return the name of a resource class for messages; empty for the only class of a space that names none."""
+    return "" if resources.name == DEFAULT_CLASS else f" of class {resources.name}"
 
 
 def find_impossible_request(resources: Resources, capacity: Capacity, where: str) -> Problem | None:
@@ -255,7 +284,7 @@ def find_impossible_request(resources: Resources, capacity: Capacity, where: str
         return None
     return Problem(
         where,
-        f"a trial needs {describe_request(resources)}",
+        f"a trial{describe_class(resources)} needs {describe_request(resources)}",
         allowed=f"the cluster can provide {capacity.describe()}",
         remedy="lower workers_per_trial, cpus_per_worker or gpus_per_worker",
     )

@@ -6,16 +6,18 @@ Ray does not hide GPUs from a process that requested none, so a process must not
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinie_core.errors import Problem, fail
-from search.config.space_file import Resources
+from search.config.resources import Resources
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "CONTEXT_BYTES",
     "describe_place",
     "find_unused_gpus",
     "get_cluster_gpus",
@@ -114,15 +116,15 @@ def get_cluster_gpus() -> float:
     return float(ray.cluster_resources().get("GPU", 0))
 
 
-def find_unused_gpus(resources: Resources, gpus: float, where: str) -> list[Problem]:
+def find_unused_gpus(classes: Sequence[Resources], gpus: float, where: str) -> list[Problem]:
     """Return a warning if a space uses none of the available GPUs.
 
     Args:
-        resources: The resources of the space.
+        classes: The resource classes of the space.
         gpus: Number of available GPUs.
         where: Name of the space file.
     """
-    if not gpus or resources.gpus_per_worker:
+    if not gpus or any(own.gpus_per_worker for own in classes):
         return []
     found = f"{gpus:g} GPU{'s' if gpus > 1 else ''} available, this space uses none"
     return [Problem(f"{where}: resources.gpus_per_worker", found, remedy="set it to 1, a fraction, or auto")]

@@ -9,7 +9,7 @@ import ipaddress
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +20,7 @@ import psutil
 from clinie_core.errors import InputError
 from search.cluster.capacity import read_available_capacity
 from search.cluster.devices import find_unused_gpus, resolve_resources
-from search.config.space_file import Resources
+from search.config.resources import Resources
 from search.storage.home import LEDGER_VARIABLE, STORAGE_VARIABLE, Home, hide_password
 
 __all__ = ["Finding", "is_loopback", "run_checks"]
@@ -52,12 +52,12 @@ class Finding:
         return asdict(self)
 
 
-def run_checks(home: Home, resources: Resources | None = None) -> Iterator[Finding]:
+def run_checks(home: Home, resources: Sequence[Resources] | None = None) -> Iterator[Finding]:
     """Run all checks.
 
     Args:
         home: The home folder, which need not exist.
-        resources: The resources of a space, to compare with this machine or the cluster; None for no comparison.
+        resources: The resource classes of a space, to compare with this machine or the cluster; None for no comparison.
 
     Yields:
         The findings, in the order of the checks.
@@ -185,12 +185,12 @@ def _check_gpu() -> Finding:
     return Finding("GPU", "good", f"{len(names)}: {', '.join(names)}; {precision}")
 
 
-def _check_resources(resources: Resources, gpus: float) -> Finding:
+def _check_resources(resources: Sequence[Resources], gpus: float) -> Finding:
     """Check that a space uses the GPUs that are available."""
     for warning in find_unused_gpus(resources, gpus, "SPACE"):
         return Finding("resources", "warning", warning.found, "set resources.gpus_per_worker to 1, a fraction, or auto")
-    used = resolve_resources(resources, gpus).gpus_per_worker
-    return Finding("resources", "good", f"{gpus:g} GPUs available, {used:g} per worker")
+    used = (f"{resolve_resources(own, gpus).gpus_per_worker:g}" for own in resources)
+    return Finding("resources", "good", f"{gpus:g} GPUs available, {' or '.join(dict.fromkeys(used))} per worker")
 
 
 def _check_object_storage(url: str) -> Finding:

@@ -11,6 +11,7 @@ import os
 import posixpath
 import shlex
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ A driver may take 120 seconds to stop cleanly; Ray's default is three. GPUs are 
 none.
 """
 SPACE_FILE = "space.yaml"
+PROGRAM_SECONDS = 120.0
+"""Time limit of a program that a command waits for."""
+PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,18 @@ class Jobs:
                 metadata={"clinie.study": job.study, "clinie.home": job.home},
             )
         return id_
+
+    def run_program(self, command: str) -> str:
+        """Run a short program on the cluster, and return its output.
+
+        Args:
+            command: Shell command.
+        """
+        id_ = self._client.submit_job(entrypoint=command, submission_id=f"clinie-program-{uuid.uuid4().hex[:8]}")
+        end = time.monotonic() + PROGRAM_SECONDS
+        while not self._client.get_job_status(id_).is_terminal() and time.monotonic() < end:
+            time.sleep(PAUSE_SECONDS)
+        return str(self._client.get_job_logs(id_))
 
     def find(self, name: str) -> JobDetails:
         """Return the job with this id, or the newest job of a study with this name.

@@ -11,7 +11,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.data.document import Corpus
 from clinie_core.training.transfer import TransferResult
 from search.cluster.devices import get_cluster_gpus, get_granted_device, resolve_resources
-from search.config.space_file import Resources
+from search.config.resources import Resources
 from search.trials.failure import failure_reason
 
 __all__ = ["TransferFailed", "run_transfers"]

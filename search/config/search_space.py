@@ -76,6 +76,10 @@ class SearchSpace:
         """Return the facts about a configuration's backbone."""
         return self._facts[config.backbone.name]
 
+    def list_finetuning_methods(self, backbone: str) -> list[str]:
+        """Return the fine-tuning methods of the space that a backbone supports."""
+        return self._dimensions.legal_branches("finetuning", self._facts[backbone])
+
     def with_algorithm(self, algorithm: Algorithm) -> SearchSpace:
         """Return the same space with another algorithm."""
         return SearchSpace(self.file.model_copy(update={"algorithm": algorithm}), self._dimensions, self._facts)

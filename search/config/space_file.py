@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,12 +25,12 @@ from clinie_core.data.corpora.loading import CorpusSource
 from clinie_core.errors import ErrorList, fail
 from search.config.aliases import FORMULATION_PARTS, resolve_in_part, resolve_in_point
 from search.config.objectives import METRICS, Limit, Objective
+from search.config.resources import Resources, check_classes, sort_classes
 
 __all__ = [
     "Algorithm",
     "Budget",
     "Finalists",
-    "Resources",
     "SpaceFile",
     "find_shipped_spaces",
     "parse_space_file",
@@ -40,6 +41,8 @@ __all__ = [
 
 PARTS = ("formulation", "relation_formulation", "finetuning")
 BLOCKS_WITH_DEFAULTS = ("budget", "algorithm", "resources", "backbones")
+CLASS_KEY = "resources"
+"""Key of an entry of ``backbones`` with the resource class of its trials."""
 PLACEHOLDERS: dict[str, Any] = {"version": 1, "study": "unnamed", "corpus": {"path": "."}, "space": {}}
 """Stand-ins for required blocks that are missing or invalid, so that the other blocks can still be checked."""
 SET_BY_OTHER_BLOCKS = {"task": "task", "epochs": "budget.epochs", "selection": "objective", "view": "corpus"}
@@ -117,35 +120,6 @@ class Algorithm(FrozenModel):
         return tuple(resolve_in_point(point) for point in points)
 
 
-class Resources(FrozenModel):
-    """Resources of one trial.
-
-    Args:
-        name: Name of the resource class.
-        workers_per_trial: Number of processes that train one trial together (DDP or FSDP).
-        cpus_per_worker: CPU cores per worker.
-        gpus_per_worker: GPUs per worker: 0 trains on CPUs, a fraction shares a GPU between trials, ``auto`` is 1 on
-            a cluster with GPUs and 0 otherwise.
-        concurrent_trials: Number of trials that run at once; None for as many as the cluster can hold, including the
-            nodes that its autoscaler may start.
-    """
-
-    name: str = "default"
-    workers_per_trial: int = Field(default=1, ge=1)
-    cpus_per_worker: float = Field(default=1, gt=0)
-    gpus_per_worker: float | Literal["auto"] = 0.0
-    concurrent_trials: int | None = Field(default=None, ge=1)
-
-    @field_validator("gpus_per_worker", mode="before")
-    @classmethod
-    def _check_gpus(cls, value: object) -> object:
-        if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
-            return value
-        raise ValueError(
-            f"found {value!r}; allowed: a number from 0 to 1, or auto; set workers_per_trial for more GPUs"
-        )
-
-
 class SpaceFile(FrozenModel):
     """The blocks of a space file. The form of all blocks is checked except that of ``space``.
 
@@ -160,8 +134,9 @@ class SpaceFile(FrozenModel):
         budget: Limits of the study.
         finalists: Runs with other seeds that decide which configuration is best; None for no such runs.
         algorithm: Sampler and scheduler.
-        resources: Resources of one trial.
-        backbones: Source of each backbone that is not on the Hugging Face Hub, by name.
+        resources: Resource classes of the trials; a mapping is read as a list of one.
+        backbones: Source of each backbone that is not on the Hugging Face Hub, by name; ``resources`` in an entry is
+            the resource class of its trials.
         space: The dimensions, by field of ``TrialConfig``.
     """
 
@@ -174,11 +149,11 @@ class SpaceFile(FrozenModel):
     budget: Budget = Budget()
     finalists: Finalists | None = None
     algorithm: Algorithm = Algorithm()
-    resources: Resources = Resources()
+    resources: tuple[Resources, ...] = Field(default=(Resources(),), min_length=1)
     backbones: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     space: dict[str, JsonValue]
 
-    @field_validator("objective", "corpus", mode="before")
+    @field_validator("objective", "corpus", "resources", mode="before")
     @classmethod
     def _wrap_single_mapping(cls, value: object) -> object:
         return [value] if isinstance(value, dict) else value
@@ -207,6 +182,12 @@ class SpaceFile(FrozenModel):
         if len(set(names)) < len(names):
             raise ValueError(f"two corpora are called {max(names, key=names.count)}; give each a different name")
         return corpora
+
+    @field_validator("resources")
+    @classmethod
+    def _check_classes(cls, classes: tuple[Resources, ...]) -> tuple[Resources, ...]:
+        check_classes(classes)
+        return classes
 
     @field_validator("space")
     @classmethod
@@ -253,7 +234,8 @@ class SpaceFile(FrozenModel):
         budget = self.budget.model_copy(update={"trials": 1, "epochs": config.epochs})
         source = config.backbone.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
         changed = {"study": study, "algorithm": algorithm, "budget": budget, "space": space, "finalists": None}
-        return self.model_copy(update={**changed, "backbones": {**self.backbones, config.backbone.name: source}})
+        entries = self._replace_sources({config.backbone.name: source})
+        return self.model_copy(update={**changed, "backbones": entries})
 
     def with_backbones(self, sources: Mapping[str, BackboneSource]) -> SpaceFile:
         """Return a copy in which backbones from the Hub have an entry with their commit.
@@ -266,7 +248,23 @@ class SpaceFile(FrozenModel):
             for name, source in sources.items()
             if source.hub is not None or (source.tokenizer is not None and source.tokenizer.hub is not None)
         }
-        return self.model_copy(update={"backbones": {**self.backbones, **entries}})
+        return self.model_copy(update={"backbones": self._replace_sources(entries)})
+
+    def _replace_sources(self, entries: Mapping[str, dict[str, JsonValue]]) -> dict[str, dict[str, JsonValue]]:
+        """Return ``backbones`` with other sources, but the same resource classes."""
+        named = {name: self.get_class_name(name) for name in entries}
+        classes = {name: {CLASS_KEY: own} for name, own in named.items() if own is not None}
+        return {**self.backbones, **{name: {**entry, **classes.get(name, {})} for name, entry in entries.items()}}
+
+    def get_class_name(self, backbone: str) -> str | None:
+        """Return the name of the resource class that a backbone's entry states; None if it states none."""
+        name = self.backbones.get(backbone, {}).get(CLASS_KEY)
+        return None if name is None else str(name)
+
+    def find_class(self, backbone: str) -> Resources:
+        """Return the resource class that a backbone's entry states, else the largest one."""
+        name, classes = self.get_class_name(backbone), sort_classes(self.resources)
+        return next((own for own in classes if own.name == name), classes[-1])
 
     @property
     def metric_limits(self) -> tuple[Limit, ...]:
@@ -292,11 +290,11 @@ class SpaceFile(FrozenModel):
             where: Name of the file, for messages.
             errors: Receives the faults of an entry.
         """
-        if name not in self.backbones:
+        entry: dict[str, Any] = {k: v for k, v in self.backbones.get(name, {}).items() if k != CLASS_KEY}
+        if not entry and (name not in self.backbones or CLASS_KEY in self.backbones[name]):
             if Path(name).is_dir():
                 return BackboneSource(name=Path(name).name, folder=str(Path(name).resolve()))
             return BackboneSource(name=name, hub=name)
-        entry: dict[str, Any] = dict(self.backbones[name])
         if isinstance(entry.get("tokenizer"), str):
             entry["tokenizer"] = self.backbone(entry["tokenizer"], where, errors)
         try:
@@ -385,7 +383,11 @@ def parse_space_file(content: Mapping[str, Any], where: str, errors: ErrorList) 
     try:
         return SpaceFile.model_validate(content)
     except ValidationError as error:
-        errors.extend(convert_validation_error(error, where))
+        is_single = isinstance(content.get("resources"), dict)  # the only class has no number in key paths
+        problems = convert_validation_error(error, where)
+        errors.extend(
+            replace(p, where=p.where.replace(": resources.0", ": resources", 1)) if is_single else p for p in problems
+        )
         sound = {
             key: dict(value) if isinstance(value, dict) else value
             for key, value in content.items()
@@ -393,6 +395,8 @@ def parse_space_file(content: Mapping[str, Any], where: str, errors: ErrorList) 
         }
         for item in error.errors():
             block, *inner = item["loc"]
+            if block == "resources" and is_single:
+                inner = inner[1:]
             if block in BLOCKS_WITH_DEFAULTS and inner and isinstance(sound.get(str(block)), dict):
                 sound[str(block)].pop(inner[0], None)
             else:

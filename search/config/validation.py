@@ -26,6 +26,7 @@ from search.config.algorithms import SAMPLERS, SCHEDULERS
 from search.config.domains import Domain, Fixed
 from search.config.parsing import PARTS, Dimensions, Faults, parse_dimensions
 from search.config.points import check_points
+from search.config.resource_checks import check_resources
 from search.config.search_space import SearchSpace, make_config
 from search.config.space_file import SpaceFile, parse_space_file, read_space_content
 from search.config.unavailable_backbones import UnavailableBackbones
@@ -169,7 +170,7 @@ def _check_space(file: SpaceFile, faults: Faults, unavailable: UnavailableBackbo
     for name in facts:
         _check_backbone(file, dimensions, facts[name], faults)
     if not faults.covers("resources"):
-        _check_resources(file, dimensions, faults)
+        check_resources(file, dimensions, faults)
     _check_random_weights(dimensions, facts, faults)
     for part in dimensions.parts:
         _check_architectures(part, dimensions, facts, faults)
@@ -259,26 +260,6 @@ def _check_backbone(file: SpaceFile, dimensions: Dimensions, facts: BackboneFact
             found = f"backbone {facts.name!r} accepts {facts.positions} tokens, but {method} needs {needed}"
             allowed = f"at most {facts.positions - needed + int(longest)}"  # type: ignore[arg-type]
             faults.add("space.window_tokens", found, allowed=allowed)
-
-
-def _check_resources(file: SpaceFile, dimensions: Dimensions, faults: Faults) -> None:
-    """Check that the resources of a trial suffice for the switches and the methods of the space."""
-    gpus, workers = file.resources.gpus_per_worker, file.resources.workers_per_trial
-    if gpus != "auto" and 0 < gpus < 1 and workers > 1:
-        found = f"{workers} processes of a trial with {gpus:g} GPU each, but NCCL needs a GPU per process"
-        remedy = "set it to 1, or set resources.workers_per_trial to 1"
-        faults.add("resources.gpus_per_worker", found, remedy=remedy)
-    if dimensions.can_enable("sharded") and file.resources.workers_per_trial < 2:
-        found = "a trial has one process, so there is nothing to shard"
-        faults.add("space.sharded", found, remedy="set resources.workers_per_trial to 2 or more, or remove the key")
-    for method in dimensions.parts.get("finetuning", ()):
-        row, where = FINETUNING.load(method), f"space.finetuning.{method}"
-        for key, is_supported in (
-            ("gradient_checkpointing", row.supports_recomputation),
-            ("sharded", row.supports_sharding),
-        ):
-            if not is_supported and dimensions.can_enable(key):
-                faults.add(where, f"not compatible with {key}", remedy="remove one of them")
 
 
 def _check_random_weights(dimensions: Dimensions, facts: Mapping[str, BackboneFacts], faults: Faults) -> None:

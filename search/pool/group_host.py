@@ -20,7 +20,7 @@ from torch.distributed import is_nccl_available
 
 from clinie_core.errors import Problem
 from search.cluster.memory_kills import find_memory_kill
-from search.config.space_file import Resources
+from search.config.resources import Resources
 from search.pool.worker import WorkerSetup, run_worker
 from search.trials.failure import failure_reason
 
@@ -87,21 +87,13 @@ class GroupHost:
         return ray.get(setup.queue.drain_reason.remote(setup.group))  # type: ignore[no-any-return]
 
 
-def _get_worker_share(resources: Resources) -> dict[str, float]:
-    """Return the resources of one worker, as Ray names them."""
-    share: dict[str, float] = {"CPU": resources.cpus_per_worker}
-    if resources.gpus_per_worker:
-        share["GPU"] = float(resources.gpus_per_worker)
-    return share
-
-
 def _find_nodes(setup: WorkerSetup, resources: Resources) -> bool:
     """Wait until there are nodes with the resources of a group.
 
     Returns:
         False if the group is not needed any more.
     """
-    request = placement_group([_get_worker_share(resources)] * resources.workers_per_trial)
+    request = placement_group([resources.get_worker_share()] * resources.workers_per_trial)
     try:
         while not request.wait(PLACEMENT_SECONDS):
             if not ray.get(setup.queue.is_needed.remote(setup.group)):
@@ -114,12 +106,12 @@ def _find_nodes(setup: WorkerSetup, resources: Resources) -> bool:
 
 def _make_trainer(setup: WorkerSetup, resources: Resources, run_config: RunConfig) -> TorchTrainer:
     """Make the trainer that starts a group's processes."""
-    gpus = float(resources.gpus_per_worker)
+    gpus = resources.gpu_share
     return TorchTrainer(
         run_worker,
         train_loop_config=setup,
         scaling_config=ScalingConfig(
-            num_workers=setup.workers, use_gpu=gpus > 0, resources_per_worker=_get_worker_share(resources)
+            num_workers=setup.workers, use_gpu=gpus > 0, resources_per_worker=resources.get_worker_share()
         ),
         torch_config=TorchConfig(backend="nccl" if gpus and is_nccl_available() else "gloo"),
         run_config=run_config,

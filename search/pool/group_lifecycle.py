@@ -12,10 +12,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["MAX_REQUESTED", "GroupLifecycle", "PoolState"]
+__all__ = ["IDLE_SECONDS", "MAX_REQUESTED", "GroupLifecycle", "PoolState"]
 
 MAX_REQUESTED = 8
 """Number of groups of a class that may request resources at once; more if more are up, as an autoscaler does."""
+IDLE_SECONDS = 10.0
+"""Time for which a group that is up waits for a job if there are several classes; the next trial may be of its class.
+With one class it waits as long as trials are left."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class GroupLifecycle:
         """Groups among the requested ones that wait for a node."""
         self.drained: set[int] = set()
         self._lonely_since: float | None = None
+        self._idle_since: dict[int, float] = {}
 
     def get_class(self, group: int) -> str:
         """Return the resource class of a group."""
@@ -91,6 +95,24 @@ class GroupLifecycle:
         name = self._classes[group]
         requested, up = self.count(self.requested, name), self.count(self.up, name)
         return requested + up < self.count_wanted(name, jobs) and requested < max(MAX_REQUESTED, up)
+
+    def is_idle(self, group: int, jobs: Mapping[str, int], now: float) -> bool:
+        """Return whether a group that is up and has no job should end.
+
+        With several classes, it ends at once only if each trial that has not ended has a job. Otherwise the next trial
+        may be of its class, and it waits for :data:`IDLE_SECONDS`.
+
+        Args:
+            group: The group.
+            jobs: Number of waiting and running jobs, by resource class.
+            now: Seconds of a clock that never goes back.
+        """
+        if not self.is_surplus(group, jobs, up_only=True):
+            self._idle_since.pop(group, None)
+            return False
+        since = self._idle_since.setdefault(group, now)
+        is_drawn = self.unfinished is not None and sum(jobs.values()) >= self.unfinished
+        return len(self.limits) == 1 or is_drawn or now - since >= IDLE_SECONDS
 
     def is_surplus(self, group: int, jobs: Mapping[str, int], *, up_only: bool) -> bool:
         """Return whether there are more groups of this group's class than needed.
@@ -124,6 +146,7 @@ class GroupLifecycle:
         """Register that a group is asleep."""
         for groups in (self.unknown, self.up, self.requested, self.unplaced):
             groups.discard(group)
+        self._idle_since.pop(group, None)
 
     def describe(self, now: float, *, busy: int, waiting: int) -> PoolState:
         """Return the state of the groups.

@@ -251,7 +251,13 @@ class JobQueue:
         """Return whether an idle group ends."""
         if self._is_closed_to(group) or group in self._leaving:
             return True
-        return not self._available_jobs(group) and self._groups.is_surplus(group, self._count_jobs(), up_only=True)
+        if self._available_jobs(group):
+            return False
+        return self._groups.is_idle(group, self._count_jobs(), time.monotonic())
+
+    async def release_idle_groups(self) -> None:
+        """Let groups end that have waited for a job long enough; called from time to time."""
+        await self._notify()
 
     def _is_closed_to(self, group: int) -> bool:
         return self._closed or group in self._drained

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -22,16 +22,15 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from clinie_core.errors import InputError, Problem
+from clinie_core.errors import Problem
 from search.cluster.capacity import (
     Capacity,
     count_groups,
     describe_request,
-    find_impossible_request,
     read_capacity,
+    resolve_classes,
 )
-from search.cluster.devices import resolve_resources
-from search.config.space_file import Resources
+from search.config.resources import Resources
 from search.pool.group_host import GroupHost, WorkerGroupFailed
 from search.pool.group_lifecycle import PoolState
 from search.pool.queue_actor import JobQueueActor, JobQueueHandle
@@ -53,7 +52,7 @@ class WorkerPool:
     """Worker groups and their job queue; a context manager that starts and ends them.
 
     Args:
-        resources: Processes, cores and GPUs of a group, and the number of groups.
+        classes: Resource classes: processes, cores and GPUs of a group, and the number of groups.
         make_program: Makes the program that runs jobs; called once in each worker process with its device.
         folder: Folder or URL for Ray Train's own files.
         allow_text: Whether failure reasons may include the message of any error.
@@ -68,7 +67,7 @@ class WorkerPool:
 
     def __init__(
         self,
-        resources: Resources,
+        classes: Sequence[Resources],
         make_program: MakeProgram,
         folder: str | Path,
         *,
@@ -79,13 +78,8 @@ class WorkerPool:
         where: str = "",
     ) -> None:
         self._capacity = read_capacity()
-        self.resources = resolve_resources(resources, self._capacity.count_gpus())
-        """Resources of a group, with a number of GPUs."""
-        impossible = find_impossible_request(
-            self.resources, self._capacity, f"{where}: resources" if where else "resources"
-        )
-        if impossible is not None:
-            raise InputError([impossible])
+        self.classes = resolve_classes(classes, self._capacity, where)
+        """Resource classes with numbers of GPUs."""
         self._trials = trials
         self._wait_minutes = wait_minutes
         self._make_program = make_program
@@ -96,8 +90,11 @@ class WorkerPool:
         self._futures: list[Future[Problem | None]] = []
         self._reported: set[int] = set()
         self._host: Any = None
-        self.groups = _count_target(self.resources, self._capacity, trials)
-        """Maximum number of worker groups."""
+        self._groups = [
+            own for own in self.classes for _ in range(_count_target(own, self._capacity, trials))
+        ]  # the class of each group, by its number
+        self.groups = len(self._groups)
+        """Maximum number of worker groups of all classes."""
         self._state = PoolState()
         self._state_request: Future[PoolState] | None = None
         self._requested_at = 0.0
@@ -109,18 +106,18 @@ class WorkerPool:
     def __enter__(self) -> Self:
         # On the driver's node: the loss of another node ends workers only, never the queue or the host.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        classes = [self.resources.name] * self.groups
+        classes = [own.name for own in self._groups]
         self.queue = JobQueueActor.options(name=self.queue_name, scheduling_strategy=here).remote(
             classes, self._fitting, self._trials
         )
         host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1, scheduling_strategy=here)(GroupHost)
         self._host = host.remote(self._folder)
-        resources = self.resources
-        for group in range(self.groups):
+        for group, resources in enumerate(self._groups):
             setup = WorkerSetup(
                 group=group,
                 workers=resources.workers_per_trial,
-                gpus=float(resources.gpus_per_worker),
+                gpus=resources.gpu_share,
+                sharded=resources.sharded,
                 queue=self.queue,
                 make_program=self._make_program,
                 threads=max(1, int(resources.cpus_per_worker)),
@@ -144,7 +141,8 @@ class WorkerPool:
                 return f"a worker group cannot run: {_describe(cause)}"
         minutes = self._wait_minutes
         if minutes and self._state.lonely_seconds > 60 * minutes:
-            request = describe_request(self.resources, self.groups)
+            counts = ((own, sum(own is other for other in self._groups)) for own in self.classes)
+            request = " and ".join(describe_request(own, count) for own, count in counts)
             return (
                 f"no node for {minutes:g} minutes (budget.wait_minutes): requested {request}; the cluster can provide"
                 f" {self._capacity.describe()}"
@@ -176,23 +174,25 @@ class WorkerPool:
         """Return whether another trial may be drawn.
 
         As many trials run as groups are up. While groups are still to come, one more waits in the queue, so that a
-        new group has a job at once. More would be drawn without knowledge of the results until then.
+        new group has a job at once. More would be drawn without knowledge of the results until then. With several
+        resource classes, one more waits for each class, and still more while groups of another class are idle.
 
         Args:
             running: Number of trials that are drawn and have not ended.
         """
-        return running < min(self.groups, sum(self._state.up.values()) + 1)
+        up = sum(self._state.up.values())
+        ahead = min(self._state.waiting, up) if len(self.classes) > 1 and self._state.idle else 0
+        return running < min(self.groups, up + len(self.classes) + ahead)
 
     def describe_wait(self) -> str | None:
         """Return what the pool waits for, such as ``waiting for 2 GPUs, 0 of 8 groups up``; None if for no node."""
-        unplaced = sum(self._state.unplaced.values())
-        if not unplaced:
+        unplaced = [(own, self._state.unplaced.get(own.name, 0)) for own in self.classes]
+        if not any(count for _, count in unplaced):
             return None
-        resources = self.resources
-        gpus = unplaced * resources.workers_per_trial * float(resources.gpus_per_worker)
-        cpus = unplaced * resources.workers_per_trial * resources.cpus_per_worker
-        amount = f"{gpus:g} GPU{'s' * (gpus != 1)}" if gpus else f"{cpus:g} CPU{'s' * (cpus != 1)}"
-        return f"waiting for {amount}, {sum(self._state.up.values())} of {self.groups} groups up"
+        gpus = sum(count * own.gpus_per_trial for own, count in unplaced)
+        cpus = sum(count * own.workers_per_trial * own.cpus_per_worker for own, count in unplaced if not own.gpu_share)
+        amounts = [f"{n:g} {unit}{'s' * (n != 1)}" for n, unit in ((gpus, "GPU"), (cpus, "CPU")) if n]
+        return f"waiting for {' and '.join(amounts)}, {sum(self._state.up.values())} of {self.groups} groups up"
 
     def take_warnings(self) -> list[Problem]:
         """Return, once, why groups were drained; the search continues with the other groups."""

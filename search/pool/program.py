@@ -67,8 +67,9 @@ class TrainingProgram:
                         store.save(job.number, folder)
                     return on_report(to_epoch_result(report, monitor.averages()))
 
+                config = TrialConfig.model_validate_json(job.config)
                 train(
-                    TrialConfig.model_validate_json(job.config),
+                    config.model_copy(update={"sharded": config.sharded or job.sharded}),
                     corpus,
                     cache=cache,
                     distributed=distributed,

@@ -48,6 +48,7 @@ class _JobQueueActor(JobQueue):
             nodes = await asyncio.to_thread(ray.nodes)
             await self.drop_lost_nodes({node["NodeID"] for node in nodes if node["Alive"]})
             await self.drain_nodes(await asyncio.to_thread(ray._private.state.state.get_draining_nodes))
+            await self.release_idle_groups()
 
     # The host of the groups waits for an actor that is being restarted.
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]

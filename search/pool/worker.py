@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import ray
@@ -45,6 +45,7 @@ class WorkerSetup:
         group: Number of the group.
         workers: Number of its processes.
         gpus: GPUs of each process, possibly a fraction.
+        sharded: Whether all jobs shard the model over the processes.
         queue: The job queue.
         make_program: Makes the program that runs jobs; called once in each process with its device.
         threads: Computation threads of a process.
@@ -55,6 +56,7 @@ class WorkerSetup:
     group: int
     workers: int
     gpus: float
+    sharded: bool
     queue: JobQueueHandle
     make_program: MakeProgram
     threads: int
@@ -96,6 +98,7 @@ def run_worker(setup: WorkerSetup) -> None:
         job: Job | None = ray.get(call)
         if job is None:
             return
+        job = replace(job, sharded=setup.sharded)
         ended = JobEnded("finished")
         try:
             program(job, lambda result, id_=job.id: bool(ray.get(queue.report.remote(id_, result))))  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +12,24 @@ from typing import TYPE_CHECKING, Any
 from clinie_core.config import TrialConfig
 from clinie_core.data.schema import Schema
 from clinie_core.errors import Problem
-from search.cluster.capacity import check_cluster
+from search.cluster.capacity import Capacity, find_capacity, resolve_classes
+from search.cluster.devices import find_unused_gpus
 from search.config.domains import RandomChooser
+from search.config.resources import Resources
 from search.config.seeds import derive_seed
 from search.config.space_file import SpaceFile
 from search.config.validation import ValidatedSpace
+from search.study.gpu_shares import choose_gpu_shares
 from search.study.limits import FormulationLimits, find_unexpected_limits, measure_limits
+from search.study.pair_sizes import PairSize, measure_pairs
+from search.study.placement import Placement
 from search.study.sampler_description import describe_dimension, describe_sampler
 from search.study.sizes import ConfigurationSize, SizeEstimator
 
 if TYPE_CHECKING:
     from clinie_core.data.corpora.detection import Detection
 
-__all__ = ["SearchPlan", "plan_search"]
+__all__ = ["SearchPlan", "plan_search", "read_schema"]
 
 ASSUMED_TYPES = 10
 """Number of concept types that sizes assume where the corpus cannot be read."""
@@ -39,7 +45,9 @@ class SearchPlan:
         dimensions: Description of each dimension's domain, by path.
         sampler: What the sampler ``auto`` tries; empty for the others.
         configurations: Number of configurations; None if a dimension is a range of real numbers.
+        pairs: Size of the largest trials for each backbone and fine-tuning method.
         samples: Configurations drawn at random.
+        classes: Resource class of each sample.
         sizes: Size of each sample.
         note: Why the corpus could not be read; empty if it was.
         limits: Concepts that each formulation can express; empty if the corpus could not be read.
@@ -52,7 +60,9 @@ class SearchPlan:
     dimensions: dict[str, str]
     sampler: str
     configurations: int | None
+    pairs: list[PairSize]
     samples: list[TrialConfig]
+    classes: list[Resources]
     sizes: list[ConfigurationSize]
     note: str
     limits: list[FormulationLimits]
@@ -69,23 +79,27 @@ class SearchPlan:
             "formats": {source.title: source.format for source in self.file.corpus},
             "representable": [row.as_json() for row in self.limits],
             "warnings": [str(warning) for warning in self.warnings],
+            "sizes": [pair.as_json() for pair in self.pairs],
             "samples": [
                 {
                     "parameters": config.flatten(),
                     "total_parameters": size.parameters,
                     "trainable_parameters": size.trainable,
                     "memory_mb": round(size.memory_mb),
+                    "resources": own.name,
                     "micro_batch": size.micro_batch,
                     "fits": size.fits,
                     "simulated": size.is_simulated,
                     "note": size.note,
                 }
-                for config, size in zip(self.samples, self.sizes, strict=True)
+                for config, own, size in zip(self.samples, self.classes, self.sizes, strict=True)
             ],
         }
 
 
-def plan_search(validated: ValidatedSpace, samples: int, *, simulate: bool = False) -> SearchPlan:
+def plan_search(
+    validated: ValidatedSpace, samples: int, *, simulate: bool = False, cluster: Capacity | None = None
+) -> SearchPlan:
     """Draw configurations from a validated space and estimate their memory.
 
     Configurations whose backbone is not available get a lower bound, because a simulation of a large model takes long
@@ -95,16 +109,29 @@ def plan_search(validated: ValidatedSpace, samples: int, *, simulate: bool = Fal
         validated: The space; its corpus may be missing.
         samples: Number of configurations to draw.
         simulate: Simulate a training step of backbones that are not available, too.
+        cluster: Capacity of a cluster that can hold each class of the space, or the space is rejected; by default
+            that of the cluster that ``RAY_ADDRESS`` names, or of this machine.
+
+    Raises:
+        InputError: If the cluster can never hold a trial of a resource class.
     """
     file, space = validated.file, validated.space
+    capacity, cluster_problems = (cluster, []) if cluster is not None else find_capacity(Path.cwd())
+    if capacity is not None and (cluster is not None or os.environ.get("RAY_ADDRESS")):
+        resolve_classes(file.resources, capacity, validated.where)
     configs = [space.suggest(RandomChooser(derive_seed(file.algorithm.seed, i))) for i in range(samples)]
-    schema, note = _read_schema(validated)
+    schema, note = read_schema(validated)
     limits: list[FormulationLimits] = []
     problems: list[Problem] = []
     if validated.corpus is not None:
         limits, problems = measure_limits(space, validated.corpus, exclude=validated.stand_ins)
     notices = list(validated.corpus.notices) if validated.corpus is not None else []
-    estimator = SizeEstimator(space, schema, validated.corpus, () if simulate else validated.stand_ins)
+    bounded = () if simulate else validated.stand_ins
+    estimator = SizeEstimator(space, schema, validated.corpus, bounded).limit_time()
+    if capacity is not None and capacity.count_gpus():
+        file = file.model_copy(update={"resources": choose_gpu_shares(space, estimator, capacity)})
+    placement = Placement(file, estimator.measure)
+    placed = [placement.measure(config) for config in configs]
     size = space.size()
     return SearchPlan(
         file,
@@ -112,8 +139,10 @@ def plan_search(validated: ValidatedSpace, samples: int, *, simulate: bool = Fal
         {path: describe_dimension(space, path, domain) for path, domain in space.dimensions()},
         describe_sampler(space),
         None if math.isinf(size) else int(size),
+        measure_pairs(space, placement, capacity),
         configs,
-        estimator.estimate(configs),
+        [own for own, _ in placed],
+        [size for _, size in placed],
         note,
         limits,
         [
@@ -121,12 +150,13 @@ def plan_search(validated: ValidatedSpace, samples: int, *, simulate: bool = Fal
             *notices,
             *find_unexpected_limits(limits, validated.where),
             *problems,
-            *check_cluster(file.resources, validated.where, Path.cwd()),
+            *cluster_problems,
+            *(find_unused_gpus(file.resources, capacity.count_gpus(), validated.where) if capacity else []),
         ],
     )
 
 
-def _read_schema(validated: ValidatedSpace) -> tuple[Schema, str]:
+def read_schema(validated: ValidatedSpace) -> tuple[Schema, str]:
     """Return the schema of the training documents; an assumed one, with a note, if the corpus cannot be read."""
     if validated.corpus is not None:
         return Schema.from_documents(validated.corpus["train"], validated.file.view.descriptions), ""

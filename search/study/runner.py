@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clinie_core.data.corpora.summary import summarize
+from clinie_core.data.schema import Schema
 from clinie_core.errors import Problem, fail
 from search.config.description import describe_config
 from search.config.space_file import SpaceFile
@@ -17,9 +18,12 @@ from search.ledger.ledger import Ledger, Storage, open_storage
 from search.ledger.ranking import RankedTrial
 from search.ledger.records import ENDED, TrialRecord
 from search.storage.home import Home, hide_password
+from search.study.gpu_shares import choose_gpu_shares
 from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
 from search.study.lock import hold_lock
+from search.study.placement import Placement
 from search.study.progress import Progress
+from search.study.sizes import SizeEstimator
 from search.tracking.metric_names import name_best, name_objective
 from search.trials.job import FittingMemory
 from search.trials.listener import TrialListener
@@ -258,6 +262,7 @@ class StudyRunner:
         allow_text: bool,
     ) -> str | None:
         """Run the remaining trials; return why the worker pool failed, or None if it did not."""
+        from search.cluster.capacity import read_capacity
         from search.pool.pool import WorkerPool
         from search.pool.program import TrainingProgram
         from search.tune.run import run_trials
@@ -268,8 +273,11 @@ class StudyRunner:
         stop = StopSignal()
         known = {key: FittingMemory(*values) for key, values in ledger.attributes.get(FITTING, {}).items()}
         place = self.home.ray_folder(self.name)
+        schema = Schema.from_documents(self.corpus["train"], self.file.view.descriptions)
+        estimator = SizeEstimator(self.space, schema, self.corpus, ())
+        placement = Placement(self.file, estimator.measure)
         with WorkerPool(
-            self.file.resources,
+            choose_gpu_shares(self.space, estimator, read_capacity()),
             program,
             place,
             allow_text=allow_text,
@@ -278,7 +286,8 @@ class StudyRunner:
             wait_minutes=self.file.budget.wait_minutes,
             where=self.where,
         ) as pool:
-            ledger.set_attribute("gpus_per_worker", pool.resources.gpus_per_worker)
+            shares = {own.name: own.gpus_per_worker for own in pool.classes}
+            ledger.set_attribute("gpus_per_worker", shares if len(shares) > 1 else pool.classes[0].gpus_per_worker)
             with progress.watch(ledger) if progress else nullcontext(), stop.listen():
                 run_trials(
                     pool,
@@ -290,6 +299,7 @@ class StudyRunner:
                     hours=self.file.budget.hours,
                     trials_folder=folder / "trials",
                     tune_folder=f"{self.home.ray_folder(self.name)}/tune",
+                    list_classes=placement.list_names,
                     dev_documents=len(self.corpus["dev"]),
                     on_warning=lambda problem: _show([problem], progress),
                     on_wait=progress.show_wait if progress else lambda wait: None,

@@ -6,8 +6,10 @@ everything that it depends on: settings, backbone, annotation types, hardware, a
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -29,8 +31,8 @@ from clinie_core.errors import InputError
 from clinie_core.finetuning import FINETUNING
 from clinie_core.training.hardware import MEMORY_SHARE, Hardware
 from search.cluster.devices import has_gpu_driver
+from search.config.resources import Resources
 from search.config.search_space import SearchSpace
-from search.config.space_file import Resources
 from search.storage.home import compute_source_digest
 from search.study.limits import disable_tokenizer_threads
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from clinie_core.modeling.model_cache import ModelCache
     from clinie_core.training.synthetic_inputs import LargestInput
 
-__all__ = ["ConfigurationSize", "SizeEstimator"]
+__all__ = ["ConfigurationSize", "SizeEstimator", "find_hardware"]
 
 MIB = 2**20
 ENCODED_CHARACTERS = 300_000
@@ -95,8 +97,7 @@ class SizeEstimator:
         self._space = space
         self._schema = schema
         self._bounded = bounded
-        self._resources = space.file.resources
-        self._hardware = _find_hardware(self._resources)
+        self._end = math.inf
         self._documents: Corpus | None = None
         self._documents_digest = ""
         if corpus is not None:
@@ -104,51 +105,52 @@ class SizeEstimator:
             documents = [document for split in self._documents.splits.values() for document in split]
             self._documents_digest = _digest([json.dumps(asdict(document)) for document in documents])
 
-    def estimate(self, configs: Sequence[TrialConfig]) -> list[ConfigurationSize]:
-        """Return the sizes of configurations, from earlier simulations where possible.
-
-        After :data:`SIMULATION_SECONDS` no further simulation starts; the remaining configurations get a lower bound.
+    def limit_time(self, seconds: float = SIMULATION_SECONDS) -> SizeEstimator:
+        """Return an estimator that starts no simulation after a time; later results are lower bounds.
 
         Args:
-            configs: The configurations.
+            seconds: The time.
         """
-        end = time.monotonic() + SIMULATION_SECONDS
-        sizes = []
-        for config in configs:
-            entry = _CacheEntry(self._make_key(config))
-            size = entry.read()
-            if size is None and config.backbone.name not in self._bounded and time.monotonic() < end:
-                size = self._simulate(config)
-                entry.write(size)
-            sizes.append(size or self._bound(config))
-        return sizes
+        limited = copy.copy(self)
+        limited._end = time.monotonic() + seconds
+        return limited
 
-    def _make_key(self, config: TrialConfig) -> str:
+    def measure(self, config: TrialConfig, own: Resources) -> ConfigurationSize:
+        """Return the size of a configuration in a resource class, from an earlier simulation where possible.
+
+        Args:
+            config: The configuration.
+            own: The class of its trial.
+        """
+        config = config.model_copy(update={"sharded": config.sharded or own.sharded})
+        hardware, workers = find_hardware(own), own.workers_per_trial
+        entry = _CacheEntry(self._make_key(config, hardware, workers))
+        size = entry.read()
+        if size is None and config.backbone.name not in self._bounded and time.monotonic() < self._end:
+            size = self._simulate(config, hardware, workers)
+            entry.write(size)
+        return size or self._bound(config, hardware, workers)
+
+    def _make_key(self, config: TrialConfig, hardware: Hardware, workers: int) -> str:
         content = config.model_dump(mode="json", exclude=IRRELEVANT)
         content["ema_decay"] = bool(config.ema_decay)
         content["finetuning"]["parameters"].pop("learning_rate", None)
         architecture = read_config(config.backbone, "backbone")
-        processes = self._resources.workers_per_trial
         view = config.view.model_dump(mode="json") if self._documents_digest else None
         schema = self._schema.model_dump(mode="json")
-        parts = [content, architecture, schema, self._documents_digest, view, asdict(self._hardware), processes]
+        parts = [content, architecture, schema, self._documents_digest, view, asdict(hardware), workers]
         return _digest([json.dumps(parts, sort_keys=True), *_find_versions()])
 
-    def _simulate(self, config: TrialConfig) -> ConfigurationSize:
+    def _simulate(self, config: TrialConfig, hardware: Hardware, workers: int) -> ConfigurationSize:
         from clinie_core.training.memory_estimate import estimate_memory
 
-        found = estimate_memory(
-            config,
-            self._schema,
-            processes=self._resources.workers_per_trial,
-            hardware=self._hardware,
-            inputs=self._find_inputs(config),
-        )
+        inputs = self._find_inputs(config, workers)
+        found = estimate_memory(config, self._schema, processes=workers, hardware=hardware, inputs=inputs)
         return ConfigurationSize(
             found.parameters, found.trainable, found.memory_mb, found.micro_batch, found.fits, note=found.note
         )
 
-    def _find_inputs(self, config: TrialConfig) -> dict[str, LargestInput] | None:
+    def _find_inputs(self, config: TrialConfig, workers: int) -> dict[str, LargestInput] | None:
         """Return the largest inputs in the longest documents.
 
         They are None, so that windows are full, if the corpus or the tokenizer cannot be read.
@@ -163,7 +165,7 @@ class SizeEstimator:
                 data = TrainingData.encode(config, apply_view(self._documents, config.view), self._get_encodings())
         except (InputError, ImportError, OSError, ValueError):  # reported elsewhere
             return None
-        inputs = find_largest_inputs(config, data, self._resources.workers_per_trial)
+        inputs = find_largest_inputs(config, data, workers)
         return {name: replace(own, predictions=None) for name, own in inputs.items()}
 
     @cache  # noqa: B019  # an estimator lives as long as a plan is made
@@ -172,32 +174,39 @@ class SizeEstimator:
 
         return ModelCache()
 
-    def _bound(self, config: TrialConfig) -> ConfigurationSize:
+    def _bound(self, config: TrialConfig, hardware: Hardware, workers: int) -> ConfigurationSize:
         """Return the least memory: weights, and gradients and optimizer state if all of them are trained."""
         method = FINETUNING.load(config.finetuning.name).model_validate(config.finetuning.parameters)
         parameters = int(self._space.get_facts(config).parameters * config.layers_kept)
         size = (method.bytes_per_linear_weight or FROZEN_BYTES) if method.freezes_backbone else TRAINED_BYTES
-        memory = parameters * size / MIB / (self._resources.workers_per_trial if config.sharded else 1)
-        limit = self._hardware.memory_mb
+        memory = parameters * size / MIB / (workers if config.sharded else 1)
+        limit = hardware.memory_mb
         trainable = parameters if config.finetuning.name == "full" else None
         fits = limit is None or memory <= limit
         return ConfigurationSize(parameters, trainable, memory, config.micro_batch, fits, is_simulated=False)
 
 
-def _find_hardware(resources: Resources) -> Hardware:
-    """Return the hardware of a worker on this machine; the memory of a GPU is unknown if this machine has none."""
-    available = has_gpu_driver()
-    if available:
+def find_hardware(own: Resources) -> Hardware:
+    """Return the hardware of a worker, with the memory that its class states or this machine has.
+
+    Args:
+        own: The resource class. The memory of its GPU is unknown if neither it nor this machine determines it.
+    """
+    has_gpu = False
+    if has_gpu_driver() and (own.gpus_per_worker == "auto" or own.known_memory_gib is None):
         import torch
 
-        available = torch.cuda.is_available()
-    gpus = float(available) if resources.gpus_per_worker == "auto" else resources.gpus_per_worker
-    if gpus:
-        memory = torch.cuda.get_device_properties(0).total_memory if available else None
-        return Hardware("cuda", memory and MEMORY_SHARE * min(1.0, gpus) * memory / MIB)
-    workers = max(1, int((os.cpu_count() or 1) / resources.cpus_per_worker))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Hardware("cpu", MEMORY_SHARE * memory / workers / MIB)
+        has_gpu = torch.cuda.is_available()
+    uses_gpu = bool(own.gpus_per_worker) if own.gpus_per_worker != "auto" else has_gpu or own.known_memory_gib
+    memory = own.known_memory_gib and own.known_memory_gib * 2**30
+    if uses_gpu:
+        if memory is None and has_gpu:
+            memory = torch.cuda.get_device_properties(0).total_memory
+        return Hardware("cuda", memory and MEMORY_SHARE * own.gpu_share * memory / MIB)
+    if memory is None:
+        workers = max(1, int((os.cpu_count() or 1) / own.cpus_per_worker))
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / workers
+    return Hardware("cpu", MEMORY_SHARE * memory / MIB)
 
 
 def _select_longest(documents: Sequence[Document]) -> tuple[Document, ...]:

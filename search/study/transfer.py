@@ -113,7 +113,7 @@ def run_transfer(
             shots,
             shot_epochs=shot_epochs or file.budget.epochs,
             split=split,
-            resources=file.resources,
+            resources=file.find_class(drawn.backbone.name),
             folder=folder,
             allow_text=allow_text,
         )

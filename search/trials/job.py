@@ -32,6 +32,7 @@ class Job:
         reduced: Whether ``micro_batch`` and ``recomputation`` result from a memory shortage. The queue remembers such
             values, once they fit, for later jobs of the same key.
         resources: Name of the resource class whose groups may train the trial.
+        sharded: Whether to shard the model over the processes even if the configuration does not say so.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Job:
     memory_key: str = ""
     reduced: bool = False
     resources: str = DEFAULT_CLASS
+    sharded: bool = False
 
 
 @dataclass(frozen=True)

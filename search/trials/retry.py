@@ -4,12 +4,13 @@
 |-----------------------------------|----------------------------------------------------------|----------------|
 | error in the training program     | one of ``MAX_TRIES`` tries                               | ``failed``     |
 | worker process or its node lost   | nothing, unless ``MAX_TRIES`` are lost in one epoch      | ``failed``     |
-| memory too short                  | a retry with less memory, while there is one             | ``infeasible`` |
+| memory too short                  | a retry with less, then in a larger resource class       | ``infeasible`` |
 | disk full                         | ends the search; the trial can be resumed                | ``disk_full``  |
 | Tune actor lost                   | nothing, up to ``MAX_ACTOR_LOSSES`` times                | ``failed``     |
 
 A retried job resumes from the trial's last checkpoint. After a memory shortage it has half the micro-batch, and after
-one with a single window it recomputes activations. Both leave the results unchanged up to rounding.
+one with a single window it recomputes activations. Then it goes to the next larger resource class, if there is one.
+All of this leaves the results unchanged up to rounding.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Attempts:
         micro_batch: Windows per forward pass for the next job; None before the first memory shortage.
         recomputation: Whether the next job recomputes activations.
         shortages: Memory shortages of earlier jobs.
+        moves: Number of times that the trial has moved to a larger resource class.
     """
 
     errors: int = 0
@@ -43,10 +45,17 @@ class Attempts:
     micro_batch: int | None = None
     recomputation: bool = False
     shortages: tuple[MemoryShortage, ...] = ()
+    moves: int = 0
 
 
 def next_attempt(
-    attempts: Attempts, ended: JobEnded, *, epoch: int, micro_batch: int = 1, can_recompute: bool = False
+    attempts: Attempts,
+    ended: JobEnded,
+    *,
+    epoch: int,
+    micro_batch: int = 1,
+    can_recompute: bool = False,
+    classes: int = 1,
 ) -> Attempts | TrialFailure:
     """Decide whether a trial is retried after a failed job.
 
@@ -57,6 +66,7 @@ def next_attempt(
         micro_batch: Largest number of windows per forward pass of the trial, for a job that ended before it reported
             its own.
         can_recompute: Whether activations can be recomputed although the configuration does not say so.
+        classes: Number of resource classes that the trial may use, from its first one to the largest.
 
     Returns:
         The attempts including this one if the trial is retried, else the failure that ends the trial.
@@ -76,7 +86,7 @@ def next_attempt(
         case "moved":
             return attempts
         case "out_of_memory":
-            return _reduce_memory(attempts, ended, micro_batch, can_recompute=can_recompute)
+            return _reduce_memory(attempts, ended, micro_batch, can_recompute=can_recompute, classes=classes)
         case "disk_full":
             return TrialFailure("disk_full", ended.reason)
         case _:
@@ -84,9 +94,9 @@ def next_attempt(
 
 
 def _reduce_memory(
-    attempts: Attempts, ended: JobEnded, micro_batch: int, *, can_recompute: bool
+    attempts: Attempts, ended: JobEnded, micro_batch: int, *, can_recompute: bool, classes: int
 ) -> Attempts | TrialFailure:
-    """Return the attempts with the next smaller use of memory, or the failure if there is none."""
+    """Return the attempts with the next smaller use of memory or the next larger class, or the failure without any."""
     found = ended.shortage or MemoryShortage(None, None, attempts.recomputation)
     used = found.micro_batch or attempts.micro_batch or micro_batch
     shortages = (*attempts.shortages, replace(found, micro_batch=used))
@@ -94,6 +104,9 @@ def _reduce_memory(
         return replace(attempts, micro_batch=used // 2, shortages=shortages)
     if can_recompute and not attempts.recomputation and not found.recomputation:
         return replace(attempts, micro_batch=1, recomputation=True, shortages=shortages)
+    if attempts.moves + 1 < classes:
+        moves = attempts.moves + 1
+        return replace(attempts, micro_batch=None, recomputation=False, shortages=shortages, moves=moves)
     return TrialFailure("infeasible", "out of memory in each attempt: " + ", ".join(map(_describe, shortages)))
 
 

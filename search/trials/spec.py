@@ -8,6 +8,7 @@ from typing import Any
 
 from clinie_core.config import TrialConfig
 from clinie_core.finetuning import FINETUNING
+from search.trials.job import DEFAULT_CLASS
 
 __all__ = ["TrialSpec"]
 
@@ -18,6 +19,8 @@ MEMORY_KEY = "memory_key"
 MICRO_BATCH = "micro_batch"
 CAN_RECOMPUTE = "can_recompute"
 IS_REPEAT = "is_repeat"
+CLASSES = "classes"
+SEPARATOR = ","
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class TrialSpec:
         micro_batch: Largest number of windows per forward pass.
         can_recompute: Whether activations can be recomputed although the configuration does not say so.
         is_repeat: Whether it repeats another trial with another seed, so that no scheduler may stop it.
+        classes: Names of the resource classes to try, the next one after a shortage of memory.
     """
 
     number: int
@@ -42,10 +46,25 @@ class TrialSpec:
     micro_batch: int
     can_recompute: bool
     is_repeat: bool = False
+    classes: tuple[str, ...] = (DEFAULT_CLASS,)
 
     @classmethod
-    def from_config(cls, number: int, config: TrialConfig, *, is_repeat: bool = False) -> TrialSpec:
-        """Make the specification of a trial from its number and its configuration."""
+    def from_config(
+        cls,
+        number: int,
+        config: TrialConfig,
+        classes: tuple[str, ...] = (DEFAULT_CLASS,),
+        *,
+        is_repeat: bool = False,
+    ) -> TrialSpec:
+        """Make the specification of a trial.
+
+        Args:
+            number: Number of the trial.
+            config: Its configuration.
+            classes: Names of the resource classes to try.
+            is_repeat: Whether it repeats another trial with another seed.
+        """
         method = config.finetuning.name
         return cls(
             number,
@@ -55,6 +74,7 @@ class TrialSpec:
             micro_batch=config.micro_batch or config.batch_size,
             can_recompute=FINETUNING.load(method).supports_recomputation and not config.gradient_checkpointing,
             is_repeat=is_repeat,
+            classes=classes,
         )
 
     def to_tune_config(self) -> dict[str, Any]:
@@ -67,6 +87,7 @@ class TrialSpec:
             MICRO_BATCH: self.micro_batch,
             CAN_RECOMPUTE: self.can_recompute,
             IS_REPEAT: self.is_repeat,
+            CLASSES: SEPARATOR.join(self.classes),
         }
 
     @classmethod
@@ -80,4 +101,5 @@ class TrialSpec:
             int(config[MICRO_BATCH]),
             bool(config[CAN_RECOMPUTE]),
             bool(config[IS_REPEAT]),
+            tuple(str(config[CLASSES]).split(SEPARATOR)),
         )

@@ -19,6 +19,7 @@ from search.config.stopping import StoppingSettings
 from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED
 from search.pool.pool import WorkerPool
+from search.trials.job import DEFAULT_CLASS
 from search.trials.listener import FinalState, TrialListener
 from search.trials.result import EpochResult
 from search.trials.retry import MAX_ACTOR_LOSSES
@@ -26,7 +27,7 @@ from search.trials.spec import TrialSpec
 from search.tune.recorder import StudyRecorder
 from search.tune.running_trials import RunningTrials
 from search.tune.schedulers import make_scheduler, replay_trials
-from search.tune.searcher import LedgerSearcher
+from search.tune.searcher import LedgerSearcher, ListClasses
 from search.tune.stop_signal import StopSignal
 from search.tune.trainable import PoolUnavailable, RunSettings, TrialTrainable
 
@@ -131,6 +132,7 @@ def run_trials(
     trials_folder: Path | None,
     tune_folder: str | Path,
     dev_documents: int | None = None,
+    list_classes: ListClasses = lambda config: (DEFAULT_CLASS,),
     on_warning: Callable[[Problem], None] = lambda problem: None,
     on_wait: Callable[[str | None], None] = lambda wait: None,
 ) -> None:
@@ -147,6 +149,7 @@ def run_trials(
         trials_folder: Folder for the checkpoints of all trials; None writes none.
         tune_folder: Folder or URL for Tune's own files.
         dev_documents: Number of documents of the dev split, which determines the grace period unless it is given.
+        list_classes: Returns the names of the resource classes that a trial tries in turn.
         on_warning: Receives the reason why a worker group was drained.
         on_wait: Receives, at every step, what the pool waits for; None while it does not wait for nodes.
 
@@ -161,7 +164,7 @@ def run_trials(
     replay_trials(scheduler, (record for record in records if record.state in ENDED))
     settings = RunSettings(pool.queue_name, str(trials_folder) if trials_folder else None)
     recorder = StudyRecorder(ledger, running, [monitor, *listeners], read_trial_error)
-    searcher = LedgerSearcher(ledger, space, trials, running, pool.may_start_trial, recorder.answer)
+    searcher = LedgerSearcher(ledger, space, trials, running, pool.may_start_trial, recorder.answer, list_classes)
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, _request_drivers_node()),
         param_space=settings.to_tune_config(),

@@ -14,10 +14,13 @@ from clinie_core.config import TrialConfig
 from search.config.search_space import SearchSpace
 from search.ledger.ledger import Ledger
 from search.ledger.records import TrialRecord
+from search.trials.job import DEFAULT_CLASS
 from search.trials.spec import TrialSpec
 from search.tune.running_trials import RunningTrials, stop_after_error
 
-__all__ = ["LedgerSearcher"]
+__all__ = ["LedgerSearcher", "ListClasses"]
+
+ListClasses = Callable[[TrialConfig], tuple[str, ...]]
 
 
 class LedgerSearcher(Searcher):
@@ -34,6 +37,7 @@ class LedgerSearcher(Searcher):
         may_start: Whether another trial may start, from the number of running trials.
         answer: Records a trial with the results of an earlier one that has an identical configuration; None trains
             such a trial.
+        list_classes: Returns the names of the resource classes that a trial tries in turn.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class LedgerSearcher(Searcher):
         running: RunningTrials,
         may_start: Callable[[int], bool] = lambda running: True,
         answer: Callable[[int, TrialConfig, TrialRecord], None] | None = None,
+        list_classes: ListClasses = lambda config: (DEFAULT_CLASS,),
     ) -> None:
         super().__init__(metric=ledger.metrics[0], mode="max" if ledger.maximized else "min")
         self._ledger = ledger
@@ -53,6 +58,7 @@ class LedgerSearcher(Searcher):
         self._may_start = may_start
         self._answer = answer
         self._finalists = space.file.finalists
+        self._list_classes = list_classes
         self.running = running
 
     @property
@@ -96,7 +102,7 @@ class LedgerSearcher(Searcher):
 
     def _make_tune_config(self, number: int) -> dict[str, Any]:
         config, is_repeat = self.running.config(number), self._ledger.is_repeat(number)
-        return TrialSpec.from_config(number, config, is_repeat=is_repeat).to_tune_config()
+        return TrialSpec.from_config(number, config, self._list_classes(config), is_repeat=is_repeat).to_tune_config()
 
     def _next_trial(self) -> tuple[int, TrialConfig]:
         if not self._interrupted:

@@ -15,7 +15,7 @@ from ray.tune.result import DONE
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from search.pool.queue_actor import JobQueueHandle
-from search.trials.job import Job, JobEnded
+from search.trials.job import DEFAULT_CLASS, Job, JobEnded
 from search.trials.result import EpochResult, TrialFailure
 from search.trials.retry import Attempts, next_attempt
 from search.trials.spec import TrialSpec
@@ -109,6 +109,7 @@ class TrialTrainable(Trainable):
                 epoch=last_epoch + 1,
                 micro_batch=self._spec.micro_batch,
                 can_recompute=self._spec.can_recompute,
+                classes=len(self._spec.classes),
             )
             if isinstance(decision, TrialFailure):
                 last = self._last.to_tune_result() if self._last is not None else {}
@@ -147,17 +148,19 @@ class TrialTrainable(Trainable):
             raise
 
     def _make_job(self) -> Job:
-        spec = self._spec
+        spec, attempts = self._spec, self._attempts
+        own = spec.classes[attempts.moves]
         return Job(
             id=uuid.uuid4().hex,
             number=spec.number,
             config=spec.config,
             backbone=spec.backbone,
             folder=self._settings.trial_folder(spec.number),
-            micro_batch=self._attempts.micro_batch,
-            recomputation=self._attempts.recomputation,
-            memory_key=spec.memory_key,
-            reduced=bool(self._attempts.shortages),
+            micro_batch=attempts.micro_batch,
+            recomputation=attempts.recomputation,
+            memory_key=spec.memory_key if own == DEFAULT_CLASS else f"{own}/{spec.memory_key}",
+            reduced=attempts.micro_batch is not None,
+            resources=own,
         )
 
     def cleanup(self) -> None:

@@ -52,6 +52,11 @@ def test_every_node_installs_the_pinned_versions(name: str) -> None:
     assert any("pip install" in command and "-c ~/constraints.txt -e ~/clinie" in command for command in setup)
 
 
+def test_a_head_without_cores_starts_several_processes_at_once() -> None:
+    starts = read("cluster.yaml")["head_start_ray_commands"]
+    assert any("RAY_worker_maximum_startup_concurrency=16" in command and "ray start" in command for command in starts)
+
+
 def test_gpu_workers_are_spot_machines_and_scale_to_zero() -> None:
     content = read("cluster.yaml")
     gpu = content["available_node_types"]["gpu"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from search.config.space_file import Resources
+from search.config.resources import Resources
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ def record_devices(folder: Path) -> None:
         for name, resources in CASES.items():
             rows = folder / name
             rows.mkdir()
-            pool = stack.enter_context(WorkerPool(resources, make_device_program, folder / "ray" / name))
+            pool = stack.enter_context(WorkerPool([resources], make_device_program, folder / "ray" / name))
             jobs = [Job(uuid.uuid4().hex, n, "{}", "tiny", rows) for n in range(pool.groups)]
             waiting += [(pool, job, pool.queue.submit.remote(job)) for job in jobs]
         ray.get([first_epoch for _, _, first_epoch in waiting])

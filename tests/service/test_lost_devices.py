@@ -13,7 +13,7 @@ import ray.cloudpickle
 import ray.train
 import torch
 
-from search.config.space_file import Resources
+from search.config.resources import Resources
 from search.pool import worker
 from search.pool.job_queue import MAX_LOST_TRIALS
 from search.pool.pool import WorkerPool
@@ -40,7 +40,7 @@ def make_broken_program(device: torch.device) -> Program:
 def test_a_broken_device_loses_the_job_and_a_group_that_loses_one_trial_after_another_is_drained(
     tmp_path: Path, wait_until: Callable[[Callable[[], bool]], None]
 ) -> None:
-    with WorkerPool(Resources(concurrent_trials=1), make_broken_program, tmp_path) as pool:
+    with WorkerPool([Resources(concurrent_trials=1)], make_broken_program, tmp_path) as pool:
         ends = []
         for number in range(MAX_LOST_TRIALS):
             assert pool.take_warnings() == []

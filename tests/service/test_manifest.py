@@ -12,6 +12,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import _get_custom_resources
 
 import search
 
@@ -42,6 +43,51 @@ def test_a_manifest_is_valid_and_contains_no_secret(
     assert workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert yaml.safe_load(settings["data"]["space.yaml"])["study"] == "My_Study.1"
     assert job["spec"]["entrypoint"].startswith("python -m search.cli search /etc/clinie/space.yaml --home /mnt/clinie")
+
+
+def test_each_resource_class_has_a_group_of_pods_that_hold_a_trial(
+    space_content: dict[str, Any], write_space: WriteSpace, clinie: RunClinie
+) -> None:
+    classes = [
+        {"name": "Small", "gpus_per_worker": "auto", "memory_gib": 24, "cpus_per_worker": 2, "concurrent_trials": 20},
+        {"name": "node", "gpus_per_worker": 1, "workers_per_trial": 8, "sharded": True, "accelerator_type": "H100"},
+    ]
+    done = clinie("manifest", write_space(space_content | {"resources": classes}), "--workers", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    settings, job = yaml.safe_load_all(done.stdout)
+    jsonschema.validate(job, SCHEMA)
+    cluster = job["spec"]["rayClusterSpec"]
+    sizes = {}
+    for group in cluster["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        limits = container["resources"]["limits"]
+        sizes[group["groupName"]] = (
+            group["minReplicas"],
+            group["maxReplicas"],
+            limits["cpu"],
+            limits["nvidia.com/gpu"],
+        )
+        assert {"name": "RAY_worker_maximum_startup_concurrency", "value": "16"} in container["env"]
+        assert 10 < int(limits["memory"].removesuffix("Gi")) < 64
+    # Eight small trials share a GPU, and three pods hold 20 of them.
+    assert sizes == {"small": (0, 3, "16", "1"), "node": (0, 2, "8", "8")}
+    shares = [own["gpus_per_worker"] for own in yaml.safe_load(settings["data"]["space.yaml"])["resources"]]
+    assert shares == [0.125, 1.0]
+    large = cluster["workerGroupSpecs"][1]
+    known = _get_custom_resources({}, large["rayStartParams"], "node")  # as Ray's autoscaler reads them
+    assert known == {"accelerator_type:H100": 1}
+
+
+def test_a_space_whose_backbones_are_elsewhere_gets_a_default_of_memory(
+    space_content: dict[str, Any], write_space: WriteSpace, clinie: RunClinie
+) -> None:
+    content = space_content | {"backbones": {"tiny": {"folder": "/mnt/clinie/models/tiny"}}}
+    done = clinie("manifest", write_space(content))
+    assert done.returncode == 0
+    assert done.stderr.startswith("note the memory of a trial is unknown, because the space cannot be planned here")
+    _, job = yaml.safe_load_all(done.stdout)
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert group["template"]["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "1", "memory": "19Gi"}
 
 
 def test_a_number_of_gpus_that_depends_on_the_cluster_is_an_error(

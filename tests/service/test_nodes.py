@@ -42,7 +42,7 @@ from search.pool.pool import WorkerPool
 from search.pool.program import TrainingProgram
 from search.trials.job import Job
 from search.trials.result import EpochResult
-from search.config.space_file import Resources
+from search.config.resources import Resources
 
 config, workers, groups, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
 
@@ -59,7 +59,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
 corpus = ray.put(Corpus({s: tuple(n) for s, n in generate_splits(20, seed=3).items()}))
 out = []
 resources = Resources(workers_per_trial=workers, concurrent_trials=groups)
-with WorkerPool(resources, Program(corpus), folder / "ray") as pool:
+with WorkerPool([resources], Program(corpus), folder / "ray") as pool:
     jobs = [Job(f"job-{n}", n, config, "tiny", folder / str(n)) for n in range(groups)]
     messages = ray.get([pool.queue.submit.remote(job) for job in jobs])
     for job, message in zip(jobs, messages):

@@ -16,7 +16,7 @@ import ray.cloudpickle
 
 from clinie_core.config import ComponentChoice, TrialConfig
 from clinie_core.data.document import Corpus
-from search.config.space_file import Resources
+from search.config.resources import Resources
 from search.pool.pool import WorkerPool
 from search.pool.program import TrainingProgram, count_workers_of_node
 from search.pool.worker import MakeProgram, OnReport, Program
@@ -54,7 +54,7 @@ def run_job(pool: WorkerPool, job: Job) -> tuple[list[EpochResult], str | None]:
 
 
 def test_one_process_runs_all_jobs_and_a_cancelled_job_trains_no_further_epoch(tmp_path: Path) -> None:
-    with WorkerPool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
+    with WorkerPool([Resources(concurrent_trials=1)], make_pid_program, tmp_path) as pool:
         first, _ = run_job(pool, new_job("2"))
         assert [r.epoch for r in first] == [1, 2]
         stopped = new_job("5")
@@ -66,7 +66,7 @@ def test_one_process_runs_all_jobs_and_a_cancelled_job_trains_no_further_epoch(t
 
 
 def test_a_killed_worker_fails_only_its_job_and_the_group_is_restarted(tmp_path: Path) -> None:
-    with WorkerPool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
+    with WorkerPool([Resources(concurrent_trials=1)], make_pid_program, tmp_path) as pool:
         job = new_job("5")
         message = ray.get(pool.queue.submit.remote(job))
         os.kill(message.metrics["pid"], signal.SIGKILL)
@@ -85,7 +85,7 @@ def make_counting_program(device: object) -> Program:
 
 
 def test_the_workers_of_a_node_divide_its_memory(tmp_path: Path) -> None:
-    with WorkerPool(Resources(concurrent_trials=1, cpus_per_worker=1), make_counting_program, tmp_path) as pool:
+    with WorkerPool([Resources(concurrent_trials=1, cpus_per_worker=1)], make_counting_program, tmp_path) as pool:
         reports, _ = run_job(pool, new_job("1"))
         assert reports[0].metrics["workers"] == 2, "the fixture's node has two CPUs"
 
@@ -111,14 +111,14 @@ def test_a_group_that_cannot_start_reports_the_reason(
 ) -> None:
     if digest:
         monkeypatch.setattr("search.pool.pool.compute_source_digest", lambda: digest)
-    with WorkerPool(Resources(concurrent_trials=1), make_program, tmp_path) as pool:
+    with WorkerPool([Resources(concurrent_trials=1)], make_program, tmp_path) as pool:
         wait_until(lambda: pool.failure() is not None)
         assert message in str(pool.failure())
 
 
 @pytest.mark.slow
 def test_a_worker_killed_while_idle_fails_no_later_job(tmp_path: Path) -> None:
-    with WorkerPool(Resources(concurrent_trials=1), make_pid_program, tmp_path) as pool:
+    with WorkerPool([Resources(concurrent_trials=1)], make_pid_program, tmp_path) as pool:
         before, _ = run_job(pool, new_job("1"))
         os.kill(int(before[0].metrics["pid"]), signal.SIGKILL)
         # This job may still go to the open call of the dead worker; the next one may not.
@@ -145,7 +145,7 @@ def test_workers_reproduce_the_loss_of_one_process(
 
     train(config, corpus, on_epoch=on_epoch)
     resources = Resources(workers_per_trial=workers, cpus_per_worker=1, concurrent_trials=1)
-    with WorkerPool(resources, TrainingProgram.share(corpus), tmp_path / "ray") as pool:
+    with WorkerPool([resources], TrainingProgram.share(corpus), tmp_path / "ray") as pool:
         for folder in (tmp_path / "a", tmp_path / "b"):  # the second job uses the loaded models
             reports, reason = run_job(pool, new_job(config.model_dump_json(), folder=folder))
             assert reason is None
@@ -161,7 +161,7 @@ def test_an_error_in_a_group_of_two_fails_the_job_and_the_group_is_restarted(
     make_config: MakeConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
     resources = Resources(workers_per_trial=2, concurrent_trials=1)
-    with WorkerPool(resources, TrainingProgram.share(corpus), tmp_path / "ray") as pool:
+    with WorkerPool([resources], TrainingProgram.share(corpus), tmp_path / "ray") as pool:
         broken = json.dumps({"epochs": "many"})
         reports, reason = run_job(pool, new_job(broken))
         assert reports == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from search.cluster.capacity import Capacity, NodeType, count_groups, find_impossible_request
-from search.config.space_file import Resources
+from search.config.resources import Resources
 
 HEAD = NodeType({"CPU": 0.0}, 1)
 SMALL = NodeType({"CPU": 8.0, "GPU": 1.0}, 4, on_demand=True)

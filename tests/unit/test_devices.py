@@ -12,7 +12,7 @@ from clinie_core.errors import InputError
 from search.cluster.capacity import Capacity, NodeType, check_cluster, count_groups
 from search.cluster.devices import find_unused_gpus, is_usable, resolve_resources
 from search.cluster.doctor import _check_resources, run_checks
-from search.config.space_file import Resources
+from search.config.resources import Resources
 from search.config.validation import validate_space
 from search.storage.home import Home
 
@@ -32,17 +32,17 @@ def test_auto_is_one_gpu_if_the_cluster_has_any(gpus: float, resolved: float) ->
 
 
 def test_unused_gpus_are_a_warning_that_names_the_key() -> None:
-    (warning,) = find_unused_gpus(Resources(), 8, "space.yaml")
+    (warning,) = find_unused_gpus([Resources()], 8, "space.yaml")
     assert str(warning).startswith("space.yaml: resources.gpus_per_worker: 8 GPUs available, this space uses none")
-    assert find_unused_gpus(Resources(gpus_per_worker="auto"), 8, "space.yaml") == []
-    assert find_unused_gpus(Resources(), 0, "space.yaml") == []
+    assert find_unused_gpus([Resources(gpus_per_worker="auto")], 8, "space.yaml") == []
+    assert find_unused_gpus([Resources()], 0, "space.yaml") == []
 
 
 def test_doctor_compares_a_space_with_the_gpus() -> None:
-    unused = _check_resources(Resources(), 8)
+    unused = _check_resources([Resources()], 8)
     assert (unused.status, unused.found) == ("warning", "8 GPUs available, this space uses none")
     assert "resources.gpus_per_worker" in unused.remedy
-    used = _check_resources(Resources(gpus_per_worker="auto"), 8)
+    used = _check_resources([Resources(gpus_per_worker="auto")], 8)
     assert (used.status, used.found) == ("good", "8 GPUs available, 1 per worker")
 
 
@@ -53,9 +53,9 @@ def test_a_cluster_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.9:6379")
     monkeypatch.setattr("search.cluster.capacity.read_available_capacity", refuse)
     monkeypatch.setattr("search.cluster.doctor.read_available_capacity", refuse)
-    (warning,) = check_cluster(Resources(), "space.yaml", tmp_path)
+    (warning,) = check_cluster([Resources()], "space.yaml", tmp_path)
     assert str(warning).startswith("RAY_ADDRESS: no cluster answers at 10.0.0.9:6379")
-    finding = next(f for f in run_checks(Home(tmp_path), Resources()) if f.check == "resources")
+    finding = next(f for f in run_checks(Home(tmp_path), [Resources()]) if f.check == "resources")
     assert (finding.status, finding.found) == ("bad", "no cluster answers at 10.0.0.9:6379")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from clinie_core.errors import Problem
 from search.cluster.capacity import Capacity, NodeType
-from search.config.space_file import Resources
+from search.config.resources import Resources
 from search.pool.pool import WorkerPool
 
 Outcome = Problem | None | Exception
@@ -18,7 +18,7 @@ Outcome = Problem | None | Exception
 def make_pool(outcomes: list[Outcome], monkeypatch: pytest.MonkeyPatch) -> WorkerPool:
     """Return a pool whose groups have ended with these outcomes; None for a group that still runs."""
     monkeypatch.setattr("search.pool.pool.read_capacity", lambda: Capacity((NodeType({"CPU": 8.0}, 1),), is_final=True))
-    pool = WorkerPool(Resources(concurrent_trials=len(outcomes)), lambda device: lambda job, report: None, Path())
+    pool = WorkerPool([Resources(concurrent_trials=len(outcomes))], lambda device: lambda job, report: None, Path())
     for outcome in outcomes:
         future: Future[Problem | None] = Future()
         if isinstance(outcome, Exception):

@@ -120,3 +120,18 @@ def test_a_job_that_has_not_failed_is_rejected(cause: EndCause) -> None:
 def test_a_move_from_a_drained_node_costs_nothing() -> None:
     moved = JobEnded("moved", "the node of a worker process was drained")
     assert retry([moved] * 10) == Attempts()
+
+
+def test_a_trial_without_memory_moves_to_the_next_larger_class_before_it_is_infeasible() -> None:
+    ended = JobEnded("out_of_memory", "", MemoryShortage(1, 900.0, recomputation=True))
+    attempts = Attempts(micro_batch=1, recomputation=True)
+    moved = next_attempt(attempts, ended, epoch=1, classes=2)
+    assert isinstance(moved, Attempts)
+    assert (moved.moves, moved.micro_batch, moved.recomputation) == (1, None, False)
+    halved = next_attempt(moved, JobEnded("out_of_memory", "", MemoryShortage(2, 1800.0)), epoch=1, classes=2)
+    assert isinstance(halved, Attempts)
+    assert (halved.moves, halved.micro_batch) == (1, 1)
+    failure = next_attempt(halved, ended, epoch=1, classes=2)
+    assert isinstance(failure, TrialFailure)
+    assert failure.kind == "infeasible"
+    assert failure.reason.count("window") == 3
