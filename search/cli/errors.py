@@ -69,6 +69,7 @@ def errors(
     from search.tracking.connection import connect
 
     connect(Home.open(home, tracking_uri))
-    pairs = load_registered_extractor(model).annotate_pairs(loaded[split])
-    write_output(output, render_errors_page(f"Errors of {model} on {split}", pairs))
+    extractor = load_registered_extractor(model)
+    pairs = extractor.annotate_pairs(loaded[split])
+    write_output(output, render_errors_page(f"Errors of {model} on {split}", pairs, extractor.task))
     console().print(f"{len(pairs)} documents in {output}; the file contains document text", soft_wrap=True)

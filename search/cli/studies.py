@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli.init import init
 from search.cli.jobs import connect_jobs, show_jobs
 from search.cli.options import (
     DEFAULT_HOME,
@@ -318,4 +319,4 @@ def _summarize(study: Study) -> dict[str, Any]:
     }
 
 
-COMMANDS = tuple(Command(f, "Search") for f in (spaces, plan, search, resume, extend, repeat, status, transfer))
+COMMANDS = tuple(Command(f, "Search") for f in (init, spaces, plan, search, resume, extend, repeat, status, transfer))

@@ -12,6 +12,7 @@ from typing import Literal
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
+from clinie_core.config import Task
 from clinie_core.data.document import Concept, Document, Relation
 from clinie_core.scoring.error_analysis import KINDS, Kind, Outcome, classify_concepts, classify_relations
 
@@ -42,14 +43,15 @@ class DocumentErrors:
     errors: int
 
 
-def render_errors_page(title: str, pairs: Sequence[tuple[Document, Document]]) -> str:
+def render_errors_page(title: str, pairs: Sequence[tuple[Document, Document]], task: Task) -> str:
     """Render the page.
 
     Args:
         title: Heading of the page.
         pairs: For each document its gold and its predicted version.
+        task: Task of the model; relations that it does not predict are no errors.
     """
-    documents = [_describe(gold, predicted) for gold, predicted in pairs]
+    documents = [_describe(gold, predicted, task) for gold, predicted in pairs]
     counts = Counter(kind for document in documents for kind, _ in document.outcomes)
     types = sorted({type_ for document in documents for _, both in document.outcomes for type_ in both.split()})
     environment = Environment(autoescape=True)
@@ -57,9 +59,9 @@ def render_errors_page(title: str, pairs: Sequence[tuple[Document, Document]]) -
     return page.render(title=title, documents=documents, kinds=KINDS, counts=counts, types=types)
 
 
-def _describe(gold: Document, predicted: Document) -> DocumentErrors:
+def _describe(gold: Document, predicted: Document, task: Task) -> DocumentErrors:
     concepts = classify_concepts(gold, predicted)
-    relations = classify_relations(gold, predicted)
+    relations = classify_relations(gold, predicted) if task != "concepts" else []
     rows = [
         (o.kind, _list_types(o), _describe_relation(gold, o.gold), _describe_relation(predicted, o.predicted))
         for o in relations

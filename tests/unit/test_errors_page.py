@@ -23,7 +23,7 @@ def make_document(*spans: tuple[int, int, str], relation: str | None = None) -> 
 def test_both_sides_are_marked_with_the_kind_of_error_and_text_is_escaped() -> None:
     gold = make_document((9, 16, "Drug"), (21, 26, "Dose"), relation="dose_of")
     predicted = make_document((9, 16, "Drug"), (21, 23, "Dose"))
-    page = render_errors_page("Errors", [(gold, predicted)])
+    page = render_errors_page("Errors", [(gold, predicted)], "joint")
     assert "Takes &lt;b&gt;<mark" in page
     assert '<mark class="boundary" data-kind="boundary" data-types="Dose" title="Dose: boundary">81 mg<b>Dose' in page
     assert '<mark class="boundary" data-kind="boundary" data-types="Dose" title="Dose: boundary">81<b>Dose' in page
@@ -31,6 +31,7 @@ def test_both_sides_are_marked_with_the_kind_of_error_and_text_is_escaped() -> N
     assert "aspirin - dose_of -&gt; 81 mg" in page
     assert "2 errors" in page
     assert "<script src" not in page
+    assert "dose_of" not in render_errors_page("Errors", [(gold, predicted)], "concepts")
 
 
 @pytest.mark.parametrize("marker", ["ledger.journal", "MLmodel", ".git/HEAD"])
