@@ -1,7 +1,7 @@
 """Errors that a user can fix; each is one line: where, what was found, what is allowed, what to do.
 
 A message never quotes the text of a document, because notes are patient data. It names a document by its
-file or id, and a position in it by offset or line.
+file or id, or by hashes of them, and a position in it by offset or line.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn
+
+from clinie_core.shown_ids import hide_file_names
 
 __all__ = ["DiskFull", "ErrorList", "InputError", "OutOfMemory", "Problem", "fail", "map_disk_full"]
 
@@ -40,9 +42,8 @@ class Problem:
     severity: Literal["error", "warning", "skipped", "trimmed"] = field(default="error", kw_only=True)
 
     def __str__(self) -> str:
-        return f"{_shorten(self.where)}: " + "; ".join(
-            _shorten(p) for p in (self.found, self.allowed, self.remedy) if p
-        )
+        where, *others = (hide_file_names(p) for p in (self.where, self.found, self.allowed, self.remedy))
+        return f"{_shorten(where)}: " + "; ".join(_shorten(p) for p in others if p)
 
 
 def _shorten(part: str) -> str:

@@ -63,10 +63,10 @@ class Study:
 
     @property
     def space(self) -> SpaceFile:
-        """The space that the study searches."""
-        from search.config.space_file import SpaceFile
+        """The space that the study searches, with digests instead of the paths of its corpora."""
+        from search.ledger.stored_space import read_stored_space
 
-        return SpaceFile.model_validate(self._ledger.attributes["space"])
+        return read_stored_space(self._ledger.attributes)
 
     @property
     def metric(self) -> str:

@@ -14,6 +14,7 @@ from clinie_core.data.corpora.files import decode_text, list_files, match_suffix
 from clinie_core.data.corpora.reading import ReadingOptions
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList, InputError, Problem, fail
+from clinie_core.shown_ids import register_files, show_id
 
 __all__ = ["NoteFile", "find_notes", "read_annotated_notes", "read_notes"]
 
@@ -64,6 +65,7 @@ def find_notes(paths: Iterable[Path], *, output: Path | None = None) -> list[Not
                 )
             notes += inside
         else:
+            register_files([path], path.parent)
             notes.append(NoteFile(_remove_suffix(path.name), path))
     seen: dict[str, NoteFile] = {}
     for note in notes:
@@ -172,7 +174,7 @@ def _read_annotations(note: NoteFile, document: Document, format_: Brat) -> list
     annotations = None if note.file is None else note.file.with_name(f"{_remove_suffix(note.file.name)}.ann")
     if annotations is None or not annotations.is_file():
         found = "the model predicts relations between given concepts, and no concepts are given"
-        fail(note.where, found, allowed=f"a brat file {note.id}.ann in the same folder")
+        fail(note.where, found, allowed=f"a brat file {show_id(note.id)}.ann in the same folder")
     where = {".txt": note.where, ".ann": str(annotations)}
     parsed = format_.parse(note.id, where, {".txt": document.text, ".ann": read_text(annotations)})
     return [*format_.take_notices(), *format_.validate(parsed, where[".ann"])]

@@ -11,6 +11,7 @@ from search.cli.corpus_options import CorpusOptions, expand_corpus_options, find
 from search.cli.options import (
     AsJson,
     Command,
+    Ids,
     Overwrite,
     console,
     print_json,
@@ -102,6 +103,7 @@ def check(
     space: Annotated[
         str | None, typer.Option(help="Space whose formulations are checked: the concepts that each can express.")
     ] = None,
+    ids: Ids = "plain",
     as_json: AsJson = False,
 ) -> None:
     """Check a corpus for errors and for annotations that a model cannot represent.
@@ -206,6 +208,7 @@ def _find_undeclared_types(source: CorpusSource, files: CorpusFiles, summary: Co
 @expand_corpus_options
 def stats(
     corpus: CorpusOptions,
+    ids: Ids = "plain",
     as_json: AsJson = False,
 ) -> None:
     """Count documents, characters and annotations of a corpus by type and split."""
@@ -243,6 +246,7 @@ def convert(
     folder: NewFolder,
     to: Annotated[str, typer.Option(help="Format to write; `clinie data formats` lists all.")] = "jsonl",
     overwrite: Overwrite = False,
+    ids: Ids = "plain",
     as_json: AsJson = False,
 ) -> None:
     """Convert a corpus to another format, and report what that format cannot represent.
@@ -296,6 +300,7 @@ def split(
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed; equal seeds give equal splits.")] = 13,
     overwrite: Overwrite = False,
+    ids: Ids = "plain",
     as_json: AsJson = False,
 ) -> None:
     """Split a corpus into lists of documents, stratified by concept type.

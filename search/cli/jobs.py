@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from search.cli.options import (
     ClusterAddress,
     Command,
     HomeFolder,
+    Ids,
     Overrides,
     Overwrite,
     SpaceName,
@@ -75,6 +77,7 @@ def submit(
         bool,
         typer.Option("--with-sources", help="Upload the local sources of clinie, to be used instead of the cluster's."),
     ] = False,
+    ids: Ids = "plain",
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
@@ -90,6 +93,7 @@ def submit(
     else:
         file, _ = read_space_file(space, overrides or ())
         job = make_job(file, home, tracking_uri=tracking_uri, allow_text=allow_text)
+    job = replace(job, hash_ids=ids == "hash")
     id_ = connect_jobs(address).submit(job, with_sources=with_sources)
     if as_json:
         print_json({"job": id_, "study": job.study})

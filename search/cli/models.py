@@ -19,6 +19,7 @@ from search.cli.options import (
     AsJson,
     Command,
     HomeFolder,
+    Ids,
     Offsets,
     OnError,
     Overwrite,
@@ -60,6 +61,7 @@ def predict(
     ] = None,
     overwrite: Overwrite = False,
     on_error: OnError = "stop",
+    ids: Ids = "plain",
     as_json: AsJson = False,
 ) -> None:
     """Extract concepts and relations from texts with a registered model.
@@ -79,6 +81,7 @@ def predict(
     from clinie_core.inference.notes import find_notes, read_annotated_notes, read_notes
     from clinie_core.inference.tables import Columns, Tables, is_table
     from clinie_core.output_files import require_empty_folder, stage_folder
+    from clinie_core.shown_ids import show_id
     from search.report.terminal import mark_concepts
 
     format_ = load_target_format(to)
@@ -91,9 +94,9 @@ def predict(
         require_empty_folder(output, overwrite=overwrite)
     skipped: list[Problem] | None = None if on_error == "stop" else []
     tables = Tables(paths, Columns(text_column, id_column), {note.id: note.where for note in notes})
-    ids = [*(note.id for note in notes), *tables.check(skipped)]
+    names = [*(note.id for note in notes), *tables.check(skipped)]
     if output is not None:
-        format_.check_names(ids)
+        format_.check_names(names)
     documents = read_notes(notes, skipped=skipped)
     extractor = _load_extractor(model, home, tracking_uri)
     if extractor.task == "relations":
@@ -111,7 +114,7 @@ def predict(
             for document in extractor.annotate(batch):
                 count += 1
                 if as_json:
-                    rows.append({"document": document.id, **annotations_to_json(document)})
+                    rows.append({"document": show_id(document.id), **annotations_to_json(document)})
                 yield document
 
     if output is not None:
@@ -153,6 +156,7 @@ def evaluate(
     ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
+    ids: Ids = "plain",
     as_json: AsJson = False,
 ) -> None:
     """Score a registered model on one split of a corpus."""

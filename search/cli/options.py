@@ -24,6 +24,7 @@ __all__ = [
     "ClusterAddress",
     "Command",
     "HomeFolder",
+    "Ids",
     "Offsets",
     "OnError",
     "Overrides",
@@ -63,6 +64,30 @@ ClusterAddress = Annotated[
     typer.Option("--address", help="URL of a cluster's Ray dashboard, for a search submitted to that cluster."),
 ]
 Wide = Annotated[bool, typer.Option("--wide", help="Show all columns of tables in full, in lines of any length.")]
+
+
+def _set_display_of_ids(value: str) -> str:
+    from clinie_core.errors import fail
+    from clinie_core.shown_ids import hash_ids, read_key
+
+    try:
+        hash_ids(read_key() if value == "hash" else None)
+    except OSError as error:
+        remedy = "set XDG_CONFIG_HOME to a folder that you can write"
+        fail("--ids", f"the key {error.filename} cannot be read or created: {error.strerror}", remedy=remedy)
+    return value
+
+
+Ids = Annotated[
+    Literal["plain", "hash"],
+    typer.Option(
+        "--ids",
+        envvar="CLINIE_IDS",
+        callback=_set_display_of_ids,
+        is_eager=True,
+        help="hash: messages and results show hashes instead of document ids and file names.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files of the same name.")]
 SpaceName = Annotated[
     str, typer.Argument(metavar="SPACE", help="YAML file of a space, or a name from `clinie spaces`.")

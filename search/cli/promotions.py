@@ -12,6 +12,7 @@ from search.cli.options import (
     AsJson,
     Command,
     HomeFolder,
+    Ids,
     StudyName,
     TrackingUri,
     console,
@@ -52,6 +53,7 @@ def promote(
     ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
+    ids: Ids = "plain",
     as_json: AsJson = False,
 ) -> None:
     """Judge a study's best trial on the test split and make it NAME@champion if it passes the promotion policy.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from search.cli.options import AsJson, console, print_json
+from clinie_core.shown_ids import show_id
+from search.cli.options import AsJson, Ids, console, print_json
 
 if TYPE_CHECKING:
     from clinie_core.data.document import Document
@@ -32,6 +33,7 @@ def score(
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Files that are not read; repeatable.")
     ] = None,
+    ids: Ids = "plain",
     as_json: AsJson = False,
 ) -> None:
     """Score predicted against gold annotations, without a model.
@@ -81,7 +83,7 @@ def _read_documents(path: Path, format_: str, ignore: list[str] | None) -> dict[
                 if isinstance(item, Problem):
                     errors.extend([item])
                 elif item.id in documents:
-                    errors.add(str(path), f"two documents have the id {item.id}", allowed="different ids")
+                    errors.add(str(path), f"two documents have the id {show_id(item.id)}", allowed="different ids")
                 else:
                     documents[item.id] = item
     errors.raise_if_any()
@@ -100,12 +102,14 @@ def _pair_documents(
 
     errors = ErrorList()
     for id_ in sorted(gold.keys() - predicted.keys()):
-        errors.add(where, f"document {id_} is missing", remedy="add it, with an empty annotation file if necessary")
+        errors.add(
+            where, f"document {show_id(id_)} is missing", remedy="add it, with an empty annotation file if necessary"
+        )
     for id_ in sorted(predicted.keys() - gold.keys()):
-        errors.add(where, f"document {id_} is not in the annotated corpus", remedy="remove it")
+        errors.add(where, f"document {show_id(id_)} is not in the annotated corpus", remedy="remove it")
     for id_ in sorted(gold.keys() & predicted.keys()):
         if gold[id_].text != predicted[id_].text:
             lengths = f"{len(gold[id_].text):,} and {len(predicted[id_].text):,} characters"
-            errors.add(where, f"the texts of document {id_} differ ({lengths})", allowed="equal texts")
+            errors.add(where, f"the texts of document {show_id(id_)} differ ({lengths})", allowed="equal texts")
     errors.raise_if_any()
     return [(document, predicted[id_]) for id_, document in gold.items()]

@@ -15,6 +15,7 @@ from search.cli.options import (
     ClusterAddress,
     Command,
     HomeFolder,
+    Ids,
     Overrides,
     SpaceName,
     StudyName,
@@ -61,6 +62,7 @@ def plan(
         str | None,
         typer.Option("--address", help="URL of a cluster's Ray dashboard; rejects a space that it cannot hold."),
     ] = None,
+    ids: Ids = "plain",
     as_json: AsJson = False,
 ) -> None:
     """Validate a space and show the sizes of its trials and some of its configurations, without training."""
@@ -110,6 +112,7 @@ def search(
     overrides: Overrides = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
+    ids: Ids = "plain",
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
@@ -136,6 +139,7 @@ def transfer(
     ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
+    ids: Ids = "plain",
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
@@ -179,6 +183,7 @@ def resume(
     study: StudyName,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
+    ids: Ids = "plain",
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
@@ -200,6 +205,7 @@ def extend(
     ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
+    ids: Ids = "plain",
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
@@ -217,6 +223,7 @@ def repeat(
     seed: Annotated[int | None, typer.Option(help="Seed to use instead of the trial's own.")] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
+    ids: Ids = "plain",
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:

@@ -52,6 +52,7 @@ class SearchJob:
         home: Home folder on the cluster.
         tracking_uri: URL of MLflow as the cluster reaches it; None for the cluster's environment or home folder.
         allow_text: Let failure reasons quote error messages.
+        hash_ids: Show hashes instead of document ids and file names.
     """
 
     file: SpaceFile | None
@@ -59,6 +60,7 @@ class SearchJob:
     home: str
     tracking_uri: str | None = None
     allow_text: bool = False
+    hash_ids: bool = False
 
     def make_entrypoint(self, folder: str = "") -> str:
         """Return the shell command of the driver.
@@ -70,6 +72,7 @@ class SearchJob:
         arguments = ["python", "-m", "search.cli", *command, "--home", self.home]
         arguments += ["--tracking-uri", self.tracking_uri] if self.tracking_uri else []
         arguments += ["--allow-text"] if self.allow_text else []
+        arguments += ["--ids", "hash"] if self.hash_ids else []
         return shlex.join(arguments)
 
 

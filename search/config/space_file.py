@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 
+STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 PARTS = ("formulation", "relation_formulation", "finetuning")
 BLOCKS_WITH_DEFAULTS = ("budget", "algorithm", "resources", "backbones")
 CLASS_KEY = "resources"
@@ -126,7 +128,8 @@ class SpaceFile(FrozenModel):
     Args:
         version: Version of the file format.
         study: Name of the study.
-        corpus: The corpora; a mapping is read as a list of one.
+        corpus: The corpora; a mapping is read as a list of one. A corpus without a name is called after the study,
+            with a number among several, because names of folders are not stored outside the home folder.
         task: Task of every trial.
         objective: The objectives, the main one first; a mapping is read as a list of one.
         limits: Limits on metrics, by name: lowest values of metrics to maximize, highest of those to minimize. A
@@ -141,7 +144,7 @@ class SpaceFile(FrozenModel):
     """
 
     version: Literal[1]
-    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+    study: str = Field(pattern=STUDY_NAME)
     corpus: tuple[CorpusSource, ...] = Field(min_length=1)
     task: Task = "concepts"
     objective: tuple[Objective, ...] = Field(default=(Objective(maximize="strict_f1"),), min_length=1)
@@ -152,6 +155,19 @@ class SpaceFile(FrozenModel):
     resources: tuple[Resources, ...] = Field(default=(Resources(),), min_length=1)
     backbones: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     space: dict[str, JsonValue]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_corpora(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        study, corpora = values.get("study"), values.get("corpus")
+        sources = corpora if isinstance(corpora, list | tuple) else [corpora]
+        if not isinstance(study, str) or not re.fullmatch(STUDY_NAME, study):
+            return values
+        names = [study] if len(sources) == 1 else [f"{study}-{number}" for number in range(1, len(sources) + 1)]
+        named = [_fill_name(source, name) for source, name in zip(sources, names, strict=True)]
+        return {**values, "corpus": named} if "corpus" in values else values
 
     @field_validator("objective", "corpus", "resources", mode="before")
     @classmethod
@@ -302,6 +318,13 @@ class SpaceFile(FrozenModel):
         except ValidationError as error:
             errors.extend(convert_validation_error(error, f"{where}: backbones.{name}"))
             return BackboneSource(name=name, hub=name)
+
+
+def _fill_name(source: object, name: str) -> object:
+    """Return an entry of the block ``corpus`` with a name if it has none."""
+    if isinstance(source, CorpusSource):
+        return source if source.name else source.model_copy(update={"name": name})
+    return {**source, "name": source.get("name") or name} if isinstance(source, dict) else source
 
 
 def find_shipped_spaces() -> dict[str, Path]:

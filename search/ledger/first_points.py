@@ -19,6 +19,7 @@ from search.config.portfolio import count_first_points, find_default_points
 from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile
 from search.ledger.records import TrialRecord, make_record
+from search.ledger.stored_space import conceal_paths, read_stored_space
 
 __all__ = ["FirstPoint", "find_first_points"]
 
@@ -75,7 +76,7 @@ def _find_winners(space: SearchSpace, storage: BaseStorage) -> Iterator[tuple[st
     for summary in storage.get_all_studies():
         attributes = storage.get_study_user_attrs(summary._study_id)
         try:
-            file = SpaceFile.model_validate(attributes.get("space"))
+            file = read_stored_space(attributes)
         except ValidationError:
             continue  # a study of another version of clinie
         if file.study == space.file.study or not _is_comparable(file, space.file):
@@ -92,4 +93,5 @@ def _is_comparable(file: SpaceFile, new: SpaceFile) -> bool:
     """Return whether a study has the task and the objective of a new one, but another test split."""
     if file.task != new.task or file.objective[0] != new.objective[0]:
         return False
-    return not {source.path for source in file.corpus} & {source.path for source in new.corpus}
+    paths = [{source.path for source in conceal_paths(space).corpus} for space in (file, new)]
+    return not paths[0] & paths[1]

@@ -8,6 +8,7 @@ from search.config.objectives import describe_violations
 from search.config.space_file import SpaceFile
 from search.ledger.ledger import Ledger, open_storage
 from search.ledger.records import TrialRecord
+from search.ledger.stored_space import conceal_paths, locate_corpora, read_stored_space
 from search.promotion.candidate import Candidate, Promotion
 from search.promotion.gate import SeedScores
 from search.promotion.history import Head
@@ -61,9 +62,9 @@ def promote_study(
     """
     ledger = Ledger.open(open_storage(home), study)
     attributes = ledger.attributes
-    file = SpaceFile.model_validate(attributes["space"])
+    file = read_stored_space(attributes)
     record = _find_trial(ledger, study, trial)
-    corpus = load_corpora(file.corpus, ("dev", "test"))
+    corpus = load_corpora(locate_corpora(file, home).corpus, ("dev", "test"))
     candidate = _make_candidate(record, study, base, file, str(attributes["corpus_digest"]), corpus.digest("test"))
     return PromotionRun(
         client=connect(home),
@@ -142,7 +143,7 @@ def _make_candidate(
         checkpoint=record.checkpoint,
         corpus=file.corpus_title,
         corpus_digest=corpus_digest,
-        space_digest=file.digest(),
+        space_digest=conceal_paths(file).digest(),
         test_digest=test_digest,
         base=base,
     )

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from clinie_core.data.corpora.loading import CorpusSource
 from clinie_core.output_files import write_output
 from clinie_core.scoring.error_counts import ErrorCounts
 from search.analysis.findings import CorpusRow, Findings, analyze, compare_with_single
 from search.analysis.scored_trials import ScoredTrial
 from search.config.space_file import SpaceFile
 from search.ledger.ledger import Ledger, list_study_names, open_storage
+from search.ledger.stored_space import conceal_paths, read_stored_space
 from search.promotion.test_set_accesses import list_accesses_of_study
 from search.report.markdown import render_markdown
 from search.report.section import ReportSection
@@ -102,7 +104,7 @@ def build_study_report(home: Home, study: str) -> StudyReport:
         importances=ledger.compute_importances(),
         limits=ledger.limits,
     )
-    file = SpaceFile.model_validate(attributes["space"])
+    file = read_stored_space(attributes)
     shots = _read_transfer_curves(home, study) | _build_learning_curves(findings)
     corpora = _compare_corpora(home, file, findings)
     errors = fetch_error_counts(home, study, findings.winner.record) if findings.winner is not None else None
@@ -147,15 +149,16 @@ def _compare_corpora(home: Home, file: SpaceFile, findings: Findings) -> list[Co
     if winner is None or len(file.corpus) < 2:
         return []
     rows = []
-    for source in file.corpus:
+    for source in conceal_paths(file).corpus:
         score = winner.get_metric(f"{source.title}.strict_f1")
         row = CorpusRow(source.title, score)
         for name in list_study_names(home):
             ledger = Ledger.open(open_storage(home), name)
-            other = SpaceFile.model_validate(ledger.attributes["space"])
+            other = conceal_paths(read_stored_space(ledger.attributes))
             best = ledger.best()
-            same = [o.title for o in other.corpus] == [source.title] and other.task == file.task
-            if not same or best is None or ledger.metrics[0] != findings.metric:
+            if len(other.corpus) != 1 or other.task != file.task or not _is_same(other.corpus[0], source):
+                continue
+            if best is None or ledger.metrics[0] != findings.metric:
                 continue
             counts = fetch_document_counts(home, name, [best]).get(best.number)
             single = ScoredTrial(best, findings.metric, counts)
@@ -164,6 +167,11 @@ def _compare_corpora(home: Home, file: SpaceFile, findings: Findings) -> list[Co
                 row = CorpusRow(source.title, score, name, single.score, compared)
         rows.append(row)
     return rows
+
+
+def _is_same(one: CorpusSource, other: CorpusSource) -> bool:
+    """Return whether two studies read a corpus from the same folder, or under the same name."""
+    return one.path == other.path or one.title == other.title
 
 
 def _list_accesses(client: MlflowClient, study: str) -> list[TestSetAccess]:

@@ -11,12 +11,12 @@ from clinie_core.data.corpora.summary import summarize
 from clinie_core.data.schema import Schema
 from clinie_core.errors import Problem, fail
 from search.config.description import describe_config
-from search.config.space_file import SpaceFile
 from search.config.validation import ValidatedSpace, validate_space_file
 from search.ledger.first_points import find_first_points
 from search.ledger.ledger import Ledger, Storage, open_storage
 from search.ledger.ranking import RankedTrial
 from search.ledger.records import ENDED, TrialRecord
+from search.ledger.stored_space import conceal_paths, locate_corpora, read_stored_space, store_space
 from search.storage.home import Home, hide_password
 from search.study.gpu_shares import choose_gpu_shares
 from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
@@ -101,7 +101,7 @@ class StudyRunner:
             InputError: If there is no study of that name, or its corpus has changed since it began.
         """
         attributes = Ledger.open(open_storage(home), name).attributes
-        file = SpaceFile.model_validate(attributes["space"])
+        file = locate_corpora(read_stored_space(attributes), home)
         study = cls(validate_space_file(file, str(attributes["where"])), home)
         if study.corpus.digest() != attributes["corpus_digest"]:
             fail("corpus.path", f"the corpus of study {name!r} has changed since it began", remedy="start a new study")
@@ -127,7 +127,7 @@ class StudyRunner:
         study.file = study.file.model_copy(update={"budget": budget})
         storage = open_storage(home)
         with hold_lock(home, name, storage):
-            Ledger.open(storage, name).set_attribute("space", study.file.model_dump(mode="json"))
+            Ledger.open(storage, name).set_attribute("space", store_space(study.file, home))
         return study
 
     @classmethod
@@ -150,7 +150,8 @@ class StudyRunner:
         repeated = f"{name}-trial-{number}"
         if seed is not None:
             config, repeated = config.model_copy(update={"seed": seed}), f"{repeated}-seed-{seed}"
-        file = SpaceFile.model_validate(ledger.attributes["space"]).with_single_configuration(config, repeated)
+        stored = locate_corpora(read_stored_space(ledger.attributes), home)
+        file = stored.with_single_configuration(config, repeated)
         return cls(validate_space_file(file, str(ledger.attributes["where"])), home)
 
     @property
@@ -223,7 +224,7 @@ class StudyRunner:
 
     def _make_tags(self, *, allow_text: bool) -> dict[str, str]:
         return {
-            "clinie.space_digest": self.file.digest(),
+            "clinie.space_digest": conceal_paths(self.file).digest(),
             "clinie.corpus": self.file.corpus_title,
             "clinie.corpus_format": "+".join(source.format for source in self.file.corpus),
             "clinie.corpus_digest": self.corpus.digest(),
@@ -234,7 +235,7 @@ class StudyRunner:
 
     def _create_study(self, storage: Storage) -> None:
         attributes = {
-            "space": self.file.model_dump(mode="json"),
+            "space": store_space(self.file, self.home),
             "where": self.where,
             "corpus_digest": self.corpus.digest(),
         }

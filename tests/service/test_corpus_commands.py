@@ -45,6 +45,23 @@ def test_invalid_corpus_is_not_partially_converted(corpus_folder: Path, tmp_path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
 
 
+def test_ids_are_hashed_on_request(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
+    shutil.copytree(corpus_folder, tmp_path / "corpus")
+    victim = sorted((tmp_path / "corpus" / "dev").glob("*.ann"))[0]
+    victim.write_text(victim.read_text() + "T99\tDrug 0 999999\tx\n")
+    settings = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    by_option = clinie("data", "check", tmp_path / "corpus", "--ids", "hash", **settings)
+    by_variable = clinie("data", "check", tmp_path / "corpus", CLINIE_IDS="hash", **settings)
+    assert by_option.returncode == by_variable.returncode == 2
+    assert by_option.stderr == by_variable.stderr
+    assert victim.stem not in by_option.stderr + by_option.stdout
+    assert f"error {victim.parent}/id-" in by_option.stderr
+    (tmp_path / "file").touch()
+    unusable = clinie("data", "check", corpus_folder, "--ids", "hash", XDG_CONFIG_HOME=str(tmp_path / "file"))
+    assert unusable.returncode == 2
+    assert unusable.stderr.startswith("error --ids: the key ")
+
+
 def test_archive_is_checked_like_a_folder(corpus_folder: Path, tmp_path: Path, clinie: RunClinie) -> None:
     archive = shutil.make_archive(str(tmp_path / "notes"), "zip", corpus_folder)
     done = clinie("data", "check", archive, "--json")

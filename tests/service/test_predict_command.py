@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -217,6 +218,21 @@ def test_bad_files_are_left_out_on_request(predict: Command, tmp_path: Path) -> 
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.ann", "a.txt"]
     assert f"skipped {tmp_path}/b.txt" in outcome.out
     assert "2 problems skipped" in outcome.out
+
+
+def test_ids_are_hashed_on_request(predict: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    notes = write_files(tmp_path / "notes", {"smith-1970.txt": TEXT, "jones-1985.txt": b"\xff"})
+    outcome = predict(notes, "--on-error", "skip", "--json", "--ids", "hash")
+    assert outcome.code == 0
+    (row,) = json.loads(outcome.out)["documents"]
+    assert re.fullmatch("id-[0-9a-f]{12}", row["document"])
+    assert not {"smith", "jones"} & set(re.findall(r"[a-z]+", outcome.out + outcome.err))
+    again = predict(notes, "--on-error", "skip", "-o", tmp_path / "out", "--ids", "hash")
+    assert "jones" not in again.out + again.err
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["smith-1970.ann", "smith-1970.txt"]
+    plain = predict(notes, "--on-error", "skip", "--json")
+    assert [row["document"] for row in json.loads(plain.out)["documents"]] == ["smith-1970"]
 
 
 def test_latin_1_on_standard_input_is_one_line(predict: Command) -> None:

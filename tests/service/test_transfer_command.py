@@ -27,7 +27,7 @@ def test_each_corpus_is_left_out_once(
             Brat().write(notes, tmp_path / name / split)
     content = space_content | {
         "study": "wards",
-        "corpus": [{"path": str(tmp_path / name)} for name in ("north", "south")],
+        "corpus": [{"path": str(tmp_path / name), "name": name} for name in ("north", "south")],
         "budget": {"trials": 1, "epochs": 1},
         "space": {
             "backbone": "tiny",

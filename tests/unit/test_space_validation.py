@@ -188,7 +188,7 @@ def test_the_format_of_a_corpus_is_detected_in_its_places(
     for folder, format_ in (("notes", "brat"), ("lines", "jsonl")):
         validated = validate_space(file, [f"corpus.splits={{train: {folder}/train, dev: {folder}/dev}}"])
         assert [source.format for source in validated.file.corpus] == [format_]
-        assert validated.detections["corpus"].format == format_
+        assert validated.detections["small"].format == format_
         again = validate_space_file(validated.file, "space.yaml")
         assert not again.detections
         assert again.corpus is not None

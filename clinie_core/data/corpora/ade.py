@@ -26,6 +26,7 @@ from clinie_core.data.corpora.files import FileGroup, match_suffix, open_binary,
 from clinie_core.data.corpora.reading import AnnotationErrors
 from clinie_core.data.document import Concept, Document, Relation, Span
 from clinie_core.errors import InputError, Problem, fail
+from clinie_core.shown_ids import show_id
 
 __all__ = ["Ade"]
 
@@ -129,7 +130,7 @@ class Ade(CorpusFormat):
         Raises:
             InputError: Always.
         """
-        fail(document.id, "ade is read only", allowed="another format", remedy="write brat or jsonl")
+        fail(show_id(document.id), "ade is read only", allowed="another format", remedy="write brat or jsonl")
 
     def _read_file(
         self, file: Path, sentences: dict[tuple[str, str], _Sentence], counts: Counter[str]

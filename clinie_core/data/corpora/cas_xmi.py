@@ -37,6 +37,7 @@ from clinie_core.data.corpora.files import (
 )
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError, Problem, fail
+from clinie_core.shown_ids import show_id
 
 __all__ = ["CasXmi"]
 
@@ -80,7 +81,7 @@ class CasXmi(StandoffFormat):
         for group in groups:
             try:
                 if group.name in seen:
-                    fail(str(group.main), f"another file is {group.name} too", remedy="remove or rename one")
+                    fail(str(group.main), f"another file is {show_id(group.name)} too", remedy="remove or rename one")
                 seen[group.name] = group.main
                 where, files = _read_files(group)
                 document = self.parse(group.name, where, files)
@@ -122,7 +123,7 @@ class CasXmi(StandoffFormat):
         """See :meth:`CorpusFormat.round_trip`."""
         types = TypeSystemBuilder()
         types.add(document)
-        where = {XMI: f"{document.id}{XMI}", TYPES: TYPES}
+        where = {XMI: f"{show_id(document.id)}{XMI}", TYPES: TYPES}
         return self.parse(make_file_name(document.id), where, self.render(document) | {TYPES: types.render()})
 
 

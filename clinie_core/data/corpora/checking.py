@@ -9,6 +9,7 @@ from typing import Any
 
 from clinie_core.data.document import Concept, Document, Span
 from clinie_core.errors import Problem
+from clinie_core.shown_ids import show_id
 
 __all__ = [
     "CHECKED_KINDS",
@@ -87,7 +88,7 @@ def find_split_leak(document: Document, split: str, split_of: dict[str, str]) ->
     first = split_of.setdefault(document.id, split)
     if first == split:
         return None
-    found = f"document {document.id} is also in {first}"
+    found = f"document {show_id(document.id)} is also in {first}"
     return Problem(f"corpus.splits.{split}", found, remedy="keep it in one split")
 
 

@@ -30,6 +30,7 @@ from clinie_core.data.corpora.files import (
 from clinie_core.data.corpora.reading import AnnotationErrors, ReadingOptions
 from clinie_core.data.document import Document
 from clinie_core.errors import ErrorList, InputError, Problem, fail
+from clinie_core.shown_ids import show_id
 
 __all__ = [
     "CorpusFormat",
@@ -275,7 +276,7 @@ class StandoffFormat(CorpusFormat):
 
     def round_trip(self, document: Document) -> Document:
         """See :meth:`CorpusFormat.round_trip`."""
-        where = {suffix: f"{document.id}{suffix}" for suffix in self.suffixes}
+        where = {suffix: f"{show_id(document.id)}{suffix}" for suffix in self.suffixes}
         return self.parse(make_file_name(document.id), where, self.render(document))
 
 
@@ -352,12 +353,12 @@ class StreamFormat(CorpusFormat):
         self.write_stream([document], stream)
         stream.seek(0)
         errors = ErrorList()
-        for item in self.read_stream(stream, document.id, document.id):
+        for item in self.read_stream(stream, show_id(document.id), document.id):
             if not isinstance(item, Problem):
                 return item[1]
             errors.extend([item])
         errors.raise_if_any()
-        raise InputError(Problem(document.id, "no document after writing", remedy="report this fault"))
+        raise InputError(Problem(show_id(document.id), "no document after writing", remedy="report this fault"))
 
     def _reject_duplicate(
         self, item: tuple[str, Document] | Problem, seen: dict[str, str]

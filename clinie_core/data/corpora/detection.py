@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.files import is_ignored, list_files, match_suffix, open_binary
 from clinie_core.errors import InputError, fail
+from clinie_core.shown_ids import hide_file_names
 
 __all__ = ["AUTO", "Detection", "detect", "detect_format"]
 
@@ -119,7 +120,7 @@ class Detection(NamedTuple):
     files: int
 
     def __str__(self) -> str:
-        reason = f"detected from {self.file.name}" if self.files else "since there are only texts"
+        reason = f"detected from {hide_file_names(self.file.name)}" if self.files else "since there are only texts"
         return f"format {self.format}, {reason}"
 
 

@@ -18,6 +18,7 @@ from typing import IO, Any, BinaryIO, NoReturn, cast
 
 from clinie_core.data.corpora.split_names import find_split
 from clinie_core.errors import ErrorList, InputError, fail
+from clinie_core.shown_ids import register_files, show_id
 
 __all__ = [
     "FileGroup",
@@ -104,6 +105,7 @@ def list_files(root: Path) -> list[Path]:
             continue
         subfolders[:] = sorted(name for name in subfolders if not is_litter(name))
         found += [Path(folder, name) for name in names if not is_litter(name)]
+    register_files(found, root)
     _check_names(sorted(found))
     return sorted(found)
 
@@ -301,7 +303,7 @@ def add_file_name(id_: str, written: dict[str, str]) -> str:
     """
     name = make_file_name(id_)
     if name in written:
-        found = f"two documents have this file name, {id_!r} and {written[name]!r}"
-        fail(name, found, remedy="rename one, or write jsonl")
+        found = f"two documents have this file name, {show_id(id_)!r} and {show_id(written[name])!r}"
+        fail(show_id(name), found, remedy="rename one, or write jsonl")
     written[name] = id_
     return name

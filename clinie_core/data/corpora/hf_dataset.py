@@ -19,6 +19,7 @@ from clinie_core.data.corpora.reading import AnnotationErrors
 from clinie_core.data.corpora.tokens import Token, build_document, tag_sentences
 from clinie_core.data.document import Document
 from clinie_core.errors import InputError, Problem, fail
+from clinie_core.shown_ids import show_id
 
 __all__ = ["HfDataset"]
 
@@ -72,7 +73,7 @@ class HfDataset(CorpusFormat):
             return
         yield from self.take_notices()
         if id_ in seen:
-            found = f"duplicate document id {id_}"
+            found = f"duplicate document id {show_id(id_)}"
             yield from self.skip([Problem(where, found, remedy="give each row its own id")])
             return
         seen.add(id_)

@@ -24,6 +24,7 @@ from clinie_core.data.corpora.views import apply_view, find_unknown_types
 from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import CORPUS_KEY
 from clinie_core.errors import ErrorList, InputError, Problem
+from clinie_core.shown_ids import show_id
 
 __all__ = [
     "LIST_SUFFIX",
@@ -68,7 +69,7 @@ class CorpusSource(CorpusView, ReadingOptions):
     """Location, format, splits and view of a corpus.
 
     Args:
-        name: Name of the corpus among several; by default the name of its folder.
+        name: Name of the corpus; by default the name of its folder. A space names it after its study.
         preset: Name of a published corpus in :data:`clinie_core.data.corpora.presets.PRESETS`, which determines
             format and splits.
         path: Folder of the corpus.
@@ -225,7 +226,9 @@ def _read_listed(format_: CorpusFormat, files: CorpusFiles, root: Path, file: Pa
         elif item.id in missing:
             del missing[item.id]
             yield item
-    absent = [Problem(str(file), f"there is no document {id_}", allowed=f"documents in {root}") for id_ in missing]
+    absent = [
+        Problem(str(file), f"there is no document {show_id(id_)}", allowed=f"documents in {root}") for id_ in missing
+    ]
     yield from format_.skip(absent)  # a document that was skipped is absent, too
 
 

@@ -16,6 +16,7 @@ from clinie_core.config import FrozenModel
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.split_names import SPLITS
 from clinie_core.errors import Problem, fail
+from clinie_core.shown_ids import show_id
 
 __all__ = ["PRESETS", "CorpusPreset", "load_preset"]
 
@@ -85,7 +86,7 @@ class CorpusPreset(FrozenModel):
         if not missing:
             return []
         names = sorted(child.name for child in root.iterdir()) if root.is_dir() else []
-        shown = ", ".join(names[:SHOWN_NAMES]) or "nothing"
+        shown = ", ".join(show_id(name) for name in names[:SHOWN_NAMES]) or "nothing"
         more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
         found = f"{root} lacks {', '.join(missing)} of {name}; it contains {shown}{more}"
         remedy = "unpack the archives, correct the path, or name the folders in corpus.splits"

@@ -19,6 +19,7 @@ from clinie_core.data.corpora.reading import AnnotationErrors, validate_content
 from clinie_core.data.corpora.tokens import find_tokens
 from clinie_core.data.document import Concept, Document, Relation, Span, find_overlapping_spans
 from clinie_core.errors import InputError, Problem, fail
+from clinie_core.shown_ids import show_id
 
 __all__ = ["RadGraph"]
 
@@ -62,7 +63,7 @@ class RadGraph(StreamFormat):
         """See :meth:`StreamFormat.read_stream`."""
         lines = ObjectLocator(stream, where, depth=1)
         for number, (id_, content) in enumerate(read_pairs(stream, where)):
-            place = f"{where}: {id_}"
+            place = f"{where}: {show_id(id_)}"
             try:
                 errors = self.collect_errors()
                 if isinstance(content, dict) and SECOND in content:

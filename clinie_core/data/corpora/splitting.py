@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from clinie_core.data.document import Document
 from clinie_core.errors import fail
+from clinie_core.shown_ids import show_id
 
 __all__ = ["Member", "find_group", "order_few_shot", "select_few_shot", "stratify"]
 
@@ -54,7 +55,7 @@ def find_group(document: Document, rule: str | None) -> str:
         if key not in document.metadata:
             fail(
                 "group",
-                f"document {document.id} has no metadata {key!r}",
+                f"document {show_id(document.id)} has no metadata {key!r}",
                 allowed=", ".join(document.metadata) or "none",
             )
         return document.metadata[key]
@@ -63,7 +64,9 @@ def find_group(document: Document, rule: str | None) -> str:
     except re.error as error:
         fail("group", f"not a regular expression: {error}", allowed="a pattern over document ids, or metadata:KEY")
     if match is None:
-        fail("group", f"document {document.id} does not match {rule!r}", allowed="a pattern that fits every id")
+        fail(
+            "group", f"document {show_id(document.id)} does not match {rule!r}", allowed="a pattern that fits every id"
+        )
     return match[1] if match.re.groups else match[0]
 
 
