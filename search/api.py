@@ -19,6 +19,7 @@ from search.ledger.records import TrialRecord, mark_interrupted
 from search.storage.home import Home
 from search.storage.permissions import create_private_files
 from search.storage.relocation import Relocation
+from search.study.control import StudyControl
 from search.study.lock import is_running
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ class Study:
         return is_running(self.home, self.name, self._storage)
 
     @property
+    def control(self) -> StudyControl:
+        """Commands to the running search: stop, pause and clone trials, add to the budget."""
+        return StudyControl(self._ledger, lambda: self.is_running)
+
+    @property
     def records(self) -> list[TrialRecord]:
         """All trials in order of number; without a running search an unfinished trial is ``interrupted``."""
         found = self._ledger.records() if self.is_running else mark_interrupted(self._ledger.records())
@@ -96,7 +102,8 @@ class Study:
 
         Columns:
             number: 0-based number of the trial.
-            state: ``complete``, ``pruned``, ``infeasible``, ``failed``, ``interrupted`` or ``running``.
+            state: ``complete``, ``pruned``, ``infeasible``, ``failed``, ``interrupted``, ``paused`` or
+                ``running``.
             One column per objective, named after its metric: its value in the best epoch.
             configuration: One-line description of the configuration.
             epochs: Number of finished epochs.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -60,6 +60,8 @@ class Predictor:
         self._distributed = distributed or DistributedContext()
         self.faults: Counter[str] = Counter()
         """Counts of faults of generated answers so far; see :meth:`Formulation.count_answer_faults`."""
+        self.before_batch: Callable[[], None] = lambda: None
+        """Called before each batch; an exception that it raises ends the prediction."""
 
     def annotate(
         self, documents: Sequence[Document], encoded: Sequence[EncodedDocument[object]] | None = None
@@ -130,6 +132,7 @@ class Predictor:
         mode = torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode()
         with self._model.prepare_prediction(), mode:
             for rows in [*batches, *batches[-1:] * (turns - len(batches))]:
+                self.before_batch()
                 batch = collate(
                     [examples[i] for i in rows],
                     int(tokenizer.pad_token_id or 0),

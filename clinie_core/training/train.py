@@ -83,6 +83,7 @@ def train(
     recomputation: bool = False,
     hardware: Hardware | None = None,
     on_epoch: Callable[[EpochReport], bool] = lambda report: True,
+    before_step: Callable[[], None] = lambda: None,
 ) -> TrainingResult:
     """Train a configuration and save its best checkpoint.
 
@@ -105,6 +106,8 @@ def train(
         hardware: Hardware of this process; that of its device if omitted. If its memory is known and the
             configuration does not state a micro-batch, a simulated training step determines the largest one that fits.
         on_epoch: Called in rank 0 after every epoch; training ends if it returns False.
+        before_step: Called in every process before each optimizer step and each batch of the dev split. An exception
+            that it raises ends the training; a later call with the same ``folder`` repeats the epoch.
 
     Returns:
         The best epoch with its metrics, the last epoch, and the chosen memory use.
@@ -119,7 +122,7 @@ def train(
     try:
         data = TrainingData.encode(config, apply_view(corpus, config.view), cache)
         use = choose_memory_use(config, data, distributed, hardware or detect_hardware(distributed.device), use)
-        return _train(config, data, cache, distributed, folder, start, use, on_epoch)
+        return _train(config, data, cache, distributed, folder, start, use, on_epoch, before_step)
     except (MemoryError, OSError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -143,8 +146,10 @@ def _train(
     start: Path | None,
     use: MemoryUse,
     on_epoch: Callable[[EpochReport], bool],
+    before_step: Callable[[], None],
 ) -> TrainingResult:
     trainer = Trainer(config, data, cache, distributed, use.micro_batch, recomputation=use.recomputation)
+    trainer.set_before_step(before_step)
     if start is not None:
         trainer.load_initial_weights(start)
     progress = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -115,6 +115,11 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(distributed.device.type, enabled=self._precision.scales_gradients)
         self._state = TrainingState(self._model, self._optimizer, self._scheduler, self._average, self._scaler)
         self._steps_done = 0
+        self._before_step: Callable[[], None] = lambda: None
+
+    def set_before_step(self, call: Callable[[], None]) -> None:
+        """Set a function that is called before each optimizer step and each batch of the dev split."""
+        self._before_step = self._predictor.before_batch = call
 
     def _build_replicated_model(self, cache: ModelCache) -> tuple[ExtractionModel, nn.Module]:
         """Return the model on this process's device, and the wrapper that averages its gradients over processes."""
@@ -194,6 +199,7 @@ class Trainer:
         loss_sum = torch.zeros((), device=distributed.device)  # reading it would wait for each step
         rows: list[Example] = []
         for component, batch in self._data.sample_batches(config, epoch):
+            self._before_step()
             examples = [self._examples[component][i] for i in batch]
             loss_sum += self._step(component, examples)
             rows += examples

@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.options import (
-    DEFAULT_HOME,
     AllowText,
     AsJson,
-    ClusterAddress,
     Command,
-    HomeFolder,
     Ids,
     Overrides,
     Overwrite,
@@ -115,24 +112,6 @@ def logs(
         sys.stdout.flush()
 
 
-def stop(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a running study, or id of a job.")],
-    address: ClusterAddress = None,
-    home: HomeFolder = DEFAULT_HOME,
-) -> None:
-    """Stop a search cleanly; `clinie resume` continues it.
-
-    With --address, stops a job on that cluster; otherwise a search in the home folder on this machine.
-    """
-    if address:
-        console().print(f"requested stop of job {connect_jobs(address).stop(study)}")
-        return
-    from search.storage.home import Home
-    from search.study.lock import request_stop
-
-    console().print(f"requested stop of process {request_stop(Home.open(home), study)}")
-
-
 def manifest(
     space: SpaceName,
     overrides: Overrides = None,
@@ -189,4 +168,4 @@ def manifest(
         write_output(output, text)
 
 
-COMMANDS: tuple[Any, ...] = tuple(Command(f, "Cluster") for f in (submit, logs, stop, manifest))
+COMMANDS: tuple[Any, ...] = tuple(Command(f, "Cluster") for f in (submit, logs, manifest))

@@ -119,7 +119,8 @@ class Command:
     """A command of ``clinie``.
 
     Args:
-        function: Function that implements the command; a trailing underscore is not part of the command's name.
+        function: Function that implements the command; a trailing underscore is not part of the command's name,
+            and other underscores become hyphens.
         panel: Panel of ``clinie --help`` that lists the command.
     """
 
@@ -129,7 +130,7 @@ class Command:
     @property
     def name(self) -> str:
         """Name of the command on the command line."""
-        return self.function.__name__.removesuffix("_")
+        return self.function.__name__.removesuffix("_").replace("_", "-")
 
     @property
     def help(self) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli.control import CommandId, OptionalTrial, run_on_cluster, send_command
 from search.cli.init import init
 from search.cli.jobs import connect_jobs, show_jobs
 from search.cli.options import (
@@ -181,19 +182,29 @@ def transfer(
 
 def resume(
     study: StudyName,
+    trial: OptionalTrial = None,
     home: HomeFolder = DEFAULT_HOME,
+    address: ClusterAddress = None,
     tracking_uri: TrackingUri = None,
     ids: Ids = "plain",
+    id_: CommandId = None,
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
-    """Resume an interrupted study; each trial continues after its last finished epoch.
+    """Resume an interrupted study, or what `clinie pause` has paused in a running search.
 
-    Also sends the events that MLflow could not receive while its server was unavailable.
+    Each trial continues after its last finished epoch. Without a running search, also sends the events that MLflow
+    could not receive while its server was unavailable. With --address, only a running search is resumed.
     """
     from search.api import load_study
 
+    if address:
+        run_on_cluster(address, study, ["resume", *([] if trial is None else [str(trial)])], id_, as_json=as_json)
+        return
     loaded = load_study(study, home=home, tracking_uri=tracking_uri)
+    if trial is not None or id_ is not None or (loaded.is_running and loaded.control.has_pause):
+        send_command(study, home, lambda control: control.resume(trial, id_=id_), as_json=as_json)
+        return
     _show_outcome(loaded.resume(allow_text=allow_text, show_progress=True), as_json=as_json)
 
 
@@ -299,6 +310,7 @@ def _show_study(study: Study, *, wide: bool, as_json: bool) -> None:
     from search.report.terminal import print_trials
 
     running, trials, megabytes = study.is_running, study.records, study.disk_usage_mb
+    commands = study.control.commands
     if as_json:
         best = study.best
         print_json(
@@ -308,11 +320,18 @@ def _show_study(study: Study, *, wide: bool, as_json: bool) -> None:
                 "trials": [record.as_json() for record in trials],
                 "best": {**best.as_json(), **study.ranking[0].as_json()} if best else None,
                 "megabytes": megabytes,
+                "paused": running and study.control.is_paused,
+                "commands": [entry.as_json() for entry in commands],
             }
         )
         return
-    title = f"study {study.name} ({'running' if running else 'not running'}, {megabytes:.0f} MB)"
+    state = "not running" if not running else "paused" if study.control.is_paused else "running"
+    title = f"study {study.name} ({state}, {megabytes:.0f} MB)"
     print_trials(console(), title, trials, study.metric, maximized=study.is_maximized, wide=wide)
+    if commands:
+        console().print("\n[bold]commands[/bold]")
+    for entry in commands:
+        console().print(f"  {entry}", soft_wrap=True, markup=False)
 
 
 def _summarize(study: Study) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import shlex
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from typing import Any
 import requests
 import yaml
 from ray.dashboard.modules.dashboard_sdk import AuthenticationError
-from ray.job_submission import JobDetails, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import clinie_core
 from clinie_core.errors import fail
 from search.config.space_file import SpaceFile
 
-__all__ = ["DEFAULT_ADDRESS", "ENVIRONMENT", "SPACE_FILE", "Jobs", "SearchJob", "make_job", "render_space"]
+__all__ = ["DEFAULT_ADDRESS", "ENVIRONMENT", "SPACE_FILE", "STUDY", "Jobs", "SearchJob", "make_job", "render_space"]
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "120", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
@@ -40,6 +40,8 @@ SPACE_FILE = "space.yaml"
 PROGRAM_SECONDS = 120.0
 """Time limit of a program that a command waits for."""
 PAUSE_SECONDS = 0.5
+STUDY = "{study}"
+"""Argument of a command that is replaced by the name of a job's study."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,27 @@ class Jobs:
         with asyncio.Runner() as runner:
             while (text := runner.run(read_next())) is not None:
                 yield text
+
+    def run_command(self, name: str, arguments: Sequence[str]) -> tuple[bool, str]:
+        """Run a command of clinie on the cluster for the study of a job, and wait for its end.
+
+        Args:
+            name: Id of a job, or name of a study.
+            arguments: Arguments of ``clinie``, without the name of the study (``{study}``) and the home folder.
+
+        Returns:
+            Whether it succeeded, and its output.
+        """
+        job = self.find(name)
+        metadata = job.metadata or {}
+        words = [metadata["clinie.study"] if word == STUDY else word for word in arguments]
+        command = ["python", "-m", "search.cli", *words, "--home", metadata["clinie.home"]]
+        used = job.runtime_env or {}
+        environment = {key: used[key] for key in ("env_vars", "py_modules") if key in used}  # the search's own sources
+        id_ = self._client.submit_job(entrypoint=shlex.join(command), runtime_env=environment)
+        while not (status := self._client.get_job_status(id_)).is_terminal():
+            time.sleep(PAUSE_SECONDS)
+        return status == JobStatus.SUCCEEDED, str(self._client.get_job_logs(id_))
 
     def stop(self, name: str) -> str:
         """Request a clean stop of a job's driver; its trials can be resumed.

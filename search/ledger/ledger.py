@@ -28,11 +28,15 @@ from search.config.space_file import Algorithm, Finalists
 from search.ledger.importances import compute_importances
 from search.ledger.ranking import MissingRun, RankedTrial, list_missing_runs, rank_trials
 from search.ledger.records import (
+    CLONE,
     INFEASIBLE,
     OPTUNA_STATES,
+    PAUSED,
     REPEATS,
     SAME_AS,
     SEED,
+    STOPPED,
+    UNFINISHED,
     State,
     TrialRecord,
     make_record,
@@ -153,6 +157,11 @@ class Ledger:
         """Store an attribute of the study, a JSON value."""
         self._study.set_user_attr(key, value)
 
+    def find_attributes(self, prefix: str) -> dict[str, Any]:
+        """Return the attributes of the study whose names have a prefix, by the rest of their names."""
+        attributes = self._storage.get_study_user_attrs(self._study._study_id)  # without a copy of all attributes
+        return {key.removeprefix(prefix): value for key, value in attributes.items() if key.startswith(prefix)}
+
     @property
     def metrics(self) -> list[str]:
         """Metrics of the objectives, the main one first."""
@@ -246,22 +255,51 @@ class Ledger:
                     self._digests.setdefault(other.config.digest(), other.number)
         earlier = self._digests.setdefault(config.digest(), number)
         record = self.record(earlier) if earlier != number else None
-        if record is not None and record.state in ("complete", "pruned", "infeasible"):
+        is_ended = record is not None and record.state in ("complete", "pruned", "infeasible")
+        if record is not None and is_ended and record.reason != STOPPED:
             return record
-        self._digests[config.digest()] = number  # the earlier one has failed or is not trained yet
+        self._digests[config.digest()] = number  # the earlier one has failed, was stopped or is not trained yet
         return None
 
     def mark_as_equal(self, number: int, earlier: int) -> None:
         """Store that a trial has the results of an earlier one and is not trained."""
         self._get_trial(number).set_user_attr(SAME_AS, earlier)
 
+    def count_trials(self) -> int:
+        """Return the number of all trials, which is the number of the next one."""
+        return self._storage.get_n_trials(self._study._study_id)
+
+    def enqueue_clone(self, point: Mapping[str, Any], command: str) -> None:
+        """Create a trial whose configuration is drawn next, with given values of some dimensions.
+
+        Args:
+            point: The values, by path.
+            command: Id of the command that requests the trial; see :meth:`find_clones`.
+        """
+        number = self.count_trials()
+        self._study.enqueue_trial(dict(point), user_attrs={CLONE: command})
+        if self._incomplete is not None:  # otherwise, the first draw reads it
+            self._enqueued.append(number)
+
+    def find_clones(self) -> dict[str, int]:
+        """Return the numbers of the trials that commands have requested, by the id of the command."""
+        trials = self._study.get_trials(deepcopy=False)
+        return {trial.user_attrs[CLONE]: trial.number for trial in trials if CLONE in trial.user_attrs}
+
     def find_interrupted_trials(self) -> list[TrialRecord]:
         """Return the drawn trials that have not ended, in order of number."""
-        return [record for record in self.records() if record.state in ("running", "interrupted") and record.config]
+        return [record for record in self.records() if record.state in UNFINISHED and record.config]
 
     def resume_trial(self, number: int) -> None:
-        """Mark an interrupted trial as running."""
-        self._get_trial(number).set_user_attr("interrupted", None)
+        """Mark an interrupted or paused trial as running."""
+        trial = self._get_trial(number)
+        for mark in ("interrupted", PAUSED):
+            if trial.user_attrs.get(mark):
+                trial.set_user_attr(mark, None)
+
+    def pause_trial(self, number: int) -> None:
+        """Mark a running trial as paused."""
+        self._get_trial(number).set_user_attr(PAUSED, True)
 
     def _get_trial(self, number: int) -> Trial:
         if number not in self._trials:
@@ -361,7 +399,7 @@ class Ledger:
             self._get_trial(number).set_constraint(f"limits.{limit.metric}", violation)
 
     def interrupt(self, reason: str) -> list[int]:
-        """Mark every running trial as interrupted, so that a resume continues it.
+        """Mark every trial that has not ended as interrupted, so that a resume continues it.
 
         Args:
             reason: Why the trials were interrupted.
@@ -369,7 +407,7 @@ class Ledger:
         Returns:
             Numbers of the trials.
         """
-        numbers = [record.number for record in self.records() if record.state == "running"]
+        numbers = [record.number for record in self.records() if record.state in ("running", "paused")]
         for number in numbers:
             self._get_trial(number).set_user_attr("interrupted", reason)
         return numbers
@@ -381,6 +419,13 @@ class Ledger:
         if record.state == "running" and record.config is not None:
             self._configs[number] = record.config
         return record
+
+    def find_record(self, number: int) -> TrialRecord | None:
+        """Return the record of a trial; None if there is none, or its draw was not completed."""
+        if not 0 <= number < self.count_trials():
+            return None
+        record = self.record(number)
+        return record if record.config is not None else None
 
     def _read_late_attributes(self) -> dict[int, dict[str, str]]:
         """Return the attributes that were set after the end of a trial, by number."""

@@ -15,12 +15,16 @@ from clinie_core.config import Selection, TrialConfig, rate_epoch
 from clinie_core.errors import fail
 
 __all__ = [
+    "CLONE",
     "ENDED",
     "INFEASIBLE",
     "OPTUNA_STATES",
+    "PAUSED",
     "REPEATS",
     "SAME_AS",
     "SEED",
+    "STOPPED",
+    "UNFINISHED",
     "State",
     "TrialRecord",
     "find_best_values",
@@ -28,9 +32,12 @@ __all__ = [
     "mark_interrupted",
 ]
 
-State = Literal["running", "interrupted", "complete", "pruned", "infeasible", "failed"]
+State = Literal["running", "paused", "interrupted", "complete", "pruned", "infeasible", "failed"]
 ENDED: tuple[State, ...] = ("complete", "pruned", "infeasible", "failed")
 """States of a trial that has ended. An ``infeasible`` trial did not fit into memory."""
+STOPPED = "stopped by a command"
+"""Reason of a trial that a command has stopped."""
+UNFINISHED: tuple[State, ...] = ("running", "paused", "interrupted")
 STATES: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -45,6 +52,10 @@ INFEASIBLE = "infeasible"
 """Attribute of a trial that did not fit into memory."""
 REPEATS, SEED, SAME_AS = "repeats", "seed", "same_as"
 """Attributes of a trial: the trial that it repeats with another seed, this seed, and the trial that answers it."""
+PAUSED = "paused"
+"""Attribute of a trial that a command has paused."""
+CLONE = "clone_command"
+"""Attribute of a trial that a command has requested: the id of the command."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +140,7 @@ def make_record(
     ended: State | None = "infeasible" if attributes.get(INFEASIBLE) else STATES.get(trial.state)
     return TrialRecord(
         number=trial.number,
-        state=ended or ("interrupted" if interrupted else "running"),
+        state=ended or ("interrupted" if interrupted else "paused" if attributes.get(PAUSED) else "running"),
         config=config or _read_config(trial),
         parameters=dict(trial.params),
         epochs=_read_epochs(attributes),
@@ -145,7 +156,7 @@ def make_record(
 
 def mark_interrupted(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Return the records of a study without a running search: a trial that has not ended is ``interrupted``."""
-    return [replace(r, state="interrupted") if r.state == "running" else r for r in records]
+    return [replace(r, state="interrupted") if r.state in UNFINISHED else r for r in records]
 
 
 def find_best_values(attributes: Mapping[str, Any], metrics: Sequence[str]) -> list[float] | None:

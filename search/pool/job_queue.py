@@ -17,11 +17,12 @@ from search.pool.group_lifecycle import GroupLifecycle, PoolState
 from search.trials.job import FittingMemory, Job, JobEnded, MemoryShortage
 from search.trials.result import EpochResult
 
-__all__ = ["JobQueue"]
+__all__ = ["WITHDRAWN", "JobQueue"]
 
 POOL_CLOSED = JobEnded("pool_closed", "the worker pool has closed")
 WORKER_LOST = JobEnded("worker_lost", "a worker process died")
 NODE_DRAINED = JobEnded("moved", "the node of a worker process was drained")
+WITHDRAWN = JobEnded("withdrawn", "a command ended the trial's job")
 KILLED_FOR_MEMORY = "a worker process was killed because the memory of its node or container was exhausted"
 MAX_LOST_TRIALS = 3
 """Number of different trials that a group may lose without a finished epoch between them. Then it is drained."""
@@ -79,6 +80,8 @@ class JobQueue:
         self._lost: defaultdict[int, Counter[int]] = defaultdict(Counter)
         """Losses of each trial since the last epoch of the group."""
         self._drained: dict[int, Problem] = {}
+        self._withdrawn: set[str] = set()
+        """Ids of running jobs that end before their next training step."""
         self._closed = False
 
     async def await_start(self, group: int) -> bool:
@@ -197,6 +200,7 @@ class JobQueue:
         job = self._running.pop(group, None)
         if job is None:
             return
+        self._withdrawn.discard(job.id)
         ended = JobEnded("worker_lost", reason)
         if for_memory:
             ended = JobEnded("out_of_memory", reason, MemoryShortage(job.micro_batch, None, job.recomputation))
@@ -344,6 +348,9 @@ class JobQueue:
         channel.reports.put_nowait(result)
         if result.finished or not await channel.permits.get():
             return False
+        if job_id in self._withdrawn:
+            channel.reports.put_nowait(WITHDRAWN)
+            return False
         if group in self._leaving:  # the trial's state is saved, and another group continues it
             channel.reports.put_nowait(NODE_DRAINED)
             return False
@@ -359,6 +366,7 @@ class JobQueue:
         """
         if group in self._running and self._running[group].id == job_id:
             job = self._running.pop(group)
+            self._withdrawn.discard(job_id)
             if ended.cause == "worker_lost":
                 self._count_loss(group, job, ended.reason)
             await self._notify()
@@ -394,6 +402,35 @@ class JobQueue:
         channel = self._channels.pop(job_id, None)
         if channel is not None:
             channel.permits.put_nowait(False)
+
+    async def withdraw(self, number: int) -> None:
+        """End the jobs of a trial: waiting ones at once, a running one before its next training step.
+
+        Args:
+            number: Number of the trial. Without a job of it, nothing happens.
+        """
+        for job in [job for job in self._waiting.values() if job.number == number]:
+            del self._waiting[job.id]
+            if job.id in self._channels:
+                self._channels[job.id].reports.put_nowait(WITHDRAWN)
+        running = {job.id for job in self._running.values() if job.number == number}
+        if running - self._withdrawn:
+            self._withdrawn |= running
+            await self._notify()
+
+    async def await_withdrawal(self, job_id: str) -> bool:
+        """Wait until a running job is withdrawn or has ended, as rank 0 of its group.
+
+        Returns:
+            Whether it was withdrawn.
+        """
+
+        def is_over() -> bool:
+            return job_id in self._withdrawn or all(job.id != job_id for job in self._running.values())
+
+        async with self._changed:
+            await self._changed.wait_for(is_over)
+        return job_id in self._withdrawn
 
     async def close(self) -> None:
         """Shut down all worker groups and end all jobs."""

@@ -14,6 +14,7 @@ import ray
 from clinie_core.config import TrialConfig
 from clinie_core.data.document import Corpus
 from search.pool.system_metrics import SystemMonitor
+from search.pool.withdrawal import raise_if_withdrawn
 from search.pool.worker import OnReport, Program
 from search.storage.trial_store import TrialStore
 from search.trials.job import Job
@@ -77,6 +78,7 @@ class TrainingProgram:
                     micro_batch=job.micro_batch,
                     recomputation=job.recomputation,
                     on_epoch=on_epoch,
+                    before_step=raise_if_withdrawn,
                 )
 
         return run

@@ -19,7 +19,9 @@ from ray.train.collective import broadcast_from_rank_zero
 from clinie_core.errors import DiskFull, OutOfMemory, fail
 from search.cluster.devices import describe_place, get_granted_device, is_usable, limit_memory
 from search.cluster.memory_kills import count_memory_kills
+from search.pool.job_queue import WITHDRAWN
 from search.pool.queue_actor import JobQueueHandle
+from search.pool.withdrawal import JobWithdrawn, check_withdrawal
 from search.storage.home import compute_source_digest
 from search.trials.failure import failure_reason
 from search.trials.job import Job, JobEnded, MemoryShortage
@@ -100,10 +102,14 @@ def run_worker(setup: WorkerSetup) -> None:
             return
         job = replace(job, sharded=setup.sharded)
         ended = JobEnded("finished")
+        is_withdrawn = _watch_withdrawal(queue, job) if rank == 0 else lambda: False
         try:
-            program(job, lambda result, id_=job.id: bool(ray.get(queue.report.remote(id_, result))))  # type: ignore[misc]
+            with check_withdrawal(is_withdrawn):
+                program(job, lambda result, id_=job.id: bool(ray.get(queue.report.remote(id_, result))))  # type: ignore[misc]
         except ray.exceptions.RayActorError:
             raise  # the queue was lost, and with it this group's registration; Ray Train restarts the group
+        except JobWithdrawn:
+            ended = WITHDRAWN
         except OutOfMemory as error:
             shortage = MemoryShortage(error.micro_batch, error.peak_memory_mb, error.recomputation)
             ended = JobEnded("out_of_memory", str(error), shortage)
@@ -119,3 +125,9 @@ def run_worker(setup: WorkerSetup) -> None:
             os._exit(1)  # an exception would be logged by Ray Train, and its traceback could quote a note
         if rank == 0:
             ray.get(queue.end.remote(group, job.id, ended))
+
+
+def _watch_withdrawal(queue: JobQueueHandle, job: Job) -> Callable[[], bool]:
+    """Return a function that returns whether a job was withdrawn, without a call to the queue."""
+    answer = queue.await_withdrawal.remote(job.id).future()
+    return lambda: bool(answer.done() and answer.exception() is None and answer.result())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,9 +14,12 @@ from clinie_core.scoring.error_counts import ErrorCounts
 from search.analysis.findings import CorpusRow, Findings, analyze, compare_with_single
 from search.analysis.scored_trials import ScoredTrial
 from search.config.space_file import SpaceFile
+from search.control.command_log import CommandLog
+from search.control.commands import CommandEntry
 from search.ledger.ledger import Ledger, list_study_names, open_storage
 from search.ledger.stored_space import conceal_paths, read_stored_space
 from search.promotion.test_set_accesses import list_accesses_of_study
+from search.report.commands import build_commands_section
 from search.report.markdown import render_markdown
 from search.report.section import ReportSection
 from search.report.sections import Curve, TestSetAccess, build_sections
@@ -45,6 +48,7 @@ class StudyReport:
     corpora: list[CorpusRow]
     parent_run: str | None
     errors: ErrorCounts | None = None
+    commands: list[CommandEntry] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -62,9 +66,10 @@ class StudyReport:
     @property
     def sections(self) -> list[ReportSection]:
         """Sections of the report."""
-        return build_sections(
+        sections = build_sections(
             self.findings, shots=self.shots, accesses=self.accesses, corpora=self.corpora, errors=self.errors
         )
+        return sections + build_commands_section(self.commands)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report's sections as JSON data."""
@@ -105,11 +110,12 @@ def build_study_report(home: Home, study: str) -> StudyReport:
         limits=ledger.limits,
     )
     file = read_stored_space(attributes)
+    commands = CommandLog(ledger).read()
     shots = _read_transfer_curves(home, study) | _build_learning_curves(findings)
     corpora = _compare_corpora(home, file, findings)
     errors = fetch_error_counts(home, study, findings.winner.record) if findings.winner is not None else None
     accesses, parent = _list_accesses(client, study), attributes.get("parent_run")
-    return StudyReport(file, findings, shots, accesses, corpora, parent, errors)
+    return StudyReport(file, findings, shots, accesses, corpora, parent, errors, commands)
 
 
 def write_report(home: Home, report: StudyReport, file: Path, format_: ReportFormat) -> None:

@@ -62,7 +62,7 @@ def print_trials(
         maximized: Whether a higher value of the metric is better.
         wide: Show all columns in full, in lines of any length.
     """
-    order = ("complete", "pruned", "running", "interrupted", "infeasible", "failed")
+    order = ("complete", "pruned", "running", "paused", "interrupted", "infeasible", "failed")
     sign = -1 if maximized else 1
     scores = {record.number: record.metrics.get(metric) for record in records}
     seeds = {trial.record.number: trial for trial in rank_trials(records, metric, maximized=maximized)}

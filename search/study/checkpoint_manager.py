@@ -47,6 +47,7 @@ class CheckpointManager(TrialListener):
         url = home.trials_url(ledger.name)
         self._store = TrialStore(url) if url else None
         records = ledger.records()
+        self._earlier = {record.number for record in records}
         self._best: dict[str, list[tuple[float, int]]] = {objective.metric: [] for objective in objectives}
         for record in records:
             if record.state == "complete":
@@ -56,7 +57,7 @@ class CheckpointManager(TrialListener):
     def on_trial_start(self, number: int, config: TrialConfig) -> None:
         """Start or resume the trial's MLflow run."""
         record = self._ledger.record(number)
-        self._tracker.begin(number, config, record.run_id, record.epochs)
+        self._tracker.begin(number, config, record.run_id, record.epochs, resumed=number in self._earlier)
 
     def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
         """End the trial's MLflow run, and upload its checkpoint if the trial is one of the best."""
@@ -108,19 +109,28 @@ class CheckpointManager(TrialListener):
             if number in stored or self._home.trial_folder(self._ledger.name, number).is_dir():
                 self.on_trial_recorded(number)
 
+    def on_trial_pause(self, number: int) -> None:
+        """Mark the MLflow run of a paused trial."""
+        self._mark(self._ledger.record(number), "paused")
+
     def mark_interrupted(self, record: TrialRecord) -> None:
         """Mark the MLflow run of a trial that can be resumed."""
-        if record.config is not None and record.run_id is not None:
-            self._tracker.end(
-                record.number,
-                "interrupted",
-                config=record.config,
-                reason=None,
-                best={},
-                best_epoch=None,
-                checkpoint=None,
-                keep=True,
-            )
+        if record.run_id is not None:
+            self._mark(record, "interrupted")
+
+    def _mark(self, record: TrialRecord, state: str) -> None:
+        if record.config is None:
+            return
+        self._tracker.end(
+            record.number,
+            state,
+            config=record.config,
+            reason=None,
+            best={},
+            best_epoch=None,
+            checkpoint=None,
+            keep=True,
+        )
 
     def _rank(self, record: TrialRecord) -> None:
         """Insert a complete trial into the best trials of each objective; ties rank the older trial first.

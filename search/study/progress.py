@@ -20,6 +20,7 @@ from clinie_core.data.corpora.detection import Detection
 from clinie_core.errors import Problem
 from search.config.description import describe_config
 from search.config.objectives import Limit, describe_violations
+from search.control.commands import CommandEntry
 from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED
 from search.trials.listener import FinalState, TrialListener
@@ -116,6 +117,23 @@ class Progress(TrialListener):
         if wait and not self._announced_wait and not self.console.is_terminal:
             self.console.print(wait, soft_wrap=True, highlight=False)
         self._wait, self._announced_wait = wait, wait is not None
+
+    def show_command(self, entry: CommandEntry) -> None:
+        """Print a command to the search and the decision on it."""
+        command = entry.command
+        if entry.decision is not None and entry.decision.is_accepted:
+            self.add_trials(command.trials + (command.kind == "clone"))
+        self.console.print(f"command {command}: {entry.decision}", soft_wrap=True, markup=False)
+
+    def add_trials(self, count: int) -> None:
+        """Add trials to the budget of the study."""
+        self.trials += count
+
+    def on_trial_pause(self, number: int) -> None:
+        """Remove the trial from the running trials."""
+        score = self._running.pop(number).score
+        if score is not None:
+            self._previous_scores[number] = score
 
     def on_trial_start(self, number: int, config: TrialConfig) -> None:
         """Add the trial to the running trials."""

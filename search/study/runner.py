@@ -12,6 +12,8 @@ from clinie_core.data.schema import Schema
 from clinie_core.errors import Problem, fail
 from search.config.description import describe_config
 from search.config.validation import ValidatedSpace, validate_space_file
+from search.control.command_processor import CommandProcessor
+from search.control.commands import CommandEntry, now
 from search.ledger.first_points import find_first_points
 from search.ledger.ledger import Ledger, Storage, open_storage
 from search.ledger.ranking import RankedTrial
@@ -215,12 +217,38 @@ class StudyRunner:
             listeners: list[TrialListener] = [checkpoints, tracker, *([progress] if progress else [])]
             ended = [record for record in ledger.records() if record.state in ENDED]
             checkpoints.remove_stale_files(record.number for record in ended)
-            remaining = self.file.budget.trials - sum(record.repeats is None for record in ended)
+            commands = self._read_commands(ledger, tracker, progress, resume=resume)
+            remaining = commands.trials - sum(record.repeats is None for record in ended)
             broken = None
             if remaining > 0 or ledger.count_finals(self.file.finalists) > 0:
                 with ray_session(self.home.root):
-                    broken = self._run_trials(ledger, listeners, max(0, remaining), progress, allow_text=allow_text)
-            return self._finish(ledger, tracker, checkpoints, broken)
+                    broken = self._run_trials(
+                        ledger, listeners, max(0, remaining), commands, progress, allow_text=allow_text
+                    )
+            return self._finish(ledger, tracker, checkpoints, commands.trials, broken)
+
+    def _read_commands(
+        self, ledger: Ledger, tracker: Tracker, progress: Progress | None, *, resume: bool
+    ) -> CommandProcessor:
+        """Decide the commands that were sent while no search was running; a resumed search ends all pauses."""
+        started = now()
+
+        def show(entry: CommandEntry) -> None:
+            decision = entry.decision
+            assert decision is not None, "the entry was decided"
+            trial = entry.command.trial if decision.is_accepted else None
+            tracker.add_command(entry.command.id, trial, str(entry))
+            if progress and decision.at >= started:
+                progress.show_command(entry)
+
+        commands = CommandProcessor(ledger, self.space, on_decision=show)
+        if progress:
+            progress.add_trials(commands.state.added_trials)
+        if resume:
+            commands.end_pauses()
+        else:
+            commands.process()
+        return commands
 
     def _make_tags(self, *, allow_text: bool) -> dict[str, str]:
         return {
@@ -258,6 +286,7 @@ class StudyRunner:
         ledger: Ledger,
         listeners: list[TrialListener],
         trials: int,
+        commands: CommandProcessor,
         progress: Progress | None,
         *,
         allow_text: bool,
@@ -301,6 +330,7 @@ class StudyRunner:
                     trials_folder=folder / "trials",
                     tune_folder=f"{self.home.ray_folder(self.name)}/tune",
                     list_classes=placement.list_names,
+                    commands=commands,
                     dev_documents=len(self.corpus["dev"]),
                     on_warning=lambda problem: _show([problem], progress),
                     on_wait=progress.show_wait if progress else lambda wait: None,
@@ -313,7 +343,7 @@ class StudyRunner:
         return broken
 
     def _finish(
-        self, ledger: Ledger, tracker: Tracker, checkpoints: CheckpointManager, broken: str | None
+        self, ledger: Ledger, tracker: Tracker, checkpoints: CheckpointManager, trials: int, broken: str | None
     ) -> StudyOutcome:
         for number in ledger.interrupt(broken or "the search ended before the trial"):
             checkpoints.mark_interrupted(ledger.record(number))
@@ -331,7 +361,7 @@ class StudyRunner:
         waiting = tracker.close(status, summary, self._describe(ranked[0] if ranked else None))
         if all_failed:
             raise StudyFailed(f"all {len(failed)} trials failed; the last one: {failed[-1].reason}")
-        if broken and sum(r.state in ENDED for r in records) < self.file.budget.trials:
+        if broken and sum(r.state in ENDED for r in records) < trials:
             raise StudyFailed(f"{broken}; then continue with: clinie resume {self.name}")
         return StudyOutcome(self.name, records, best, interrupted, self._stopped, waiting)
 

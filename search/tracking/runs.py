@@ -33,6 +33,7 @@ STATUS = {
     "infeasible": "FAILED",
     "failed": "FAILED",
     "interrupted": "SCHEDULED",
+    "paused": "SCHEDULED",
 }
 """Status of a run by the state of its trial; the tag ``clinie.state`` holds the state itself."""
 
@@ -105,6 +106,8 @@ class Runs:
             self._end_trial(event["trial"], event)
         elif kind == "drop":
             self._delete_checkpoint(event["trial"])
+        elif kind == "command":
+            self._tag_command(event)
         else:
             self._close_study(event)
 
@@ -184,8 +187,8 @@ class Runs:
             shutil.rmtree(folder)
             with suppress(OSError):  # a resume may need other files until the ledger has recorded the end
                 folder.parent.rmdir()
-        if state == "interrupted":
-            self._client.update_run(run_id, status="SCHEDULED")
+        if STATUS[state] == "SCHEDULED":
+            self._client.update_run(run_id, status=STATUS[state])
         else:
             self._client.set_terminated(run_id, STATUS[state], end_time=at)
         self._configs.pop(number, None)
@@ -246,6 +249,13 @@ class Runs:
             get_artifact_repository(model.artifact_location).delete_artifacts()
             self._client.delete_logged_model(model.model_id)
         self._on_location(number, {"checkpoint": ""})
+
+    def _tag_command(self, event: Event) -> None:
+        """Tag the study's run with a command and the decision on it, and the run of the trial that it names."""
+        trial = event["trial"]
+        run_ids = [self._parent, self._find_run(trial) if trial is not None else None]
+        for run_id in filter(None, run_ids):
+            self._client.set_tag(run_id, f"clinie.command.{event['id']}", event["text"])
 
     def _close_study(self, event: Event) -> None:
         status, at = event["status"], event["at"]

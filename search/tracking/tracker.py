@@ -111,7 +111,13 @@ class Tracker(TrialListener):
         return run_id
 
     def begin(
-        self, number: int, config: TrialConfig, run_id: str | None, epochs: Mapping[int, Mapping[str, float]]
+        self,
+        number: int,
+        config: TrialConfig,
+        run_id: str | None,
+        epochs: Mapping[int, Mapping[str, float]],
+        *,
+        resumed: bool = False,
     ) -> None:
         """Open a trial's run, or reopen it if the trial is resumed.
 
@@ -120,6 +126,7 @@ class Tracker(TrialListener):
             config: Its configuration.
             run_id: Id of its run, if the ledger has it.
             epochs: Metrics of its recorded epochs; those that MLflow lacks are written.
+            resumed: Whether an earlier driver has started the trial. It may have created a run that the ledger lacks.
         """
         self._runs.add_config(number, config)
         self._curves[number] = curve = _Curve(config.selection)
@@ -131,7 +138,7 @@ class Tracker(TrialListener):
                 "trial": number,
                 "config": config.model_dump(mode="json"),
                 "run_id": run_id,
-                "resumed": bool(epochs),
+                "resumed": resumed or bool(epochs),
                 "epochs": {str(epoch): dict(metrics) for epoch, metrics in epochs.items()},
                 "at": _now(),
             }
@@ -197,6 +204,16 @@ class Tracker(TrialListener):
     def drop(self, number: int) -> None:
         """Delete the uploaded weights of a trial, but not its run."""
         self._outbox.put({"event": "drop", "trial": number, "at": _now()})
+
+    def add_command(self, id_: str, trial: int | None, text: str) -> None:
+        """Write a command to the search as a tag of the study's run, and of the trial's run if it names one.
+
+        Args:
+            id_: Id of the command; a second call with the same values has no further effect.
+            trial: Number of the trial; None for the whole search.
+            text: The command and the decision on it.
+        """
+        self._outbox.put({"event": "command", "id": id_, "trial": trial, "text": text, "at": _now()})
 
     def close(self, status: str, summary: Mapping[str, Any], note: str) -> int:
         """Close the study's run.

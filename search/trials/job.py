@@ -10,10 +10,12 @@ __all__ = ["DEFAULT_CLASS", "EndCause", "FittingMemory", "Job", "JobEnded", "Mem
 
 DEFAULT_CLASS = "default"
 """Name of the only resource class of a space that names none."""
-EndCause = Literal["finished", "error", "worker_lost", "out_of_memory", "disk_full", "moved", "pool_closed"]
+EndCause = Literal[
+    "finished", "error", "worker_lost", "out_of_memory", "disk_full", "moved", "withdrawn", "pool_closed"
+]
 """Cause of a job's end. ``worker_lost``: a worker process died or its node failed, which may not be the trial's
-fault. ``moved``: the node will end soon, so another group continues the trial. ``finished``: the program returned.
-``pool_closed``: the search has ended."""
+fault. ``moved``: the node will end soon, so another group continues the trial. ``withdrawn``: a command stops or pauses
+the trial. ``finished``: the program returned. ``pool_closed``: the search has ended."""
 
 
 @dataclass(frozen=True)

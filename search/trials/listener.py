@@ -13,6 +13,9 @@ resumed search continues the trial and repeats the event. A listener can therefo
 several runs of the search for one trial, and must give the same result each time. If the driver is killed between
 events 3 and 4, a resumed search does not repeat event 4.
 
+``on_trial_pause`` takes the place of events 3 and 4 for a trial that a command pauses; ``on_trial_start`` follows if it
+is resumed.
+
 An exception in a listener ends the search.
 """
 
@@ -58,6 +61,13 @@ class TrialListener:
             number: Number of the trial.
             state: State in which the trial ends.
             reason: One line without document text for a trial that failed or is infeasible.
+        """
+
+    def on_trial_pause(self, number: int) -> None:
+        """Handle a trial that a command has paused; the ledger has it as paused.
+
+        Args:
+            number: Number of the trial.
         """
 
     def on_trial_recorded(self, number: int) -> None:

@@ -18,7 +18,7 @@ FINISHED = "finished"
 FAILURE = "failure"
 REASON = "reason"
 
-FailureKind = Literal["failed", "infeasible", "disk_full"]
+FailureKind = Literal["failed", "infeasible", "disk_full", "withdrawn"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class TrialFailure:
     Args:
         kind: ``failed`` after an error, ``infeasible`` if the trial does not fit into memory, ``disk_full`` if
             a disk is full. A full disk is not the trial's fault: it ends the search, and the trial can be resumed.
+            ``withdrawn`` if a command stops or pauses the trial.
         reason: One line without document text.
     """
 

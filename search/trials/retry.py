@@ -6,6 +6,7 @@
 | worker process or its node lost   | nothing, unless ``MAX_TRIES`` are lost in one epoch      | ``failed``     |
 | memory too short                  | a retry with less, then in a larger resource class       | ``infeasible`` |
 | disk full                         | ends the search; the trial can be resumed                | ``disk_full``  |
+| trial stopped or paused by command | a partial epoch                                          | by the command |
 | Tune actor lost                   | nothing, up to ``MAX_ACTOR_LOSSES`` times                | ``failed``     |
 
 A retried job resumes from the trial's last checkpoint. After a memory shortage it has half the micro-batch, and after
@@ -89,6 +90,8 @@ def next_attempt(
             return _reduce_memory(attempts, ended, micro_batch, can_recompute=can_recompute, classes=classes)
         case "disk_full":
             return TrialFailure("disk_full", ended.reason)
+        case "withdrawn":
+            return TrialFailure("withdrawn", ended.reason)
         case _:
             raise ValueError(f"a job that ended with {ended.cause!r} has not failed")
 

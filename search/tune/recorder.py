@@ -11,7 +11,7 @@ import search.cluster.environment  # noqa: F401  # before Ray, which reads it wh
 
 # isort: split
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
@@ -19,14 +19,17 @@ from ray.tune.experiment import Trial
 from clinie_core.config import TrialConfig
 from clinie_core.errors import DiskFull
 from search.ledger.ledger import Ledger
-from search.ledger.records import TrialRecord
+from search.ledger.records import STOPPED, TrialRecord
 from search.trials.listener import FinalState, TrialListener
 from search.trials.result import EpochResult, TrialFailure
 from search.trials.retry import MAX_ACTOR_LOSSES
 from search.trials.spec import TrialSpec
 from search.tune.running_trials import RunningTrials, stop_after_error
 
-__all__ = ["StudyRecorder"]
+__all__ = ["StudyRecorder", "Withdrawal"]
+
+Withdrawal = Literal["stop", "pause", "again"]
+"""What follows for a trial whose job was withdrawn; ``again`` if another command has resumed it meanwhile."""
 
 
 class StudyRecorder(Callback):
@@ -38,6 +41,7 @@ class StudyRecorder(Callback):
         listeners: Notified of each event, in this order.
         failure_reason: Returns the reason why a trial failed, without document text; None if the trial lost its
             Tune actor.
+        choose_withdrawal: Returns what a command requests for a trial whose job was withdrawn.
     """
 
     def __init__(
@@ -46,11 +50,13 @@ class StudyRecorder(Callback):
         running: RunningTrials,
         listeners: list[TrialListener],
         failure_reason: Callable[[Trial], str | None],
+        choose_withdrawal: Callable[[int], Withdrawal] = lambda number: "again",
     ) -> None:
         self._ledger = ledger
         self.running = running
         self._listeners = listeners
         self._failure_reason = failure_reason
+        self.choose_withdrawal = choose_withdrawal
         self._started: set[int] = set()
 
     @stop_after_error
@@ -60,11 +66,14 @@ class StudyRecorder(Callback):
 
     def _start(self, trial: Trial) -> int:
         number = TrialSpec.from_tune_config(trial.config).number
+        self._notify_start(number)
+        return number
+
+    def _notify_start(self, number: int) -> None:
         if number not in self._started:
             self._started.add(number)
             for listener in self._listeners:
                 listener.on_trial_start(number, self.running.config(number))
-        return number
 
     @stop_after_error
     def on_trial_result(
@@ -92,8 +101,13 @@ class StudyRecorder(Callback):
             self._end(trial, *self._ledger.classify_end(number, finished=epoch is not None and epoch.finished))
         elif failure.kind == "disk_full":
             raise DiskFull(failure.reason)
+        elif failure.kind == "withdrawn":
+            self._withdraw(number)
         else:
             self._end(trial, failure.kind, failure.reason)
+        # Tune keeps each ended trial with statistics of all its metrics, which nothing reads.
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
 
     @stop_after_error
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -120,11 +134,32 @@ class StudyRecorder(Callback):
         assert earlier.state in ("complete", "pruned", "infeasible")
         self._record_end(number, earlier.state, f"identical to trial {earlier.number}")
 
+    def _withdraw(self, number: int) -> None:
+        """Stop, pause or continue a trial whose job was withdrawn."""
+        match self.choose_withdrawal(number):
+            case "stop":
+                self.end_stopped(number)
+            case "pause":
+                self.pause(number)
+            case "again":
+                self.running.suggest_again(number)
+
+    def end_stopped(self, number: int) -> None:
+        """Record the end of a trial that a command has stopped; Tune does not have the trial or its job has ended."""
+        self._notify_start(number)
+        self._record_end(number, "pruned", STOPPED)
+
+    def pause(self, number: int) -> None:
+        """Record that a trial is paused; Tune does not have the trial or its job has ended."""
+        self._notify_start(number)
+        self._started.discard(number)
+        self._ledger.pause_trial(number)
+        self.running.pause(number)
+        for listener in self._listeners:
+            listener.on_trial_pause(number)
+
     def _end(self, trial: Trial, state: FinalState, reason: str | None) -> None:
         self._record_end(self._start(trial), state, reason)
-        # Tune keeps each ended trial with statistics of all its metrics, which nothing reads.
-        trial.metric_analysis.clear()
-        trial.metric_n_steps.clear()
 
     def _record_end(self, number: int, state: FinalState, reason: str | None) -> None:
         for listener in self._listeners:

@@ -16,6 +16,7 @@ from clinie_core.errors import Problem
 from search.cluster.capacity import HEAD_RESOURCE
 from search.config.search_space import SearchSpace
 from search.config.stopping import StoppingSettings
+from search.control.command_processor import CommandProcessor
 from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED
 from search.pool.pool import WorkerPool
@@ -30,6 +31,7 @@ from search.tune.schedulers import make_scheduler, replay_trials
 from search.tune.searcher import LedgerSearcher, ListClasses
 from search.tune.stop_signal import StopSignal
 from search.tune.trainable import PoolUnavailable, RunSettings, TrialTrainable
+from search.tune.trial_control import TrialControl
 
 __all__ = ["MAX_FAILED_TRIALS", "read_trial_error", "run_trials"]
 
@@ -70,33 +72,16 @@ class _FailureMonitor(TrialListener):
 
 
 class _SearchStopper(Stopper):
-    """Stopper that ends the search if the user requests it, the pool cannot run, or all trials fail."""
+    """Stopper that ends the search when its control does."""
 
-    def __init__(
-        self,
-        pool: WorkerPool,
-        searcher: LedgerSearcher,
-        stop: StopSignal,
-        monitor: _FailureMonitor,
-        on_warning: Callable[[Problem], None],
-        on_wait: Callable[[str | None], None],
-    ) -> None:
-        self._on_warning = on_warning
-        self._on_wait = on_wait
-        self._pool = pool
-        self._searcher = searcher
-        self._stop = stop
-        self._monitor = monitor
+    def __init__(self, control: TrialControl) -> None:
+        self._control = control
 
     def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        self._pool.refresh(self._searcher.unfinished)
-        self._on_wait(self._pool.describe_wait())
-        for warning in self._pool.take_warnings():
-            self._on_warning(warning)
-        return self._stop.given or self._monitor.all_fail or self._pool.failure() is not None
+        return self._control.is_over()
 
     def __getstate__(self) -> dict[str, object]:
         return {}
@@ -133,6 +118,7 @@ def run_trials(
     tune_folder: str | Path,
     dev_documents: int | None = None,
     list_classes: ListClasses = lambda config: (DEFAULT_CLASS,),
+    commands: CommandProcessor | None = None,
     on_warning: Callable[[Problem], None] = lambda problem: None,
     on_wait: Callable[[str | None], None] = lambda wait: None,
 ) -> None:
@@ -150,6 +136,7 @@ def run_trials(
         tune_folder: Folder or URL for Tune's own files.
         dev_documents: Number of documents of the dev split, which determines the grace period unless it is given.
         list_classes: Returns the names of the resource classes that a trial tries in turn.
+        commands: Decides the commands that the search receives; by default, one without a listener.
         on_warning: Receives the reason why a worker group was drained.
         on_wait: Receives, at every step, what the pool waits for; None while it does not wait for nodes.
 
@@ -165,6 +152,23 @@ def run_trials(
     settings = RunSettings(pool.queue_name, str(trials_folder) if trials_folder else None)
     recorder = StudyRecorder(ledger, running, [monitor, *listeners], read_trial_error)
     searcher = LedgerSearcher(ledger, space, trials, running, pool.may_start_trial, recorder.answer, list_classes)
+
+    def must_end() -> bool:
+        pool.refresh(searcher.unfinished)
+        on_wait(pool.describe_wait() or _describe_pause(control, running))
+        for warning in pool.take_warnings():
+            on_warning(warning)
+        return stop.given or monitor.all_fail or pool.failure() is not None
+
+    control = TrialControl(
+        commands or CommandProcessor(ledger, space),
+        running,
+        searcher,
+        recorder,
+        pool.queue.withdraw.remote,
+        hours=hours,
+        must_end=must_end,
+    )
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, _request_drivers_node()),
         param_space=settings.to_tune_config(),
@@ -173,7 +177,6 @@ def run_trials(
             scheduler=scheduler,
             num_samples=-1,  # the searcher ends the search
             max_concurrent_trials=pool.groups,
-            time_budget_s=hours * 3600 if hours else None,
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
@@ -183,7 +186,7 @@ def run_trials(
             storage_path=str(tune_folder),
             callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=MAX_ACTOR_LOSSES),
-            stop=_SearchStopper(pool, searcher, stop, monitor, on_warning, on_wait),
+            stop=_SearchStopper(control),
             verbose=0,
         ),
     )
@@ -193,6 +196,15 @@ def run_trials(
         if running.error is None:
             raise
         raise running.error from None
+
+
+def _describe_pause(control: TrialControl, running: RunningTrials) -> str | None:
+    """Return what a command has paused; None if nothing runs or may start for another reason."""
+    if control.is_paused:
+        return "the search is paused"
+    if running.paused and not len(running):
+        return f"waiting for {len(running.paused)} paused trials"
+    return None
 
 
 def _request_drivers_node() -> tune.PlacementGroupFactory:

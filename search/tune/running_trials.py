@@ -18,6 +18,7 @@ class RunningTrials:
 
     def __init__(self) -> None:
         self._configs: dict[int, TrialConfig] = {}
+        self._paused: dict[int, TrialConfig] = {}
         self._lost: list[int] = []
         self._losses: Counter[int] = Counter()
         self.error: Exception | None = None
@@ -26,17 +27,41 @@ class RunningTrials:
     def __len__(self) -> int:
         return len(self._configs)
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers of the trials that Tune has or receives again."""
+        return tuple(self._configs)
+
+    @property
+    def paused(self) -> tuple[int, ...]:
+        """Numbers of the trials that a command has paused. They do not count as running."""
+        return tuple(self._paused)
+
     def add(self, number: int, config: TrialConfig) -> None:
         """Add a trial that is suggested to Tune."""
         self._configs[number] = config
 
     def config(self, number: int) -> TrialConfig:
-        """Return the configuration of a running trial."""
-        return self._configs[number]
+        """Return the configuration of a running or paused trial."""
+        return self._configs[number] if number in self._configs else self._paused[number]
 
     def remove(self, number: int) -> None:
         """Remove a trial that has ended."""
         self._configs.pop(number, None)
+        self._paused.pop(number, None)
+
+    def pause(self, number: int) -> None:
+        """Move a running trial to the paused ones."""
+        self._paused[number] = self._configs.pop(number)
+
+    def resume(self, number: int) -> None:
+        """Move a paused trial to the running ones; it is suggested again."""
+        self._configs[number] = self._paused.pop(number)
+        self._lost.append(number)
+
+    def suggest_again(self, number: int) -> None:
+        """Suggest a running trial again whose job has ended without a fault."""
+        self._lost.append(number)
 
     def mark_lost(self, number: int) -> bool:
         """Register that a trial has lost its Tune actor, before or after it started.

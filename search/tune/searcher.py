@@ -18,9 +18,21 @@ from search.trials.job import DEFAULT_CLASS
 from search.trials.spec import TrialSpec
 from search.tune.running_trials import RunningTrials, stop_after_error
 
-__all__ = ["LedgerSearcher", "ListClasses"]
+__all__ = ["LedgerSearcher", "ListClasses", "SuggestionGate"]
 
 ListClasses = Callable[[TrialConfig], tuple[str, ...]]
+
+
+class SuggestionGate:
+    """Permission to suggest trials; this one permits all."""
+
+    def is_over(self) -> bool:
+        """Return whether the search ends, so that no trial is suggested any more."""
+        return False
+
+    def may_start(self) -> bool:
+        """Return whether another trial may start."""
+        return True
 
 
 class LedgerSearcher(Searcher):
@@ -39,6 +51,9 @@ class LedgerSearcher(Searcher):
             such a trial.
         list_classes: Returns the names of the resource classes that a trial tries in turn.
     """
+
+    gate: SuggestionGate
+    """Decides, for a search that receives commands, which trials may start; set by its trial control."""
 
     def __init__(
         self,
@@ -60,27 +75,50 @@ class LedgerSearcher(Searcher):
         self._finalists = space.file.finalists
         self._list_classes = list_classes
         self.running = running
+        self.gate = SuggestionGate()
 
     @property
     def unfinished(self) -> int:
-        """Number of trials that have not ended, with the largest number of runs of finalists that may follow."""
+        """Number of trials that have not ended and are not paused.
+
+        It includes the largest number of runs of finalists that may follow.
+        """
         finalists = self._finalists
         finals = finalists.trials * (finalists.seeds - 1) if finalists is not None else 0
-        return self._remaining + len(self.running) + finals
+        return len(self.running) + (self._remaining + finals if self.gate.may_start() else 0)
+
+    @property
+    def interrupted(self) -> tuple[int, ...]:
+        """Numbers of the interrupted trials that were not suggested yet."""
+        return tuple(number for number, _ in self._interrupted)
+
+    def add_trials(self, count: int) -> None:
+        """Suggest more trials than the budget had at the start."""
+        self._remaining += count
+
+    def remove_interrupted(self, number: int) -> TrialConfig:
+        """Remove an interrupted trial, which is not suggested, and return its configuration."""
+        config = dict(self._interrupted)[number]
+        self._interrupted = [trial for trial in self._interrupted if trial[0] != number]
+        self._remaining -= 1
+        return config
 
     @stop_after_error
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the Tune configuration of the next trial.
 
         Returns:
-            None if no trial may start yet, or none remains but a running one may still lose its Tune actor;
-            ``FINISHED`` if all have ended.
+            None if no trial may start yet, or none remains but a running one may still lose its Tune actor or a
+            paused one may be resumed; ``FINISHED`` if all have ended.
         """
+        if self.gate.is_over():
+            return str(Searcher.FINISHED)
         lost = self.running.pop_lost()
         if lost is not None:
+            self._ledger.resume_trial(lost)  # no-op for a trial that was not paused
             return self._make_tune_config(lost)
         while self._remaining or self._start_finals():
-            if not self._may_start(len(self.running)):
+            if not self.gate.may_start() or not self._may_start(len(self.running)):
                 return None
             self._remaining -= 1
             number, config = self._next_trial()
@@ -89,11 +127,11 @@ class LedgerSearcher(Searcher):
             if equal is None or self._answer is None:
                 return self._make_tune_config(number)
             self._answer(number, config, equal)
-        return None if self.running else str(Searcher.FINISHED)
+        return None if self.running or self.running.paused else str(Searcher.FINISHED)
 
     def _start_finals(self) -> bool:
         """Enqueue the runs of the finalists once no other trial is left; return whether there are any."""
-        if self.running or self._finalists is None:
+        if self.running or self.running.paused or self._finalists is None:
             return False
         self._remaining = self._ledger.enqueue_finals(self._finalists)
         if not self._remaining:
