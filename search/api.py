@@ -24,6 +24,7 @@ from search.study.lock import is_running
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
     from search.config.space_file import SpaceFile
     from search.promotion.candidate import Promotion
@@ -88,6 +89,22 @@ class Study:
     def control(self) -> StudyControl:
         """Commands to the running search: stop, pause and clone trials, add to the budget."""
         return StudyControl(self._ledger, lambda: self.is_running)
+
+    def follow(self, console: Console | None = None) -> str:
+        """Display the running search until it ends.
+
+        Args:
+            console: Console to print to; standard output if None.
+
+        Returns:
+            The counts of the ended trials and the best one, in one line.
+
+        Raises:
+            InputError: If no search of the study is running.
+        """
+        from search.study.follower import follow_study
+
+        return follow_study(self._ledger, self.space.budget, console, lambda: self.is_running)
 
     @property
     def records(self) -> list[TrialRecord]:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from clinie_core import __version__
 from clinie_core.errors import InputError
-from search.cli import backbones, checks, control, data, jobs, models, promotions, reports, studies
+from search.cli import backbones, checks, control, data, jobs, models, promotions, reports, studies, watch
 from search.storage.permissions import restrict_new_files
 
 __all__ = ["app", "main"]
@@ -80,6 +80,7 @@ def define_options(
 for command in (
     *studies.COMMANDS,
     *control.COMMANDS,
+    *watch.COMMANDS,
     *reports.COMMANDS,
     *promotions.COMMANDS,
     *models.COMMANDS,

@@ -29,6 +29,7 @@ __all__ = [
     "OnError",
     "Overrides",
     "Overwrite",
+    "Quiet",
     "SpaceName",
     "StudyName",
     "TrackingUri",
@@ -58,6 +59,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 AllowText = Annotated[
     bool,
     typer.Option("--allow-text", help="Let failure reasons quote error messages, which may contain patient text."),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print the result and errors only, without progress and warnings.")
 ]
 ClusterAddress = Annotated[
     str | None,

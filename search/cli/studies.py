@@ -18,6 +18,7 @@ from search.cli.options import (
     HomeFolder,
     Ids,
     Overrides,
+    Quiet,
     SpaceName,
     StudyName,
     TrackingUri,
@@ -114,6 +115,7 @@ def search(
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     ids: Ids = "plain",
+    quiet: Quiet = False,
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
@@ -123,7 +125,10 @@ def search(
     """
     from search.api import run
 
-    study = run(space, overrides or (), home=home, tracking_uri=tracking_uri, allow_text=allow_text, show_progress=True)
+    _hide_warnings(quiet)
+    study = run(
+        space, overrides or (), home=home, tracking_uri=tracking_uri, allow_text=allow_text, show_progress=not quiet
+    )
     _show_outcome(study, as_json=as_json)
 
 
@@ -188,6 +193,7 @@ def resume(
     tracking_uri: TrackingUri = None,
     ids: Ids = "plain",
     id_: CommandId = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
@@ -205,7 +211,8 @@ def resume(
     if trial is not None or id_ is not None or (loaded.is_running and loaded.control.has_pause):
         send_command(study, home, lambda control: control.resume(trial, id_=id_), as_json=as_json)
         return
-    _show_outcome(loaded.resume(allow_text=allow_text, show_progress=True), as_json=as_json)
+    _hide_warnings(quiet)
+    _show_outcome(loaded.resume(allow_text=allow_text, show_progress=not quiet), as_json=as_json)
 
 
 def extend(
@@ -217,6 +224,7 @@ def extend(
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     ids: Ids = "plain",
+    quiet: Quiet = False,
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
@@ -224,7 +232,8 @@ def extend(
     from search.api import load_study
 
     loaded = load_study(study, home=home, tracking_uri=tracking_uri)
-    extended = loaded.extend(trials, hours=hours, allow_text=allow_text, show_progress=True)
+    _hide_warnings(quiet)
+    extended = loaded.extend(trials, hours=hours, allow_text=allow_text, show_progress=not quiet)
     _show_outcome(extended, as_json=as_json)
 
 
@@ -235,6 +244,7 @@ def repeat(
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     ids: Ids = "plain",
+    quiet: Quiet = False,
     as_json: AsJson = False,
     allow_text: AllowText = False,
 ) -> None:
@@ -242,8 +252,17 @@ def repeat(
     from search.api import load_study
 
     loaded = load_study(study, home=home, tracking_uri=tracking_uri)
-    repeated = loaded.repeat_trial(trial, seed=seed, allow_text=allow_text, show_progress=True)
+    _hide_warnings(quiet)
+    repeated = loaded.repeat_trial(trial, seed=seed, allow_text=allow_text, show_progress=not quiet)
     _show_outcome(repeated, as_json=as_json)
+
+
+def _hide_warnings(quiet: bool) -> None:
+    """Hide the warnings of a search without progress display."""
+    if quiet:
+        import warnings
+
+        warnings.simplefilter("ignore")
 
 
 def _show_outcome(study: Study, *, as_json: bool) -> None:

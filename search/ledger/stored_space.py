@@ -11,7 +11,7 @@ from search.config.space_file import SpaceFile
 from search.storage.corpus_paths import conceal_path, find_path, get_path_file, is_concealed, record_path
 from search.storage.home import Home
 
-__all__ = ["conceal_paths", "locate_corpora", "read_stored_space", "store_space"]
+__all__ = ["SPACE", "conceal_paths", "locate_corpora", "read_stored_space", "store_space"]
 
 SPACE = "space"
 """Name of the study's attribute."""

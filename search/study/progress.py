@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -22,21 +22,19 @@ from search.config.description import describe_config
 from search.config.objectives import Limit, describe_violations
 from search.control.commands import CommandEntry
 from search.ledger.ledger import Ledger
-from search.ledger.records import ENDED
+from search.ledger.records import ENDED, TrialRecord
+from search.ledger.stored_space import SPACE, read_stored_space
+from search.study.rung_cutoffs import RungCutoffs
+from search.study.running_trial import RunningTrial, draw_sparkline, format_seconds
 from search.trials.listener import FinalState, TrialListener
 from search.trials.result import EpochResult
 
-__all__ = ["Progress"]
+__all__ = ["DEV_DOCUMENTS", "Progress"]
+
+DEV_DOCUMENTS = "dev_documents"
+"""Attribute of a study: number of documents of its dev split."""
 
 LEFT_OUT = ("skipped", "trimmed")
-
-
-@dataclass
-class _Row:
-    config: TrialConfig
-    epoch: int = 0
-    score: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -54,7 +52,7 @@ class Progress(TrialListener):
     console: Console
     trials: int
     hours: float | None
-    _running: dict[int, _Row] = field(default_factory=dict)
+    _running: dict[int, RunningTrial] = field(default_factory=dict)
     _ended: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ENDED, 0))
     _metric: str = ""
     _maximized: bool = True
@@ -65,7 +63,8 @@ class Progress(TrialListener):
     _ended_now: int = 0
     _wait: str | None = None
     _announced_wait: bool = False
-    _previous_scores: dict[int, float] = field(default_factory=dict)
+    _rungs: RungCutoffs | None = None
+    _previous: dict[int, dict[int, dict[str, float]]] = field(default_factory=dict)
 
     def show_formats(self, detections: Mapping[str, Detection]) -> None:
         """Print the detected format of each corpus."""
@@ -90,16 +89,26 @@ class Progress(TrialListener):
         )
 
     @contextmanager
-    def watch(self, ledger: Ledger) -> Iterator[None]:
-        """Display the search within this context."""
+    def watch(self, ledger: Ledger, records: Sequence[TrialRecord] | None = None) -> Iterator[None]:
+        """Display the search within this context.
+
+        Args:
+            ledger: The study.
+            records: Its trials; read from the ledger if omitted.
+        """
         self._metric, self._maximized = ledger.metrics[0], ledger.maximized
         self._limits, self._repeats = ledger.limits, ledger.is_repeat
         self._started_at = time.monotonic()
-        for record in ledger.records():
+        attributes = ledger.attributes
+        if SPACE in attributes:
+            self._rungs = RungCutoffs(read_stored_space(attributes), attributes.get(DEV_DOCUMENTS))
+        for record in ledger.records() if records is None else records:
             if record.state in self._ended:
                 self._ended[record.state] += 1
-            if record.epochs:  # a resumed trial starts with its previous best score
-                self._previous_scores[record.number] = record.metrics[self._metric]
+            else:
+                self._previous[record.number] = record.epochs  # a resumed trial starts with its earlier epochs
+            for epoch, metrics in sorted(record.epochs.items()):
+                self._add_to_rungs(record.number, epoch, metrics)
             if record.config and record.state == "complete" and record.repeats is None:
                 self._update_best(record.number, record.config, record.metrics)
         if not self.console.is_terminal:
@@ -107,6 +116,10 @@ class Progress(TrialListener):
             return
         with Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True):
             yield
+
+    def _add_to_rungs(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        if self._rungs is not None:
+            self._rungs.add(number, epoch, metrics)
 
     def show_wait(self, wait: str | None) -> None:
         """Show what the search waits for; an output other than a terminal gets a line when a wait begins.
@@ -131,43 +144,42 @@ class Progress(TrialListener):
 
     def on_trial_pause(self, number: int) -> None:
         """Remove the trial from the running trials."""
-        score = self._running.pop(number).score
-        if score is not None:
-            self._previous_scores[number] = score
+        del self._running[number]
 
     def on_trial_start(self, number: int, config: TrialConfig) -> None:
-        """Add the trial to the running trials."""
-        self._running[number] = _Row(config, score=self._previous_scores.get(number))
+        """Add the trial to the running trials, with the epochs that it had before."""
+        row = self._running[number] = RunningTrial(config)
+        for epoch, metrics in sorted(self._previous.get(number, {}).items()):
+            row.add(EpochResult(epoch, metrics), self._metric)
 
     def on_epoch_end(self, number: int, result: EpochResult) -> None:
-        """Update the trial's epoch and best score."""
-        row, value = self._running[number], result.metrics[self._metric]
-        row.epoch = result.epoch
-        row.score = value if row.score is None else self._pick_better(row.score, value)
-        row.metrics = result.metrics
+        """Add an epoch to the trial's curve."""
+        self._running[number].add(result, self._metric)
+        self._previous.setdefault(number, {})[result.epoch] = dict(result.metrics)
+        self._add_to_rungs(number, result.epoch, result.metrics)
 
     def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
         """Remove the trial from the running trials; print its line if the output is no terminal."""
         row = self._running.pop(number)
+        self._previous.pop(number, None)
+        score = row.find_best(maximized=self._maximized)
         self._ended[state] += 1
         self._ended_now += 1
-        if state == "complete" and row.score is not None and not self._repeats(number):
-            self._update_best(number, row.config, {**row.metrics, self._metric: row.score})
+        if state == "complete" and score is not None and not self._repeats(number):
+            self._update_best(number, row.config, {**row.metrics, self._metric: score})
         if not self.console.is_terminal:
-            score = "-" if row.score is None else f"{row.score:.4f}"
-            line = f"trial {number} {state} after {row.epoch} epochs, {self._metric} {score}: "
+            shown = "-" if score is None else f"{score:.4f}"
+            line = f"trial {number} {state} after {row.epoch} epochs, {self._metric} {shown}: "
             self.console.print(
                 line + describe_config(row.config) + (f" ({reason})" if reason else ""), soft_wrap=True, highlight=False
             )
-
-    def _pick_better(self, a: float, b: float) -> float:
-        return max(a, b) if self._maximized else min(a, b)
 
     def _update_best(self, number: int, config: TrialConfig, metrics: Mapping[str, float]) -> None:
         score = metrics[self._metric]
         if describe_violations(self._limits, metrics):
             return
-        if self._best is None or (score != self._best[0] and self._pick_better(self._best[0], score) == score):
+        sign = 1 if self._maximized else -1
+        if self._best is None or sign * score > sign * self._best[0]:
             self._best = (score, number, describe_config(config))
 
     def _estimate_time_left(self) -> str:
@@ -192,14 +204,38 @@ class Progress(TrialListener):
             f"left: {self._estimate_time_left()}",
         )
         best = "none yet" if self._best is None else f"{self._best[0]:.4f}  trial {self._best[1]}  {self._best[2]}"
-        table = Table(box=None, padding=(0, 2), header_style="bold")
-        for column in ("running", "epoch", self._metric, "configuration"):
-            table.add_column(column, overflow="fold")
+        return Group(head, Text.assemble(("best ", "bold"), best), self._build_running_table(done))
+
+    def describe_end(self) -> str:
+        """Return the counts of the ended trials and the best one, in one line."""
+        counts = ", ".join(f"{count} {state}" for state, count in self._ended.items() if count) or "no trial ended"
+        best = "none is complete" if self._best is None else f"best {self._best[0]:.4f}, trial {self._best[1]}"
+        return f"{counts}; {best}"
+
+    def _build_running_table(self, done: int) -> Table:
+        """Build a table with one line per running trial."""
+        rungs = self._rungs if self._rungs is not None and self._rungs.has_rungs else None
+        table = Table(box=None, padding=(0, 1), header_style="bold")
+        columns = ["running", "epoch", self._metric, "curve", *(["next rung"] if rungs else []), "memory", "left"]
+        for column in columns:
+            table.add_column(column, no_wrap=True)
+        table.add_column("configuration", no_wrap=True, overflow="ellipsis")
+        ascii_only = not self.console.encoding.startswith("utf")
         for number, row in sorted(self._running.items()):
-            score = "" if row.score is None else f"{row.score:.4f}"
-            table.add_row(str(number), f"{row.epoch}/{row.config.epochs}", score, describe_config(row.config))
+            score, memory = row.find_best(maximized=self._maximized), row.memory_mb
+            table.add_row(
+                str(number),
+                f"{row.epoch}/{row.config.epochs}",
+                "" if score is None else f"{score:.4f}",
+                draw_sparkline([row.scores[epoch] for epoch in sorted(row.scores)], ascii_only=ascii_only),
+                *([rungs.describe_next(row.epoch)] if rungs else []),
+                "-" if memory is None else f"{memory:,.0f} MiB",
+                format_seconds(row.seconds_left),
+                describe_config(row.config),
+            )
+        blank = [""] * len(columns)
         if self._wait:
-            table.add_row("", "", "", self._wait)
+            table.add_row(*blank, self._wait)
         elif not self._running:
-            table.add_row("", "", "", "starting workers" if not done else "waiting")
-        return Group(head, Text.assemble(("best ", "bold"), best), table)
+            table.add_row(*blank, "starting workers" if not done else "waiting")
+        return table

@@ -24,7 +24,7 @@ from search.study.gpu_shares import choose_gpu_shares
 from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
 from search.study.lock import hold_lock
 from search.study.placement import Placement
-from search.study.progress import Progress
+from search.study.progress import DEV_DOCUMENTS, Progress
 from search.study.sizes import SizeEstimator
 from search.tracking.metric_names import name_best, name_objective
 from search.trials.job import FittingMemory
@@ -209,6 +209,7 @@ class StudyRunner:
             )
             tracker = Tracker(client, self.home, facts, ledger.set_locations)
             ledger.set_attribute("parent_run", tracker.parent)
+            ledger.set_attribute(DEV_DOCUMENTS, len(self.corpus["dev"]))
             if self.home.server and hide_password(self.home.server) == self.home.server:
                 ledger.set_attribute("server", self.home.server)
             checkpoints = CheckpointManager(

@@ -76,6 +76,28 @@ class Rungs:
         before = sum(rank < ranks[-1] for rank in ranks)
         return before >= math.ceil((len(others) + 1) / self._factor)
 
+    def find_next(self, time: float) -> tuple[int, float | None] | None:
+        """Return the next rung of a trial: its time, and the value of the objective that the trial needs there.
+
+        Args:
+            time: How long the trial has been trained.
+
+        Returns:
+            None after the last rung. The value is None if no trial has reached the rung, or for several objectives.
+        """
+        level = 0
+        if time >= self._first:
+            level = int(math.log(time / self._first) / math.log(self._factor) + 1e-9) + 1
+        if level >= self._levels:
+            return None
+        at = math.ceil(self._first * self._factor**level - 1e-9)
+        reached = self._rungs.get(level)
+        if not reached or len(self._objectives) > 1:
+            return at, None
+        cutoff = _compute_percentile([vector[0] for vector in reached.values()], 1 - 1 / self._factor)
+        sign = 1.0 if self._objectives[0].direction == "maximize" else -1.0
+        return at, sign * cutoff if math.isfinite(cutoff) else None
+
     def _make_vector(self, metrics: Mapping[str, float]) -> Vector:
         """Return the objectives, higher is better; minus infinity for a trial that violates a limit."""
         signs = [1.0 if objective.direction == "maximize" else -1.0 for objective in self._objectives]
