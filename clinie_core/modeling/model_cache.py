@@ -22,7 +22,7 @@ from clinie_core.config import Task, TrialConfig
 from clinie_core.data.document import Document
 from clinie_core.data.schema import Schema
 from clinie_core.formulations import build_components
-from clinie_core.formulations.formulation import InputContext
+from clinie_core.formulations.input_context import build_input_context
 from clinie_core.modeling.backbone_copies import measure_weights, prepare_backbone
 from clinie_core.modeling.model import load_finetuning
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from clinie_core.encoding.examples import EncodedDocument
 
-__all__ = ["ModelCache", "build_input_context", "compute_cache_limit", "load_backbone"]
+__all__ = ["ModelCache", "compute_cache_limit", "load_backbone"]
 
 Cached = TypeVar("Cached")
 
@@ -45,19 +45,6 @@ def load_backbone(config: TrialConfig) -> PreTrainedModel:
     """Load the pretrained backbone of a configuration, with its language-model head if the formulation generates."""
     generates = any(formulation.generates for formulation in build_components(config).values())
     return load_model(config.backbone, seed=config.seed, generates=generates)
-
-
-def build_input_context(config: TrialConfig, tokenizer: PreTrainedTokenizerFast, schema: Schema) -> InputContext:
-    """Return the settings with which documents are encoded for a configuration."""
-    return InputContext(
-        tokenizer=tokenizer,
-        schema=schema,
-        task=config.task,
-        window_tokens=config.window_tokens,
-        overlap=config.window_overlap,
-        hard_prompt=config.hard_prompt,
-        seed=config.seed,
-    )
 
 
 def compute_cache_limit(processes: int = 1) -> int:

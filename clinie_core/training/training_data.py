@@ -15,7 +15,8 @@ from clinie_core.encoding.examples import EncodedDocument, Example
 from clinie_core.errors import fail
 from clinie_core.formulations import build_components
 from clinie_core.formulations.formulation import Formulation, InputContext
-from clinie_core.modeling.model_cache import ModelCache, build_input_context
+from clinie_core.formulations.input_context import build_input_context
+from clinie_core.modeling.model_cache import ModelCache
 
 __all__ = ["TrainingData"]
 

@@ -57,7 +57,10 @@ def plan(
     samples: Annotated[int, typer.Option(help="Number of configurations to draw.", min=1, max=10_000)] = 5,
     simulate: Annotated[
         bool,
-        typer.Option("--simulate", help="Simulate a training step also for backbones that are not on this machine."),
+        typer.Option(
+            "--simulate",
+            help="Simulate a training step of each configuration for its peak memory.",
+        ),
     ] = False,
     wide: Wide = False,
     address: Annotated[

@@ -153,7 +153,7 @@ def _count(
     samples: Mapping[str, tuple[Document, ...]],
 ) -> dict[str, RepresentableCounts]:
     """Count the concepts that a configuration's formulation can express, by split."""
-    from clinie_core.modeling.model_cache import build_input_context
+    from clinie_core.formulations.input_context import build_input_context
 
     formulation = FORMULATIONS.load(config.formulation.name).model_validate(config.formulation.parameters)
     context = build_input_context(config, tokenizer, schema)

@@ -19,8 +19,9 @@ from search.config.resources import Resources
 from search.config.seeds import derive_seed
 from search.config.space_file import SpaceFile
 from search.config.validation import ValidatedSpace
+from search.study.cached_limits import read_or_measure_limits
 from search.study.gpu_shares import choose_gpu_shares
-from search.study.limits import FormulationLimits, find_unexpected_limits, measure_limits
+from search.study.limits import FormulationLimits, find_unexpected_limits
 from search.study.pair_sizes import PairSize, measure_pairs
 from search.study.placement import Placement
 from search.study.sampler_description import describe_dimension, describe_sampler
@@ -102,13 +103,14 @@ def plan_search(
 ) -> SearchPlan:
     """Draw configurations from a validated space and estimate their memory.
 
-    Configurations whose backbone is not available get a lower bound, because a simulation of a large model takes long
-    and such a space cannot be searched yet.
+    A training step is simulated where its memory decides: with several resource classes, or for the shares of a GPU.
+    Otherwise, and for backbones that are not available, a configuration that was not simulated before gets a lower
+    bound, because simulations take seconds.
 
     Args:
         validated: The space; its corpus may be missing.
         samples: Number of configurations to draw.
-        simulate: Simulate a training step of backbones that are not available, too.
+        simulate: Simulate a training step of every configuration.
         cluster: Capacity of a cluster that can hold each class of the space, or the space is rejected; by default
             that of the cluster that ``RAY_ADDRESS`` names, or of this machine.
 
@@ -124,9 +126,11 @@ def plan_search(
     limits: list[FormulationLimits] = []
     problems: list[Problem] = []
     if validated.corpus is not None:
-        limits, problems = measure_limits(space, validated.corpus, exclude=validated.stand_ins)
+        limits, problems = read_or_measure_limits(space, validated.corpus, exclude=validated.stand_ins)
     notices = list(validated.corpus.notices) if validated.corpus is not None else []
-    bounded = () if simulate else validated.stand_ins
+    needs_memory = len(file.resources) > 1 or (capacity is not None and capacity.count_gpus() > 0)
+    unsimulated = validated.stand_ins if needs_memory else {source.name for source in space.backbones}
+    bounded = () if simulate else unsimulated
     estimator = SizeEstimator(space, schema, validated.corpus, bounded).limit_time()
     if capacity is not None and capacity.count_gpus():
         file = file.model_copy(update={"resources": choose_gpu_shares(space, estimator, capacity)})

@@ -7,21 +7,17 @@ everything that it depends on: settings, backbone, annotation types, hardware, a
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from clinie_core.backbones.cache_folder import get_cache_folder
 from clinie_core.backbones.facts import read_config
 from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.views import apply_view
@@ -33,7 +29,7 @@ from clinie_core.training.hardware import MEMORY_SHARE, Hardware
 from search.cluster.devices import has_gpu_driver
 from search.config.resources import Resources
 from search.config.search_space import SearchSpace
-from search.storage.home import compute_source_digest
+from search.study.cache_file import CacheFile, compute_digest, find_versions
 from search.study.limits import disable_tokenizer_threads
 
 if TYPE_CHECKING:
@@ -56,7 +52,6 @@ IRRELEVANT = {
     *("sampling_exponent", "train_documents", "view"),
 }
 """Fields of a configuration that do not affect its memory."""
-LIBRARIES = ("torch", "transformers", "peft")
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,7 @@ class SizeEstimator:
         if corpus is not None:
             self._documents = Corpus({split: _select_longest(corpus[split]) for split in ("train", "dev")})
             documents = [document for split in self._documents.splits.values() for document in split]
-            self._documents_digest = _digest([json.dumps(asdict(document)) for document in documents])
+            self._documents_digest = compute_digest([json.dumps(asdict(document)) for document in documents])
 
     def limit_time(self, seconds: float = SIMULATION_SECONDS) -> SizeEstimator:
         """Return an estimator that starts no simulation after a time; later results are lower bounds.
@@ -124,11 +119,11 @@ class SizeEstimator:
         """
         config = config.model_copy(update={"sharded": config.sharded or own.sharded})
         hardware, workers = find_hardware(own), own.workers_per_trial
-        entry = _CacheEntry(self._make_key(config, hardware, workers))
-        size = entry.read()
+        entry = CacheFile("estimates", self._make_key(config, hardware, workers))
+        size = _read_size(entry)
         if size is None and config.backbone.name not in self._bounded and time.monotonic() < self._end:
             size = self._simulate(config, hardware, workers)
-            entry.write(size)
+            entry.write(asdict(size))
         return size or self._bound(config, hardware, workers)
 
     def _make_key(self, config: TrialConfig, hardware: Hardware, workers: int) -> str:
@@ -139,7 +134,7 @@ class SizeEstimator:
         view = config.view.model_dump(mode="json") if self._documents_digest else None
         schema = self._schema.model_dump(mode="json")
         parts = [content, architecture, schema, self._documents_digest, view, asdict(hardware), workers]
-        return _digest([json.dumps(parts, sort_keys=True), *_find_versions()])
+        return compute_digest([json.dumps(parts, sort_keys=True), *find_versions()])
 
     def _simulate(self, config: TrialConfig, hardware: Hardware, workers: int) -> ConfigurationSize:
         from clinie_core.training.memory_estimate import estimate_memory
@@ -218,39 +213,8 @@ def _select_longest(documents: Sequence[Document]) -> tuple[Document, ...]:
     )
 
 
-class _CacheEntry:
-    """File with the size of one configuration.
-
-    Args:
-        key: Digest of everything on which the size depends.
-    """
-
-    def __init__(self, key: str) -> None:
-        self._file = get_cache_folder() / "estimates" / f"{key}.json"
-
-    def read(self) -> ConfigurationSize | None:
-        """Return the size, or None if there is no readable file."""
-        with suppress(OSError, ValueError, TypeError):
-            return ConfigurationSize(**json.loads(self._file.read_text(encoding="ascii")))
-        return None
-
-    def write(self, size: ConfigurationSize) -> None:
-        """Keep the size; a folder that cannot be written is ignored, because the cache only saves time."""
-        with suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.NamedTemporaryFile("w", dir=self._file.parent, delete=False, encoding="ascii") as part:
-                part.write(json.dumps(asdict(size)))
-            os.replace(part.name, self._file)
-
-
-@cache
-def _find_versions() -> tuple[str, ...]:
-    return compute_source_digest(), *(version(name) for name in LIBRARIES)
-
-
-def _digest(parts: Sequence[str]) -> str:
-    state = hashlib.sha256()
-    for part in parts:
-        state.update(part.encode())
-        state.update(b"\0")
-    return state.hexdigest()
+def _read_size(entry: CacheFile) -> ConfigurationSize | None:
+    content = entry.read()
+    with suppress(TypeError):
+        return None if content is None else ConfigurationSize(**content)
+    return None

@@ -19,7 +19,7 @@ from clinie_core.encoding.examples import Example
 from clinie_core.errors import ErrorList
 from clinie_core.formulations import FORMULATIONS
 from clinie_core.formulations.formulation import Formulation, Prediction
-from clinie_core.modeling.model_cache import build_input_context
+from clinie_core.formulations.input_context import build_input_context
 from clinie_core.templates import TEMPLATES
 from search.config.domains import parse_domain
 

@@ -18,10 +18,11 @@ from clinie_core.encoding.examples import Example
 from clinie_core.errors import InputError
 from clinie_core.finetuning import FINETUNING
 from clinie_core.formulations import FORMULATIONS, build_components
+from clinie_core.formulations.input_context import build_input_context
 from clinie_core.heads import LanguageHead
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.model import LanguageModel
-from clinie_core.modeling.model_cache import ModelCache, build_input_context
+from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.training.train import EpochReport, train
 
 COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.5}

@@ -16,7 +16,7 @@ from clinie_core.data.schema import Schema
 from clinie_core.encoding.sentences import find_sentence_starts
 from clinie_core.formulations import FORMULATIONS
 from clinie_core.formulations.formulation import Prediction
-from clinie_core.modeling.model_cache import build_input_context
+from clinie_core.formulations.input_context import build_input_context
 from tests.contracts.test_formulations import make_certain_output
 
 CASES: list[tuple[str, Task, dict[str, Any]]] = [

@@ -15,8 +15,8 @@ from clinie_core.config import BackboneSource, TrialConfig
 from clinie_core.data.document import Concept, Document, Span
 from clinie_core.data.schema import Schema
 from clinie_core.formulations import FORMULATIONS
+from clinie_core.formulations.input_context import build_input_context
 from clinie_core.formulations.representable import RepresentableCounts, count_representable
-from clinie_core.modeling.model_cache import build_input_context
 
 UNITS = (Span(0, 5), Span(6, 10), Span(10, 11), Span(12, 17))  # chest pain, fever
 

@@ -52,8 +52,11 @@ def test_a_simulated_size_is_kept(
 ) -> None:
     arguments = ("plan", write_space(space_content), "space.finetuning=full", "--samples", "1", "--json")
     environment = make_environment(tmp_path)
-    (first,) = json.loads(clinie(*arguments, **environment).stdout)["samples"]
+    (bound,) = json.loads(clinie(*arguments, **environment).stdout)["samples"]
+    assert not bound["simulated"]
+    (first,) = json.loads(clinie(*arguments, "--simulate", **environment).stdout)["samples"]
     assert first["simulated"]
+    assert first["memory_mb"] >= bound["memory_mb"]
     for file in (tmp_path / "cache/estimates").iterdir():
         file.write_text(json.dumps({**json.loads(file.read_text()), "memory_mb": 4321}))
     (second,) = json.loads(clinie(*arguments, **environment).stdout)["samples"]
