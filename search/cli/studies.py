@@ -329,6 +329,8 @@ def status(
 
 
 def _show_study(study: Study, *, wide: bool, as_json: bool) -> None:
+    from search.config.resources import find_currency
+    from search.ledger.records import sum_usage
     from search.report.terminal import print_trials
 
     running, trials, megabytes = study.is_running, study.records, study.disk_usage_mb
@@ -344,11 +346,14 @@ def _show_study(study: Study, *, wide: bool, as_json: bool) -> None:
                 "megabytes": megabytes,
                 "paused": running and study.control.is_paused,
                 "commands": [entry.as_json() for entry in commands],
+                **sum_usage(trials).as_metrics(),
+                "currency": find_currency(study.space.resources),
             }
         )
         return
     state = "not running" if not running else "paused" if study.control.is_paused else "running"
-    title = f"study {study.name} ({state}, {megabytes:.0f} MB)"
+    used = sum_usage(trials).describe(find_currency(study.space.resources))
+    title = f"study {study.name} ({', '.join(filter(None, (state, f'{megabytes:.0f} MB', used)))})"
     print_trials(console(), title, trials, study.metric, maximized=study.is_maximized, wide=wide)
     if commands:
         console().print("\n[bold]commands[/bold]")

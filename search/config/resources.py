@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from clinie_core.config import FrozenModel
 from search.trials.job import DEFAULT_CLASS
 
-__all__ = ["ACCELERATOR_GIB", "Resources", "check_classes", "sort_classes"]
+__all__ = ["ACCELERATOR_GIB", "Resources", "check_classes", "find_currency", "sort_classes"]
 
 ACCELERATOR_GIB = {
     "T4": 15.0,
@@ -112,6 +112,11 @@ def check_classes(classes: Sequence[Resources]) -> None:
     currencies = sorted({own.currency for own in classes if own.currency is not None})
     if len(currencies) > 1:
         raise ValueError(f"prices in {' and '.join(currencies)} cannot be added; use one currency")
+
+
+def find_currency(classes: Sequence[Resources]) -> str | None:
+    """Return the currency of the prices of classes; None if no class has one."""
+    return next((own.currency for own in classes if own.currency is not None), None)
 
 
 def sort_classes(classes: Sequence[Resources]) -> tuple[Resources, ...]:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from clinie_core.config import Selection, TrialConfig, rate_epoch
 from clinie_core.errors import fail
+from search.trials.usage import Usage
 
 __all__ = [
     "CLONE",
@@ -103,6 +104,11 @@ class TrialRecord:
         """Metrics of the best epoch; empty before the first epoch has ended."""
         return dict(self.epochs[self.best_epoch]) if self.best_epoch is not None else {}
 
+    @property
+    def usage(self) -> Usage:
+        """GPU-hours and money of all epochs."""
+        return Usage.of(self.epochs.values())
+
     def as_json(self) -> dict[str, Any]:
         """Return the record for ``--json``."""
         return {
@@ -113,6 +119,7 @@ class TrialRecord:
             "best_epoch": self.best_epoch,
             "epochs": len(self.epochs),
             "reason": self.reason,
+            **self.usage.as_metrics(),
             "run_id": self.run_id,
             "checkpoint": self.checkpoint,
             "repeats": self.repeats,
@@ -157,6 +164,11 @@ def make_record(
 def mark_interrupted(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Return the records of a study without a running search: a trial that has not ended is ``interrupted``."""
     return [replace(r, state="interrupted") if r.state in UNFINISHED else r for r in records]
+
+
+def sum_usage(records: Iterable[TrialRecord]) -> Usage:
+    """Return the GPU-hours and the money of several trials."""
+    return Usage.of(metrics for record in records for metrics in record.epochs.values())
 
 
 def find_best_values(attributes: Mapping[str, Any], metrics: Sequence[str]) -> list[float] | None:

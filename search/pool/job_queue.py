@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from clinie_core.errors import Problem
 from search.pool.group_lifecycle import GroupLifecycle, PoolState
+from search.pool.usage import HourlyRate, UsageMeter
 from search.trials.job import FittingMemory, Job, JobEnded, MemoryShortage
 from search.trials.result import EpochResult
 
@@ -52,6 +53,7 @@ class JobQueue:
             assigns no job before each group or its host has called: two groups must never train one trial.
         fitting: Settings that fitted into memory in an earlier run of the search, by memory key.
         unfinished: Number of trials that have not ended; None if unknown. No more groups than trials are started.
+        rates: Use per hour of the groups of a resource class; a class without one is not measured.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class JobQueue:
         restarted: bool = False,
         fitting: Mapping[str, FittingMemory] | None = None,
         unfinished: int | None = None,
+        rates: Mapping[str, HourlyRate] | None = None,
     ) -> None:
+        self._usage = UsageMeter(rates or {})
         self._groups = GroupLifecycle(groups, unfinished=unfinished, restarted=restarted)
         self._leaving: set[int] = set()
         """Groups with a process on a node that is being drained."""
@@ -201,6 +205,7 @@ class JobQueue:
         if job is None:
             return
         self._withdrawn.discard(job.id)
+        self._usage.stop(group, time.monotonic())
         ended = JobEnded("worker_lost", reason)
         if for_memory:
             ended = JobEnded("out_of_memory", reason, MemoryShortage(job.micro_batch, None, job.recomputation))
@@ -286,6 +291,7 @@ class JobQueue:
         del self._waiting[job.id]
         loaded.add(job.backbone)
         job = self._running[group] = self._reduce_memory(job)
+        self._usage.start(group, job.resources, job.number, time.monotonic())
         return job
 
     def _reduce_memory(self, job: Job) -> Job:
@@ -342,6 +348,7 @@ class JobQueue:
             self._lost[group].clear()
             if job.reduced and job.memory_key and job.micro_batch is not None:
                 self._fitting[job.memory_key] = FittingMemory(job.micro_batch, job.recomputation)
+            result = replace(result, metrics={**result.metrics, **self._usage.take(group, time.monotonic())})
         channel = self._channels.get(job_id)
         if channel is None:
             return False
@@ -367,6 +374,7 @@ class JobQueue:
         if group in self._running and self._running[group].id == job_id:
             job = self._running.pop(group)
             self._withdrawn.discard(job_id)
+            self._usage.stop(group, time.monotonic())
             if ended.cause == "worker_lost":
                 self._count_loss(group, job, ended.reason)
             await self._notify()

@@ -34,6 +34,7 @@ from search.config.resources import Resources
 from search.pool.group_host import GroupHost, WorkerGroupFailed
 from search.pool.group_lifecycle import PoolState
 from search.pool.queue_actor import JobQueueActor, JobQueueHandle
+from search.pool.usage import HourlyRate
 from search.pool.worker import MakeProgram, WorkerSetup
 from search.storage.home import compute_source_digest
 from search.trials.job import FittingMemory
@@ -108,7 +109,7 @@ class WorkerPool:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         classes = [own.name for own in self._groups]
         self.queue = JobQueueActor.options(name=self.queue_name, scheduling_strategy=here).remote(
-            classes, self._fitting, self._trials
+            classes, self._fitting, self._trials, {own.name: _get_rate(own) for own in self.classes}
         )
         host = ray.remote(num_cpus=0, max_concurrency=self.groups + 1, scheduling_strategy=here)(GroupHost)
         self._host = host.remote(self._folder)
@@ -220,6 +221,10 @@ class WorkerPool:
         ray.wait(self._runs, num_returns=len(self._runs), timeout=SHUTDOWN_SECONDS)
         ray.kill(self._host)
         ray.kill(self.queue)
+
+
+def _get_rate(own: Resources) -> HourlyRate:
+    return HourlyRate(own.gpus_per_trial, own.price_per_hour or 0.0)
 
 
 def _count_target(resources: Resources, capacity: Capacity, trials: int | None) -> int:

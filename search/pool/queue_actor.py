@@ -13,6 +13,7 @@ import ray
 
 from clinie_core.errors import Problem
 from search.pool.job_queue import JobQueue
+from search.pool.usage import HourlyRate
 from search.trials.job import FittingMemory
 
 __all__ = ["JobQueueActor", "JobQueueHandle"]
@@ -30,11 +31,18 @@ class _JobQueueActor(JobQueue):
         groups: Resource class of each worker group.
         fitting: Settings that fitted into memory in an earlier run of the search, by memory key.
         unfinished: Number of trials at the start of the search; None if unknown.
+        rates: Use per hour of the groups of a resource class.
     """
 
-    def __init__(self, groups: Sequence[str], fitting: Mapping[str, FittingMemory], unfinished: int | None) -> None:
+    def __init__(
+        self,
+        groups: Sequence[str],
+        fitting: Mapping[str, FittingMemory],
+        unfinished: int | None,
+        rates: Mapping[str, HourlyRate],
+    ) -> None:
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(groups, restarted=restarted, fitting=fitting, unfinished=unfinished)
+        super().__init__(groups, restarted=restarted, fitting=fitting, unfinished=unfinished, rates=rates)
         self._watch: asyncio.Task[None] | None = None
 
     async def join(self, group: int, node: str, place: str, memory_kills: int) -> int:

@@ -63,7 +63,7 @@ class UsageMeter:
         self._add(group, now)
         class_name, trial, _ = self._running[group]
         self._running[group] = class_name, trial, now
-        return dict(self._used.pop(trial))
+        return dict(self._used.pop(trial, {}))
 
     def _add(self, group: int, now: float) -> None:
         if group not in self._running:

@@ -13,10 +13,12 @@ from clinie_core.output_files import write_output
 from clinie_core.scoring.error_counts import ErrorCounts
 from search.analysis.findings import CorpusRow, Findings, analyze, compare_with_single
 from search.analysis.scored_trials import ScoredTrial
+from search.config.resources import find_currency
 from search.config.space_file import SpaceFile
 from search.control.command_log import CommandLog
 from search.control.commands import CommandEntry
 from search.ledger.ledger import Ledger, list_study_names, open_storage
+from search.ledger.records import sum_usage
 from search.ledger.stored_space import conceal_paths, read_stored_space
 from search.promotion.test_set_accesses import list_accesses_of_study
 from search.report.commands import build_commands_section
@@ -61,7 +63,8 @@ class StudyReport:
         file = self.file
         first = f"Study {file.study}: {file.task} on {file.corpus_title}, objective {file.objective[0].metric} on dev."
         settings = separate_settings([trial.record.config for trial in self.findings.trials])
-        return [first, settings.description.capitalize()] if settings.description else [first]
+        used = sum_usage(trial.record for trial in self.findings.trials).describe(find_currency(file.resources))
+        return [first, *filter(None, (settings.description.capitalize(), used and f"Use of all trials: {used}."))]
 
     @property
     def sections(self) -> list[ReportSection]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.ledger.ranking import rank_trials
+from search.ledger.records import sum_usage
 from search.report.settings import separate_settings
 from search.report.text_table import Column, TextTable
 
@@ -75,6 +76,9 @@ def print_trials(
     ranked = sorted(records, key=key)
     settings = separate_settings([record.config for record in ranked])
     columns = [Column("trial"), Column("state"), Column(metric), Column("epochs"), *settings.columns]
+    used = sum_usage(ranked)
+    columns += [Column("GPU-hours")] if used.gpu_hours is not None else []
+    columns += [Column("cost")] if used.cost is not None else []
     reasons = any(_describe_reason(record) for record in ranked)
     columns += [Column("reason")] if reasons else []
     rows = []
@@ -82,7 +86,10 @@ def print_trials(
         score = scores[record.number]
         shown = "-" if score is None else str(seeds.get(record.number, f"{score:.4f}"))
         row = [str(record.number), record.state, shown, str(len(record.epochs))]
-        rows.append([*row, *values, *([_describe_reason(record)] if reasons else [])])
+        own = record.usage
+        use = [f"{own.gpu_hours or 0:.2f}"] if used.gpu_hours is not None else []
+        use += [f"{own.cost or 0:.2f}"] if used.cost is not None else []
+        rows.append([*row, *values, *use, *([_describe_reason(record)] if reasons else [])])
     console.print(title, style="italic", soft_wrap=True, markup=False)
     if settings.description:
         _print_dim(console, settings.description)

@@ -6,6 +6,7 @@ from collections import defaultdict
 
 from search.analysis.findings import Findings
 from search.analysis.scored_trials import ScoredTrial
+from search.ledger.records import sum_usage
 from search.report.section import ReportSection, format_count, format_number
 
 __all__ = ["build_cost", "build_curves"]
@@ -43,6 +44,7 @@ def build_cost(findings: Findings) -> ReportSection | None:
     groups: defaultdict[str, list[ScoredTrial]] = defaultdict(list)
     for trial in findings.trials:
         groups[trial.method].append(trial)
+    used = [name for name, value in vars(sum_usage(t.record for t in findings.trials)).items() if value is not None]
     rows = []
     for method, own in sorted(groups.items()):
         hours = sum(trial.compute_seconds for trial in own) / 3600
@@ -50,11 +52,14 @@ def build_cost(findings: Findings) -> ReportSection | None:
         epochs = sum(len(trial.record.epochs) for trial in own)
         memory = max(trial.get_metric("peak_memory_mb") for trial in own)
         per_epoch = 3600 * hours / epochs if epochs else 0.0
-        cells = (format_number(hours, 3), format_number(stopped, 3), format_number(per_epoch, 1), format_count(memory))
+        cells = [format_number(hours, 3), format_number(stopped, 3), format_number(per_epoch, 1), format_count(memory)]
+        usage = sum_usage(trial.record for trial in own)
+        cells += [format_number(value or 0.0, 2) for name, value in vars(usage).items() if name in used]
         rows.append((method, str(len(own)), str(epochs), *cells))
     total = sum(trial.compute_seconds for trial in findings.trials) / 3600
     stopped = sum(trial.compute_seconds for trial in findings.trials if not trial.is_complete) / 3600
     share = 100 * stopped / total if total else 0.0
     answer = f"{total:.2f} hours of compute over all workers, {share:.0f} % of them for trials that did not complete."
-    columns = ("method", "trials", "epochs", "hours", "hours of stopped", "seconds per epoch", "peak memory (MiB)")
+    times = ("hours", "hours of stopped", "seconds per epoch", "peak memory (MiB)")
+    columns = ("method", "trials", "epochs", *times, *({"gpu_hours": "GPU-hours", "cost": "cost"}[n] for n in used))
     return ReportSection("cost", "What did the search cost?", answer, columns, rows)

@@ -81,6 +81,7 @@ class CheckpointManager(TrialListener):
             best_epoch=record.best_epoch,
             checkpoint=best if best.is_dir() else None,
             keep=keep,
+            usage=record.usage.as_metrics(),
         )
 
     def on_trial_recorded(self, number: int) -> None:
@@ -130,6 +131,7 @@ class CheckpointManager(TrialListener):
             best_epoch=None,
             checkpoint=None,
             keep=True,
+            usage=record.usage.as_metrics(),
         )
 
     def _rank(self, record: TrialRecord) -> None:

@@ -11,13 +11,14 @@ from clinie_core.data.corpora.summary import summarize
 from clinie_core.data.schema import Schema
 from clinie_core.errors import Problem, fail
 from search.config.description import describe_config
+from search.config.resources import find_currency
 from search.config.validation import ValidatedSpace, validate_space_file
 from search.control.command_processor import CommandProcessor
 from search.control.commands import CommandEntry, now
 from search.ledger.first_points import find_first_points
 from search.ledger.ledger import Ledger, Storage, open_storage
 from search.ledger.ranking import RankedTrial
-from search.ledger.records import ENDED, TrialRecord
+from search.ledger.records import ENDED, TrialRecord, sum_usage
 from search.ledger.stored_space import conceal_paths, locate_corpora, read_stored_space, store_space
 from search.storage.home import Home, hide_password
 from search.study.gpu_shares import choose_gpu_shares
@@ -352,6 +353,9 @@ class StudyRunner:
         best = ranked[0].record if ranked else None
         interrupted = [record.number for record in records if record.state == "interrupted"]
         summary: dict[str, Any] = {f"trials/{state}": sum(r.state == state for r in records) for state in ENDED}
+        usage, currency = sum_usage(records).as_metrics(), find_currency(self.file.resources)
+        summary |= {f"usage/{name}": value for name, value in usage.items()}
+        summary |= {"clinie.currency": currency} if currency and "cost" in usage else {}
         if best is not None:
             summary |= name_best(best.metrics)
             summary["clinie.best_trial"] = str(best.number)

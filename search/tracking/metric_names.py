@@ -11,6 +11,7 @@ Spaces, ledger and reports use flat names, because Ray Tune turns a name with a 
 | `system/` | load of the machine |
 | `test/` | scores on the test split, in the study's run |
 | `trials/` | number of trials in each state, in the study's run |
+| `usage/` | GPU-hours and cost of a trial, and of all trials in the study's run |
 """
 
 from __future__ import annotations

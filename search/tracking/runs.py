@@ -177,7 +177,8 @@ class Runs:
         tags += [RunTag("clinie.reason", event["reason"])] if event["reason"] else []
         if folder is None or folder.is_dir():  # otherwise an earlier delivery has written the description
             tags.append(RunTag(MLFLOW_RUN_NOTE, self._describe_end(number, event, folder)))
-        self._client.log_batch(run_id, tags=tags)
+        used = [Metric(f"usage/{name}", value, at, 0) for name, value in event.get("usage", {}).items()]
+        self._client.log_batch(run_id, metrics=used, tags=tags)
         if folder is not None and folder.is_dir():
             for name in (COUNTS_FILE, ERRORS_FILE):  # stored even if the weights are not
                 if (folder / name).is_file():

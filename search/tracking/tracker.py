@@ -171,6 +171,7 @@ class Tracker(TrialListener):
         best_epoch: int | None,
         checkpoint: Path | None,
         keep: bool,
+        usage: Mapping[str, float] | None = None,
     ) -> None:
         """Close a trial's run.
 
@@ -183,6 +184,7 @@ class Tracker(TrialListener):
             best_epoch: 1-based number of that epoch.
             checkpoint: Folder of its best checkpoint, which is deleted after the upload.
             keep: Whether its weights are uploaded; its counts by document always are.
+            usage: GPU-hours and money of the trial, by metric.
         """
         curve = self._curves.pop(number, None)
         self._outbox.put(
@@ -197,6 +199,7 @@ class Tracker(TrialListener):
                 "epochs": curve.epoch if curve else None,
                 "checkpoint": str(checkpoint) if checkpoint else None,
                 "keep": keep,
+                "usage": dict(usage or {}),
                 "at": _now(),
             }
         )

@@ -115,6 +115,59 @@ def test_a_request_that_no_node_can_satisfy_is_rejected_before_the_first_trial(
         assert not read_trials(clinie, tmp_path / "home")
 
 
+def test_a_search_that_gets_no_node_in_time_ends_with_one_line(
+    cluster: Cluster, content: dict[str, Any], write_space: WriteSpace, clinie: RunClinie, tmp_path: Path
+) -> None:
+    # A node takes longer than this time to start.
+    space = write_space(content | {"budget": {"trials": 2, "epochs": 1, "wait_minutes": 0.01}})
+    done = clinie("search", space, "--home", tmp_path / "home", **cluster.environment)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error no node for 0.01 minutes (budget.wait_minutes): requested 2 groups of 1 x 1 CPU and 0 GPU; the cluster"
+        " can provide at most 3 CPU and 0 GPU, on one node 1 CPU and 0 GPU; then continue with: clinie resume small"
+    )
+    assert [trial["epochs"] for trial in read_trials(clinie, tmp_path / "home")] in ([], [0], [0, 0])
+
+
+@pytest.mark.slow
+def test_each_resource_class_uses_its_own_type_of_node(
+    content: dict[str, Any],
+    write_space: WriteSpace,
+    clinie: RunClinie,
+    tmp_path: Path,
+    free_port: Callable[[], int],
+    wait_until: WaitUntil,
+) -> None:
+    types = {"small": ({"CPU": 1.0}, 1), "large": ({"CPU": 2.0, "accelerator_type:Large": 1.0}, 1)}
+    cluster = Cluster(tmp_path, free_port, wait_until, head_cpus=0, node_types=types)
+    try:
+        # Only the trials of the class large have a price, so that their cost shows where they were trained.
+        price = {"price_per_hour": 3600, "currency": "EUR"}
+        large = {"name": "large", "cpus_per_worker": 2, "memory_gib": 8, "accelerator_type": "Large", **price}
+        classes = [large, {"name": "small", "cpus_per_worker": 1, "memory_gib": 8, "concurrent_trials": 1}]
+        tiny = content["backbones"]["tiny"]
+        backbones = {"tiny": tiny, "wide": {**tiny, "resources": "large"}}
+        points = [{"backbone": name} for name in ("tiny", "wide", "wide", "tiny")]
+        changes = {
+            "budget": {"trials": 4, "epochs": 1},
+            "resources": classes,
+            "backbones": backbones,
+            "space": content["space"] | {"backbone": {"choose": ["tiny", "wide"]}},
+            "algorithm": content["algorithm"] | {"points_to_evaluate": points},
+        }
+        done = clinie("search", write_space(content | changes), "--home", tmp_path / "home", **cluster.environment)
+        assert done.returncode == 0, done.stderr
+        shown = json.loads(clinie("status", "small", "--home", tmp_path / "home", "--json").stdout)
+        assert [trial["state"] for trial in shown["trials"]] == ["complete"] * 4
+        has_cost = {(trial["parameters"]["backbone"], "cost" in trial) for trial in shown["trials"]}
+        assert has_cost == {("tiny", False), ("wide", True)}
+        assert shown["currency"] == "EUR"
+        assert shown["cost"] == pytest.approx(sum(trial.get("cost", 0) for trial in shown["trials"]))
+        wait_until(lambda: list_workers(cluster) == [])
+    finally:
+        cluster.stop()
+
+
 @pytest.mark.slow
 def test_a_node_leaves_during_an_epoch_while_another_joins(
     cluster: Cluster,

@@ -44,7 +44,7 @@ def make_failing_program(device: object) -> Program:
             raise ValueError("a note says: aspirin")
         if 0.1 <= decay < 0.2:
             fail("space.weight_decay", f"attempt {attempts[job.number]}")
-        if 0.2 <= decay < 0.3:
+        if 0.2 <= decay < 0.3 and job.resources != "large":
             raise OutOfMemory(job.micro_batch or 16, 900.0, recomputation=job.recomputation)
         if 0.3 <= decay < 0.4 and job.micro_batch is None:
             raise OutOfMemory(16, 800.0)
@@ -65,6 +65,7 @@ def run_failing_search(
     space = build_space(*read_space_file(str(write_space(content))))
     storage = open_storage(home)
     ledger = Ledger.create(storage, "failing", space.file.objective, space.file.algorithm, {})
+    names = tuple(own.name for own in space.file.resources)
     with WorkerPool(space.file.resources, make_failing_program, home.root / "ray") as pool:
         run_trials(
             pool,
@@ -76,6 +77,7 @@ def run_failing_search(
             hours=None,
             trials_folder=None,
             tune_folder=home.root / "tune",
+            list_classes=lambda config: names,
         )
     return ledger, optuna.load_study(storage=storage, study_name="failing")
 
@@ -115,3 +117,19 @@ def test_a_search_whose_trials_all_fail_ends(
     states = Counter(record.state for record in ledger.records())
     assert states["failed"] == MAX_FAILED_TRIALS
     assert sum(states.values()) <= MAX_FAILED_TRIALS + 1
+
+
+def test_a_trial_without_memory_is_trained_in_the_next_larger_class(
+    space_content: dict[str, Any], write_space: WriteSpace, tmp_path: Path
+) -> None:
+    classes = [{"name": "small", "memory_gib": 1}, {"name": "large", "memory_gib": 2}]
+    classes[1] |= {"price_per_hour": 3600, "currency": "EUR"}
+    content = space_content | {"resources": [own | {"concurrent_trials": 1} for own in classes]}
+    home = Home.open(tmp_path / "home", create=True)
+    ledger, _ = run_failing_search(content, [0.25, 0.9], 2, write_space, home)
+    moved, small = ledger.records()
+    assert [moved.state, small.state] == ["complete", "complete"]
+    assert moved.metrics["rows"] == 0  # the micro-batch is not reduced in the larger class
+    assert moved.usage.cost is not None
+    assert moved.usage.cost > 0
+    assert (small.usage.cost, moved.usage.gpu_hours) == (None, None)
