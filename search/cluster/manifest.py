@@ -56,7 +56,7 @@ def render_ray_job(
         volume_claim: Persistent volume claim that all pods mount.
         secret: Secret whose keys become environment variables of all pods; the manifest contains only its name.
         workers: Maximum number of worker pods of a class that does not state ``concurrent_trials``.
-        memory_mb: Estimated main memory of a worker process in MiB, by resource class.
+        memory_mb: Estimated main memory of the model of a worker process in MiB, by resource class.
     """
     name = f"clinie-{file.study}".lower().replace("_", "-").replace(".", "-")[:50].rstrip("-")
 
@@ -141,7 +141,8 @@ def _make_pod_size(own: Resources, memory_mb: Mapping[str, float]) -> dict[str, 
     model = memory_mb.get(own.name, UNKNOWN_MEMORY_MB) / 1024
     if own.memory_gib is not None and not own.gpu_share:
         model = own.memory_gib
-    memory = (workers * (model + WORKER_GIB) + NODE_GIB) / (1 - OBJECT_STORE_SHARE)
+    models = model if own.gpu_share else workers * model  # processes with GPUs share the mapped weights of their node
+    memory = (models + workers * WORKER_GIB + NODE_GIB) / (1 - OBJECT_STORE_SHARE)
     size = {"cpu": f"{math.ceil(workers * own.cpus_per_worker)}", "memory": f"{math.ceil(memory)}Gi"}
     if own.gpu_share:
         size["nvidia.com/gpu"] = f"{math.ceil(workers * own.gpu_share - 1e-6)}"

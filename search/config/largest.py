@@ -27,7 +27,7 @@ class _LargestChooser:
 
     def draw_choice(self, name: str, choices: Sequence[Scalar]) -> Scalar:
         """See :meth:`search.config.domains.Chooser.draw_choice`."""
-        given = self._given.get(name.removesuffix(".encoder").removesuffix(".decoder"))
+        given = self._given.get(name.partition(".")[0])  # such as finetuning.encoder
         if given in choices:
             return given
         if all(isinstance(choice, bool) for choice in choices):

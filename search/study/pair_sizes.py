@@ -78,15 +78,15 @@ def _count_at_once(own: Resources, capacity: Capacity | None) -> int | None:
 
 
 def find_host_memory(rows: Sequence[PairSize], own: Resources) -> float:
-    """Return the main memory in MiB that the trials of a class need in each worker, without Python and libraries.
+    """Return the main memory in MiB that the models of a class's trials need, without Python and libraries.
 
-    A worker on a CPU needs the estimated memory. One on a GPU reads the weights in float32 at most.
+    A worker on a CPU needs the estimated memory. Workers on GPUs share the mapped weights, in float32 at most.
 
     Args:
-        rows: Sizes of a space's trials.
+        rows: Sizes of a space's trials; all of them count for a class to which no trial is assigned.
         own: The class.
     """
-    sizes = [row.size for row in rows if row.resources.name == own.name]
+    sizes = [row.size for row in rows if row.resources.name == own.name] or [row.size for row in rows]
     if own.gpu_share:
         return max((4 * size.parameters / 2**20 for size in sizes), default=0.0)
     return max((size.memory_mb for size in sizes), default=0.0)

@@ -19,6 +19,8 @@ from search.study.sizes import SizeEstimator
 
 __all__ = ["PodSizes", "estimate_pods"]
 
+SECONDS = 300.0
+"""Time after which no further simulation starts."""
 ANY_NODE = Capacity((NodeType({"CPU": 1e6, "GPU": 1.0}, 1),), is_final=False)
 """A cluster whose nodes have as many cores as a trial needs, because the manifest sets them."""
 
@@ -29,7 +31,8 @@ class PodSizes:
 
     Args:
         classes: The resource classes, with numbers of GPUs.
-        memory_mb: Main memory of a worker process in MiB, by resource class; without those that are unknown.
+        memory_mb: Main memory of the model of a worker process in MiB, by resource class; empty if it is unknown. The
+            workers of a GPU class share it.
         note: Why the memory is unknown; empty if it is known.
     """
 
@@ -60,9 +63,8 @@ def estimate_pods(name: str, overrides: Iterable[str], file: SpaceFile) -> PodSi
         found = f"the memory of a trial is unknown, because the space cannot be planned here ({error.problems[0]})"
         return PodSizes(tuple(resolve_resources(own, 1) for own in file.resources), note=found)
     schema, _ = read_schema(validated)
-    estimator = SizeEstimator(validated.space, schema, validated.corpus, validated.stand_ins).limit_time()
+    estimator = SizeEstimator(validated.space, schema, validated.corpus, validated.stand_ins).limit_time(SECONDS)
     classes = choose_gpu_shares(validated.space, estimator, ANY_NODE)
     placement = Placement(file.model_copy(update={"resources": classes}), estimator.measure)
     rows = measure_pairs(validated.space, placement, None)
-    used = {row.resources.name for row in rows}
-    return PodSizes(classes, {own.name: find_host_memory(rows, own) for own in classes if own.name in used})
+    return PodSizes(classes, {own.name: find_host_memory(rows, own) for own in classes})

@@ -108,8 +108,13 @@ def test_a_request_that_no_node_can_satisfy_is_rejected_before_the_first_trial(
         "space.yaml: resources: a trial needs 1 x 2 CPU and 0 GPU; the cluster can provide at most 3 CPU and 0 GPU, on"
         " one node 1 CPU and 0 GPU; lower workers_per_trial, cpus_per_worker or gpus_per_worker"
     )
-    for command in (("search", space, "--home", tmp_path / "home"), ("plan", space)):
-        done = clinie(*command, **cluster.environment)
+    token = {key: value for key, value in cluster.environment.items() if key.startswith("RAY_AUTH_")}
+    for command, environment in (
+        (("search", space, "--home", tmp_path / "home"), cluster.environment),
+        (("plan", space), cluster.environment),
+        (("plan", space, "--address", cluster.dashboard), token),
+    ):
+        done = clinie(*command, **environment)
         assert done.returncode == 2
         assert done.stderr.endswith(f"error {expected}\n")
         assert not read_trials(clinie, tmp_path / "home")

@@ -52,8 +52,11 @@ def test_each_resource_class_has_a_group_of_pods_that_hold_a_trial(
         {"name": "Small", "gpus_per_worker": "auto", "memory_gib": 24, "cpus_per_worker": 2, "concurrent_trials": 20},
         {"name": "node", "gpus_per_worker": 1, "workers_per_trial": 8, "sharded": True, "accelerator_type": "H100"},
     ]
-    done = clinie("manifest", write_space(space_content | {"resources": classes}), "--workers", "2")
-    assert (done.returncode, done.stderr) == (0, "")
+    changes = {"formulation": "token_classification", "finetuning": {"choose": {"full": {"learning_rate": 1e-3}}}}
+    content = space_content | {"resources": classes, "space": space_content["space"] | changes}
+    done = clinie("manifest", write_space(content), "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert "note" not in done.stderr
     settings, job = yaml.safe_load_all(done.stdout)
     jsonschema.validate(job, SCHEMA)
     cluster = job["spec"]["rayClusterSpec"]
