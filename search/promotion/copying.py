@@ -12,6 +12,7 @@ from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.distributed import DistributedContext
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, HISTORY_HEAD, History
 from search.promotion.model_names import check_model_name
+from search.promotion.model_page import update_model_page
 from search.promotion.registration import (
     EXTRACTOR,
     Reference,
@@ -102,6 +103,7 @@ def copy_model(source: Home, target: Home, model: str, name: str) -> str:
     copies = [e for e in history.read_entries() if e.kind == "copied" and e.content["version"] == version]
     entry = copies[-1] if copies else history.append("copied", {"version": version, "origin": origin})
     target_client.set_model_version_tag(name, version, HISTORY_DIGEST, entry.digest)
+    update_model_page(history)
     connect(source)
     return version
 

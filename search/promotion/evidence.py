@@ -36,7 +36,7 @@ def measure(folder: Path, documents: Sequence[Document]) -> Evidence:
     del extractor
     distributed.release_memory()
     types = {
-        name: TypeScore(counts.f1, int(counts.tp + counts.fn))
+        name: TypeScore(counts.f1, int(counts.tp + counts.fn), counts.precision, counts.recall)
         for name, counts in scores.overall.by_type("strict").items()
     }
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

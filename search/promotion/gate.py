@@ -24,10 +24,19 @@ __all__ = ["Check", "Decision", "Evidence", "SeedScores", "TypeScore", "decide"]
 
 @dataclass(frozen=True)
 class TypeScore:
-    """F1 of one type on the test split, and its number of gold annotations."""
+    """Strict scores of one type on the test split.
+
+    Args:
+        f1: F1.
+        support: Number of gold annotations.
+        precision: Precision; None in decisions of earlier versions.
+        recall: Recall; None in decisions of earlier versions.
+    """
 
     f1: float
     support: int
+    precision: float | None = None
+    recall: float | None = None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from search.promotion.card import SEEDS, render_model_card
 from search.promotion.evidence import measure
 from search.promotion.gate import Decision, Evidence, SeedScores, decide
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, Anchor, History
+from search.promotion.model_page import update_model_page
 from search.promotion.policy import Policy
 from search.promotion.registration import (
     EXTRACTOR,
@@ -120,6 +121,7 @@ class PromotionRun:
         champion = self._find_champion()
         earlier = self._find_earlier_decision(champion)
         if earlier is not None:
+            update_model_page(self.history)  # the process may have been killed before
             return Promotion(self.name, champion, self.candidate, True, True, earlier, dict(self.dev_metrics))
         key = self._compute_key(champion)
         version = None
@@ -139,6 +141,8 @@ class PromotionRun:
             self.client.set_registered_model_alias(self.name, CHAMPION, version)
             _record_interrupted_promotion(self.history)
             self.client.delete_registered_model_alias(self.name, CHALLENGER)
+        if version is not None:
+            update_model_page(self.history)
         promoted = decision.promote and version is not None
         return Promotion(self.name, version, self.candidate, promoted, False, decision, dict(self.dev_metrics))
 
@@ -306,4 +310,5 @@ def roll_back(client: MlflowClient, name: str) -> tuple[str, str]:
         fail("NAME", f"version {now} of {name}, the previous champion, was deleted from the registry")
     client.set_registered_model_alias(name, CHAMPION, now)
     history.append("rolled_back", {"version": now, "from": before})
+    update_model_page(history)
     return before, now

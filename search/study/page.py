@@ -71,6 +71,8 @@ def find_page(home: Home, study: str | None) -> StudyPage:
 def _make_view(file: SpaceFile, paths: Iterable[str], *, flat_names: bool) -> StudyView:
     objectives = file.objective
     params = dict.fromkeys(name for path in paths for name in _list_params(path))
+    if "finetuning" in params:  # MLflow's chart omits trials that lack a parameter, and some methods have no rank
+        params.pop("rank", None)
     ascending = objectives[0].direction == "minimize"
     return StudyView([o.metric for o in objectives], ascending, list(params), flat_names)
 

@@ -16,9 +16,11 @@ from clinie_core.backbones.facts import read_architecture
 from clinie_core.config import TrialConfig, rate_epoch
 from clinie_core.scoring.document_counts import FILE as COUNTS_FILE
 from clinie_core.scoring.error_counts import FILE as ERRORS_FILE
+from clinie_core.scoring.error_counts import ErrorCounts
+from clinie_core.scoring.scores import Counts
 from search.config.description import format_formulation, make_run_name
 from search.tracking.datasets import DatasetFacts, make_dataset_inputs
-from search.tracking.metric_names import OLD_TRAIN_LOSS, TRAIN_LOSS, name_best, name_metric
+from search.tracking.metric_names import OLD_TRAIN_LOSS, TRAIN_LOSS, name_best, name_metric, name_type_metric
 from search.tracking.outbox import Event
 from search.tracking.run_notes import TrialEnd, compute_interval, describe_trial
 
@@ -177,8 +179,9 @@ class Runs:
         tags += [RunTag("clinie.reason", event["reason"])] if event["reason"] else []
         if folder is None or folder.is_dir():  # otherwise an earlier delivery has written the description
             tags.append(RunTag(MLFLOW_RUN_NOTE, self._describe_end(number, event, folder)))
-        used = [Metric(f"usage/{name}", value, at, 0) for name, value in event.get("usage", {}).items()]
-        self._client.log_batch(run_id, metrics=used, tags=tags)
+        metrics = [Metric(k, v, at, event["best_epoch"] or 0) for k, v in _read_type_metrics(folder).items()]
+        metrics += [Metric(f"usage/{name}", value, at, 0) for name, value in event.get("usage", {}).items()]
+        self._client.log_batch(run_id, metrics=metrics[:BATCH_METRICS], tags=tags)
         if folder is not None and folder.is_dir():
             for name in (COUNTS_FILE, ERRORS_FILE):  # stored even if the weights are not
                 if (folder / name).is_file():
@@ -267,3 +270,16 @@ class Runs:
             self._client.set_terminated(self._parent, status, end_time=at)
         else:
             self._client.update_run(self._parent, status=status)
+
+
+def _read_type_metrics(folder: Path | None) -> dict[str, float]:
+    """Return the dev scores by type from a checkpoint's folder; none if the folder has no counts."""
+    if folder is None or not (folder / ERRORS_FILE).is_file():
+        return {}
+    errors = ErrorCounts.read(folder)
+    metrics = {}
+    for type_ in sorted(errors.types):
+        counts = Counts(*errors.expand(type_).sum(axis=0).tolist())
+        for rate in ("f1", "precision", "recall"):
+            metrics[name_type_metric(type_, rate)] = float(getattr(counts, rate))
+    return metrics

@@ -26,6 +26,7 @@ KEY = "clinie"
 TAG = f"mlflow.sharedViewState.{KEY}"
 WORKFLOW = ("workflowType", "machine_learning")
 """Part of an address that selects MLflow's pages for model training instead of those for generative AI."""
+SECTIONS = {"curves": "Learning curves", "comparison": "Comparison of the trials"}
 COSTS = ("trainable_parameters", "seconds", "peak_memory_mb")
 
 
@@ -59,7 +60,6 @@ class StudyView:
         order = _column("metrics", self._name_objective(self.objectives[0]))
         columns = self._list_columns()
         charts = [*self._make_curves(), *self._make_comparisons()]
-        sections = [("curves", "Learning curves"), ("comparison", "Comparison of the trials")]
         return {
             "searchFilter": "tags.`clinie.kind` = 'trial'",
             "orderByKey": order,
@@ -73,7 +73,8 @@ class StudyView:
             "runsHiddenMode": "SHOW_ALL",
             "compareRunCharts": charts,
             "compareRunSections": [
-                {"uuid": uuid, "name": name, "display": True, "isReordered": True} for uuid, name in sections
+                {"uuid": uuid, "name": name, "display": True, "isReordered": True, "columns": 2, "cardHeight": 420}
+                for uuid, name in SECTIONS.items()
             ],
             "isAccordionReordered": True,
             "hideEmptyCharts": True,

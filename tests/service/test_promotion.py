@@ -45,6 +45,7 @@ MUTATING = (
     "create_model_version",
     "set_model_version_tag",
     "update_model_version",
+    "update_registered_model",
     "set_registered_model_alias",
     "delete_registered_model_alias",
     "log_batch",
@@ -121,7 +122,19 @@ def test_a_promotion_is_recorded_and_runs_once(registry: Registry) -> None:
     assert version.tags["clinie.gate"] == "passed"
     assert version.tags["clinie.code"] == get_code_version()
     assert version.tags["clinie.packages"].split() == list_requirements("lora")
-    assert "Test strict F1" in version.description
+    score = done.decision.test
+    for expected in (
+        f"| all | {score['strict_precision']:.4f} | {score['strict_recall']:.4f} | {score['strict_f1']:.4f} |",
+        "95 % interval",
+        "This is the first read of this test split",
+        "### Intended use",
+        "### Limits",
+        "| DRUG | ",
+    ):
+        assert expected in version.description
+    page = registry.client.get_registered_model("model").description
+    assert "**Champion: version 1**" in page
+    assert f"strict F1 {score['strict_f1']:.4f}" in page
     assert version.tags["clinie.test_strict_f1"] == f"{done.decision.test['strict_f1']:.4f}"
 
     again = registry.promote()
@@ -160,6 +173,7 @@ def test_an_equal_model_is_refused_and_a_rollback_restores_the_previous_champion
     second = registry.promote(trial=1)
     assert not second.promoted
     assert "against" in second.decision.refusals[0]
+    assert "refused: alpha: strict F1" in registry.client.get_registered_model("model").description
     assert registry.history.find_champion() == first.version
     with pytest.raises(InputError, match="model 'model' has no previous champion"):
         roll_back(registry.client, "model")
@@ -167,7 +181,11 @@ def test_an_equal_model_is_refused_and_a_rollback_restores_the_previous_champion
     monkeypatch.setattr(PromotionRun, "_measure_champion", lambda *_: None)  # as if there were no champion to beat
     third = registry.promote(trial=2)
     assert registry.history.find_champion() == third.version
+    assert f"**Champion: version {third.version}**" in registry.client.get_registered_model("model").description
     assert roll_back(registry.client, "model") == (third.version, first.version)
+    page = registry.client.get_registered_model("model").description
+    assert f"**Champion: version {first.version}**" in page
+    assert f"`clinie rollback model` replaced version {third.version} by it." in page
     assert registry.history.find_champion() == first.version
     assert registry.history.find_faults() == []
     with pytest.raises(InputError, match="has no previous champion"):
@@ -221,7 +239,7 @@ PromotionRun(
 ).run()
 print("changes", made)
 """
-CHANGES = 27
+CHANGES = 28
 """Number of changes that one promotion makes to the registry."""
 
 
@@ -250,6 +268,7 @@ def test_a_promotion_killed_after_any_change_resumes_to_the_same_result(registry
     assert versions[0].tags["clinie.test_strict_f1"] == f"{done.decision.test['strict_f1']:.4f}"
     assert [str(version.version) for version in versions] == ["1"]
     assert registry.history.find_champion() == "1"
+    assert "**Champion: version 1**" in registry.client.get_registered_model("model").description
     assert sorted(registry.kinds()) == ["decision", "promoted", "read", "registered"]
     assert registry.history.find_faults() == []
 
@@ -370,7 +389,7 @@ def test_a_model_is_copied_to_another_registry_once(registry: Registry, tmp_path
     copied = client.get_model_version_by_alias("model", "champion")
     assert str(copied.version) == version
     assert copied.tags["clinie.study"] == "study"
-    assert "Test strict F1" in copied.description
+    assert "Strict F1 on test" in copied.description
     history = History(client, "model")
     assert [entry.kind for entry in history.read_entries()] == ["copied"]
     assert history.find_faults() == []
