@@ -48,10 +48,10 @@ def describe_trial(study: str, number: int, config: TrialConfig, metric: str, en
         metric: Metric of the study's first objective.
         end: Its state, score and number of epochs.
     """
-    lines = [_describe_score(metric, end), _describe_end(study, config, end)]
+    repeat = f"Train it again with `clinie repeat {study} {number}`."
+    lines = [_describe_score(metric, end), _describe_end(study, config, end), repeat]  # MLflow hides the rest at first
     rows = "\n".join(f"| {name} | {value} |" for name, value in _list_settings(config))
     lines.append(f"| setting | value |\n|---|---|\n{rows}")
-    lines.append(f"Train it again with `clinie repeat {study} {number}`.")
     return "\n\n".join(filter(None, lines))
 
 

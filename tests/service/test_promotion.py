@@ -129,7 +129,7 @@ def test_a_promotion_is_recorded_and_runs_once(registry: Registry) -> None:
         "This is the first read of this test split",
         "### Intended use",
         "### Limits",
-        "| DRUG | ",
+        *(f"| {name} | " for name in done.decision.types),
     ):
         assert expected in version.description
     page = registry.client.get_registered_model("model").description
