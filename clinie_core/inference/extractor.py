@@ -22,11 +22,12 @@ from clinie_core.formulations import build_components
 from clinie_core.formulations.input_context import build_input_context
 from clinie_core.inference.prediction import Predictor
 from clinie_core.modeling.backbone_copies import prepare_backbone
-from clinie_core.modeling.checkpoint import Checkpoint, gather_trained_weights, load_weights
+from clinie_core.modeling.checkpoint import Checkpoint, load_weights, select_trained_weights
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning, merge_backbone
 from clinie_core.modeling.model_cache import load_backbone
 from clinie_core.modeling.precision import detect_precision
+from clinie_core.modeling.weight_file import GatheredTensors
 from clinie_core.scoring import DEFAULT_SCORER, TaskScores, score_task
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Extractor:
         Args:
             folder: The folder to write; :meth:`load` needs nothing else.
         """
-        self.checkpoint.save(folder, gather_trained_weights(self._model))
+        self.checkpoint.save(folder, self._list_trained_weights())
         with quiet_transformers():
             self._pretrained.save_pretrained(folder / BACKBONE)
         self._tokenizer.save_pretrained(folder / BACKBONE)
@@ -121,7 +122,10 @@ class Extractor:
             InputError: If the backbone is randomly initialized.
         """
         held = self.checkpoint.config.model_copy(update={"backbone": pin_weights(self.checkpoint.config.backbone)})
-        replace(self.checkpoint, config=held).save(folder, gather_trained_weights(self._model))
+        replace(self.checkpoint, config=held).save(folder, self._list_trained_weights())
+
+    def _list_trained_weights(self) -> GatheredTensors:
+        return GatheredTensors(select_trained_weights(self._model), DistributedContext())
 
     def merge_adapter(self) -> Extractor:
         """Return the same model with the trained weights merged into the backbone's own weights.

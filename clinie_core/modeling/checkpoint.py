@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clinie_core.config import TrialConfig
@@ -21,7 +21,8 @@ from clinie_core.data.schema import Schema
 from clinie_core.errors import fail, map_disk_full
 from clinie_core.modeling.folder_replacement import recover_folder, replace_folder
 from clinie_core.modeling.model import ExtractionModel
-from clinie_core.modeling.sharding import gather_full_tensor, take_shard
+from clinie_core.modeling.sharding import take_shard
+from clinie_core.modeling.weight_file import GatheredTensors, write_tensors
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.error_counts import ErrorCounts
 
@@ -29,7 +30,6 @@ __all__ = [
     "Checkpoint",
     "assign_weights",
     "check_shapes",
-    "gather_trained_weights",
     "load_weights",
     "select_trained_weights",
 ]
@@ -57,12 +57,12 @@ class Checkpoint:
     counts: DocumentCounts | None = None
     errors: ErrorCounts | None = None
 
-    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+    def save(self, folder: Path, weights: GatheredTensors) -> None:
         """Write the checkpoint to a folder atomically.
 
         Args:
             folder: The folder to replace.
-            weights: Weights by name in the model's ``state_dict``.
+            weights: Weights by name in the model's ``state_dict``; they are gathered one at a time.
 
         Raises:
             DiskFull: If the disk is full.
@@ -77,7 +77,7 @@ class Checkpoint:
         }
         with map_disk_full(folder):
             staging.mkdir(parents=True)
-            save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staging / WEIGHTS)
+            write_tensors(staging / WEIGHTS, weights)
             (staging / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
             if self.counts is not None:
                 self.counts.write(staging)
@@ -130,14 +130,6 @@ def select_trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
             key = id(tensor) if isinstance(tensor, nn.Parameter) else tensor.data_ptr() or id(tensor)
             selected.setdefault(key, (name, tensor.detach()))
     return dict(selected.values())
-
-
-def gather_trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
-    """Return the tensors of :func:`select_trained_weights`; a collective operation.
-
-    Only rank 0 receives the tensors of a sharded model, one at a time.
-    """
-    return {name: gather_full_tensor(tensor) for name, tensor in select_trained_weights(model).items()}
 
 
 def load_weights(model: ExtractionModel, folder: Path) -> None:

@@ -20,7 +20,6 @@ from clinie_core.modeling.checkpoint import (
     Checkpoint,
     assign_weights,
     check_shapes,
-    gather_trained_weights,
     load_weights,
     select_trained_weights,
 )
@@ -29,6 +28,7 @@ from clinie_core.modeling.folder_replacement import replace_folder
 from clinie_core.modeling.model import ExtractionModel
 from clinie_core.modeling.shard_files import ShardReader, sync_file, write_shards
 from clinie_core.modeling.sharding import gather_full_tensor, take_shard
+from clinie_core.modeling.weight_file import GatheredTensors
 from clinie_core.training.optimization import MovingAverage
 
 __all__ = ["TrainingProgress", "TrainingState"]
@@ -117,12 +117,16 @@ class TrainingState:
         average = self._average and (self._average.steps, self._average.values)
         if isinstance(self._model, FSDPModule) and distributed.is_shared(folder.parent):
             self._save_shards(staging / SHARDS, distributed)
-            weights: dict[str, Tensor] = {}
+            weights = GatheredTensors({}, distributed)
             optimizer = tree_map_only(DTensor, lambda _: None, optimizer)
             average = average and (average[0], [])
         else:
-            weights = gather_trained_weights(self._model)
+            weights = GatheredTensors(select_trained_weights(self._model), distributed)
             optimizer, average = tree_map_only(Tensor, gather_full_tensor, (optimizer, average))
+        content = staging / CONTENT
+        with weights:
+            if distributed.rank == 0:
+                checkpoint.save(content, weights)
         if distributed.rank != 0:
             return
         state = {
@@ -132,8 +136,6 @@ class TrainingState:
             "scaler": self._scaler.state_dict(),
             "progress": (progress.history, progress.best_epoch),
         }
-        content = staging / CONTENT
-        checkpoint.save(content, weights)
         with map_disk_full(folder):
             with (content / STATE).open("wb") as file:
                 torch.save(state, file)

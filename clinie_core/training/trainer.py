@@ -23,7 +23,7 @@ from clinie_core.encoding.batch import Batch, collate
 from clinie_core.encoding.examples import Example
 from clinie_core.errors import fail
 from clinie_core.inference.prediction import Predictor
-from clinie_core.modeling.checkpoint import Checkpoint, gather_trained_weights, load_weights
+from clinie_core.modeling.checkpoint import Checkpoint, load_weights, select_trained_weights
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.folder_replacement import recover_folder
 from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning
@@ -31,6 +31,7 @@ from clinie_core.modeling.model_cache import ModelCache, load_backbone
 from clinie_core.modeling.parallel import find_unused_parameters, skip_gradient_sync, wrap_data_parallel
 from clinie_core.modeling.precision import detect_precision
 from clinie_core.modeling.sharding import build_mesh, shard
+from clinie_core.modeling.weight_file import GatheredTensors
 from clinie_core.scoring import score_task
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.error_counts import ErrorCounts
@@ -320,16 +321,16 @@ class Trainer:
         return {"trainable_parameters": float(trainable), "peak_memory_mb": peak}
 
     def save_best(self, folder: Path, metrics: dict[str, float]) -> None:
-        """Write a checkpoint for prediction; a collective operation in which rank 0 writes.
+        """Write a checkpoint for prediction; a collective operation in which rank 0 writes, one weight at a time.
 
         Args:
             folder: The folder to replace.
             metrics: Metrics of the epoch.
         """
-        weights = gather_trained_weights(self._model)
-        if self._distributed.rank == 0:
-            errors = ErrorCounts.count(self.config.task, *self._scored) if self._scored is not None else None
-            Checkpoint(self.config, self._schema, metrics, self._dev_counts, errors).save(folder, weights)
+        with GatheredTensors(select_trained_weights(self._model), self._distributed) as weights:
+            if self._distributed.rank == 0:
+                errors = ErrorCounts.count(self.config.task, *self._scored) if self._scored is not None else None
+                Checkpoint(self.config, self._schema, metrics, self._dev_counts, errors).save(folder, weights)
 
     def save_state(self, folder: Path, progress: TrainingProgress) -> None:
         """Write the state from which training resumes; a collective operation.

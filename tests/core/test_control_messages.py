@@ -6,17 +6,16 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
 from torch import distributed as dist
 
 from clinie_core.modeling.checkpoint import Checkpoint
 from clinie_core.modeling.distributed import DistributedContext
+from clinie_core.modeling.weight_file import GatheredTensors
 from clinie_core.training.train import train
 from tests.core.test_sharding import make_corpus, make_tiny_config
 
@@ -48,8 +47,8 @@ def run_rank(folder: Path) -> None:
 
     save, delays = Checkpoint.save, [DELAY]
 
-    def save_slowly(self: Checkpoint, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        if delays:  # the best checkpoint of the first epoch, before the state is gathered from all processes
+    def save_slowly(self: Checkpoint, folder: Path, weights: GatheredTensors) -> None:
+        if delays:  # the best checkpoint of the first epoch, before its first weight is gathered
             time.sleep(delays.pop())
         save(self, folder, weights)
 
