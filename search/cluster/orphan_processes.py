@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+
+from search.storage.process_start import read_process_start
 
 __all__ = ["end_orphans", "record_processes"]
 
@@ -30,11 +32,17 @@ def record_processes(folder: Path) -> Iterator[None]:
     family = [own, *own.children(recursive=True)]
     file = folder / f"{own.pid}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps([[p.pid, p.create_time()] for p in family]), encoding="ascii")
+    file.write_text(json.dumps(list(_identify(family))), encoding="ascii")
     try:
         yield
     finally:
         file.unlink(missing_ok=True)
+
+
+def _identify(family: Iterable[psutil.Process]) -> Iterator[tuple[int, float]]:
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            yield process.pid, read_process_start(process.pid)
 
 
 def end_orphans(folder: Path) -> None:
@@ -60,7 +68,7 @@ def _find_process(pid: int, started: float) -> psutil.Process | None:
     """Return the running process with this pid and start time if it belongs to this user."""
     try:
         process = psutil.Process(pid)
-        same = process.create_time() == started and process.uids().real == os.getuid()
+        same = read_process_start(pid) == started and process.uids().real == os.getuid()
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None

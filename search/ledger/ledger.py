@@ -47,7 +47,7 @@ from search.ledger.trial_chooser import TrialChooser
 from search.storage.home import Home
 from search.trials.listener import FinalState
 
-__all__ = ["Ledger", "Storage", "list_study_names", "open_storage"]
+__all__ = ["Ledger", "Storage", "has_study", "list_study_names", "open_storage"]
 
 Storage = BaseStorage
 LATE_PREFIX = "late."
@@ -61,6 +61,11 @@ def list_study_names(home: Home) -> list[str]:
     if home.ledger is None and not home.ledger_file.exists():
         return []
     return sorted(optuna.get_all_study_names(open_storage(home)))
+
+
+def has_study(storage: BaseStorage, name: str) -> bool:
+    """Return whether a ledger has a study of this name."""
+    return name in optuna.get_all_study_names(storage)
 
 
 class Ledger:

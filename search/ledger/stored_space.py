@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from search.config.space_file import SpaceFile
 from search.storage.corpus_paths import conceal_path, find_path, get_path_file, is_concealed, record_path
 from search.storage.home import Home
 
-__all__ = ["SPACE", "conceal_paths", "locate_corpora", "read_stored_space", "store_space"]
+__all__ = ["SPACE", "conceal_paths", "list_changed_keys", "locate_corpora", "read_stored_space", "store_space"]
 
 SPACE = "space"
 """Name of the study's attribute."""
@@ -56,6 +56,19 @@ def _keep_former_name(source: dict[str, Any]) -> dict[str, Any]:
     """Return a stored corpus with the name that an earlier version of clinie derived from its folder."""
     path = str(source.get("path", ""))
     return source if source.get("name") or is_concealed(path) else {**source, "name": Path(path).name}
+
+
+def list_changed_keys(stored: SpaceFile, new: SpaceFile) -> list[str]:
+    """Return the paths of the keys whose values differ between two spaces, such as ``budget.trials``."""
+    return sorted(_compare(stored.model_dump(mode="json"), new.model_dump(mode="json")))
+
+
+def _compare(stored: object, new: object, path: str = "") -> Iterator[str]:
+    if isinstance(stored, dict) and isinstance(new, dict):
+        for key in stored.keys() | new.keys():
+            yield from _compare(stored.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+    elif stored != new:
+        yield path
 
 
 def locate_corpora(file: SpaceFile, home: Home) -> SpaceFile:

@@ -18,6 +18,8 @@ import psutil
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from search.storage.process_start import read_process_start
+
 __all__ = ["LOCK_MODEL", "RegistryLocked", "lock_registry"]
 
 LOCK_MODEL = "clinie-lock"
@@ -64,7 +66,7 @@ def lock_registry(client: MlflowClient) -> Iterator[None]:
 
 
 def _describe_process() -> dict[str, object]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": read_process_start(os.getpid())}
 
 
 def _create_lock(client: MlflowClient, owner: str) -> bool:
@@ -104,7 +106,7 @@ def _read_holder(client: MlflowClient) -> tuple[dict[str, object] | None, float]
 def _is_stale(holder: dict[str, object], age: float) -> bool:
     if holder.get("host") == socket.gethostname() and isinstance(holder.get("pid"), int):
         try:
-            return psutil.Process(int(str(holder["pid"]))).create_time() != holder.get("started")
+            return read_process_start(int(str(holder["pid"]))) != holder.get("started")
         except psutil.NoSuchProcess:
             return True
     return age > LEASE_SECONDS

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import clinie_core
 from clinie_core.errors import fail
+from search.storage.home_version import check_version
 
 __all__ = ["LEDGER_VARIABLE", "STORAGE_VARIABLE", "Home", "compute_source_digest", "hide_password"]
 
@@ -48,7 +49,7 @@ class Home:
             create: Create the folder if it is missing, and check that it is writable.
 
         Raises:
-            InputError: If the folder is missing (without ``create``) or not writable.
+            InputError: If the folder is missing (without ``create``), not writable, or of a newer version of clinie.
         """
         root = folder.expanduser().resolve()
         if create:
@@ -66,6 +67,7 @@ class Home:
                 allowed="a folder that a search has created",
                 remedy="pass the --home of the search",
             )
+        check_version(root)
         return cls(root, server)
 
     @property

@@ -45,7 +45,7 @@ def hold_lock(home: Home, study: str, storage: BaseStorage) -> Iterator[None]:
     with file.open("a+", encoding="ascii") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             remedy = f"wait until it ends, or stop it: clinie stop {study}"
             fail("study", f"a search of {study!r} is running in this home", remedy=remedy)
         lock.truncate(0)
@@ -74,10 +74,10 @@ def _is_locked(home: Home, study: str) -> bool:
     file = _lock_file(home, study)
     if not file.exists():
         return False
-    with file.open("r+", encoding="ascii") as lock:
+    with file.open("rb") as lock:  # not for writing, so that a home on a read-only disk can be examined
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return True
         return False
 

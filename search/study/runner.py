@@ -16,10 +16,10 @@ from search.config.validation import ValidatedSpace, validate_space_file
 from search.control.command_processor import CommandProcessor
 from search.control.commands import CommandEntry, now
 from search.ledger.first_points import find_first_points
-from search.ledger.ledger import Ledger, Storage, open_storage
+from search.ledger.ledger import Ledger, Storage, has_study, open_storage
 from search.ledger.ranking import RankedTrial
 from search.ledger.records import ENDED, TrialRecord, sum_usage
-from search.ledger.stored_space import conceal_paths, locate_corpora, read_stored_space, store_space
+from search.ledger.stored_space import conceal_paths, list_changed_keys, locate_corpora, read_stored_space, store_space
 from search.storage.home import Home, hide_password
 from search.study.gpu_shares import choose_gpu_shares
 from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
@@ -264,6 +264,7 @@ class StudyRunner:
         }
 
     def _create_study(self, storage: Storage) -> None:
+        self._require_new_name(storage)
         attributes = {
             "space": store_space(self.file, self.home),
             "where": self.where,
@@ -282,6 +283,16 @@ class StudyRunner:
             first_points=[point.values for point in points],
             limits=self.file.metric_limits,
         )
+
+    def _require_new_name(self, storage: Storage) -> None:
+        """Check that the name is new; if a study has it, name the keys that were changed since it began."""
+        if not has_study(storage, self.name):
+            return
+        stored = read_stored_space(Ledger.open(storage, self.name).attributes)
+        changed = list_changed_keys(stored, conceal_paths(self.file))
+        found = f"study {self.name!r} exists" + (f", and has other values of {', '.join(changed)}" if changed else "")
+        remedy = f"continue it{' as it began' if changed else ''} with: clinie resume {self.name}"
+        fail("study", found, allowed="a new name, such as study=NAME on the command line", remedy=remedy)
 
     def _run_trials(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -28,8 +29,9 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 import clinie_core
-from clinie_core.errors import fail
+from clinie_core.errors import DiskFull, fail
 from search.storage.home import Home, compute_source_digest, hide_password
+from search.storage.home_version import record_version
 from search.storage.relocation import record_path
 
 __all__ = [
@@ -79,6 +81,7 @@ def connect(home: Home) -> MlflowClient:
     with _report_database_errors(home), (home.root / "mlflow.lock").open("w", encoding="ascii") as lock:
         # MLflow creates its tables at first use; two processes that create them at once corrupt the database.
         fcntl.flock(lock, fcntl.LOCK_EX)
+        record_version(home.root)
         record_path(home.root)
         if home.server is not None:
             return MlflowClient(home.tracking_uri, home.tracking_uri)
@@ -107,14 +110,19 @@ def _report_database_errors(home: Home) -> Iterator[None]:
     Raises:
         InputError: If the folder or its database cannot be written, or the database is locked, damaged or of another
             version of MLflow.
+        DiskFull: If the disk is full.
     """
     file = home.root / "mlflow.db"
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{home.root} cannot be written: {error.strerror}; free some space") from None
         fail("--home", f"{home.root} cannot be written: {error.strerror}", allowed="a writable folder")
     except (DatabaseError, sqlite3.DatabaseError, MlflowException) as error:
         message = str(error)
+        if "disk is full" in message:
+            raise DiskFull(f"{file} cannot be written: {os.strerror(errno.ENOSPC)}; free some space") from None
         if LOCKED in message:
             fail(str(file), "another process has locked the database", remedy="wait until that process ends")
         if "readonly database" in message or "unable to open database" in message:

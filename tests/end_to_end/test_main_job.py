@@ -108,10 +108,11 @@ def test_status_reads_the_ledger(home: Path, clinie: RunClinie) -> None:
 
 def test_a_study_name_can_be_used_only_once(home: Path, clinie: RunClinie, write_main_space: WriteMainSpace) -> None:
     space = write_main_space(home.parent)
-    for override in ("budget.trials=4", "budget.trials=9"):
-        done = clinie("search", space, override, "--home", home)
+    for trials, found in ((4, "study 'small' exists; "), (9, "exists, and has other values of budget.trials; ")):
+        done = clinie("search", space, f"budget.trials={trials}", "--home", home)
         assert done.returncode == 2
-        assert "study 'small' exists" in done.stderr
+        assert found in done.stderr
+        assert "clinie resume small" in done.stderr
 
 
 def test_promotion_scores_dev_and_test_and_names_the_champion(home: Path, promoted: dict[str, Any]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
+from search.promotion import registry_lock
 from search.promotion.history import Head, History
 from search.promotion.registry_lock import LOCK_MODEL, lock_registry
 from search.promotion.test_set_accesses import count_accesses
@@ -132,7 +135,7 @@ def test_accepted_faults_are_recorded_and_others_are_still_reported(history: His
     assert history.find_faults() == ["entries 2 to 3 are missing"]
 
 
-@pytest.mark.parametrize("value", ["", "no JSON", "[]", "{}", '{"number": 3}'])
+@pytest.mark.parametrize("value", ["", "no JSON", "[]", "{}", '{"number": 3}', '{"extra": 1}', "\ud7ff" * 9])
 def test_a_tag_that_is_no_entry_is_a_fault(history: History, value: str) -> None:
     history.client.set_registered_model_tag("model", "clinie.history.000003", value)
     assert history.find_faults()[0] == "entry 3 cannot be read"
@@ -196,6 +199,27 @@ def test_a_promotion_that_runs_twice_at_once_is_recorded_once(tmp_path: Path) ->
     client = connect(Home(tmp_path))
     append_in_processes(tmp_path, ("a", ""), ("a", ""))
     assert [entry.content["read"] for entry in History(client, "a").read_entries()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_registry_lock_does_not_depend_on_the_clock(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_lock, "WAIT_SECONDS", 0.0)
+    client = history.client
+    with lock_registry(client):
+        holder = json.loads(client.get_registered_model(LOCK_MODEL).description)
+        # The clock of the process that waits is a day behind, so that the lock comes from the future.
+        with sqlite3.connect(client.tracking_uri.removeprefix("sqlite:///")) as session:
+            changed = "UPDATE registered_models SET creation_time = creation_time + 86400000 WHERE name = ?"
+            session.execute(changed, (LOCK_MODEL,))
+        session.close()
+        with (
+            pytest.raises(registry_lock.RegistryLocked, match=f"locked by process {holder['pid']} on "),
+            lock_registry(client),
+        ):
+            pass
+    boot = psutil.boot_time()
+    assert holder["started"] < boot, "the start is a time of day, which changes with the clock"
+    with lock_registry(client):
+        pass
 
 
 def test_the_lock_of_a_killed_process_is_removed(history: History, tmp_path: Path) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clinie_core.errors import InputError
+from search.analysis.findings import analyze
 from search.cli.main import main
 from search.config.space_file import read_space_file
 from search.config.validation import build_space
+from search.ledger.journal import link
 from search.ledger.ledger import Ledger, open_storage
 from search.ledger.records import TrialRecord
 from search.storage.home import Home
@@ -132,6 +135,32 @@ def test_a_journal_without_checksums_is_read_and_continued(
     rewrite(home, lambda lines: lines.__delitem__(-2))
     with pytest.raises(InputError, match="lines before this one are missing or were changed"):
         open_storage(home)
+
+
+def test_a_clock_that_jumps_back_changes_no_result(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def jump(lines: list[bytes]) -> None:
+        previous = b""
+        for index, line in enumerate(lines):
+            record = json.loads(line)
+            if record.get("datetime_complete") and record["trial_id"] > 0:
+                ended = datetime.fromisoformat(record["datetime_complete"]) - timedelta(days=1)
+                record["datetime_complete"] = ended.isoformat(timespec="microseconds")
+            previous = link(record, previous)
+            lines[index] = previous + b"\n"
+
+    before = read_records(home)
+    rewrite(home, jump)
+    after = read_records(home)
+    assert [(record.metrics, record.state) for record in after] == [(record.metrics, record.state) for record in before]
+    assert all(record.ended < record.started for record in after[1:] if record.started and record.ended)
+    code, printed, errors = run(capsys, monkeypatch, "status", "small", "--home", str(home.root), "--json")
+    assert (code, errors) == (0, "")
+    assert json.loads(printed)["best"]["number"] == SCORES.index(max(SCORES))
+    findings = analyze("small", after, "strict_f1", maximized=True, counts={}, importances={})
+    assert findings.winner is not None
+    assert findings.winner.record.number == SCORES.index(max(SCORES))
 
 
 def test_an_intact_ledger_is_left_as_it_is(

@@ -11,7 +11,7 @@ import pytest
 from clinie_core.errors import InputError
 from search.config.space_file import SpaceFile
 from search.ledger.first_points import _is_comparable
-from search.ledger.stored_space import locate_corpora, read_stored_space, store_space
+from search.ledger.stored_space import list_changed_keys, locate_corpora, read_stored_space, store_space
 from search.storage.home import Home
 
 
@@ -45,6 +45,13 @@ def test_the_ledger_contains_no_path_and_the_home_finds_it(tmp_path: Path) -> No
     moved = Home((home.root).rename(tmp_path / "moved"))
     paths = [source.path for source in locate_corpora(read_stored_space(stored), moved).corpus]
     assert paths == ["/data/mercy-hospital", str(moved.root / "corpora" / "notes")]
+
+
+def test_changed_keys_are_named() -> None:
+    first = make_space({"path": "/data/a"})
+    other = make_space({"path": "/data/b"}).model_copy(update={"space": {"backbone": "tiny", "batch_size": 4}})
+    assert list_changed_keys(first, first) == []
+    assert list_changed_keys(first, other) == ["corpus", "space.batch_size"]
 
 
 def test_a_home_without_the_path_names_the_file_to_write(tmp_path: Path) -> None:
