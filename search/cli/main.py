@@ -15,6 +15,7 @@ from rich.console import Console
 from clinie_core import __version__
 from clinie_core.errors import InputError
 from search.cli import backbones, checks, control, data, jobs, models, promotions, reports, studies, watch
+from search.cli.failures import find_storage_fault
 from search.storage.permissions import restrict_new_files
 
 __all__ = ["app", "main"]
@@ -103,11 +104,16 @@ def main() -> None:
     except KeyboardInterrupt:
         errors.print("stopped")
         sys.exit(1)
-    except RuntimeError as error:
-        if type(error).__name__ not in FAILURES:
+    except Exception as error:
+        if isinstance(error, RuntimeError) and type(error).__name__ in FAILURES:
+            errors.print(f"[bold red]failed[/bold red] {_escape(str(error))}")
+            sys.exit(1)
+        fault = find_storage_fault(error)
+        if fault is None:
             raise
-        errors.print(f"[bold red]failed[/bold red] {_escape(str(error))}")
-        sys.exit(1)
+        problem, is_outage = fault
+        errors.print(f"[bold red]{'failed' if is_outage else 'error'}[/bold red] {_escape(str(problem))}")
+        sys.exit(1 if is_outage else 2)
 
 
 def _escape(text: str) -> str:
