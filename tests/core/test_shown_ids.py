@@ -21,6 +21,7 @@ from tests.core.test_corpus_fuzz import MUTATIONS
 from tests.corpora import WRITABLE
 
 PATIENT = "smith19700412"
+WORD = "Zyxomycosis"
 FORMATS_WITH_IDS = [name for name in WRITABLE if name != "hf_dataset"]
 
 
@@ -35,7 +36,7 @@ def damage(format_: str, folder: Path, seed: int) -> None:
     """Write a corpus whose ids contain a patient's name, and damage one of its files."""
     draw = random.Random(seed)
     notes = generate_splits(12, seed=2)["train"][:3]
-    named = [replace(note, id=f"{PATIENT}-{number}") for number, note in enumerate(notes)]
+    named = [replace(n, id=f"{PATIENT}-{number}", text=f"{n.text} {WORD}") for number, n in enumerate(notes)]
     FORMATS.load(format_)().write(named, folder)
     file = draw.choice(sorted(f for f in folder.rglob("*") if f.is_file() and f.stat().st_size))
     file.write_bytes(draw.choice(MUTATIONS)(file.read_bytes(), draw))
@@ -62,6 +63,18 @@ def test_messages_about_damaged_files_name_no_document(format_: str, tmp_path: P
     if FORMATS.load(format_).one_document_per_file:
         assert any(PATIENT in message for message in plain)
         assert any(show_id_with_key(f"{PATIENT}-0") in message for message in hashed)
+
+
+@pytest.mark.parametrize("format_", FORMATS_WITH_IDS)
+def test_messages_about_damaged_files_quote_no_text(format_: str, tmp_path: Path) -> None:
+    planted = 0
+    for seed in range(40):
+        damage(format_, tmp_path, seed)
+        contents = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+        planted += WORD.encode() in contents
+        assert not [message for message in collect_messages(format_, tmp_path) if WORD in message]
+        shutil.rmtree(tmp_path)
+    assert planted > 0 or format_ == "docbin", "no file contains the word"  # docbin is compressed
 
 
 def show_id_with_key(id_: str) -> str:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from tests.processes import end_with_children
+from tests.text_scan import find_words
 
 ROOT = Path(__file__).parents[2]
 CANARY = "Canary Smith"
@@ -227,6 +229,32 @@ def test_sigterm_finishes_requests_in_progress(tmp_path: Path, free_port: Callab
     idle.close()
     assert process.returncode == 0
     assert (tmp_path / "err").read_bytes() == b""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_service_that_ends_leaves_no_text(
+    how: signal.Signals, tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    word = f"zq{uuid.uuid4().hex[:14]}"
+    places = [tmp_path / "service", tmp_path / "tmp"]
+    for place in places:
+        place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(places[1]))
+    running = start_service(port := free_port(), places[0])
+    url = f"http://127.0.0.1:{port}"
+    answers = [predict(url, f"note {word}"), predict(url, f"fail {word}"), post(url, f'{{"{word}": ["{word}'.encode())]
+    answers += [post(url, f'{{"texts": ["note"], "{word}": 1}}'.encode()), predict(url, f"{word} \ud800")]
+    assert [answer.status_code for answer in answers] == [200, 500, 422, 422, 422]
+    with open_connection(url, UNFINISHED + word.encode()):
+        end_with_children(running, how)
+    assert running.stdout is not None
+    printed = running.stdout.read().decode() + "".join(answer.text for answer in answers)
+    assert find_words({word.encode()}, [*places, Path("/dev/shm")], printed) == set()
+    for place in (*places, Path("/dev/shm")):  # the scan finds the word wherever it is
+        file = place / f"planted-{word}"
+        file.write_text(word.upper(), encoding="ascii")
+        assert find_words({word.encode()}, [*places, Path("/dev/shm")]) == {str(file)}
+        file.unlink()
 
 
 def test_a_port_in_use_is_one_line(url: str, tmp_path: Path) -> None:
