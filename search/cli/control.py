@@ -154,17 +154,17 @@ def run_on_cluster(address: str, study: str, arguments: Sequence[str], id_: str 
         as_json: Whether to print JSON.
 
     Raises:
-        typer.Exit: With 1 if the command failed.
+        typer.Exit: With the exit code of the command if it failed.
     """
     from search.cluster.submission import STUDY
     from search.control.commands import check_id, make_id
 
     name, *rest = arguments
     words = [name, STUDY, *rest, "--id", check_id(id_) if id_ else make_id(), *(["--json"] if as_json else [])]
-    succeeded, output = connect_jobs(address).run_command(study, words)
+    code, output = connect_jobs(address).run_command(study, words)
     sys.stdout.write(output)
-    if not succeeded:
-        raise typer.Exit(1)
+    if code:
+        raise typer.Exit(code)
 
 
 COMMANDS = tuple(Command(f, "Search") for f in (stop, pause, clone, add_budget))

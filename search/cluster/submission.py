@@ -21,7 +21,7 @@ from typing import Any
 import requests
 import yaml
 from ray.dashboard.modules.dashboard_sdk import AuthenticationError
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 
 import clinie_core
 from clinie_core.errors import fail
@@ -208,7 +208,7 @@ class Jobs:
             while (text := runner.run(read_next())) is not None:
                 yield text
 
-    def run_command(self, name: str, arguments: Sequence[str]) -> tuple[bool, str]:
+    def run_command(self, name: str, arguments: Sequence[str]) -> tuple[int, str]:
         """Run a command of clinie on the cluster for the study of a job, and wait for its end.
 
         Args:
@@ -216,7 +216,7 @@ class Jobs:
             arguments: Arguments of ``clinie``, without the name of the study (``{study}``) and the home folder.
 
         Returns:
-            Whether it succeeded, and its output.
+            Its exit code and its output.
         """
         job = self.find(name)
         metadata = job.metadata or {}
@@ -225,9 +225,10 @@ class Jobs:
         used = job.runtime_env or {}
         environment = {key: used[key] for key in ("env_vars", "py_modules") if key in used}  # the search's own sources
         id_ = self._client.submit_job(entrypoint=shlex.join(command), runtime_env=environment)
-        while not (status := self._client.get_job_status(id_)).is_terminal():
+        while not self._client.get_job_status(id_).is_terminal():
             time.sleep(PAUSE_SECONDS)
-        return status == JobStatus.SUCCEEDED, str(self._client.get_job_logs(id_))
+        code = self._client.get_job_info(id_).driver_exit_code
+        return 1 if code is None else int(code), str(self._client.get_job_logs(id_))
 
     def stop(self, name: str) -> str:
         """Request a clean stop of a job's driver; its trials can be resumed.

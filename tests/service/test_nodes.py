@@ -113,7 +113,7 @@ def test_a_submitted_search_is_stopped_and_resumed_on_the_cluster(
     # Ray prefers a token in the environment to one in a file, and this process has one for its own local Ray.
     client = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": Path(cluster.environment["RAY_AUTH_TOKEN_PATH"]).read_text()}
     home, there = str(tmp_path / "home"), ["--address", cluster.dashboard]
-    content = space_content | {"study": f"sent-{uuid.uuid4().hex[:6]}", "budget": {"trials": 2, "epochs": 40}}
+    content = space_content | {"study": f"sent-{uuid.uuid4().hex[:6]}", "budget": {"trials": 2, "epochs": 60}}
     space, study = write_space(content | {"algorithm": {"scheduler": "none"}}), content["study"]
 
     relative = clinie("submit", space, "corpus.path=notes", *there, "--home", home, **client)
@@ -141,6 +141,12 @@ def test_a_submitted_search_is_stopped_and_resumed_on_the_cluster(
         return any(epochs())
 
     wait_until(running)
+    unknown = clinie("stop", study, "99", *there, **client)
+    assert unknown.returncode == 2, unknown.stdout
+    assert "there is no trial 99" in unknown.stdout
+    added = clinie("add-budget", study, "--trials", "1", *there, **client)
+    assert added.returncode == 0, added.stdout + added.stderr
+    assert "add-budget of 1 trials: accepted" in added.stdout
     stopped = clinie("stop", study, *there, **client)
     assert stopped.returncode == 0, stopped.stderr
     wait_until(lambda: status() not in ("pending", "running"))
@@ -153,7 +159,7 @@ def test_a_submitted_search_is_stopped_and_resumed_on_the_cluster(
     followed = clinie("logs", json.loads(again.stdout)["job"], "--follow", *there, **client)
     assert f"study {study}" in followed.stdout
     after = json.loads(clinie("status", study, "--home", home, "--json").stdout)["trials"]
-    assert [(t["state"], t["epochs"]) for t in after] == [("complete", 40), ("complete", 40)]
+    assert [(t["state"], t["epochs"]) for t in after] == [("complete", 60)] * 3
     assert [t["run_id"] for t in after[: len(before)]] == [t["run_id"] for t in before]
     (newest,) = json.loads(clinie("status", study, *there, "--json", **client).stdout)["jobs"]
     assert newest["status"] == "succeeded"
