@@ -96,7 +96,7 @@ def run_pool_trials(folder: Path, trials: int, make_program: MakeProgram, listen
             [listener],
             stop=StopSignal(),
             trials=trials,
-            hours=None,
+            budget=None,
             trials_folder=None,
             tune_folder=folder / "tune",
         )

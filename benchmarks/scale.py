@@ -158,7 +158,7 @@ def measure_path(trials: int) -> None:
                 [CheckpointManager(ledger, tracker, home, file.objective, file.budget.checkpoints), tracker, clock],
                 stop=StopSignal(),
                 trials=trials,
-                hours=None,
+                budget=None,
                 trials_folder=None,
                 tune_folder=home.root / "tune",
             )

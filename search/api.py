@@ -184,7 +184,7 @@ class Study:
 
         Args:
             trials: Number of additional trials.
-            hours: Limit on the run time from now, in hours; None for the limit of the space.
+            hours: Limit on the run time from now, in hours; None keeps the present limit over all runs.
             allow_text: As for :meth:`resume`.
             show_progress: As for :meth:`resume`.
 

@@ -222,7 +222,8 @@ def extend(
     study: StudyName,
     trials: Annotated[int, typer.Option(help="Number of additional trials.", min=1)],
     hours: Annotated[
-        float | None, typer.Option(help="Limit on the run time from now, in hours. Default: the present limit.")
+        float | None,
+        typer.Option(help="Limit on the run time from now, in hours. Default: the present limit."),
     ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
@@ -285,6 +286,8 @@ def _show_outcome(study: Study, *, as_json: bool) -> None:
     else:
         title = f"study {study.name}, {study.metric} on dev"
         print_trials(console(), title, outcome.trials, study.metric, maximized=study.is_maximized)
+    if outcome.ended_because:
+        messages.print(f"the search ended: {outcome.ended_because}", soft_wrap=True)
     if outcome.interrupted:
         messages.print(f"{len(outcome.interrupted)} trials interrupted; continue with: clinie resume {outcome.study}")
     if outcome.waiting:

@@ -33,6 +33,7 @@ __all__ = [
     "Budget",
     "Finalists",
     "SpaceFile",
+    "StopWhen",
     "find_shipped_spaces",
     "parse_space_file",
     "read_space_content",
@@ -51,13 +52,27 @@ SET_BY_OTHER_BLOCKS = {"task": "task", "epochs": "budget.epochs", "selection": "
 """Fields of ``TrialConfig`` that are not dimensions of the space, and the key that sets each of them."""
 
 
+class StopWhen(FrozenModel):
+    """Rule that ends a search when a further trial is not worth its cost.
+
+    Args:
+        gain_per_hour: Smallest expected improvement of the first objective per hour of training a further trial.
+        trials: Number of ended trials before the rule applies.
+    """
+
+    gain_per_hour: float = Field(gt=0)
+    trials: int = Field(default=10, ge=5)
+
+
 class Budget(FrozenModel):
     """Limits of a study.
 
     Args:
         trials: Number of trials.
         epochs: Maximum number of epochs of a trial.
-        hours: Maximum run time of the search in hours; None for no limit.
+        hours: Maximum run time of the search in hours, over all its runs; None for no limit.
+        gpu_hours: Maximum training time of all trials, multiplied by their number of GPUs; None for no limit.
+        stop_when: Rule that ends the search earlier; None for no rule.
         wait_minutes: Time in minutes after which a search ends if the cluster provides no node; 0 for no limit.
         checkpoints: Number of best trials, for each objective, whose weights are stored; the weights of the other
             trials are deleted.
@@ -66,6 +81,8 @@ class Budget(FrozenModel):
     trials: int = Field(default=20, ge=1)
     epochs: int = Field(default=4, ge=1)
     hours: float | None = Field(default=None, gt=0)
+    gpu_hours: float | None = Field(default=None, gt=0)
+    stop_when: StopWhen | None = None
     wait_minutes: float = Field(default=30, ge=0)
     checkpoints: int = Field(default=5, ge=1)
 
@@ -247,7 +264,7 @@ class SpaceFile(FrozenModel):
         excluded = {"backbone", *PARTS, *SET_BY_OTHER_BLOCKS}
         space |= {key: value for key, value in config.model_dump(mode="json").items() if key not in excluded}
         algorithm = self.algorithm.model_copy(update={"scheduler": "none", "points_to_evaluate": ()})
-        budget = self.budget.model_copy(update={"trials": 1, "epochs": config.epochs})
+        budget = self.budget.model_copy(update={"trials": 1, "epochs": config.epochs, "stop_when": None})
         source = config.backbone.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
         changed = {"study": study, "algorithm": algorithm, "budget": budget, "space": space, "finalists": None}
         entries = self._replace_sources({config.backbone.name: source})

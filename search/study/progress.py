@@ -21,6 +21,7 @@ from clinie_core.errors import Problem
 from search.config.description import describe_config
 from search.config.objectives import Limit, describe_violations
 from search.control.commands import CommandEntry
+from search.ledger.budget import read_spent_hours
 from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED, TrialRecord
 from search.ledger.stored_space import SPACE, read_stored_space
@@ -46,7 +47,7 @@ class Progress(TrialListener):
     Args:
         console: Console to print to.
         trials: Number of trials in the study's budget.
-        hours: Limit on the run time in hours; None for no limit.
+        hours: Limit on the run time of all runs in hours; None for no limit.
     """
 
     console: Console
@@ -56,6 +57,7 @@ class Progress(TrialListener):
     _ended: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ENDED, 0))
     _metric: str = ""
     _maximized: bool = True
+    _earlier_hours: float = 0.0
     _limits: tuple[Limit, ...] = ()
     _repeats: Callable[[int], bool] = lambda number: False
     _best: tuple[float, int, str] | None = None
@@ -97,6 +99,7 @@ class Progress(TrialListener):
             records: Its trials; read from the ledger if omitted.
         """
         self._metric, self._maximized = ledger.metrics[0], ledger.maximized
+        self._earlier_hours = read_spent_hours(ledger)
         self._limits, self._repeats = ledger.limits, ledger.is_repeat
         self._started_at = time.monotonic()
         attributes = ledger.attributes
@@ -189,7 +192,7 @@ class Progress(TrialListener):
             return "-"
         seconds = elapsed / self._ended_now * max(0, self.trials - sum(self._ended.values()))
         if self.hours:
-            seconds = min(seconds, self.hours * 3600 - elapsed)
+            seconds = min(seconds, (self.hours - self._earlier_hours) * 3600 - elapsed)
         return f"{int(max(0, seconds)) // 60} min {int(max(0, seconds)) % 60:02d} s"
 
     def _render(self) -> RenderableType:

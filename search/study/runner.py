@@ -15,6 +15,7 @@ from search.config.resources import find_currency
 from search.config.validation import ValidatedSpace, validate_space_file
 from search.control.command_processor import CommandProcessor
 from search.control.commands import CommandEntry, now
+from search.ledger.budget import StudyBudget, read_spent_hours
 from search.ledger.first_points import find_first_points
 from search.ledger.ledger import Ledger, Storage, has_study, open_storage
 from search.ledger.ranking import RankedTrial
@@ -57,6 +58,7 @@ class StudyOutcome:
         interrupted: Numbers of the trials that a resume continues.
         stopped_by_user: Whether a signal ended the search before its budget was spent.
         waiting: Number of events that are queued because the MLflow server is unavailable.
+        ended_because: Why the search ended before it ran all trials of its budget; None for another reason.
     """
 
     study: str
@@ -65,6 +67,7 @@ class StudyOutcome:
     interrupted: list[int]
     stopped_by_user: bool = False
     waiting: int = 0
+    ended_because: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the outcome as a JSON value."""
@@ -73,6 +76,7 @@ class StudyOutcome:
             "trials": [record.as_json() for record in self.trials],
             "best": self.best.as_json() if self.best else None,
             "interrupted": self.interrupted,
+            "ended_because": self.ended_because,
         }
 
 
@@ -93,6 +97,7 @@ class StudyRunner:
         self.corpus = validated.corpus
         self.detections = validated.detections
         self._stopped = False
+        self._ended_because: str | None = None
         self._limits: list[FormulationLimits] = []
         self.warnings: list[Problem] = [*self.corpus.notices, *summarize(self.corpus).warnings()]
 
@@ -118,17 +123,21 @@ class StudyRunner:
             home: The home folder.
             name: Name of the study.
             trials: Number of additional trials.
-            hours: Limit on the run time from now, in hours; None keeps the present limit.
+            hours: Limit on the run time from now, in hours; None keeps the present limit over all runs.
 
         Raises:
-            InputError: As for :meth:`open`, or if a search of the study is running.
+            InputError: As for :meth:`open`, if a search of the study is running, or if its hours are spent.
         """
         study = cls.open(home, name)
-        budget = study.file.budget.model_copy(update={"trials": study.file.budget.trials + trials})
-        if hours is not None:
-            budget = budget.model_copy(update={"hours": hours})
-        study.file = study.file.model_copy(update={"budget": budget})
+        # The user asks for these trials, so that the rule does not end the search again.
+        budget = study.file.budget.model_copy(update={"trials": study.file.budget.trials + trials, "stop_when": None})
         storage = open_storage(home)
+        spent = read_spent_hours(Ledger.open(storage, name))
+        if hours is not None:
+            budget = budget.model_copy(update={"hours": spent + hours})
+        elif budget.hours is not None and spent >= budget.hours:
+            fail("--hours", f"study {name!r} has spent its {budget.hours:g} hours", remedy="pass the hours to add")
+        study.file = study.file.model_copy(update={"budget": budget})
         with hold_lock(home, name, storage):
             Ledger.open(storage, name).set_attribute("space", store_space(study.file, home))
         return study
@@ -222,7 +231,9 @@ class StudyRunner:
             commands = self._read_commands(ledger, tracker, progress, resume=resume)
             remaining = commands.trials - sum(record.repeats is None for record in ended)
             broken = None
-            if remaining > 0 or ledger.count_finals(self.file.finalists) > 0:
+            self._ended_because = StudyBudget(ledger, self.file.budget).find_spent_limit()
+            is_open = remaining > 0 or ledger.count_finals(self.file.finalists) > 0
+            if is_open and self._ended_because is None:
                 with ray_session(self.home.root):
                     broken = self._run_trials(
                         ledger, listeners, max(0, remaining), commands, progress, allow_text=allow_text
@@ -332,14 +343,16 @@ class StudyRunner:
             shares = {own.name: own.gpus_per_worker for own in pool.classes}
             ledger.set_attribute("gpus_per_worker", shares if len(shares) > 1 else pool.classes[0].gpus_per_worker)
             with progress.watch(ledger) if progress else nullcontext(), stop.listen():
-                run_trials(
+                gpus = max(float(own.gpus_per_worker) * own.workers_per_trial for own in pool.classes)
+                budget = StudyBudget(ledger, self.file.budget, gpus)
+                self._ended_because = run_trials(
                     pool,
                     ledger,
                     self.space,
                     listeners,
                     stop=stop,
                     trials=trials,
-                    hours=self.file.budget.hours,
+                    budget=budget,
                     trials_folder=folder / "trials",
                     tune_folder=f"{self.home.ray_folder(self.name)}/tune",
                     list_classes=placement.list_names,
@@ -371,6 +384,8 @@ class StudyRunner:
             summary |= name_best(best.metrics)
             summary["clinie.best_trial"] = str(best.number)
             summary[f"best_mean_{ledger.metrics[0]}"] = ranked[0].mean
+        if self._ended_because is not None:
+            summary["clinie.ended_because"] = self._ended_because
         failed = [record for record in records if record.state in ("failed", "infeasible")]
         all_failed = bool(records) and len(failed) == len(records)
         status = "FAILED" if all_failed else "SCHEDULED" if interrupted else "FINISHED"
@@ -379,7 +394,7 @@ class StudyRunner:
             raise StudyFailed(f"all {len(failed)} trials failed; the last one: {failed[-1].reason}")
         if broken and sum(r.state in ENDED for r in records) < trials:
             raise StudyFailed(f"{broken}; then continue with: clinie resume {self.name}")
-        return StudyOutcome(self.name, records, best, interrupted, self._stopped, waiting)
+        return StudyOutcome(self.name, records, best, interrupted, self._stopped, waiting, self._ended_because)
 
     def _describe(self, best: RankedTrial | None) -> str:
         """Return the study's description in MLflow, as Markdown."""

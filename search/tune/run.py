@@ -17,6 +17,7 @@ from search.cluster.capacity import HEAD_RESOURCE
 from search.config.search_space import SearchSpace
 from search.config.stopping import StoppingSettings
 from search.control.command_processor import CommandProcessor
+from search.ledger.budget import StudyBudget
 from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED
 from search.pool.pool import WorkerPool
@@ -113,7 +114,7 @@ def run_trials(
     *,
     stop: StopSignal,
     trials: int,
-    hours: float | None,
+    budget: StudyBudget | None,
     trials_folder: Path | None,
     tune_folder: str | Path,
     dev_documents: int | None = None,
@@ -121,7 +122,7 @@ def run_trials(
     commands: CommandProcessor | None = None,
     on_warning: Callable[[Problem], None] = lambda problem: None,
     on_wait: Callable[[str | None], None] = lambda wait: None,
-) -> None:
+) -> str | None:
     """Run trials until the budget is spent. Trials that are running then remain unchanged in the ledger.
 
     Args:
@@ -131,7 +132,7 @@ def run_trials(
         listeners: Notified of the events of trials; see :mod:`search.trials.listener` for their order.
         stop: Ends the search when it is given.
         trials: Number of trials to run, including interrupted ones.
-        hours: Time limit of the run in hours; None for no limit.
+        budget: Limits on time; None for no limit.
         trials_folder: Folder for the checkpoints of all trials; None writes none.
         tune_folder: Folder or URL for Tune's own files.
         dev_documents: Number of documents of the dev split, which determines the grace period unless it is given.
@@ -139,6 +140,9 @@ def run_trials(
         commands: Decides the commands that the search receives; by default, one without a listener.
         on_warning: Receives the reason why a worker group was drained.
         on_wait: Receives, at every step, what the pool waits for; None while it does not wait for nodes.
+
+    Returns:
+        Why the search ended before it ran all trials; None if it ran all, or for another reason.
 
     Raises:
         DiskFull: If a disk is full.
@@ -150,7 +154,7 @@ def run_trials(
     scheduler = make_scheduler(StoppingSettings.from_space_file(file, dev_documents))
     replay_trials(scheduler, (record for record in records if record.state in ENDED))
     settings = RunSettings(pool.queue_name, str(trials_folder) if trials_folder else None)
-    recorder = StudyRecorder(ledger, running, [monitor, *listeners], read_trial_error)
+    recorder = StudyRecorder(ledger, running, [monitor, *([budget] if budget else []), *listeners], read_trial_error)
     searcher = LedgerSearcher(ledger, space, trials, running, pool.may_start_trial, recorder.answer, list_classes)
 
     def must_end() -> bool:
@@ -158,6 +162,10 @@ def run_trials(
         on_wait(pool.describe_wait() or _describe_pause(control, running))
         for warning in pool.take_warnings():
             on_warning(warning)
+        if budget is not None:
+            budget.add_time(is_paused=control.is_paused)
+            if budget.is_gpu_time_spent:
+                return True
         return stop.given or monitor.all_fail or pool.failure() is not None
 
     control = TrialControl(
@@ -166,9 +174,11 @@ def run_trials(
         searcher,
         recorder,
         pool.queue.withdraw.remote,
-        hours=hours,
+        hours=budget.hours_left if budget is not None else None,
         must_end=must_end,
     )
+    if budget is not None:
+        searcher.find_end = budget.find_end
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, _request_drivers_node()),
         param_space=settings.to_tune_config(),
@@ -196,6 +206,12 @@ def run_trials(
         if running.error is None:
             raise
         raise running.error from None
+    finally:
+        if budget is not None and running.error is None:
+            budget.add_time(is_paused=control.is_paused)
+            budget.save()
+    is_cut = searcher.unfinished > 0
+    return searcher.ended_because or (budget.find_spent_limit() if budget is not None and is_cut else None)
 
 
 def _describe_pause(control: TrialControl, running: RunningTrials) -> str | None:

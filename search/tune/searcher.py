@@ -72,6 +72,10 @@ class LedgerSearcher(Searcher):
         self._remaining = trials + ledger.count_finals(None)
         self._may_start = may_start
         self._answer = answer
+        self.find_end: Callable[[], str | None] = lambda: None
+        """Function that returns why no further trial is drawn; None if one may be drawn. Finalists run nevertheless."""
+        self.ended_because: str | None = None
+        """Why no further trial is drawn although the budget has more trials; None if there is no such reason."""
         self._finalists = space.file.finalists
         self._list_classes = list_classes
         self.running = running
@@ -117,6 +121,7 @@ class LedgerSearcher(Searcher):
         if lost is not None:
             self._ledger.resume_trial(lost)  # no-op for a trial that was not paused
             return self._make_tune_config(lost)
+        self._check_end()
         while self._remaining or self._start_finals():
             if not self.gate.may_start() or not self._may_start(len(self.running)):
                 return None
@@ -128,6 +133,19 @@ class LedgerSearcher(Searcher):
                 return self._make_tune_config(number)
             self._answer(number, config, equal)
         return None if self.running or self.running.paused else str(Searcher.FINISHED)
+
+    def _check_end(self) -> None:
+        """Leave only trials that have started, and open runs of finalists, if no further trial may be drawn."""
+        if self.ended_because is None and self._remaining:
+            self.ended_because = self.find_end()
+            if self.ended_because is not None:
+                started = sum(not self._ledger.is_repeat(number) for number, _ in self._interrupted)
+                self._remaining = min(
+                    self._remaining, started + self._ledger.count_finals(None) - self._count_running_finals()
+                )
+
+    def _count_running_finals(self) -> int:
+        return sum(self._ledger.is_repeat(number) for number in self.running.numbers)
 
     def _start_finals(self) -> bool:
         """Enqueue the runs of the finalists once no other trial is left; return whether there are any."""

@@ -15,8 +15,9 @@ import ray.cloudpickle
 from optuna.trial import TrialState
 
 from search.config.search_space import SearchSpace
-from search.config.space_file import Finalists, SpaceFile, read_space_file
+from search.config.space_file import Budget, Finalists, SpaceFile, read_space_file
 from search.config.validation import build_space
+from search.ledger.budget import StudyBudget, read_spent_hours
 from search.ledger.ledger import Ledger, open_storage
 from search.pool.pool import WorkerPool
 from search.pool.worker import OnReport, Program
@@ -82,7 +83,7 @@ def run_known(space: SearchSpace, home: Home) -> tuple[Ledger, optuna.Study]:
             [],
             stop=StopSignal(),
             trials=file.budget.trials,
-            hours=None,
+            budget=None,
             trials_folder=None,
             tune_folder=home.root / "tune",
         )
@@ -151,3 +152,28 @@ def test_finalists_run_with_other_seeds_on_the_pool(known_space: Callable[..., S
     assert (best.record.parameters["weight_decay"], len(best.scores)) == (0.9, 3)
     runs = [record for record in ledger.records() if record.repeats is not None]
     assert [(run.repeats, run.state, len(run.epochs)) for run in runs] == [(2, "complete", EPOCHS)] * 2
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_search_whose_hours_are_spent_ends_and_says_why(
+    known_space: Callable[..., SearchSpace], tmp_path: Path
+) -> None:
+    space = known_space({"maximize": "strict_f1"}, [0.8, 0.1, 0.9])
+    storage = open_storage(Home.open(tmp_path / "home", create=True))
+    ledger = Ledger.create(storage, "known", space.file.objective, space.file.algorithm, {})
+    budget = StudyBudget(ledger, Budget(hours=1e-9), 0)
+    with WorkerPool(space.file.resources, make_known_program, tmp_path / "ray") as pool:
+        reason = run_trials(
+            pool,
+            ledger,
+            space,
+            [],
+            stop=StopSignal(),
+            trials=3,
+            budget=budget,
+            trials_folder=None,
+            tune_folder=tmp_path / "tune",
+        )
+    assert reason == "budget.hours of 1e-09 is spent, over all runs of this study"
+    assert all(record.state == "running" for record in ledger.records())
+    assert read_spent_hours(ledger) > 1e-9

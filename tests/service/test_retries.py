@@ -74,7 +74,7 @@ def run_failing_search(
             [],
             stop=StopSignal(),
             trials=trials,
-            hours=None,
+            budget=None,
             trials_folder=None,
             tune_folder=home.root / "tune",
             list_classes=lambda config: names,
