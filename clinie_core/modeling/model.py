@@ -30,7 +30,6 @@ from clinie_core.heads import LanguageHead, TaskHead
 from clinie_core.modeling.backbone_copies import copy_backbone, defer_conversion
 from clinie_core.modeling.precision import Precision, cast_trained_weights, set_buffer_dtypes, set_weight_dtypes
 from clinie_core.modeling.sharding import is_sharded
-from clinie_core.templates.constrained_decoding import ConstraintProcessor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -168,6 +167,10 @@ class LanguageModel(ExtractionModel):
             inputs = self._embed_with_prompt(batch)
         processors = LogitsProcessorList()
         if batch.constraints:
+            from clinie_core.templates.constrained_decoding import (
+                ConstraintProcessor,  # imports transformers' generation
+            )
+
             processors.append(ConstraintProcessor(batch.constraints, prompt_length, head.eos_id))
         settings = GenerationConfig(
             max_new_tokens=head.budget, do_sample=False, num_beams=1, eos_token_id=head.eos_id, pad_token_id=head.eos_id

@@ -73,7 +73,7 @@ def _build_table(name: str, title: str, table: ErrorTable) -> ReportSection:
     errors = sum(total[kind] for kind in wrong)
     answer = MEANING
     if errors:
-        answer = f"{errors:,} errors; most are {worst} ({total[worst]:,}). {MEANING}"
+        answer = f"{errors:,} errors; the most frequent kind is {worst} ({total[worst]:,}). {MEANING}"
     if len(table) > 1:
         highest = max(table, key=lambda row: _get_error_share(table[row]))
         answer += f" The share of errors is highest for {highest}."
