@@ -128,7 +128,7 @@ def test_a_search_that_gets_no_node_in_time_ends_with_one_line(
     done = clinie("search", space, "--home", tmp_path / "home", **cluster.environment)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "error no node for 0.01 minutes (budget.wait_minutes): requested 2 groups of 1 x 1 CPU and 0 GPU; the cluster"
+        "failed no node for 0.01 minutes (budget.wait_minutes): requested 2 groups of 1 x 1 CPU and 0 GPU; the cluster"
         " can provide at most 3 CPU and 0 GPU, on one node 1 CPU and 0 GPU; then continue with: clinie resume small"
     )
     assert [trial["epochs"] for trial in read_trials(clinie, tmp_path / "home")] in ([], [0], [0, 0])
