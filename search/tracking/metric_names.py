@@ -9,6 +9,7 @@ Spaces, ledger and reports use flat names, because Ray Tune turns a name with a 
 | `train/` | loss, duration, memory and size of the model, one value per epoch |
 | `types/TYPE/` | scores of a type in the best epoch |
 | `system/` | load of the machine |
+| `usage/` | resources that a trial used |
 | `test/` | scores on the test split, in the study's run |
 | `trials/` | number of trials in each state, in the study's run |
 | `usage/` | GPU-hours and cost of a trial, and of all trials in the study's run |
