@@ -17,10 +17,10 @@ TOKEN = "hf_accepted"
 
 @dataclass
 class Repository:
-    """A repository of one commit.
+    """A repository and the commits that its main branch had.
 
     Args:
-        files: Content of each file, by name.
+        files: Content of each file of the main branch, by name.
         gated: Whether only requests with :data:`TOKEN` may read the files.
         private: Whether only requests with :data:`TOKEN` can see the repository.
         licence: Identifier of the licence.
@@ -30,6 +30,16 @@ class Repository:
     gated: bool = False
     private: bool = False
     licence: str = "mit"
+    earlier: dict[str, dict[str, bytes]] = field(default_factory=dict, init=False)
+    """Files of earlier commits."""
+
+    def move_main(self, files: dict[str, bytes]) -> None:
+        """Replace the files of the main branch; the present commit remains available."""
+        self.earlier[self.commit], self.files = self.files, files
+
+    def get_files(self, revision: str) -> dict[str, bytes] | None:
+        """Return the files of a branch or commit; None if it does not exist."""
+        return self.files if revision in ("", "main", self.commit) else self.earlier.get(revision)
 
     @property
     def commit(self) -> str:
@@ -107,21 +117,29 @@ class HubServer:
             return denied if repository.gated and not is_accepted else (200, {}, b"{}")
         if is_api:
             revision = path.partition("/revision/")[2]
-            if revision not in ("", "main", repository.commit):
+            files = repository.get_files(revision)
+            if files is None:
                 return 404, {"X-Error-Code": "RevisionNotFound"}, b""
             siblings = [
                 {"rfilename": file, "size": len(data)}
                 | ({"lfs": describe_large_file(data)} if file.endswith(".safetensors") else {})
-                for file, data in repository.files.items()
+                for file, data in files.items()
             ]
             gated = "manual" if repository.gated else False
-            info = {"id": name, "sha": repository.commit, "private": repository.private, "gated": gated}
+            commit = revision if revision in repository.earlier else repository.commit
+            info = {"id": name, "sha": commit, "private": repository.private, "gated": gated}
             info["tags"] = [f"license:{repository.licence}"]
             return 200, {"Content-Type": "application/json"}, json.dumps({**info, "siblings": siblings}).encode()
         if repository.gated and not is_accepted:
             return denied
-        content = repository.files.get(path.partition("/resolve/")[2].partition("/")[2])
+        revision, _, file_name = path.partition("/resolve/")[2].partition("/")
+        content = (repository.get_files(revision) or {}).get(file_name)
         if content is None:
             return 404, {"X-Error-Code": "EntryNotFound"}, b""
         etag = hashlib.sha256(content).hexdigest()
-        return 200, {"ETag": f'"{etag}"', "X-Repo-Commit": repository.commit}, content
+        commit = revision if revision in repository.earlier else repository.commit
+        return (
+            200,
+            {"ETag": f'"{etag}"', "X-Repo-Commit": commit},
+            content,
+        )

@@ -13,6 +13,7 @@ from transformers import BertConfig, BertModel
 from clinie_core.backbones.tokenizer import load_tokenizer
 from clinie_core.config import BackboneSource
 from tests.conftest import TINY, RunClinie
+from tests.faults.searches import POINTS, run
 from tests.hub_server import HubServer, Repository
 
 WriteSpace = Callable[[Mapping[str, Any]], Path]
@@ -88,3 +89,41 @@ def test_fetched_backbones_replace_the_hub(
     damaged = clinie("backbones", "verify", folder)
     assert damaged.returncode == 2
     assert "model.safetensors: the file has" in damaged.stderr
+
+
+def list_resolved(requests: list[str]) -> set[str]:
+    """Return the revisions whose files were requested."""
+    return {request.split("/")[4] for request in requests if "/clinic/tiny/resolve/" in request}
+
+
+def test_a_resumed_study_keeps_its_commit_after_the_branch_has_moved(
+    hub: HubServer, write_space: WriteSpace, space_content: dict[str, Any], tmp_path: Path
+) -> None:
+    budget = {"trials": 2, "epochs": 1}
+    space = write_space(
+        {**space_content, "budget": budget, "space": {**space_content["space"], "backbone": "clinic/tiny"}}
+    )
+    home, signs, repository = tmp_path / "home", tmp_path / "signs", hub.repositories["clinic/tiny"]
+    signs.mkdir()
+    environment = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
+    fault = {**POINTS["before the first epoch"], "victim": "driver", "folder": str(signs)}
+    killed = run(["search", str(space)], home, fault, HF_HOME=str(tmp_path / "first"), **environment)
+    assert killed.returncode < 0, killed.stderr
+    pinned = repository.commit
+    assert list_resolved(hub.requests) == {pinned}
+
+    repository.move_main({**repository.files, "model.safetensors": b"not a backbone", "README.md": b"retrained"})
+    assert repository.commit != pinned
+    hub.requests.clear()
+    # An empty cache, as on another node: the weights are downloaded again.
+    study = str(space_content["study"])
+    resumed = run(["resume", study, "--json"], home, None, HF_HOME=str(tmp_path / "second"), **environment)
+    assert resumed.returncode == 0, resumed.stderr
+    assert [trial["state"] for trial in read_trials(home, study)] == ["complete", "complete"]
+    assert list_resolved(hub.requests) == {pinned}
+
+
+def read_trials(home: Path, study: str) -> list[dict[str, Any]]:
+    status = run(["status", study, "--json"], home, None)
+    found: list[dict[str, Any]] = json.loads(status.stdout)["trials"]
+    return found
