@@ -17,7 +17,12 @@ SAMPLERS: Registry[Any] = Registry(
         "auto": "search.ledger.samplers:make_auto",
         "tpe": "search.ledger.samplers:make_tpe",
         "random": "search.ledger.samplers:make_random",
+        "grid": "search.ledger.samplers:make_grid",
+        "qmc": "search.ledger.samplers:make_qmc",
+        "gp": "search.ledger.samplers:make_gp",
+        "cmaes": "search.ledger.samplers:make_cmaes",
         "nsga2": "search.ledger.samplers:make_nsga2",
+        "nsga3": "search.ledger.samplers:make_nsga3",
     },
 )
 """Functions from an ``Algorithm`` block and the search space to an Optuna sampler."""

@@ -27,7 +27,9 @@ MAX_TRIALS_READ = 160
 """Largest number of ended trials that a sampler with a bound reads; TPE takes about 30 ms for a draw from them."""
 BEST_SHARE = 0.25
 """Share of these trials that are the best ones; the others are the latest ones."""
-FAILED_CONSTRAINT = "constraints:failed"
+CONSTRAINTS = "constraints"
+"""Beginning of the system attributes of Optuna for constraints."""
+FAILED_CONSTRAINT = f"{CONSTRAINTS}:failed"
 """System attribute of Optuna for a constraint of this name; above zero, the trial is infeasible."""
 
 
@@ -136,7 +138,18 @@ def _convert(
             seen.values, seen.state = values, TrialState.COMPLETE
         return seen
 
-    return [convert(trial) for trial in trials]
+    seen = [convert(trial) for trial in trials]
+    # A Gaussian process needs the same constraints in all trials.
+    return [_merge_constraints(trial) for trial in seen] if any(trial.constraints for trial in seen) else seen
+
+
+def _merge_constraints(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial with the sum of its violations as its only constraint."""
+    merged = copy.copy(trial)
+    kept = {key: value for key, value in trial.system_attrs.items() if not key.startswith(CONSTRAINTS)}
+    violation = sum(value for value in trial.constraints.values() if value > 0)
+    merged.system_attrs = {**kept, f"{CONSTRAINTS}:total": violation}
+    return merged
 
 
 def _select(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:

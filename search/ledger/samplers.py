@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+import warnings
+from importlib.util import find_spec
 
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
+
+from clinie_core.errors import fail
 from search.config.algorithms import SAMPLERS
 from search.config.search_space import SearchSpace
 from search.config.seeds import derive_seed
 from search.config.space_file import Algorithm
+from search.ledger.enumeration import GridSampler, SobolSampler
 from search.ledger.proposal_sampler import ProposalSampler
 from search.ledger.sampler_view import TrialView
 
-__all__ = ["make_auto", "make_nsga2", "make_random", "make_sampler", "make_tpe"]
+__all__ = [
+    "make_auto",
+    "make_cmaes",
+    "make_gp",
+    "make_grid",
+    "make_nsga2",
+    "make_nsga3",
+    "make_qmc",
+    "make_random",
+    "make_sampler",
+    "make_tpe",
+]
 
 SMALLEST_POPULATION = 2
 
@@ -39,6 +64,55 @@ def make_tpe(algorithm: Algorithm, space: SearchSpace) -> BaseSampler:
 def make_random(algorithm: Algorithm, space: SearchSpace) -> BaseSampler:
     """Make a sampler that draws independently at random."""
     return RandomSampler(seed=algorithm.seed)
+
+
+def make_grid(algorithm: Algorithm, space: SearchSpace) -> BaseSampler:
+    """Make a sampler of the points of a grid."""
+    return GridSampler(space)
+
+
+def make_qmc(algorithm: Algorithm, space: SearchSpace) -> BaseSampler:
+    """Make a sampler of a quasi-random sequence, which covers the space more evenly than random draws."""
+    return SobolSampler(space)
+
+
+def make_gp(algorithm: Algorithm, space: SearchSpace) -> BaseSampler:
+    """Make Bayesian optimization with a Gaussian process, over the dimensions that all trials have.
+
+    Optuna's sampler reads complete trials only; here it also sees stopped ones.
+
+    Source: Snoek et al. 2012, NeurIPS; Ament et al. 2023, NeurIPS (log expected improvement).
+    """
+    sampler = GPSampler(seed=algorithm.seed, n_startup_trials=algorithm.startup_trials, warn_independent_sampling=False)
+    return TrialView(sampler, complete_only=True, bounded=True)
+
+
+def make_cmaes(algorithm: Algorithm, space: SearchSpace) -> BaseSampler:
+    """Make CMA-ES, an evolution strategy for the numbers that all trials have; choices are drawn at random.
+
+    Source: Hansen 2016, arXiv 1604.00772.
+
+    Raises:
+        InputError: If the package ``cmaes`` is not installed.
+    """
+    if find_spec("cmaes") is None:
+        fail("algorithm.sampler", "cmaes needs a package", remedy="pip install cmaes")
+    sampler = CmaEsSampler(
+        seed=algorithm.seed, n_startup_trials=algorithm.startup_trials, warn_independent_sampling=False
+    )
+    return TrialView(sampler, complete_only=True, bounded=False)
+
+
+def make_nsga3(algorithm: Algorithm, space: SearchSpace) -> BaseSampler:
+    """Make NSGA-III, a genetic algorithm for three and more objectives.
+
+    Source: Deb and Jain 2014, IEEE Transactions on Evolutionary Computation 18(4).
+    """
+    size = max(SMALLEST_POPULATION, algorithm.startup_trials)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        sampler = NSGAIIISampler(population_size=size, seed=algorithm.seed)
+    return TrialView(sampler, complete_only=True, bounded=False)
 
 
 def make_nsga2(algorithm: Algorithm, space: SearchSpace) -> BaseSampler:
