@@ -157,7 +157,7 @@ def test_a_trial_shows_its_configuration_state_and_scores(open_page: Callable[..
 
 
 def test_a_trials_metrics_have_the_epoch_as_step(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
-    open_page(f"{address(runs['trial'][0])}/model-metrics", "curves", "dev/strict_f1", "train/loss")
+    open_page(f"{address(runs['trial'][0])}/model-metrics", "curves", "Step", "best", "strict_f1")
 
 
 def test_trials_can_be_compared_by_typed_parameters(open_page: Callable[..., str], runs: dict[str, Any]) -> None:
