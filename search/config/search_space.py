@@ -16,7 +16,7 @@ from clinie_core.formulations import FORMULATIONS
 from search.config.domains import Chooser, Domain, Fixed, OneOf
 from search.config.parsing import Dimensions
 from search.config.priors import Prior, find_prior
-from search.config.space_file import Algorithm, SpaceFile
+from search.config.space_file import Algorithm, Budget, SpaceFile
 
 __all__ = ["SearchSpace", "make_config"]
 
@@ -83,6 +83,10 @@ class SearchSpace:
     def with_algorithm(self, algorithm: Algorithm) -> SearchSpace:
         """Return the same space with another algorithm."""
         return SearchSpace(self.file.model_copy(update={"algorithm": algorithm}), self._dimensions, self._facts)
+
+    def with_budget(self, budget: Budget) -> SearchSpace:
+        """Return the same space with another budget."""
+        return SearchSpace(self.file.model_copy(update={"budget": budget}), self._dimensions, self._facts)
 
     @functools.cached_property
     def scratch_backbones(self) -> frozenset[str]:

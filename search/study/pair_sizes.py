@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,7 @@ class PairSize:
             "method": self.method,
             "total_parameters": self.size.parameters,
             "trainable_parameters": self.size.trainable,
-            "memory_mb": round(self.size.memory_mb),
+            "memory_mb": math.ceil(self.size.memory_mb),
             "fits": self.size.fits,
             "simulated": self.size.is_simulated,
             "resources": self.resources.name,

@@ -86,7 +86,7 @@ class SearchPlan:
                     "parameters": config.flatten(),
                     "total_parameters": size.parameters,
                     "trainable_parameters": size.trainable,
-                    "memory_mb": round(size.memory_mb),
+                    "memory_mb": math.ceil(size.memory_mb),
                     "resources": own.name,
                     "micro_batch": size.micro_batch,
                     "fits": size.fits,

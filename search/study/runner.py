@@ -137,7 +137,8 @@ class StudyRunner:
             budget = budget.model_copy(update={"hours": spent + hours})
         elif budget.hours is not None and spent >= budget.hours:
             fail("--hours", f"study {name!r} has spent its {budget.hours:g} hours", remedy="pass the hours to add")
-        study.file = study.file.model_copy(update={"budget": budget})
+        study.space = study.space.with_budget(budget)
+        study.file = study.space.file
         with hold_lock(home, name, storage):
             Ledger.open(storage, name).set_attribute("space", store_space(study.file, home))
         return study

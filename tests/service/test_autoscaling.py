@@ -120,10 +120,43 @@ def test_a_request_that_no_node_can_satisfy_is_rejected_before_the_first_trial(
         assert not read_trials(clinie, tmp_path / "home")
 
 
+HOLD_ALL_NODES = """
+import sys
+import ray
+
+@ray.remote(num_cpus=1)
+class Holder:
+    def is_up(self):
+        return True
+
+ray.init(log_to_driver=False)
+holders = [Holder.remote() for _ in range(3)]
+assert all(ray.get([holder.is_up.remote() for holder in holders]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def held_nodes(cluster: Cluster) -> Iterator[None]:
+    """Another program uses all nodes that the cluster may have."""
+    command, pipe = [sys.executable, "-c", HOLD_ALL_NODES], subprocess.PIPE
+    with subprocess.Popen(command, env=cluster.environment, stdin=pipe, stdout=pipe, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdin is not None
+        assert program.stdout.readline() == "held\n"
+        yield
+        program.stdin.close()
+
+
 def test_a_search_that_gets_no_node_in_time_ends_with_one_line(
-    cluster: Cluster, content: dict[str, Any], write_space: WriteSpace, clinie: RunClinie, tmp_path: Path
+    cluster: Cluster,
+    content: dict[str, Any],
+    write_space: WriteSpace,
+    clinie: RunClinie,
+    tmp_path: Path,
+    held_nodes: None,
 ) -> None:
-    # A node takes longer than this time to start.
     space = write_space(content | {"budget": {"trials": 2, "epochs": 1, "wait_minutes": 0.01}})
     done = clinie("search", space, "--home", tmp_path / "home", **cluster.environment)
     assert done.returncode == 1
