@@ -149,12 +149,14 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def free_port() -> Callable[[], int]:
     """Function that finds an unused port for a server.
 
-    The port is below the range of ephemeral ports, because Ray's processes use many of these.
+    The port is below the range of ephemeral ports, because Ray's processes use many of these. It does not depend on
+    the seed of Python's generator, so that tests in other processes do not find the same one.
     """
+    draws = random.SystemRandom()
 
     def find() -> int:
         while True:
-            port = random.randrange(20_000, 30_000)
+            port = draws.randrange(20_000, 30_000)
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) != 0:
                     return port
