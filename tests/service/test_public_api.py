@@ -81,7 +81,10 @@ def test_an_opened_study_equals_the_one_that_ran(home: Path, clinie: RunClinie) 
     assert loaded.space.budget.trials >= 2
     shown = json.loads(clinie("status", "small", "--home", home, "--json").stdout)
     assert [trial["number"] for trial in shown["trials"]] == list(loaded.trials["number"])
-    assert shown["best"] == (loaded.best.as_json() if loaded.best else None)
+    assert loaded.best is not None
+    score = loaded.best.metrics["strict_f1"]
+    seeds = {"seed_scores": [score], "mean": score, "standard_deviation": None}
+    assert shown["best"] == loaded.best.as_json() | seeds
 
 
 def test_a_report_is_data_and_a_page(study: search.Study, tmp_path: Path) -> None:
