@@ -74,6 +74,7 @@ def test_mlflow_has_a_parent_run_and_one_child_run_per_trial(home: Path) -> None
         assert {f.name for f in Path(checkpoint.artifact_location.removeprefix("file://")).iterdir()} == {
             "clinie.json",
             "document_counts.json",
+            "error_counts.json",
             "model.safetensors",
         }
         assert {m.key: m.value for m in checkpoint.metrics}["best/strict_f1"] == trial["metrics"]["strict_f1"]
