@@ -9,8 +9,6 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from search.config.search_space import SearchSpace
-from search.config.space_file import SpaceFile
-from search.config.validation import build_space
 from search.control.command_log import CommandLog
 from search.control.command_processor import CommandProcessor
 from search.control.commands import Command
@@ -19,6 +17,7 @@ from search.tune.recorder import StudyRecorder
 from search.tune.running_trials import RunningTrials
 from search.tune.searcher import LedgerSearcher
 from search.tune.trial_control import TrialControl
+from tests.small_space import build_small_space
 
 SHORT = 1e-12
 """A time limit in hours that is over at the first step."""
@@ -26,21 +25,7 @@ SHORT = 1e-12
 
 @pytest.fixture
 def space() -> SearchSpace:
-    content = {
-        "version": 1,
-        "study": "limited",
-        "corpus": {"path": "corpus"},
-        "budget": {"trials": 2, "epochs": 2, "hours": 1},
-        "algorithm": {"sampler": "random"},
-        "backbones": {"tiny": {"scratch": {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1}}},
-        "space": {
-            "backbone": "tiny",
-            "formulation": {"token_classification": {"head": "linear"}},
-            "finetuning": {"full": {"learning_rate": {"log": [1.0e-5, 1.0e-3]}}},
-            "window_tokens": 96,
-        },
-    }
-    return build_space(SpaceFile.model_validate(content), "space.yaml")
+    return build_small_space("limited", budget={"trials": 2, "epochs": 2, "hours": 1})
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ from optuna.storages import InMemoryStorage
 from clinie_core.config import TrialConfig
 from clinie_core.errors import DiskFull
 from search.config.search_space import SearchSpace
-from search.config.space_file import SpaceFile
-from search.config.validation import build_space
 from search.ledger import records
 from search.ledger.ledger import Ledger
 from search.trials.listener import FinalState, TrialListener
@@ -24,6 +22,7 @@ from search.trials.retry import MAX_ACTOR_LOSSES
 from search.tune.recorder import StudyRecorder
 from search.tune.running_trials import RunningTrials
 from search.tune.searcher import LedgerSearcher
+from tests.small_space import build_small_space
 
 FINISHED = "FINISHED"
 
@@ -90,20 +89,7 @@ class Search:
 
 @pytest.fixture
 def space() -> SearchSpace:
-    content = {
-        "version": 1,
-        "study": "events",
-        "corpus": {"path": "corpus"},
-        "algorithm": {"sampler": "random"},
-        "backbones": {"tiny": {"scratch": {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1}}},
-        "space": {
-            "backbone": "tiny",
-            "formulation": {"token_classification": {"head": "linear"}},
-            "finetuning": {"full": {"learning_rate": {"log": [1.0e-5, 1.0e-3]}}},
-            "window_tokens": 96,
-        },
-    }
-    return build_space(SpaceFile.model_validate(content), "space.yaml")
+    return build_small_space("events")
 
 
 @pytest.fixture

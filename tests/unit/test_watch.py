@@ -11,8 +11,6 @@ from rich.console import Console
 
 from clinie_core.errors import InputError
 from search.config.search_space import SearchSpace
-from search.config.space_file import SpaceFile
-from search.config.validation import build_space
 from search.control.command_log import CommandLog
 from search.control.command_processor import CommandProcessor
 from search.control.commands import Command
@@ -21,25 +19,16 @@ from search.study.follower import StudyFollower, follow_study
 from search.study.progress import Progress
 from search.study.rung_cutoffs import RungCutoffs
 from search.study.running_trial import draw_sparkline, format_seconds
+from tests.small_space import build_small_space
 
 
 @pytest.fixture
 def space() -> SearchSpace:
-    content = {
-        "version": 1,
-        "study": "watched",
-        "corpus": {"path": "corpus"},
-        "budget": {"trials": 3, "epochs": 9},
-        "algorithm": {"sampler": "random", "scheduler": "asha", "grace_epochs": 1, "reduction_factor": 3},
-        "backbones": {"tiny": {"scratch": {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1}}},
-        "space": {
-            "backbone": "tiny",
-            "formulation": {"token_classification": {"head": "linear"}},
-            "finetuning": {"full": {"learning_rate": {"log": [1.0e-5, 1.0e-3]}}},
-            "window_tokens": 96,
-        },
-    }
-    return build_space(SpaceFile.model_validate(content), "space.yaml")
+    return build_small_space(
+        "watched",
+        budget={"trials": 3, "epochs": 9},
+        algorithm={"sampler": "random", "scheduler": "asha", "grace_epochs": 1, "reduction_factor": 3},
+    )
 
 
 @pytest.fixture
