@@ -32,7 +32,7 @@ from clinie_core.training.train import EpochReport, train
 from search.config.domains import RandomChooser, Scalar
 from search.config.search_space import SearchSpace
 from search.config.seeds import derive_seed
-from search.config.space_file import read_space_file
+from search.config.space_reading import read_space_file
 from search.config.validation import build_space
 
 FIRST_SEED = 13

@@ -19,7 +19,7 @@ from synthetic_tables import SyntheticCorpus
 from clinie_core.config import TrialConfig
 from search.config.domains import RandomChooser, Scalar
 from search.config.search_space import SearchSpace
-from search.config.space_file import read_space_file
+from search.config.space_reading import read_space_file
 from search.config.validation import build_space
 
 FEWEST_TRIALS = 40

@@ -47,7 +47,7 @@ def fetch(
     """
     from clinie_core.backbones.fetching import fetch_backbones
     from search.config.parsing import Faults, parse_dimensions
-    from search.config.space_file import read_space_file
+    from search.config.space_reading import read_space_file
 
     file, where = read_space_file(space, overrides or ())
     faults = Faults(where)

@@ -31,7 +31,7 @@ def doctor(
     from rich.markup import escape
 
     from search.cluster.doctor import run_checks
-    from search.config.space_file import read_space_file
+    from search.config.space_reading import read_space_file
     from search.storage.home import Home
 
     resources = read_space_file(space)[0].resources if space else None

@@ -54,7 +54,7 @@ class CorpusLimits:
         """
         if self._space is None:
             return [], []
-        from search.config.space_file import read_space_file
+        from search.config.space_reading import read_space_file
         from search.config.validation import build_space
         from search.study.limits import find_unexpected_limits, measure_limits
 

@@ -83,7 +83,7 @@ def submit(
     Paths refer to the cluster. Passwords are read from the cluster's environment and never sent.
     """
     from search.cluster.submission import SearchJob, make_job
-    from search.config.space_file import read_space_file
+    from search.config.space_reading import read_space_file
 
     if resume:
         job = SearchJob(None, space, home, tracking_uri, allow_text)
@@ -141,7 +141,7 @@ def manifest(
     from clinie_core.output_files import check_output_files, write_output
     from search.cluster.manifest import render_ray_job
     from search.cluster.submission import make_job
-    from search.config.space_file import read_space_file
+    from search.config.space_reading import read_space_file
     from search.study.pod_sizes import estimate_pods
 
     if output is not None:

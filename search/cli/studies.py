@@ -35,7 +35,7 @@ __all__ = ["COMMANDS"]
 
 def spaces(as_json: AsJson = False) -> None:
     """List the spaces that come with clinie."""
-    from search.config.space_file import find_shipped_spaces, read_space_file
+    from search.config.space_reading import find_shipped_spaces, read_space_file
 
     rows = []
     for name, file in find_shipped_spaces().items():

@@ -28,7 +28,8 @@ from search.config.parsing import PARTS, Dimensions, Faults, parse_dimensions
 from search.config.points import check_points
 from search.config.resource_checks import check_resources
 from search.config.search_space import SearchSpace, make_config
-from search.config.space_file import SpaceFile, parse_space_file, read_space_content
+from search.config.space_file import SpaceFile
+from search.config.space_reading import parse_space_file, read_space_content
 from search.config.unavailable_backbones import UnavailableBackbones
 
 __all__ = ["ValidatedSpace", "build_space", "validate_space", "validate_space_file"]

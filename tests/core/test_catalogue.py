@@ -9,7 +9,7 @@ from clinie_core.backbones.catalogue import find_entry, load_catalogue
 from clinie_core.backbones.facts import read_architecture, read_facts
 from clinie_core.backbones.weights import initialize_model, load_config
 from clinie_core.config import BackboneSource
-from search.config.space_file import find_shipped_spaces, read_space_file
+from search.config.space_reading import find_shipped_spaces, read_space_file
 
 UNITS = {"M": 1e6, "B": 1e9}
 UNPUBLISHED = {"models/gatortrongpt-5b", "models/gatortrongpt-20b"}

@@ -10,7 +10,7 @@ from clinie_core.data.corpora.brat import Brat
 from clinie_core.data.corpora.synthetic import generate_splits
 from clinie_core.errors import InputError
 from search.cli.main import app
-from search.config.space_file import read_space_file
+from search.config.space_reading import read_space_file
 from search.config.validation import validate_space
 
 

@@ -15,7 +15,8 @@ import ray.cloudpickle
 from optuna.trial import TrialState
 
 from search.config.search_space import SearchSpace
-from search.config.space_file import Budget, Finalists, SpaceFile, read_space_file
+from search.config.space_file import Budget, Finalists, SpaceFile
+from search.config.space_reading import read_space_file
 from search.config.validation import build_space
 from search.ledger.budget import StudyBudget, read_spent_hours
 from search.ledger.ledger import Ledger, open_storage

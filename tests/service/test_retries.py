@@ -14,7 +14,7 @@ import pytest
 import ray.cloudpickle
 
 from clinie_core.errors import OutOfMemory, fail
-from search.config.space_file import read_space_file
+from search.config.space_reading import read_space_file
 from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.pool.pool import WorkerPool

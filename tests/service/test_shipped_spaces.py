@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from search.config.domains import RandomChooser
-from search.config.space_file import find_shipped_spaces, read_space_file
+from search.config.space_reading import find_shipped_spaces, read_space_file
 from search.config.validation import build_space
 
 TINY_DECODER = "{scratch: {model_type: llama, hidden_size: 288, num_hidden_layers: 1, intermediate_size: 288}}"

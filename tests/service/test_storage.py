@@ -18,7 +18,7 @@ import pytest
 from pyarrow import fs
 
 from clinie_core.errors import DiskFull, InputError
-from search.config.space_file import read_space_file
+from search.config.space_reading import read_space_file
 from search.config.validation import build_space
 from search.ledger.ledger import Ledger, list_study_names, open_storage
 from search.ledger.storage import LedgerUnavailable

@@ -16,7 +16,7 @@ import yaml
 from clinie_core.data.document import Corpus
 from search.cli.failures import find_storage_fault
 from search.cli.main import main
-from search.config.space_file import read_space_file
+from search.config.space_reading import read_space_file
 from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.ledger.stored_space import store_space

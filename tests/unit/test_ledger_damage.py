@@ -13,7 +13,7 @@ import pytest
 from clinie_core.errors import InputError
 from search.analysis.findings import analyze
 from search.cli.main import main
-from search.config.space_file import read_space_file
+from search.config.space_reading import read_space_file
 from search.config.validation import build_space
 from search.ledger.journal import link
 from search.ledger.ledger import Ledger, open_storage

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from clinie_core.errors import InputError
-from search.config.space_file import read_space_file
+from search.config.space_reading import read_space_file
 from search.config.validation import build_space
 from search.ledger.ledger import Ledger, open_storage
 from search.storage.home import Home

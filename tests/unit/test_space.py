@@ -14,7 +14,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.errors import InputError
 from search.config.domains import Fixed, OneOf, RandomChooser, Range
 from search.config.search_space import SearchSpace
-from search.config.space_file import read_space_content, read_space_file
+from search.config.space_reading import read_space_content, read_space_file
 from search.config.validation import build_space
 
 Content = dict[str, Any]
