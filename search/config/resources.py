@@ -32,11 +32,11 @@ class Resources(FrozenModel):
     """Resource class: the resources of one trial, and how many trials may have them at once.
 
     Args:
-        name: Name of the class.
+        name: Name of the class; classes of a list have different names.
         workers_per_trial: Number of processes that train one trial together (DDP or FSDP).
         cpus_per_worker: CPU cores per worker.
-        gpus_per_worker: GPUs per worker: 0 trains on CPUs, a fraction shares a GPU between trials. ``auto`` is 0 on a
-            cluster without GPUs, otherwise 1, or a fraction if every trial fits into it by the estimate.
+        gpus_per_worker: GPUs per worker, at most 1: 0 trains on CPUs, a fraction shares a GPU between trials. ``auto``
+            is 0 on a cluster without GPUs, otherwise 1, or a fraction if every trial fits into it by the estimate.
         sharded: Whether trials of this class shard the model over their workers, whatever the space says.
         accelerator_type: Type of the GPU as Ray names it, such as ``A100``; None for any.
         memory_gib: Memory in GiB of a whole GPU, or of a worker that trains on a CPU; None for that of

@@ -93,8 +93,8 @@ class Algorithm(FrozenModel):
     """Sampler and scheduler of a study.
 
     Args:
-        sampler: Name in ``SAMPLERS``.
-        scheduler: Name in ``SCHEDULERS``.
+        sampler: Method that draws the configurations.
+        scheduler: Method that stops weak trials early.
         seed: Seed of the sampler, and of the trials unless the space has a dimension ``seed``.
         startup_trials: Number of random trials before the sampler uses the results; ``auto`` and ``random`` ignore it.
         grace_epochs: Number of epochs before the scheduler may stop a trial; None chooses it by the size of the dev
@@ -147,7 +147,7 @@ class SpaceFile(FrozenModel):
         resources: Resource classes of the trials; a mapping is read as a list of one.
         backbones: Source of each backbone that is not on the Hugging Face Hub, by name; ``resources`` in an entry is
             the resource class of its trials.
-        space: The dimensions, by field of ``TrialConfig``.
+        space: The dimensions of the configurations.
     """
 
     version: Literal[1]

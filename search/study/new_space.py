@@ -137,7 +137,7 @@ def render_space(study: str, source: CorpusSource, answers: Answers, cost: Searc
     }
     lines = [
         f"# Search on {source.title}, written by clinie init. About {cost.hours:.1f} hours for {cost.trials} trials.",
-        "# A method or formulation with {} has the ranges that come with clinie; docs/spaces.md lists them.",
+        "# A method or formulation with {} has the ranges that come with clinie; docs/space-reference.md lists them.",
     ]
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
     return "\n".join(lines) + "\n" + text

@@ -52,8 +52,8 @@ class Shares(FrozenModel):
         dev: Share of the documents in the development split, which selects trials.
         test: Share of the documents in the test split.
         seed: Seed of the split; equal seeds split equal corpora equally.
-        group: Rule that identifies a document's patient, see
-            :func:`clinie_core.data.corpora.splitting.find_group`; None treats each document as its own patient.
+        group: Rule that identifies a document's patient: ``metadata:KEY``, or a regular expression over the id whose
+            first group, or else whole match, is the patient; None treats each document as its own patient.
         pool: Subfolders or files to split; by default the whole folder of the corpus.
     """
 
@@ -70,14 +70,12 @@ class CorpusSource(CorpusView, ReadingOptions):
 
     Args:
         name: Name of the corpus; by default the name of its folder. A space names it after its study.
-        preset: Name of a published corpus in :data:`clinie_core.data.corpora.presets.PRESETS`, which determines
-            format and splits.
+        preset: Name of a published corpus, which determines format and splits.
         path: Folder of the corpus.
-        format: Name of the format in ``FORMATS``, or ``auto`` to detect it.
+        format: Name of the format, or ``auto`` to detect it; a preset determines it.
         splits: Maps each split (train, dev, test) to one or several places: a subfolder, a file of a format
             with many documents per file, or a ``.list`` file with one document id per line. If it is empty,
-            the preset, or else the names of folders, files and lists determine the splits; see
-            :func:`discover_files`.
+            the preset, or else the names of folders, files and lists determine the splits.
         shares: How to split a corpus without splits; ``splits`` is ignored then.
         ignore: Patterns of files that are not read, such as ``README.md`` or ``*.pdf``; any other file that the
             format does not read is an error.
