@@ -21,7 +21,8 @@ import numpy as np
 
 from clinie_core.scoring.document_counts import DocumentCounts
 from search.config.validation import validate_space
-from search.ledger.ledger import Ledger, open_storage
+from search.ledger.ledger import Ledger
+from search.ledger.storage import open_storage
 from search.storage.home import Home
 
 METRICS = ("strict_f1", "strict_precision", "strict_recall", "lenient_f1", "train_loss", "seconds", "peak_memory_mb")

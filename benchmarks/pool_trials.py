@@ -17,7 +17,8 @@ from clinie_core.data.corpora.loading import CorpusSource
 from search.config.resources import Resources
 from search.config.space_file import Algorithm, Budget, SpaceFile
 from search.config.validation import build_space
-from search.ledger.ledger import Ledger, open_storage
+from search.ledger.ledger import Ledger
+from search.ledger.storage import open_storage
 from search.pool.pool import WorkerPool
 from search.pool.worker import MakeProgram, OnReport, Program
 from search.storage.home import Home

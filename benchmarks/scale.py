@@ -27,7 +27,8 @@ from search.config.resources import Resources
 from search.config.search_space import SearchSpace
 from search.config.space_file import Algorithm, Budget, SpaceFile
 from search.config.validation import build_space
-from search.ledger.ledger import Ledger, open_storage
+from search.ledger.ledger import Ledger
+from search.ledger.storage import open_storage
 from search.storage.home import Home
 from search.trials.listener import TrialListener
 from search.trials.result import EpochResult

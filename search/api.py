@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.ledger.ledger import Ledger, list_study_names, open_storage
+from search.ledger.ledger import Ledger
 from search.ledger.ranking import RankedTrial
 from search.ledger.records import TrialRecord, mark_interrupted
+from search.ledger.storage import open_storage
+from search.ledger.studies import list_study_names
 from search.storage.home import Home
 from search.storage.permissions import create_private_files
 from search.storage.relocation import Relocation
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
     from search.report.best_trial import BestTrial
     from search.report.comparison import StudyComparison
     from search.report.study_report import ReportFormat, StudyReport
+    from search.study.outcome import StudyOutcome
     from search.study.plan import SearchPlan
-    from search.study.runner import StudyOutcome, StudyRunner
+    from search.study.runner import StudyRunner
 
 __all__ = ["DEFAULT_HOME", "Study", "list_studies", "load_study", "plan", "run"]
 

@@ -207,7 +207,8 @@ def _check_object_storage(url: str) -> Finding:
 
 def _check_storage(home: Home) -> Iterator[Finding]:
     """Check object storage, ledger and MLflow."""
-    from search.ledger.ledger import list_study_names, open_storage
+    from search.ledger.storage import open_storage
+    from search.ledger.studies import list_study_names
     from search.tracking.connection import connect, require_reachable
 
     if home.storage is not None:

@@ -43,7 +43,7 @@ class CommandProcessor:
         self.state = ControlState.from_entries(entries)
         """State that results from the accepted commands."""
         self._decided = {entry.command.id for entry in entries if entry.decision is not None}
-        cloned = ledger.find_clones()
+        cloned = ledger.queue.find_clones()
         for id_, command in self.state.clones.items():
             if id_ not in cloned:
                 self._create_clone(command)
@@ -100,4 +100,4 @@ class CommandProcessor:
     def _create_clone(self, command: Command) -> None:
         assert command.trial is not None, "a clone has a trial"
         source = self._ledger.record(command.trial)
-        self._ledger.enqueue_clone(make_clone_point(self._space, source, command.changes), command.id)
+        self._ledger.queue.enqueue_clone(make_clone_point(self._space, source, command.changes), command.id)

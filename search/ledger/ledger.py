@@ -11,24 +11,20 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from clinie_core.config import TrialConfig
-from clinie_core.errors import fail
 from search.config.objectives import Limit, Objective
 from search.config.search_space import SearchSpace
 from search.config.space_file import Algorithm, Finalists
 from search.ledger.importances import compute_importances
 from search.ledger.ranking import MissingRun, RankedTrial, list_missing_runs, rank_trials
 from search.ledger.records import (
-    CLONE,
     INFEASIBLE,
     OPTUNA_STATES,
     PAUSED,
@@ -41,31 +37,16 @@ from search.ledger.records import (
     TrialRecord,
     make_record,
 )
-from search.ledger.samplers import make_sampler
-from search.ledger.storage import open_storage
+from search.ledger.studies import create_study, load_study
 from search.ledger.trial_chooser import TrialChooser
-from search.storage.home import Home
+from search.ledger.trial_queue import TrialQueue
 from search.trials.listener import FinalState
 
-__all__ = ["Ledger", "Storage", "has_study", "list_study_names", "open_storage"]
+__all__ = ["Ledger", "Storage"]
 
 Storage = BaseStorage
 LATE_PREFIX = "late."
 """Prefix of the study attributes that hold what a trial's end came too early for: ``late.NUMBER.NAME``."""
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", category=ExperimentalWarning, module=r"optuna|search")
-
-
-def list_study_names(home: Home) -> list[str]:
-    """Return the sorted names of the studies in a home folder's ledger."""
-    if home.ledger is None and not home.ledger_file.exists():
-        return []
-    return sorted(optuna.get_all_study_names(open_storage(home)))
-
-
-def has_study(storage: BaseStorage, name: str) -> bool:
-    """Return whether a ledger has a study of this name."""
-    return name in optuna.get_all_study_names(storage)
 
 
 class Ledger:
@@ -82,12 +63,11 @@ class Ledger:
     def __init__(self, storage: BaseStorage, study: optuna.Study, algorithm: Algorithm | None = None) -> None:
         self._storage = storage
         self._study = study
-        self._algorithm = algorithm
+        self.queue = TrialQueue(storage, study, algorithm)
+        """Trials that are created before their configuration is drawn."""
         self._trials: dict[int, Trial] = {}
         self._configs: dict[int, TrialConfig] = {}  # of running trials, so that each is parsed once
-        self._incomplete: list[FrozenTrial] | None = None  # trials of an earlier driver without a complete draw
         self._digests: dict[str, int] | None = None  # first trial with each configuration
-        self._enqueued: list[int] = []  # numbers of the points to evaluate first that no driver has started
 
     @classmethod
     def create(
@@ -114,20 +94,8 @@ class Ledger:
         Raises:
             InputError: If a study of that name exists.
         """
-        if name in optuna.get_all_study_names(storage):
-            remedy = f"continue it with: clinie resume {name}"
-            fail("study", f"study {name!r} exists", allowed="a new name", remedy=remedy)
-        study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            directions=[objective.direction for objective in objectives],
-        )
-        study.set_user_attr("objectives", [o.metric for o in objectives])
-        study.set_user_attr("limits", {limit.metric: limit.value for limit in limits})
-        for key, value in attributes.items():
-            study.set_user_attr(key, value)
-        for point in (*algorithm.points_to_evaluate, *first_points):
-            study.enqueue_trial(dict(point))
+        points = (*algorithm.points_to_evaluate, *first_points)
+        study = create_study(storage, name, objectives, attributes, points, limits)
         return cls(storage, study, algorithm)
 
     @classmethod
@@ -142,11 +110,7 @@ class Ledger:
         Raises:
             InputError: If there is no study of that name.
         """
-        names = optuna.get_all_study_names(storage)
-        if name not in names:
-            allowed = "one of " + (", ".join(sorted(names)) or "none yet")
-            fail("study", f"no study {name!r} in this home", allowed=allowed)
-        return cls(storage, optuna.load_study(storage=storage, study_name=name), algorithm)
+        return cls(storage, load_study(storage, name), algorithm)
 
     @property
     def name(self) -> str:
@@ -191,7 +155,7 @@ class Ledger:
         Returns:
             Number and configuration of the trial.
         """
-        trial = self._create_trial(space)
+        trial = self.queue.create_trial(space)
         self._trials[trial.number] = trial
         config = space.suggest(TrialChooser(trial))
         if SEED in trial.user_attrs:
@@ -200,43 +164,20 @@ class Ledger:
         self._configs[trial.number] = config
         return trial.number, config
 
-    def _create_trial(self, space: SearchSpace) -> Trial:
-        """Return a trial to draw: one whose draw an earlier driver did not complete, else a new one."""
-        assert self._algorithm is not None, "a ledger that draws trials needs an algorithm"
-        if self._incomplete is None:  # read once: trials of an earlier driver do not change any more
-            trials = self._study.get_trials(deepcopy=False)
-            self._incomplete = [t for t in trials if t.state == TrialState.RUNNING and "config" not in t.user_attrs]
-            waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
-            self._enqueued = [t.number for t in sorted(waiting, key=lambda t: REPEATS not in t.user_attrs)]
-        if self._incomplete:
-            incomplete = self._incomplete.pop(0)
-            self._study.sampler = make_sampler(self._algorithm, space, incomplete.number)
-            return Trial(self._study, incomplete._trial_id)
-        number = self._enqueued.pop(0) if self._enqueued else self._storage.get_n_trials(self._study._study_id)
-        self._study.sampler = make_sampler(self._algorithm, space, number)
-        if number == self._storage.get_n_trials(self._study._study_id):
-            return self._study.ask()
-        self._storage.set_trial_state_values(self._get_trial_id(number), TrialState.RUNNING)
-        return Trial(self._study, self._get_trial_id(number))
-
     def enqueue_finals(self, finalists: Finalists) -> int:
         """Enqueue the runs with other seeds that the finalists lack, and return their number.
 
         Args:
             finalists: Number of finalists and of their seeds.
         """
-        records, first = self.records(), self._storage.get_n_trials(self._study._study_id)
+        records = self.records()
         missing = self._list_missing_finals(finalists, records)
-        parameters = {record.number: record.parameters for record in records}
-        for run in missing:
-            self._study.enqueue_trial(parameters[run.number], user_attrs={REPEATS: run.number, SEED: run.seed})
-        self._enqueued[:0] = range(first, first + len(missing))  # before points that the budget did not reach
+        self.queue.enqueue_repeats(missing, {record.number: record.parameters for record in records})
         return len(missing)
 
     def count_finals(self, finalists: Finalists | None) -> int:
         """Return the number of runs of finalists that have not ended or are missing."""
-        trials = self._study.get_trials(deepcopy=False)
-        started = sum(REPEATS in trial.user_attrs and not trial.state.is_finished() for trial in trials)
+        started = self.queue.count_open_repeats()
         return started + (len(self._list_missing_finals(finalists, self.records())) if finalists and not started else 0)
 
     def _list_missing_finals(self, finalists: Finalists, records: Sequence[TrialRecord]) -> list[MissingRun]:
@@ -273,23 +214,6 @@ class Ledger:
     def count_trials(self) -> int:
         """Return the number of all trials, which is the number of the next one."""
         return self._storage.get_n_trials(self._study._study_id)
-
-    def enqueue_clone(self, point: Mapping[str, Any], command: str) -> None:
-        """Create a trial whose configuration is drawn next, with given values of some dimensions.
-
-        Args:
-            point: The values, by path.
-            command: Id of the command that requests the trial; see :meth:`find_clones`.
-        """
-        number = self.count_trials()
-        self._study.enqueue_trial(dict(point), user_attrs={CLONE: command})
-        if self._incomplete is not None:  # otherwise, the first draw reads it
-            self._enqueued.append(number)
-
-    def find_clones(self) -> dict[str, int]:
-        """Return the numbers of the trials that commands have requested, by the id of the command."""
-        trials = self._study.get_trials(deepcopy=False)
-        return {trial.user_attrs[CLONE]: trial.number for trial in trials if CLONE in trial.user_attrs}
 
     def find_interrupted_trials(self) -> list[TrialRecord]:
         """Return the drawn trials that have not ended, in order of number."""

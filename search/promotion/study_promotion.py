@@ -6,8 +6,9 @@ from clinie_core.data.corpora.loading import load_corpora
 from clinie_core.errors import fail
 from search.config.objectives import describe_violations
 from search.config.space_file import SpaceFile
-from search.ledger.ledger import Ledger, open_storage
+from search.ledger.ledger import Ledger
 from search.ledger.records import TrialRecord
+from search.ledger.storage import open_storage
 from search.ledger.stored_space import conceal_paths, locate_corpora, read_stored_space
 from search.promotion.candidate import Candidate, Promotion
 from search.promotion.gate import SeedScores

@@ -17,9 +17,11 @@ from search.config.resources import find_currency
 from search.config.space_file import SpaceFile
 from search.control.command_log import CommandLog
 from search.control.commands import CommandEntry
-from search.ledger.ledger import Ledger, list_study_names, open_storage
+from search.ledger.ledger import Ledger
 from search.ledger.records import sum_usage
+from search.ledger.storage import open_storage
 from search.ledger.stored_space import conceal_paths, read_stored_space
+from search.ledger.studies import list_study_names
 from search.promotion.test_set_accesses import list_accesses_of_study
 from search.report.commands import build_commands_section
 from search.report.markdown import render_markdown

@@ -1,4 +1,4 @@
-"""The page of a study in MLflow: its address, and the view of its trials."""
+"""The page of a study in MLflow: its address, its description, and the view of its trials."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from clinie_core.errors import fail
+from search.config.description import describe_config
 from search.config.domains import Fixed
 from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile
-from search.ledger.ledger import Ledger, list_study_names, open_storage
+from search.ledger.ledger import Ledger
+from search.ledger.ranking import RankedTrial
+from search.ledger.storage import open_storage
+from search.ledger.studies import list_study_names
 from search.storage.home import Home, hide_password
 from search.tracking.connection import connect
+from search.tracking.metric_names import name_objective
 from search.tracking.study_view import StudyView, find_experiment, has_view, make_overview_path, make_study_path
 
-__all__ = ["StudyPage", "find_page", "make_view"]
+__all__ = ["StudyPage", "describe_study", "find_page", "make_view"]
 
 PARTS = ("formulation", "relation_formulation", "finetuning")
 SHARED = ("learning_rate", "rank")
@@ -25,6 +30,25 @@ def make_view(space: SearchSpace) -> StudyView:
     """Make the view of a study's trials from its search space."""
     paths = (path for path, domain in space.dimensions() if not isinstance(domain, Fixed))
     return _make_view(space.file, paths, flat_names=False)
+
+
+def describe_study(file: SpaceFile, best: RankedTrial | None) -> str:
+    """Return the description of a study in MLflow, as Markdown.
+
+    Args:
+        file: The space file of the study.
+        best: Its best trial; None before the first one is complete.
+    """
+    objective = file.objective[0]
+    lines = [
+        f"Search for the best configuration on **{file.corpus_title}** ({file.task}), by `{objective.metric}` on dev.",
+        f"Each trial is a run; `{name_objective(objective.metric)}` is the value of its best epoch on dev, which"
+        " is optimistic for the best trial.",
+    ]
+    if best is not None and best.record.config is not None:
+        lines.append(f"Best so far: trial {best.record.number}, {best}: {describe_config(best.record.config)}.")
+    lines.append(f"`clinie report {file.study} -o report.html` compares the configurations.")
+    return "\n\n".join(lines)
 
 
 @dataclass(frozen=True)

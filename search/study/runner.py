@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clinie_core.data.corpora.summary import summarize
 from clinie_core.data.schema import Schema
 from clinie_core.errors import Problem, fail
-from search.config.description import describe_config
 from search.config.resources import find_currency
 from search.config.validation import ValidatedSpace, validate_space_file
 from search.control.command_processor import CommandProcessor
 from search.control.commands import CommandEntry, now
 from search.ledger.budget import StudyBudget, read_spent_hours
 from search.ledger.first_points import find_first_points
-from search.ledger.ledger import Ledger, Storage, has_study, open_storage
-from search.ledger.ranking import RankedTrial
-from search.ledger.records import ENDED, TrialRecord, sum_usage
+from search.ledger.ledger import Ledger, Storage
+from search.ledger.records import ENDED, sum_usage
+from search.ledger.storage import open_storage
 from search.ledger.stored_space import conceal_paths, list_changed_keys, locate_corpora, read_stored_space, store_space
+from search.ledger.studies import has_study
 from search.storage.home import Home, hide_password
 from search.study.gpu_shares import choose_gpu_shares
 from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
 from search.study.lock import hold_lock
+from search.study.outcome import StudyFailed, StudyOutcome
 from search.study.placement import Placement
 from search.study.progress import DEV_DOCUMENTS, Progress
 from search.study.sizes import SizeEstimator
-from search.tracking.metric_names import name_best, name_objective
+from search.tracking.metric_names import name_best
 from search.trials.job import FittingMemory
 from search.trials.listener import TrialListener
 
@@ -36,48 +36,11 @@ if TYPE_CHECKING:
     from search.study.checkpoint_manager import CheckpointManager
     from search.tracking.tracker import Tracker
 
-__all__ = ["StudyFailed", "StudyOutcome", "StudyRunner"]
+__all__ = ["StudyRunner"]
 
 
 FITTING = "fitting_memory"
 """Attribute of a study: micro-batch and recomputation that fitted into memory after a shortage, by memory key."""
-
-
-class StudyFailed(RuntimeError):
-    """A search cannot produce results: all its trials failed, or the workers cannot start."""
-
-
-@dataclass(frozen=True)
-class StudyOutcome:
-    """The outcome of a search.
-
-    Args:
-        study: Name of the study.
-        trials: All trials of the study.
-        best: The best complete trial.
-        interrupted: Numbers of the trials that a resume continues.
-        stopped_by_user: Whether a signal ended the search before its budget was spent.
-        waiting: Number of events that are queued because the MLflow server is unavailable.
-        ended_because: Why the search ended before it ran all trials of its budget; None for another reason.
-    """
-
-    study: str
-    trials: list[TrialRecord]
-    best: TrialRecord | None
-    interrupted: list[int]
-    stopped_by_user: bool = False
-    waiting: int = 0
-    ended_because: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the outcome as a JSON value."""
-        return {
-            "study": self.study,
-            "trials": [record.as_json() for record in self.trials],
-            "best": self.best.as_json() if self.best else None,
-            "interrupted": self.interrupted,
-            "ended_because": self.ended_because,
-        }
 
 
 class StudyRunner:
@@ -372,6 +335,8 @@ class StudyRunner:
     def _finish(
         self, ledger: Ledger, tracker: Tracker, checkpoints: CheckpointManager, trials: int, broken: str | None
     ) -> StudyOutcome:
+        from search.study.page import describe_study
+
         for number in ledger.interrupt(broken or "the search ended before the trial"):
             checkpoints.mark_interrupted(ledger.record(number))
         records, ranked = ledger.records(), ledger.rank()
@@ -390,26 +355,12 @@ class StudyRunner:
         failed = [record for record in records if record.state in ("failed", "infeasible")]
         all_failed = bool(records) and len(failed) == len(records)
         status = "FAILED" if all_failed else "SCHEDULED" if interrupted else "FINISHED"
-        waiting = tracker.close(status, summary, self._describe(ranked[0] if ranked else None))
+        waiting = tracker.close(status, summary, describe_study(self.file, ranked[0] if ranked else None))
         if all_failed:
             raise StudyFailed(f"all {len(failed)} trials failed; the last one: {failed[-1].reason}")
         if broken and sum(r.state in ENDED for r in records) < trials:
             raise StudyFailed(f"{broken}; then continue with: clinie resume {self.name}")
         return StudyOutcome(self.name, records, best, interrupted, self._stopped, waiting, self._ended_because)
-
-    def _describe(self, best: RankedTrial | None) -> str:
-        """Return the study's description in MLflow, as Markdown."""
-        objective = self.file.objective[0]
-        lines = [
-            f"Search for the best configuration on **{self.file.corpus_title}** ({self.file.task}), by"
-            f" `{objective.metric}` on dev.",
-            f"Each trial is a run; `{name_objective(objective.metric)}` is the value of its best epoch on dev, which"
-            " is optimistic for the best trial.",
-        ]
-        if best is not None and best.record.config is not None:
-            lines.append(f"Best so far: trial {best.record.number}, {best}: {describe_config(best.record.config)}.")
-        lines.append(f"`clinie report {self.name} -o report.html` compares the configurations.")
-        return "\n\n".join(lines)
 
 
 def _show(problems: list[Problem], progress: Progress | None) -> None:

@@ -16,7 +16,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from clinie_core.data.corpora.brat import Brat
-from search.ledger.ledger import Ledger, list_study_names, open_storage
+from search.ledger.ledger import Ledger
+from search.ledger.storage import open_storage
+from search.ledger.studies import list_study_names
 from search.storage.home import Home
 from search.study.lock import hold_lock
 from tests.releases import write_ade

@@ -370,7 +370,7 @@ class CommandSearch:
         self._check_mlflow(records)
 
     def _check_clones(self, state: ControlState) -> None:
-        clones = self.ledger.find_clones()
+        clones = self.ledger.queue.find_clones()
         assert set(clones) == set(state.clones)
         assert len(set(clones.values())) == len(clones)
         for id_, number in clones.items():

@@ -19,7 +19,8 @@ from search.config.space_file import Budget, Finalists, SpaceFile
 from search.config.space_reading import read_space_file
 from search.config.validation import build_space
 from search.ledger.budget import StudyBudget, read_spent_hours
-from search.ledger.ledger import Ledger, open_storage
+from search.ledger.ledger import Ledger
+from search.ledger.storage import open_storage
 from search.pool.pool import WorkerPool
 from search.pool.worker import OnReport, Program
 from search.storage.home import Home

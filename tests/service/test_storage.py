@@ -20,8 +20,9 @@ from pyarrow import fs
 from clinie_core.errors import DiskFull, InputError
 from search.config.space_reading import read_space_file
 from search.config.validation import build_space
-from search.ledger.ledger import Ledger, list_study_names, open_storage
-from search.ledger.storage import LedgerUnavailable
+from search.ledger.ledger import Ledger
+from search.ledger.storage import LedgerUnavailable, open_storage
+from search.ledger.studies import list_study_names
 from search.storage.home import Home
 from search.storage.trial_store import TrialStore
 from search.study.lock import hold_lock, is_running

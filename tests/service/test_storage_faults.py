@@ -18,7 +18,8 @@ from search.cli.failures import find_storage_fault
 from search.cli.main import main
 from search.config.space_reading import read_space_file
 from search.config.validation import build_space
-from search.ledger.ledger import Ledger, open_storage
+from search.ledger.ledger import Ledger
+from search.ledger.storage import open_storage
 from search.ledger.stored_space import store_space
 from search.promotion.policy import Policy
 from search.promotion.study_promotion import promote_study

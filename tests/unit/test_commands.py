@@ -16,6 +16,7 @@ from search.control.command_log import CommandLog
 from search.control.command_processor import CommandProcessor
 from search.control.commands import Command
 from search.ledger.ledger import Ledger
+from search.ledger.trial_queue import TrialQueue
 from search.study.control import StudyControl
 
 
@@ -87,7 +88,7 @@ def test_decisions_are_restored_and_applied_once(ledger: Ledger, space: SearchSp
     assert again.process() == []
     assert again.trials == 5
     assert again.state.holds(number)
-    assert list(ledger.find_clones()) == ["c"]
+    assert list(ledger.queue.find_clones()) == ["c"]
     again.end_pauses()
     assert not CommandProcessor(ledger, space).state.has_pause
 
@@ -102,13 +103,13 @@ def test_a_clone_that_was_accepted_before_a_crash_is_created_by_the_next_driver(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "enqueue_clone", crash)
+        patch.setattr(TrialQueue, "enqueue_clone", crash)
         with pytest.raises(KeyboardInterrupt):
             CommandProcessor(ledger, space).process()
-    assert ledger.find_clones() == {}
+    assert ledger.queue.find_clones() == {}
     CommandProcessor(ledger, space)
     clone, config = ledger.ask(space)
-    assert ledger.find_clones() == {"c": clone}
+    assert ledger.queue.find_clones() == {"c": clone}
     assert config.finetuning.name == "ia3"  # its learning rate is drawn: that of full fine-tuning is dropped
     assert config.batch_size == ledger.record(number).parameters["batch_size"]
 

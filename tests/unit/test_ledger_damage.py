@@ -16,8 +16,9 @@ from search.cli.main import main
 from search.config.space_reading import read_space_file
 from search.config.validation import build_space
 from search.ledger.journal import link
-from search.ledger.ledger import Ledger, open_storage
+from search.ledger.ledger import Ledger
 from search.ledger.records import TrialRecord
+from search.ledger.storage import open_storage
 from search.storage.home import Home
 
 WriteSpace = Callable[[Mapping[str, Any]], Path]

@@ -12,7 +12,8 @@ import pytest
 from clinie_core.errors import InputError
 from search.config.space_reading import read_space_file
 from search.config.validation import build_space
-from search.ledger.ledger import Ledger, open_storage
+from search.ledger.ledger import Ledger
+from search.ledger.storage import open_storage
 from search.storage.home import Home
 
 WriteSpace = Callable[[Mapping[str, Any]], Path]

@@ -13,8 +13,9 @@ from search.analysis.findings import analyze
 from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile
 from search.config.validation import build_space
-from search.ledger.ledger import Ledger, open_storage
+from search.ledger.ledger import Ledger
 from search.ledger.proposals import PastTrial, propose
+from search.ledger.storage import open_storage
 from search.promotion.study_promotion import promote_study
 from search.report.sections import build_sections
 from search.storage.home import Home
