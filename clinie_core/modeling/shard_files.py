@@ -1,7 +1,8 @@
 """Files with sharded tensors: each process writes the rows that it holds, and any number of processes can read them.
 
 A folder has one safetensors file for each process that wrote it. The metadata of a file names the first row and the
-shape of each tensor, so that a reader takes the rows that it needs from all files, which are memory-mapped.
+shape of each tensor, so that a reader takes the rows that it needs from all files, which are memory-mapped. If the
+processes have no common folder, one process gathers the tensors and writes all rows.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from torch.distributed.tensor import DTensor
 
 from clinie_core.errors import fail, map_disk_full
 from clinie_core.modeling.sharding import find_rows
+from clinie_core.modeling.weight_file import GatheredTensors, write_tensors
 
-__all__ = ["ShardReader", "sync_file", "write_shards"]
+__all__ = ["ShardReader", "sync_file", "write_gathered_shards", "write_shards"]
 
 
 def write_shards(folder: Path, tensors: Mapping[str, Tensor], rank: int, processes: int) -> None:
@@ -46,10 +48,35 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor], rank: int, process
         if local.numel() and (rank == 0 or isinstance(tensor, DTensor)):
             parts[name] = local.detach().cpu().contiguous()
             layout[name] = rows.start, list(tensor.shape)
-    file = folder / f"{rank:05d}.safetensors"
+    file = _name_file(folder, rank)
     with map_disk_full(file):
-        save_file(parts, file, {"processes": str(processes), "layout": json.dumps(layout)})
+        save_file(parts, file, _make_metadata(processes, layout))
         sync_file(file)
+
+
+def write_gathered_shards(folder: Path, gathered: GatheredTensors) -> None:
+    """Write all rows as one process, which holds the memory of one whole tensor at a time.
+
+    Args:
+        folder: An existing folder.
+        gathered: The tensors. None has been gathered yet.
+
+    Raises:
+        DiskFull: If the disk is full.
+    """
+    file = _name_file(folder, 0)
+    layout = {name: (0, list(tensor.shape)) for name, tensor in gathered.tensors.items()}
+    with map_disk_full(file):
+        write_tensors(file, gathered, _make_metadata(1, layout))
+        sync_file(file)
+
+
+def _name_file(folder: Path, rank: int) -> Path:
+    return folder / f"{rank:05d}.safetensors"
+
+
+def _make_metadata(processes: int, layout: Mapping[str, tuple[int, list[int]]]) -> dict[str, str]:
+    return {"processes": str(processes), "layout": json.dumps(layout)}
 
 
 def sync_file(path: Path) -> None:

@@ -65,14 +65,15 @@ class GatheredTensors:
             pass
 
 
-def write_tensors(file: Path, gathered: GatheredTensors) -> None:
+def write_tensors(file: Path, gathered: GatheredTensors, metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file; it holds the memory of one tensor at a time.
 
     Args:
         file: The file to write.
         gathered: The tensors. None has been gathered yet.
+        metadata: Texts by name, stored in the header; None for none.
     """
-    header: dict[str, object] = {}
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0
     for name, tensor in gathered.tensors.items():
         end = start + tensor.numel() * tensor.dtype.itemsize

@@ -26,8 +26,8 @@ from clinie_core.modeling.checkpoint import (
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.folder_replacement import replace_folder
 from clinie_core.modeling.model import ExtractionModel
-from clinie_core.modeling.shard_files import ShardReader, sync_file, write_shards
-from clinie_core.modeling.sharding import gather_full_tensor, take_shard
+from clinie_core.modeling.shard_files import ShardReader, sync_file, write_gathered_shards, write_shards
+from clinie_core.modeling.sharding import take_shard
 from clinie_core.modeling.weight_file import GatheredTensors
 from clinie_core.training.optimization import MovingAverage
 
@@ -35,7 +35,7 @@ __all__ = ["TrainingProgress", "TrainingState"]
 
 STATE = "training_state.pt"
 SHARDS = "shards"
-"""Folder with the shards of the state; absent if one process wrote the whole state."""
+"""Folder with the large tensors of a sharded model's state; absent if the model was not sharded."""
 CONTENT = "content"
 MODEL, AVERAGE = "model/", "average/"
 """Prefixes of the names of weights and of averaged weights among the shards."""
@@ -99,7 +99,7 @@ class TrainingState:
         """Write the state atomically; a collective operation.
 
         Each process of a sharded model writes its shards, if all processes see the folder. Otherwise rank 0 gathers
-        the state and writes it.
+        the state one tensor at a time and writes it.
 
         Args:
             folder: The folder to replace.
@@ -115,14 +115,13 @@ class TrainingState:
             shutil.rmtree(staging, ignore_errors=True)
         optimizer = self._optimizer.state_dict()
         average = self._average and (self._average.steps, self._average.values)
-        if isinstance(self._model, FSDPModule) and distributed.is_shared(folder.parent):
+        if isinstance(self._model, FSDPModule):
             self._save_shards(staging / SHARDS, distributed)
             weights = GatheredTensors({}, distributed)
             optimizer = tree_map_only(DTensor, lambda _: None, optimizer)
             average = average and (average[0], [])
         else:
             weights = GatheredTensors(select_trained_weights(self._model), distributed)
-            optimizer, average = tree_map_only(Tensor, gather_full_tensor, (optimizer, average))
         content = staging / CONTENT
         with weights:
             if distributed.rank == 0:
@@ -147,13 +146,18 @@ class TrainingState:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _save_shards(self, folder: Path, distributed: DistributedContext) -> None:
-        """Write the shards of all processes to a new folder; a collective operation."""
+        """Write the large tensors of a sharded model to a new folder; a collective operation."""
         if distributed.rank == 0:
             folder.mkdir(parents=True)
-        distributed.wait_for_rank_zero()
+        is_shared = distributed.is_shared(folder.parent.parent)  # waits for the new folder
         problem = None
         try:
-            write_shards(folder, self._list_tensors(), distributed.rank, distributed.size)
+            if is_shared:
+                write_shards(folder, self._list_tensors(), distributed.rank, distributed.size)
+            else:
+                with GatheredTensors(self._list_tensors(), distributed) as gathered:
+                    if distributed.rank == 0:
+                        write_gathered_shards(folder, gathered)
         except DiskFull as error:
             problem = str(error)
         problems = list(filter(None, distributed.all_gather(problem)))

@@ -16,8 +16,10 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from clinie_core.errors import DiskFull, InputError
 from clinie_core.modeling import shard_files
-from clinie_core.modeling.shard_files import ShardReader, write_shards
+from clinie_core.modeling.distributed import DistributedContext
+from clinie_core.modeling.shard_files import ShardReader, write_gathered_shards, write_shards
 from clinie_core.modeling.sharding import take_shard
+from clinie_core.modeling.weight_file import GatheredTensors
 
 TENSORS = {
     "a/wide": torch.arange(33.0).reshape(11, 3),
@@ -77,6 +79,18 @@ def test_a_process_without_sharding_reads_whole_tensors(tmp_path: Path) -> None:
     with ShardReader.open(tmp_path / "shards") as reader:
         for name, tensor in TENSORS.items():
             assert torch.equal(reader.read(name, torch.empty_like(tensor)), tensor)
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_processes_without_a_common_folder_read_what_one_gathered(readers: int, tmp_path: Path) -> None:
+    whole = GatheredTensors(TENSORS, DistributedContext())
+    write_gathered_shards(tmp_path, whole)
+    for rank in range(readers):
+        with join(rank, readers) as own, ShardReader.open(tmp_path) as reader:
+            for name, tensor in own.items():
+                found = reader.read(name, tensor)
+                rows = found.to_local() if isinstance(found, DTensor) else found
+                assert torch.equal(rows, tensor.to_local() if isinstance(tensor, DTensor) else tensor)
 
 
 def test_a_missing_file_is_reported_in_one_line(tmp_path: Path) -> None:
