@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from clinie_core.registry import Registry
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from clinie_core.finetuning.method import FineTuning
 
 __all__ = ["FINETUNING"]
+
+# PEFT and transformers import bitsandbytes if it is installed; it warns about a package that downloads code.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 FINETUNING: Registry[type[FineTuning]] = Registry(
     "fine-tuning method",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -36,8 +35,6 @@ class PeftMethod(FineTuning):
 
     def apply(self, backbone: PreTrainedModel) -> nn.Module:
         """Wrap the backbone with PEFT."""
-        # bitsandbytes, which PEFT imports if it is installed, recommends a package that downloads code.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         from peft import get_peft_model
 
         config = self.build_peft_config(backbone)

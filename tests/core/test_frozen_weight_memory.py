@@ -87,4 +87,4 @@ def test_one_row_of_lora_on_eight_billion_parameters_needs_about_twenty_gigabyte
             loss = model(batch)
         loss.backward()
     assert frozen == pytest.approx(16.1e9, rel=0.01)
-    assert 18e9 < memory.peak < 20.7e9  # with frozen weights of float32 and autocast: 51.3e9
+    assert 18e9 < memory.peak < 20.7e9  # with frozen weights of float32 and autocast: 51.1e9
