@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -441,7 +441,7 @@ def _format_overrides(overrides: Overrides) -> list[str]:
     return list(overrides)
 
 
-def _make_row(record: TrialRecord | None, metrics: list[str]) -> dict[str, Any]:
+def _make_row(record: TrialRecord | None, metrics: Sequence[str]) -> dict[str, Any]:
     """Return a trial's row of :attr:`Study.trials`; without a record a row that has only the common columns."""
     from search.config.description import describe_config
 

@@ -89,6 +89,17 @@ class Dimensions:
 
         Methods that freeze the backbone are left out for one with random weights.
         """
+        key = part, facts.architecture, facts.can_freeze
+        if key not in self._legal:
+            self._legal[key] = self._find_legal_branches(part, facts)
+        return list(self._legal[key])
+
+    @functools.cached_property
+    def _legal(self) -> dict[tuple[str, str, bool], list[str]]:
+        """Legal branches, by part, architecture, and whether the backbone can be frozen."""
+        return {}
+
+    def _find_legal_branches(self, part: str, facts: BackboneFacts) -> list[str]:
         allowed: Collection[str]
         if part == "formulation":
             needs_relations = list_formulations(self.task, facts.architecture)

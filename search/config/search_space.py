@@ -66,6 +66,7 @@ class SearchSpace:
         self._dimensions = dimensions
         self._facts = facts
         self._priors: dict[tuple[str, str], Prior | None] = {}
+        self._branches: dict[tuple[str, str], tuple[str, Domain]] = {}
 
     @property
     def backbones(self) -> tuple[BackboneSource, ...]:
@@ -146,6 +147,12 @@ class SearchSpace:
         Where encoders and decoders support different branches, each architecture has its own dimension. So have
         backbones with random weights, which support fewer fine-tuning methods.
         """
+        key = part, facts.name
+        if key not in self._branches:
+            self._branches[key] = self._find_branch_domain(part, facts)
+        return self._branches[key]
+
+    def _find_branch_domain(self, part: str, facts: BackboneFacts) -> tuple[str, Domain]:
         legal = self._dimensions.legal_branches(part, facts)
         domain = OneOf(tuple(legal)) if len(legal) > 1 else Fixed(legal[0])
         path, others = part, list(self._facts.values())

@@ -131,17 +131,17 @@ class Ledger:
         attributes = self._storage.get_study_user_attrs(self._study._study_id)  # without a copy of all attributes
         return {key.removeprefix(prefix): value for key, value in attributes.items() if key.startswith(prefix)}
 
-    @property
-    def metrics(self) -> list[str]:
+    @functools.cached_property
+    def metrics(self) -> tuple[str, ...]:
         """Metrics of the objectives, the main one first."""
-        return list(self._study.user_attrs["objectives"])
+        return tuple(self._study.user_attrs["objectives"])
 
     @functools.cached_property
     def limits(self) -> tuple[Limit, ...]:
         """Limits on metrics that the best trial has to satisfy."""
         return tuple(Limit(name, value) for name, value in self._study.user_attrs.get("limits", {}).items())
 
-    @property
+    @functools.cached_property
     def maximized(self) -> bool:
         """True if a higher value of the main objective is better."""
         return self._study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
@@ -158,8 +158,9 @@ class Ledger:
         trial = self.queue.create_trial(space)
         self._trials[trial.number] = trial
         config = space.suggest(TrialChooser(trial))
-        if SEED in trial.user_attrs:
-            config = config.model_copy(update={"seed": trial.user_attrs[SEED]})
+        attributes = self._storage.get_trial(trial._trial_id).user_attrs
+        if SEED in attributes:
+            config = config.model_copy(update={"seed": attributes[SEED]})
         trial.set_user_attr("config", config.model_dump(mode="json"))
         self._configs[trial.number] = config
         return trial.number, config
@@ -265,11 +266,12 @@ class Ledger:
             Whether the epoch is new.
         """
         trial = self._get_trial(number)
-        if f"epoch.{epoch}" in trial.user_attrs:
+        stored = self._storage.get_trial(trial._trial_id)
+        if f"epoch.{epoch}" in stored.user_attrs:
             return False
         # The attribute comes last: an epoch without it is repeated if the process ends or the disk is full in between.
         # Optuna stores no intermediate values for several objectives.
-        if len(self.metrics) == 1 and epoch not in self._storage.get_trial(trial._trial_id).intermediate_values:
+        if len(self.metrics) == 1 and epoch not in stored.intermediate_values:
             trial.report(metrics[self.metrics[0]], epoch)
         trial.set_user_attr(f"epoch.{epoch}", dict(metrics))
         return True
@@ -359,10 +361,9 @@ class Ledger:
     def _read_late_attributes(self) -> dict[int, dict[str, str]]:
         """Return the attributes that were set after the end of a trial, by number."""
         late: dict[int, dict[str, str]] = {}
-        for key, value in self._study.user_attrs.items():
-            if key.startswith(LATE_PREFIX):
-                number, _, name = key.removeprefix(LATE_PREFIX).partition(".")
-                late.setdefault(int(number), {})[name] = value
+        for key, value in self.find_attributes(LATE_PREFIX).items():
+            number, _, name = key.partition(".")
+            late.setdefault(int(number), {})[name] = value
         return late
 
     def records(self) -> list[TrialRecord]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -21,6 +22,8 @@ ORIGIN = "clinie:origin"
 """System attribute of a trial: how its configuration was proposed."""
 FIXED = "fixed_params"
 """System attribute in which Optuna stores the values of a trial that was enqueued."""
+_ENDED: WeakKeyDictionary[optuna.Study, dict[int, PastTrial]] = WeakKeyDictionary()
+"""Ended trials of each study, which do not change any more, by number."""
 
 
 class ProposalSampler(BaseSampler):
@@ -53,12 +56,24 @@ class ProposalSampler(BaseSampler):
     ) -> Any:
         """Return the proposal's value of a dimension."""
         if self._proposal is None:
-            others = (other for other in study.get_trials(deepcopy=False) if other.number != trial.number)
-            past = [view for view in (_view(study, other) for other in others) if view is not None]
+            others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
             fixed = trial.system_attrs.get(FIXED, {})
-            self._proposal = propose(self._space, self._seed, past, fixed)
+            self._proposal = propose(self._space, self._seed, _list_past(study, others), fixed)
             study._storage.set_trial_system_attr(trial._trial_id, ORIGIN, self._proposal.origin)
         return self._proposal.parameters[param_name]
+
+
+def _list_past(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[PastTrial]:
+    """Return the trials as proposals see them, without those that have not been drawn."""
+    ended = _ENDED.setdefault(study, {})
+    past = []
+    for trial in trials:
+        view = ended.get(trial.number) or _view(study, trial)
+        if view is not None:
+            past.append(view)
+            if trial.state.is_finished():
+                ended[trial.number] = view
+    return past
 
 
 def _view(study: optuna.Study, trial: FrozenTrial) -> PastTrial | None:

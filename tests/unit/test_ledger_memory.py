@@ -187,7 +187,7 @@ def test_several_objectives_are_stored_with_all_values(storage: BaseStorage, spa
     ledger.end(number, "complete")
     (trial,) = storage.get_all_trials(0)
     assert trial.values == [0.5, 100.0]
-    assert ledger.metrics == ["strict_f1", "peak_memory_mb"]
+    assert ledger.metrics == ("strict_f1", "peak_memory_mb")
 
 
 def test_locations_are_stored_before_and_after_the_end_of_a_trial(storage: BaseStorage, space: SearchSpace) -> None:
