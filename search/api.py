@@ -181,13 +181,20 @@ class Study:
 
     @create_private_files()
     def extend(
-        self, trials: int, *, hours: float | None = None, allow_text: bool = False, show_progress: bool = False
+        self,
+        trials: int,
+        *,
+        hours: float | None = None,
+        cost: float | None = None,
+        allow_text: bool = False,
+        show_progress: bool = False,
     ) -> Study:
         """Continue the study beyond its budget, with everything that its sampler has learned.
 
         Args:
             trials: Number of additional trials.
             hours: Limit on the run time from now, in hours; None keeps the present limit over all runs.
+            cost: Limit on the cost from now, in the currency of ``budget.cost``; None keeps the present limit.
             allow_text: As for :meth:`resume`.
             show_progress: As for :meth:`resume`.
 
@@ -200,7 +207,7 @@ class Study:
         """
         from search.study.runner import StudyRunner
 
-        runner = StudyRunner.extend(self.home, self.name, trials=trials, hours=hours)
+        runner = StudyRunner.extend(self.home, self.name, trials=trials, hours=hours, cost=cost)
         self.outcome = _run_study(runner, resume=True, allow_text=allow_text, show_progress=show_progress)
         return self
 

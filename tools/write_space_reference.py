@@ -39,6 +39,7 @@ from search.config.space_file import (
     SET_BY_OTHER_BLOCKS,
     Algorithm,
     Budget,
+    Cost,
     Finalists,
     SpaceFile,
     StopWhen,
@@ -63,6 +64,7 @@ BLOCKS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("corpus.shares", "", Shares),
     ("objective", "An objective, or a list of objectives, the main one first.", Objective),
     ("budget", "", Budget),
+    ("budget.cost", "", Cost),
     ("budget.stop_when", "", StopWhen),
     ("finalists", "", Finalists),
     ("algorithm", "", Algorithm),
@@ -98,6 +100,7 @@ LIMITS = {
 LINKS = {
     "Shares": "[corpus.shares](#corpusshares)",
     "Budget": "[budget](#budget)",
+    "Cost": "[budget.cost](#budgetcost)",
     "StopWhen": "[budget.stop_when](#budgetstop_when)",
     "Finalists": "[finalists](#finalists)",
     "Algorithm": "[algorithm](#algorithm)",

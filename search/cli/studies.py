@@ -225,6 +225,10 @@ def extend(
         float | None,
         typer.Option(help="Limit on the run time from now, in hours. Default: the present limit."),
     ] = None,
+    cost: Annotated[
+        float | None,
+        typer.Option(help="Limit on the cost from now, in the currency of budget.cost. Default: the present limit."),
+    ] = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
     ids: Ids = "plain",
@@ -237,7 +241,7 @@ def extend(
 
     loaded = load_study(study, home=home, tracking_uri=tracking_uri)
     _hide_warnings(quiet)
-    extended = loaded.extend(trials, hours=hours, allow_text=allow_text, show_progress=not quiet)
+    extended = loaded.extend(trials, hours=hours, cost=cost, allow_text=allow_text, show_progress=not quiet)
     _show_outcome(extended, as_json=as_json)
 
 

@@ -31,6 +31,7 @@ def check_resources(file: SpaceFile, dimensions: Dimensions, faults: Faults) -> 
     _check_methods(file, dimensions, faults)
     _check_class_names(file, faults)
     _check_memory(file, dimensions, faults)
+    _check_prices(file, faults)
 
 
 def _add_single_process(where: str, key: str, faults: Faults) -> None:
@@ -59,6 +60,19 @@ def _check_class_names(file: SpaceFile, faults: Faults) -> None:
         if CLASS_KEY in entry and entry[CLASS_KEY] not in names:
             found = f"unknown resource class {entry[CLASS_KEY]!r}"
             faults.add(f"backbones.{backbone}.{CLASS_KEY}", found, allowed="one of " + ", ".join(names))
+
+
+def _check_prices(file: SpaceFile, faults: Faults) -> None:
+    """Check that each class has a price in the currency of the budget, if the budget limits the cost."""
+    cost = file.budget.cost
+    if cost is None:
+        return
+    for own in file.resources:
+        if own.price_per_hour is None or own.currency != cost.currency:
+            price = "no price" if own.price_per_hour is None else f"a price in {own.currency}"
+            found = f"a limit in {cost.currency}, but the resource class {own.name} has {price}"
+            remedy = f"set its price_per_hour and currency: {cost.currency}, or remove budget.cost"
+            faults.add("budget.cost", found, remedy=remedy)
 
 
 def _check_memory(file: SpaceFile, dimensions: Dimensions, faults: Faults) -> None:

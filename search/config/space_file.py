@@ -28,6 +28,7 @@ from search.config.resources import Resources, check_classes, sort_classes
 __all__ = [
     "Algorithm",
     "Budget",
+    "Cost",
     "Finalists",
     "SpaceFile",
     "StopWhen",
@@ -54,6 +55,21 @@ class StopWhen(FrozenModel):
     trials: int = Field(default=10, ge=5)
 
 
+class Cost(FrozenModel):
+    """Amount of money.
+
+    Args:
+        amount: The amount.
+        currency: Currency of the amount, as three letters.
+    """
+
+    amount: float = Field(gt=0)
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.currency}"
+
+
 class Budget(FrozenModel):
     """Limits of a study.
 
@@ -62,6 +78,7 @@ class Budget(FrozenModel):
         epochs: Maximum number of epochs of a trial.
         hours: Maximum run time of the search in hours, over all its runs; None for no limit.
         gpu_hours: Maximum training time of all trials, multiplied by their number of GPUs; None for no limit.
+        cost: Maximum cost of all trials, by the prices of the resource classes; None for no limit.
         stop_when: Rule that ends the search earlier; None for no rule.
         wait_minutes: Time in minutes after which a search ends if the cluster provides no node; 0 for no limit.
         checkpoints: Number of best trials, for each objective, whose weights are stored; the weights of the other
@@ -72,6 +89,7 @@ class Budget(FrozenModel):
     epochs: int = Field(default=4, ge=1)
     hours: float | None = Field(default=None, gt=0)
     gpu_hours: float | None = Field(default=None, gt=0)
+    cost: Cost | None = None
     stop_when: StopWhen | None = None
     wait_minutes: float = Field(default=30, ge=0)
     checkpoints: int = Field(default=5, ge=1)

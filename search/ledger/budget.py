@@ -1,11 +1,11 @@
-"""The budget of a study in time: hours and GPU-hours over all runs of its search, and the rule that ends it early."""
+"""The budget of a study in time and money over all runs of its search, and the rule that ends it early."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from search.config.objectives import describe_violations
 from search.config.space_file import Budget
@@ -13,6 +13,7 @@ from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED, TrialRecord
 from search.trials.listener import FinalState, TrialListener
 from search.trials.result import EpochResult
+from search.trials.usage import COST
 
 __all__ = ["StudyBudget", "estimate_gain", "read_spent_hours"]
 
@@ -52,7 +53,7 @@ def estimate_gain(scores: Sequence[float | None]) -> float:
 
 
 class StudyBudget(TrialListener):
-    """Time that a search has used, in this run and in earlier ones.
+    """Time and money that a search has used, in this run and in earlier ones.
 
     The clock of one run is monotonic, so that a change of the system's time has no effect.
 
@@ -72,10 +73,12 @@ class StudyBudget(TrialListener):
         self._used = 0.0
         self._last = self._saved = time.monotonic()
         self._seconds: defaultdict[int, float] = defaultdict(float)  # training time by trial
+        self._costs: defaultdict[int, float] = defaultdict(float)  # money by trial
         self._ends: list[tuple[float | None, float]] = []  # score and training time of each trial
         records = ledger.records()
         for record in records:
-            self._seconds[record.number] = sum(metrics.get("seconds", 0.0) for metrics in record.epochs.values())
+            for metrics in record.epochs.values():
+                self._add_use(record.number, metrics)
         ended = [record for record in records if record.state in ENDED and record.ended is not None]
         for record in sorted(ended, key=lambda record: (record.ended, record.number)):
             self._add_end(record, record.state == "complete")
@@ -91,14 +94,26 @@ class StudyBudget(TrialListener):
         return None if self._budget.hours is None else max(0.0, self._budget.hours - self.hours)
 
     @property
-    def is_gpu_time_spent(self) -> bool:
-        """True if the limit on GPU-hours is reached."""
-        return self._budget.gpu_hours is not None and self.gpu_hours >= self._budget.gpu_hours
+    def is_use_spent(self) -> bool:
+        """True if the limit on GPU-hours or on the cost is reached."""
+        return any(used >= limit for _, used, limit in self._list_limits_on_use())
 
     @property
     def gpu_hours(self) -> float:
         """Training time of all trials multiplied by their number of GPUs, in hours."""
         return self._gpus * sum(self._seconds.values()) / 3600
+
+    @property
+    def cost(self) -> float:
+        """Cost of all trials, by the prices of their resource classes."""
+        return sum(self._costs.values())
+
+    def _list_limits_on_use(self) -> list[tuple[str, float, float]]:
+        """Return what the limits on the use of trials are called, with the use and the limit."""
+        limits = [("gpu_hours", self.gpu_hours, self._budget.gpu_hours)]
+        if self._budget.cost is not None:
+            limits.append(("cost", self.cost, self._budget.cost.amount))
+        return [(name, used, limit) for name, used, limit in limits if limit is not None]
 
     def add_time(self, *, is_paused: bool = False) -> None:
         """Add the time since the last call to the run time, and store it in the ledger at regular intervals.
@@ -118,11 +133,12 @@ class StudyBudget(TrialListener):
         self._ledger.set_attribute(SPENT, self.hours * 3600)
 
     def find_spent_limit(self) -> str | None:
-        """Return which limit on time is spent; None if the search may continue."""
-        for name, used in (("hours", self.hours), ("gpu_hours", self.gpu_hours)):
-            limit = getattr(self._budget, name)
-            if limit is not None and used >= limit:
-                return f"budget.{name} of {limit:g} is spent, over all runs of this study"
+        """Return which limit on time or money is spent; None if the search may continue."""
+        hours = [] if self._budget.hours is None else [("hours", self.hours, self._budget.hours)]
+        for name, used, limit in [*hours, *self._list_limits_on_use()]:
+            if used >= limit:
+                shown = str(self._budget.cost) if name == "cost" else f"{limit:g}"
+                return f"budget.{name} of {shown} is spent, over all runs of this study"
         return None
 
     def find_end(self) -> str | None:
@@ -141,8 +157,12 @@ class StudyBudget(TrialListener):
         )
 
     def on_epoch_end(self, number: int, result: EpochResult) -> None:
-        """Add the training time of an epoch."""
-        self._seconds[number] += result.metrics.get("seconds", 0.0)
+        """Add the training time and the cost of an epoch."""
+        self._add_use(number, result.metrics)
+
+    def _add_use(self, number: int, metrics: Mapping[str, float]) -> None:
+        self._seconds[number] += metrics.get("seconds", 0.0)
+        self._costs[number] += metrics.get(COST, 0.0)
 
     def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
         """Add the score of a trial that is trained; one with the results of an earlier trial costs nothing."""
@@ -151,6 +171,7 @@ class StudyBudget(TrialListener):
     def _add_end(self, record: TrialRecord, is_complete: bool) -> None:
         if record.same_as is not None:
             self._seconds.pop(record.number, None)
+            self._costs.pop(record.number, None)
         elif record.repeats is None:
             sign = 1 if self._ledger.maximized else -1
             score = record.metrics.get(self._ledger.metrics[0], math.nan)

@@ -79,7 +79,9 @@ class StudyRunner:
         return study
 
     @classmethod
-    def extend(cls, home: Home, name: str, *, trials: int, hours: float | None) -> StudyRunner:
+    def extend(
+        cls, home: Home, name: str, *, trials: int, hours: float | None, cost: float | None = None
+    ) -> StudyRunner:
         """Add trials to the budget of a study in the ledger, and return the study's runner.
 
         Args:
@@ -87,15 +89,25 @@ class StudyRunner:
             name: Name of the study.
             trials: Number of additional trials.
             hours: Limit on the run time from now, in hours; None keeps the present limit over all runs.
+            cost: Limit on the cost from now, in the currency of ``budget.cost``; None keeps the present limit.
 
         Raises:
-            InputError: As for :meth:`open`, if a search of the study is running, or if its hours are spent.
+            InputError: As for :meth:`open`, if a search of the study is running, or if a limit on time or money is
+                spent.
         """
         study = cls.open(home, name)
         # The user asks for these trials, so that the rule does not end the search again.
         budget = study.file.budget.model_copy(update={"trials": study.file.budget.trials + trials, "stop_when": None})
         storage = open_storage(home)
-        spent = read_spent_hours(Ledger.open(storage, name))
+        ledger = Ledger.open(storage, name)
+        spent = read_spent_hours(ledger)
+        if cost is not None:
+            if budget.cost is None:
+                fail("--cost", f"study {name!r} has no limit on its cost (budget.cost)", remedy="remove the option")
+            amount = StudyBudget(ledger, budget).cost + cost
+            budget = budget.model_copy(update={"cost": budget.cost.model_copy(update={"amount": amount})})
+        elif budget.cost is not None and StudyBudget(ledger, budget).cost >= budget.cost.amount:
+            fail("--cost", f"study {name!r} has spent its {budget.cost}", remedy="pass the amount to add")
         if hours is not None:
             budget = budget.model_copy(update={"hours": spent + hours})
         elif budget.hours is not None and spent >= budget.hours:

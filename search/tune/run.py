@@ -164,7 +164,7 @@ def run_trials(
             on_warning(warning)
         if budget is not None:
             budget.add_time(is_paused=control.is_paused)
-            if budget.is_gpu_time_spent:
+            if budget.is_use_spent:
                 return True
         return stop.given or monitor.all_fail or pool.failure() is not None
 

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
 
+from clinie_core.errors import InputError
 from search.config.search_space import SearchSpace
-from search.config.space_file import Budget, SpaceFile, StopWhen
+from search.config.space_file import Budget, Cost, SpaceFile, StopWhen
 from search.config.validation import build_space
 from search.ledger.budget import StudyBudget, estimate_gain, read_spent_hours
 from search.ledger.ledger import Ledger
 from search.trials.result import EpochResult
+from search.trials.usage import COST
 from search.tune.running_trials import RunningTrials
 from search.tune.searcher import LedgerSearcher
 
@@ -47,9 +49,11 @@ def open_ledger(storage: BaseStorage, space: SearchSpace) -> Ledger:
     return Ledger.open(storage, space.file.study, space.file.algorithm)
 
 
-def run_trial(ledger: Ledger, space: SearchSpace, budget: StudyBudget, score: float, seconds: float) -> None:
+def run_trial(
+    ledger: Ledger, space: SearchSpace, budget: StudyBudget, score: float, seconds: float, cost: float = 0.0
+) -> None:
     number, _ = ledger.ask(space)
-    metrics = {"strict_f1": score, "seconds": seconds}
+    metrics = {"strict_f1": score, "seconds": seconds, COST: cost}
     ledger.report(number, 1, metrics)
     budget.on_epoch_end(number, EpochResult(1, metrics))
     budget.on_trial_end(number, "complete", None)
@@ -80,6 +84,36 @@ def test_gpu_hours_are_the_training_time_of_all_trials(space: SearchSpace, stora
     resumed = StudyBudget(open_ledger(storage, space), Budget(gpu_hours=4), 2)
     run_trial(resumed._ledger, space, resumed, 0.6, seconds=3600)
     assert resumed.find_spent_limit() == "budget.gpu_hours of 4 is spent, over all runs of this study"
+
+
+def test_cost_counts_over_all_runs(space: SearchSpace, storage: BaseStorage) -> None:
+    limit = Budget(cost=Cost(amount=5, currency="EUR"))
+    ledger = open_ledger(storage, space)
+    first = StudyBudget(ledger, limit, 1)
+    run_trial(ledger, space, first, 0.5, seconds=60, cost=3.0)
+    assert (first.cost, first.is_use_spent) == (3.0, False)
+    second = StudyBudget(open_ledger(storage, space), limit, 1)
+    assert second.find_spent_limit() is None
+    run_trial(second._ledger, space, second, 0.6, seconds=60, cost=2.0)
+    assert second.is_use_spent
+    assert second.find_spent_limit() == "budget.cost of 5 EUR is spent, over all runs of this study"
+    assert StudyBudget(open_ledger(storage, space), limit).cost == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("resources", "found"),
+    [
+        ({}, "a limit in EUR, but the resource class default has no price"),
+        ({"price_per_hour": 2, "currency": "USD"}, "a limit in EUR, but the resource class default has a price in USD"),
+    ],
+)
+def test_a_limit_on_cost_needs_prices_in_its_currency(resources: dict[str, Any], found: str) -> None:
+    budget = {"cost": {"amount": 5, "currency": "EUR"}}
+    file = SpaceFile.model_validate({**CONTENT, "resources": resources, "budget": budget})
+    with pytest.raises(InputError) as error:
+        build_space(file, "space.yaml")
+    assert [problem.found for problem in error.value.problems] == [found]
+    assert error.value.problems[0].where == "space.yaml: budget.cost"
 
 
 @pytest.mark.parametrize(
