@@ -3,7 +3,8 @@
 Each method searches a corpus with 4 asynchronous workers until it has spent the compute of 30, or more, full random
 trials. Regret is the highest true score of the corpus minus the true score of the best complete trial. A ratio
 is the compute of the reference divided by the compute that the new default needs for the reference's mean regret;
-above 1 the new default needs less. Intervals are 95 % bootstrap intervals over corpora and seeds.
+above 1 the new default needs less. Intervals are 95 % bootstrap intervals over corpora and seeds. The share of the
+hypervolume that early stopping keeps with two objectives is in :mod:`hypervolume`.
 
     python benchmarks/search/replay.py [--quick]
 """
@@ -21,6 +22,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from hypervolume import KeptHypervolume, compare_with_no_stopping, summarize_kept
 from numpy.typing import NDArray
 from optuna.storages import InMemoryStorage
 from replay_tables import ReplayCorpus, load_recorded_corpora, load_replay_space, load_synthetic_corpora
@@ -122,7 +124,7 @@ def replay_method(name: str, corpus_index: int, seed: int, tables: str) -> list[
         lambda config, number: corpus.simulator.make_curve(config, 100_000 * (seed + 1) + number),
         workers=WORKERS,
         compute=LONGEST * compute,
-    )
+    ).progress
     grid = np.linspace(0, LONGEST, GRID + 1)
     return [regret_at(progress, compute * share, corpus.optimum, 0.0) for share in grid]
 
@@ -143,6 +145,23 @@ def replay_all(seeds: int, tables: str, methods: Sequence[str]) -> dict[str, Arr
             found[name] = np.array([task.result() for task in tasks])
             print(f"{name}: {len(jobs)} searches in {time.perf_counter() - started:.0f} s", flush=True)
     return found
+
+
+def compare_hypervolume(corpus_index: int, seed: int, tables: str) -> KeptHypervolume:
+    """Replay a search with two objectives with and without early stopping."""
+    return compare_with_no_stopping(load_corpora(tables)[corpus_index], seed)
+
+
+def replay_hypervolume(seeds: int, tables: str) -> dict[str, float]:
+    """Return the share of the hypervolume that early stopping keeps, and its share of the compute."""
+    corpora = load_corpora(tables)
+    with ProcessPoolExecutor(os.cpu_count()) as executor:
+        tasks = [
+            executor.submit(compare_hypervolume, index, seed, tables)
+            for seed in range(seeds)
+            for index in _corpora_of_seed(corpora, seed)
+        ]
+        return summarize_kept([task.result() for task in tasks])
 
 
 def _corpora_of_seed(corpora: Sequence[ReplayCorpus], seed: int) -> list[int]:
@@ -238,7 +257,9 @@ def main() -> None:
     print(f"tables: {', '.join(names)}; {seeds} seeds", flush=True)
     regret = replay_all(seeds, options.tables, list(METHODS))
     print_table(regret)
-    print(json.dumps(summarize(regret) | {"draw_ms_1000": measure_draw()}))
+    hypervolume = replay_hypervolume(seeds, options.tables)
+    print(f"hypervolume kept: {hypervolume['value']:.3f} with {hypervolume['compute']:.2f} of the compute", flush=True)
+    print(json.dumps(summarize(regret) | {"hypervolume": hypervolume, "draw_ms_1000": measure_draw()}))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ worker pool are replaced. A trial's metrics come from a table instead of a train
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,36 @@ class Progress:
     true_score: float
 
 
+@dataclass(frozen=True)
+class CompleteTrial:
+    """A trial that no scheduler has stopped.
+
+    Args:
+        true_score: Its true score.
+        seconds: Seconds of one epoch.
+    """
+
+    true_score: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ReplayedSearch:
+    """Results of a replayed search.
+
+    Args:
+        progress: The state after each trial that became the best one.
+        complete: The complete trials.
+        compute: Seconds that all workers have spent.
+        trials: Number of trials that were started.
+    """
+
+    progress: list[Progress]
+    complete: list[CompleteTrial]
+    compute: float
+    trials: int
+
+
 @dataclass
 class _ReplayTrial:
     """Stand-in for the Tune trial that searcher, scheduler and recorder receive."""
@@ -72,32 +103,39 @@ class _ReplayTrial:
     metric_n_steps: dict[str, Any] = field(default_factory=dict)
 
 
-def replay_search(space: SearchSpace, make_curve: MakeCurve, *, workers: int, compute: float) -> list[Progress]:
-    """Replay a search until its workers have spent an amount of compute.
+def replay_search(
+    space: SearchSpace,
+    make_curve: MakeCurve,
+    *,
+    workers: int,
+    compute: float = math.inf,
+    trials: int = 10**9,
+) -> ReplayedSearch:
+    """Replay a search until its workers have spent an amount of compute, or all trials have ended.
 
     Args:
         space: The search space, whose file names sampler, scheduler, seed and points to evaluate first.
         make_curve: Simulates a training.
         workers: Number of trials that run at once.
         compute: Seconds that all workers may spend together.
-
-    Returns:
-        The state after each trial that became the best one.
+        trials: Number of trials.
     """
     file = space.file
     ledger = Ledger.create(InMemoryStorage(), file.study, file.objective, file.algorithm, {})
     running = RunningTrials()
-    searcher = LedgerSearcher(ledger, space, 10**9, running)
+    searcher = LedgerSearcher(ledger, space, trials, running)
     scheduler = make_scheduler(StoppingSettings.from_space_file(file))
     recorder = StudyRecorder(ledger, running, [], lambda trial: "replayed")
     progress: list[Progress] = []
+    complete: list[CompleteTrial] = []
     spent, started, best = 0.0, 0, float("-inf")
     events: list[tuple[float, int, _ReplayTrial]] = []
 
     def start(now: float) -> None:
         nonlocal started
         config = searcher.suggest(f"replay-{started}")
-        assert isinstance(config, dict)
+        if not isinstance(config, dict):
+            return  # all trials have started
         number = TrialSpec.from_tune_config(config).number
         trial = _ReplayTrial(f"replay-{started}", config, make_curve(running.config(number), number))
         started += 1
@@ -117,6 +155,7 @@ def replay_search(space: SearchSpace, make_curve: MakeCurve, *, workers: int, co
         trial.last_result = EpochResult(trial.epoch, metrics, finished=finished).to_tune_result()
         recorder.on_trial_result(0, [], trial, trial.last_result)
         if finished:  # only a complete trial can become the best one
+            complete.append(CompleteTrial(trial.curve.true_score, trial.curve.seconds))
             if max(trial.curve.scores) > best:
                 best = max(trial.curve.scores)
                 progress.append(Progress(spent, trial.curve.true_score))
@@ -127,7 +166,7 @@ def replay_search(space: SearchSpace, make_curve: MakeCurve, *, workers: int, co
             start(now)
         else:
             heapq.heappush(events, (now + trial.curve.seconds, order, trial))
-    return progress
+    return ReplayedSearch(progress, complete, spent, started)
 
 
 def regret_at(progress: Sequence[Progress], compute: float, optimum: float, initial: float) -> float:

@@ -36,11 +36,24 @@ def test_replayed_searches_are_deterministic_and_stop_at_their_compute() -> None
         return Curve((score,) * 6, score, seconds=1.0)
 
     space = load_replay_space(["algorithm.sampler=auto", "algorithm.scheduler=none"])
-    first = replay_search(space, make_curve, workers=2, compute=60)
+    first = replay_search(space, make_curve, workers=2, compute=60).progress
     assert len(asked) == 12  # ten complete trials, and two that are running when the compute is spent
     assert first[-1].compute <= 60
     assert [state.true_score for state in first] == sorted(state.true_score for state in first)
-    assert replay_search(space, make_curve, workers=2, compute=60) == first
+    assert replay_search(space, make_curve, workers=2, compute=60).progress == first
+
+
+def test_rungs_keep_the_hypervolume_of_a_search_without_stopping() -> None:
+    from hypervolume import compare_with_no_stopping, compute_hypervolume, summarize_kept
+    from replay_tables import load_synthetic_corpora
+    from simulated_search import CompleteTrial
+
+    trials = [CompleteTrial(0.5, 1.0), CompleteTrial(0.8, 3.0), CompleteTrial(0.4, 2.0), CompleteTrial(0.9, 9.0)]
+    assert compute_hypervolume(trials, slowest=4.0) == pytest.approx(0.5 * 3 + 0.3 * 1)
+    corpora = load_synthetic_corpora(2)
+    kept = summarize_kept([compare_with_no_stopping(corpus, seed) for corpus in corpora for seed in range(3)])
+    assert kept["low"] > 0.95
+    assert 0.3 < kept["compute"] < 0.6
 
 
 def test_ratio_compares_compute_at_equal_regret() -> None:

@@ -47,6 +47,15 @@ def test_several_objectives_keep_trials_that_are_best_in_any_of_them() -> None:
     assert report_all(rungs, [*large, small, worse]) == [False, True, False, True]
 
 
+def test_trials_near_the_front_continue_although_many_are_better_in_one_objective() -> None:
+    rungs = Rungs(1, 3, 9, [F1, SIZE])
+    front = [{"strict_f1": 0.3 + 0.1 * i, "trainable_parameters": 1e6 * (i + 1)} for i in range(6)]
+    near = {"strict_f1": 0.59, "trainable_parameters": 4e6}
+    worse = {"strict_f1": 0.40, "trainable_parameters": 4e6}
+    zero = {"strict_f1": 0.0, "trainable_parameters": 1e5}
+    assert report_all(rungs, [*front, near, worse, zero]) == [*[False] * 7, True, True]
+
+
 def test_fronts_are_ordered_to_cover_the_trade_off() -> None:
     best, smallest, middle, dominated = (0.9, -9.0), (0.5, -1.0), (0.7, -5.0), (0.6, -6.0)
     assert rank_by_fronts([dominated, middle, smallest, best]) == [3, 2, 1, 0]
