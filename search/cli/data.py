@@ -68,7 +68,7 @@ def formats(as_json: AsJson = False) -> None:
         print_json(rows)
         return
     for name, example in rows.items():
-        console().print(f"[bold]{name:<12}[/bold]{example}".replace("[{", r"\[{"), highlight=False, soft_wrap=True)
+        console().print(f"[bold]{name:<13}[/bold]{example}".replace("[{", r"\[{"), highlight=False, soft_wrap=True)
 
 
 def _summarize(source: CorpusSource, files: CorpusFiles, limits: CorpusLimits | None = None) -> CorpusSummary:

@@ -6,7 +6,14 @@ from typing import Any
 
 from clinie_core.config import TrialConfig
 
-__all__ = ["abbreviate_setting", "describe_config", "format_formulation", "format_setting", "make_run_name"]
+__all__ = [
+    "abbreviate_setting",
+    "describe_config",
+    "describe_for_display",
+    "format_formulation",
+    "format_setting",
+    "make_run_name",
+]
 
 ABBREVIATIONS = {"learning_rate": "lr", "alpha_over_rank": "alpha/r", "rank": "r"}
 MAIN_PARAMETERS = (
@@ -26,15 +33,24 @@ def describe_config(config: TrialConfig) -> str:
     return _join(config, _collect_parameters(config))
 
 
+def describe_for_display(config: TrialConfig) -> str:
+    """Describe a configuration like :func:`describe_config`, with what usually varies first, for a line that is cut."""
+    parameters = _format_parameters(_collect_parameters(config))
+    return " ".join([config.finetuning.name, *parameters, config.backbone.name, format_formulation(config)])
+
+
 def make_run_name(number: int, config: TrialConfig) -> str:
     """Make the name of a trial's MLflow run.
+
+    MLflow's tables cut a name off after about twenty characters, so it begins with what usually varies.
 
     Args:
         number: Number of the trial.
         config: Its configuration; the name contains its main parameters.
     """
-    parameters = _collect_parameters(config)
-    return f"{number:03d} " + _join(config, {k: v for k, v in parameters.items() if k in MAIN_PARAMETERS})
+    parameters = {k: v for k, v in _collect_parameters(config).items() if k in MAIN_PARAMETERS}
+    parts = [f"{number:03d}", config.finetuning.name, config.backbone.name, format_formulation(config)]
+    return " ".join([*parts, *_format_parameters(parameters)])
 
 
 def abbreviate_setting(name: str) -> str:
@@ -48,15 +64,19 @@ def format_setting(value: object) -> str:
 
 
 def _join(config: TrialConfig, parameters: dict[str, Any]) -> str:
-    values = (f"{abbreviate_setting(name)}={format_setting(value)}" for name, value in parameters.items())
-    return " ".join([config.backbone.name, format_formulation(config), config.finetuning.name, *values])
+    names = [config.backbone.name, format_formulation(config), config.finetuning.name]
+    return " ".join([*names, *_format_parameters(parameters)])
+
+
+def _format_parameters(parameters: dict[str, Any]) -> list[str]:
+    return [f"{abbreviate_setting(name)}={format_setting(value)}" for name, value in parameters.items()]
 
 
 def _collect_parameters(config: TrialConfig) -> dict[str, Any]:
     relations = config.relation_formulation
     return {
-        **({"documents": config.train_documents} if config.train_documents else {}),
         **config.formulation.parameters,
         **(relations.parameters if relations else {}),
         **config.finetuning.parameters,
+        **({"documents": config.train_documents} if config.train_documents else {}),
     }

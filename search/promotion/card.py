@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from clinie_core.modeling.checkpoint import Checkpoint
 from search.config.description import describe_config
 from search.promotion.gate import Decision, TypeScore
+from search.tracking.description_table import make_description_table
 
 __all__ = ["SEEDS", "render_model_card"]
 
@@ -72,16 +73,16 @@ def _describe_scores(checkpoint: Checkpoint, facts: Mapping[str, str], decision:
         test.get("strict_precision"),
         test.get("strict_recall"),
     )
-    table = [_make_header("type", "precision", "recall", "F1", "support")]
-    table += [
-        f"| {_escape(name)} | {_format(score.precision)} | {_format(score.recall)} | {score.f1:.4f} | {score.support} |"
+    rows = [
+        (name, _format(score.precision), _format(score.recall), f"{score.f1:.4f}", score.support)
         for name, score in [("all", whole), *sorted(decision.types.items())]
     ]
+    table = make_description_table(("type", "precision", "recall", "F1", "support"), rows)
     return "\n\n".join(
         [
             f"Strict F1 on test is **{test['strict_f1']:.4f}** (95 % interval {low:.4f} to {high:.4f}), lenient F1"
             f" {test['lenient_f1']:.4f}. This is {reads} of this test split.",
-            "\n".join(table),
+            table,
             "Support is the number of gold annotations; all scores in the table are strict.",
             dev,
         ]
@@ -123,21 +124,9 @@ def _list_limits(checkpoint: Checkpoint, decision: Decision | None) -> list[str]
 
 def _describe_promotion(decision: Decision) -> str:
     result = "The model passed the promotion policy." if decision.promote else "The promotion policy refused the model."
-    rows = [
-        f"| {_escape(check.rule)} | {'passed' if check.passed else '**failed**'} | {_escape(check.detail)} |"
-        for check in decision.checks
-    ]
-    return "\n".join([result, "", _make_header("rule", "result", "numbers"), *rows])
-
-
-def _make_header(*names: str) -> str:
-    """Return the first lines of a table; non-breaking spaces separate the columns in MLflow's pages."""
-    return "| " + " | ".join(f"{name}\u00a0\u00a0\u00a0" for name in names) + " |\n" + "|---" * len(names) + "|"
+    rows = [(check.rule, "passed" if check.passed else "**failed**", check.detail) for check in decision.checks]
+    return "\n\n".join([result, make_description_table(("rule", "result", "numbers"), rows)])
 
 
 def _format(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from search.promotion.gate import Decision
 from search.promotion.history import Entry, History
+from search.tracking.description_table import make_description_table
 
 __all__ = ["describe_model", "update_model_page"]
 
@@ -29,15 +30,8 @@ def describe_model(name: str, entries: Sequence[Entry]) -> str:
     lines = [_describe_champion(name, changes[-1], decisions) if changes else "**No champion yet.**"]
     rows = [_describe_version(e, decisions) for e in entries if e.kind == "registered"]
     if rows:
-        lines.append(
-            "\n".join(
-                [
-                    "| version | study | trial | test strict F1 | 95 % interval | decision |",
-                    "|---|---|---|---|---|---|",
-                    *rows,
-                ]
-            )
-        )
+        columns = ("version", "study", "trial", "test strict F1", "95 % interval", "decision")
+        lines.append(make_description_table(columns, rows))
     lines.append(
         f"`clinie predict --model {name}@champion FILE` uses the champion; `clinie history {name}` lists all changes."
     )
@@ -61,13 +55,12 @@ def _describe_champion(name: str, change: Entry, decisions: dict[str, Decision])
     return f"{start} It passed the promotion policy with {score} on test.{against}"
 
 
-def _describe_version(entry: Entry, decisions: dict[str, Decision]) -> str:
+def _describe_version(entry: Entry, decisions: dict[str, Decision]) -> tuple[object, ...]:
     content = entry.content
-    start = f"| {content['version']} | {content['study']} | {content['trial']} |"
+    start = (content["version"], content["study"], content["trial"])
     decision = decisions.get(str(content.get("promotion")))
     if decision is None:
-        return f"{start} | | not decided |"
+        return (*start, "", "", "not decided")
     low, high = decision.interval
-    refusals = "; ".join(decision.refusals).replace("|", "\\|")
-    result = "passed" if decision.promote else f"refused: {refusals}"
-    return f"{start} {decision.test['strict_f1']:.4f} | {low:.4f} to {high:.4f} | {result} |"
+    result = "passed" if decision.promote else f"refused: {'; '.join(decision.refusals)}"
+    return (*start, f"{decision.test['strict_f1']:.4f}", f"{low:.4f} to {high:.4f}", result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,9 @@ from search.report.sections import Curve
 __all__ = ["render_page"]
 
 TEMPLATE = Path(__file__).with_name("page.html")
-NUMBER = re.compile(r"[-+]?[\d,.]+( %)?$")
+NUMBER = re.compile(r"[-+]?[\d,.]+( %)?( \(.*\))?$")
+MISSING = "-"
+FIGURE_CONFIG = {"displayModeBar": False, "responsive": True}
 RESPONSES = 6
 """Largest number of dimensions whose response is plotted."""
 
@@ -37,15 +40,24 @@ def render_page(
         shots: Learning curves by name.
     """
     environment = Environment(autoescape=True)
-    environment.tests["number_like"] = lambda cell: bool(NUMBER.match(str(cell)))
     figures = {
-        section.key: [Markup(figure.to_html(full_html=False, include_plotlyjs=False)) for figure in drawn]
+        section.key: [
+            Markup(figure.to_html(full_html=False, include_plotlyjs=False, config=FIGURE_CONFIG)) for figure in drawn
+        ]
         for section in sections
         if (drawn := _build_figures(section.key, findings, shots))
     }
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     script = Markup(get_plotlyjs()) if figures else ""
-    return page.render(title=title, facts=facts, sections=sections, figures=figures, script=script)
+    numeric = {section.key: _find_numeric_columns(section) for section in sections}
+    return page.render(title=title, facts=facts, sections=sections, figures=figures, numeric=numeric, script=script)
+
+
+def _find_numeric_columns(section: ReportSection) -> frozenset[int]:
+    """Return the indices of the columns, other than the first, that contain numbers only."""
+    columns = enumerate(zip(*section.rows, strict=True))
+    found = {number: [cell for cell in cells if cell != MISSING] for number, cells in columns if number}
+    return frozenset(number for number, cells in found.items() if cells and all(map(NUMBER.match, cells)))
 
 
 def _build_figures(key: str, findings: Findings, shots: Mapping[str, Curve]) -> list[Any]:
@@ -57,15 +69,18 @@ def _build_figures(key: str, findings: Findings, shots: Mapping[str, Curve]) -> 
     if key == "trends":
         # Ranks and learning rates come first because users ask about them most.
         paths = sorted(findings.trends, key=lambda path: (not path.endswith(("rank", "learning_rate")), path))
-        return [plots.plot_response(findings.complete_trials, path, metric) for path in paths[:RESPONSES]]
+        trials = findings.complete_trials
+        shown = [path for path in paths if len({t.record.parameters.get(path) for t in trials} - {None}) > 1]
+        return [plots.plot_response(trials, path, metric) for path in shown[:RESPONSES]]
     if key == "shots":
         return [plots.plot_shots(shots, "strict F1")]
     if key == "front":
-        return [plots.plot_front(findings, name) for name in COSTS]
+        return [plots.plot_front(findings, name) for name in COSTS] if len(findings.complete_trials) > 1 else []
     if key == "importances":
         return [plots.plot_importances(findings.importances)]
     if key == "curves":
         return [plots.plot_curves(findings)]
     if key == "history":
-        return [plots.plot_history(findings, against=axis) for axis in ("trials", "hours")]
+        changes = len({best for _, _, best in findings.history if math.isfinite(best)}) > 1
+        return [plots.plot_history(findings, against=axis) for axis in ("trials", "hours")] if changes else []
     return []

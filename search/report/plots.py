@@ -22,14 +22,15 @@ __all__ = [
     "plot_shots",
 ]
 
+COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#9d755d", "#bab0ac")
 LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
     "height": 360,
     "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
     "font": {"family": "system-ui, sans-serif", "size": 13},
     "legend": {"orientation": "h", "y": 1.12},
+    "colorway": COLOURS,
 }
-COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#9d755d", "#bab0ac")
 COST_NAMES = {
     "seconds_per_document": "prediction time per document (s)",
     "peak_memory_mb": "peak memory (MiB)",
@@ -45,6 +46,11 @@ def _make_figure(traces: Sequence[Any], x: str, y: str, *, log_x: bool = False) 
     return figure
 
 
+def _spans_decades(values: Sequence[float]) -> bool:
+    """Return whether a logarithmic axis shows values better than a linear one."""
+    return min(values) > 0 and max(values) / min(values) > 8
+
+
 def _group_by_method(trials: Sequence[ScoredTrial]) -> dict[str, list[ScoredTrial]]:
     groups: defaultdict[str, list[ScoredTrial]] = defaultdict(list)
     for trial in trials:
@@ -58,9 +64,10 @@ def plot_groups(rows: Sequence[GroupRow], metric: str) -> go.Figure:
     up = [row.interval[1] - row.best.score if row.interval else 0.0 for row in rows]
     down = [row.best.score - row.interval[0] if row.interval else 0.0 for row in rows]
     bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
-    return _make_figure(
-        [go.Scatter(x=names, y=scores, mode="markers", error_y=bars, marker={"size": 10})], "", f"dev {metric}"
-    )
+    trace = go.Scatter(x=names, y=scores, mode="markers", error_y=bars, marker={"size": 10})
+    figure = _make_figure([trace], "", f"dev {metric}")
+    figure.update_xaxes(range=[-0.5, len(names) - 0.5])  # otherwise the first and last group are at the edges
+    return figure
 
 
 def plot_response(trials: Sequence[ScoredTrial], path: str, metric: str) -> go.Figure:
@@ -70,8 +77,7 @@ def plot_response(trials: Sequence[ScoredTrial], path: str, metric: str) -> go.F
         x = [float(t.record.parameters[path]) for t in own]
         traces.append(go.Scatter(x=x, y=[t.score for t in own], mode="markers", name=method, text=_label_trials(own)))
     values = [float(t.record.parameters[path]) for t in trials if path in t.record.parameters]
-    spread = min(values) > 0 and max(values) / min(values) > 8
-    return _make_figure(traces, path, f"dev {metric}", log_x=spread)
+    return _make_figure(traces, path, f"dev {metric}", log_x=_spans_decades(values))
 
 
 def plot_curves(findings: Findings) -> go.Figure:
@@ -96,7 +102,10 @@ def plot_curves(findings: Findings) -> go.Figure:
             )
         )
         named.add(trial.method)
-    return _make_figure(traces, "epoch", f"dev {findings.metric}")
+    figure = _make_figure(traces, "epoch", f"dev {findings.metric}")
+    last = max((max(trial.record.epochs, default=1) for trial in findings.trials), default=1)
+    figure.update_xaxes(dtick=math.ceil(last / 20))  # an epoch has a whole number
+    return figure
 
 
 def plot_front(findings: Findings, name: str) -> go.Figure:
@@ -115,7 +124,8 @@ def plot_front(findings: Findings, name: str) -> go.Figure:
                 marker={"symbol": symbols, "size": 9},
             )
         )
-    return _make_figure(traces, COST_NAMES[name], f"dev {findings.metric}", log_x=True)
+    costs = [get_cost(trial, name) for trial in findings.complete_trials]
+    return _make_figure(traces, COST_NAMES[name], f"dev {findings.metric}", log_x=_spans_decades(costs))
 
 
 def plot_history(findings: Findings, *, against: str) -> go.Figure:

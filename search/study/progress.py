@@ -18,7 +18,7 @@ from rich.text import Text
 from clinie_core.config import TrialConfig
 from clinie_core.data.corpora.detection import Detection
 from clinie_core.errors import Problem
-from search.config.description import describe_config
+from search.config.description import describe_config, describe_for_display
 from search.config.objectives import Limit, describe_violations
 from search.control.commands import CommandEntry
 from search.ledger.budget import read_spent_hours
@@ -26,7 +26,7 @@ from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED, TrialRecord
 from search.ledger.stored_space import SPACE, read_stored_space
 from search.study.rung_cutoffs import RungCutoffs
-from search.study.running_trial import RunningTrial, draw_sparkline, format_seconds
+from search.study.running_trial import CURVE_WIDTH, RunningTrial, draw_sparkline, format_seconds
 from search.trials.listener import FinalState, TrialListener
 from search.trials.result import EpochResult
 
@@ -36,6 +36,9 @@ DEV_DOCUMENTS = "dev_documents"
 """Attribute of a study: number of documents of its dev split."""
 
 LEFT_OUT = ("skipped", "trimmed")
+WIDE = 100
+"""Columns of a terminal from which on a running trial has its whole curve."""
+NARROW_CURVE = 8
 
 
 @dataclass
@@ -198,11 +201,11 @@ class Progress(TrialListener):
     def _render(self) -> RenderableType:
         done = sum(self._ended.values())
         elapsed = int(time.monotonic() - self._started_at)
-        head = Table.grid(padding=(0, 2))
+        head = Table.grid(padding=(0, 2, 0, 0))
         head.add_row(
-            ProgressBar(total=self.trials, completed=done, width=30),
+            ProgressBar(total=self.trials, completed=done, width=30 if self.console.width >= WIDE else 8),
             f"{done} of {self.trials} trials",
-            ", ".join(f"{count} {state}" for state, count in self._ended.items()),
+            *([", ".join(f"{count} {state}" for state, count in self._ended.items() if count)] if done else []),
             f"{elapsed // 60} min {elapsed % 60:02d} s",
             f"left: {self._estimate_time_left()}",
         )
@@ -218,11 +221,13 @@ class Progress(TrialListener):
     def _build_running_table(self, done: int) -> Table:
         """Build a table with one line per running trial."""
         rungs = self._rungs if self._rungs is not None and self._rungs.has_rungs else None
-        table = Table(box=None, padding=(0, 1), header_style="bold")
-        columns = ["running", "epoch", self._metric, "curve", *(["next rung"] if rungs else []), "memory", "left"]
+        wide = self.console.width >= WIDE
+        table = Table(box=None, padding=(0, 2, 0, 0) if wide else (0, 1, 0, 0), header_style="bold", expand=True)
+        columns = ["trial", "epoch", self._metric, "curve", *(["next rung"] if rungs else []), "memory", "left"]
         for column in columns:
             table.add_column(column, no_wrap=True)
-        table.add_column("configuration", no_wrap=True, overflow="ellipsis")
+        table.add_column("configuration", no_wrap=True, overflow="ellipsis", ratio=1)  # the width that is left
+        curve = {"width": CURVE_WIDTH if wide else NARROW_CURVE}
         ascii_only = not self.console.encoding.startswith("utf")
         for number, row in sorted(self._running.items()):
             score, memory = row.find_best(maximized=self._maximized), row.memory_mb
@@ -230,11 +235,11 @@ class Progress(TrialListener):
                 str(number),
                 f"{row.epoch}/{row.config.epochs}",
                 "" if score is None else f"{score:.4f}",
-                draw_sparkline([row.scores[epoch] for epoch in sorted(row.scores)], ascii_only=ascii_only),
+                draw_sparkline([row.scores[epoch] for epoch in sorted(row.scores)], **curve, ascii_only=ascii_only),
                 *([rungs.describe_next(row.epoch)] if rungs else []),
                 "-" if memory is None else f"{memory:,.0f} MiB",
                 format_seconds(row.seconds_left),
-                describe_config(row.config),
+                describe_for_display(row.config),
             )
         blank = [""] * len(columns)
         if self._wait:

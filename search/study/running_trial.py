@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from clinie_core.config import TrialConfig
 from search.trials.result import EpochResult
 
-__all__ = ["RunningTrial", "draw_sparkline", "format_seconds"]
+__all__ = ["CURVE_WIDTH", "RunningTrial", "draw_sparkline", "format_seconds"]
 
 BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = "_.-=+*#@"
 CURVE_WIDTH = 16
+"""Number of epochs whose scores a wide terminal shows."""
 
 
 @dataclass

@@ -10,6 +10,7 @@ from clinie_core.scoring.document_counts import FILE as COUNTS_FILE
 from clinie_core.scoring.document_counts import DocumentCounts
 from clinie_core.scoring.significance import Rate, bootstrap_interval
 from search.config.description import format_formulation
+from search.tracking.description_table import make_description_table
 
 __all__ = ["TrialEnd", "compute_interval", "describe_trial"]
 
@@ -50,8 +51,7 @@ def describe_trial(study: str, number: int, config: TrialConfig, metric: str, en
     """
     repeat = f"Train it again with `clinie repeat {study} {number}`."
     lines = [_describe_score(metric, end), _describe_end(study, config, end), repeat]  # MLflow hides the rest at first
-    rows = "\n".join(f"| {name} | {value} |" for name, value in _list_settings(config))
-    lines.append(f"| setting | value |\n|---|---|\n{rows}")
+    lines.append(make_description_table(("setting", "value"), _list_settings(config)))
     return "\n\n".join(filter(None, lines))
 
 
@@ -108,4 +108,4 @@ def _list_settings(config: TrialConfig) -> list[tuple[str, object]]:
 
 
 def _format(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -45,11 +45,12 @@ LocationCallback = Callable[[int, dict[str, str]], None]
 def make_params(config: TrialConfig) -> list[Param]:
     """Return a configuration as MLflow parameters, named by key path.
 
-    The learning rate and rank, which several methods have, also get a common name.
+    The learning rate and rank, which several methods have, also get a common name. MLflow's tables show the common
+    ones, so they are rounded to four digits.
     """
     flat = config.flatten()
     shared = {k: v for k, v in config.finetuning.parameters.items() if k in ("learning_rate", "rank")}
-    flat |= {k: v for k, v in shared.items() if k not in flat}
+    flat |= {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in shared.items() if k not in flat}
     return [Param(k, str(v)) for k, v in flat.items()][:BATCH_PARAMS]
 
 

@@ -89,20 +89,18 @@ class StudyView:
 
     def _list_columns(self) -> list[str]:
         costs = [metric for metric in COSTS[:2] if metric not in self.objectives]
-        return [
+        return [  # what identifies a trial comes first, because MLflow's assistant covers the right third at first
             *(_column("metrics", self._name_objective(metric)) for metric in self.objectives),
-            _column("tags", "clinie.state"),
-            _column("params", "backbone"),
-            _column("params", "finetuning"),
-            _column("params", "rank"),
-            _column("params", "learning_rate"),
-            _column("tags", "clinie.epochs"),
+            *(_column("params", name) for name in ("backbone", "finetuning", "rank", "learning_rate")),
+            *(_column("tags", name) for name in ("clinie.state", "clinie.epochs")),
             *(_column("metrics", self._name(metric)) for metric in costs),
         ]
 
     def _make_curves(self) -> Iterable[dict[str, Any]]:
         for name in dict.fromkeys([self._name(self.objectives[0]), self._name("train_loss")]):
-            yield _make_chart("LINE", name, "curves", metricKey=name, selectedMetricKeys=[name])
+            # MLflow smooths lines by default, so that they do not pass through the scores.
+            exact = {"lineSmoothness": 0, "useGlobalLineSmoothing": False}
+            yield _make_chart("LINE", name, "curves", metricKey=name, selectedMetricKeys=[name], **exact)
 
     def _make_comparisons(self) -> Iterable[dict[str, Any]]:
         objective = self._name_objective(self.objectives[0])

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import sys
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,82 +11,29 @@ from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
+from write_pictures import CHROMIUM, DRIVER, PageBrowser, serve_pages, write_pictures
 
 from search.storage.home import Home
-from tests.processes import end_with_children
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine (Debian: chromium chromium-driver)"
 )
-LONGEST_WAIT = 120
 
 
 @pytest.fixture(scope="module")
-def study_page(
-    home: Path,
-    promoted: dict[str, Any],
-    free_port: Callable[[], int],
-    wait_until: Callable[[Callable[[], bool]], None],
-) -> Iterator[str]:
+def study_page(home: Path, promoted: dict[str, Any], free_port: Callable[[], int]) -> Iterator[str]:
     """Address that `clinie ui` prints for the home folder with one study, while the server runs."""
-    import urllib.request
-
-    port = free_port()
-    program = [str(Path(sys.executable).with_name("clinie")), "ui", "--home", str(home), "--port", str(port)]
-    server = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-
-    def answers() -> bool:
-        assert server.poll() is None
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    wait_until(answers)
-    assert server.stdout is not None
-    yield server.stdout.readline().decode().strip()
-    end_with_children(server)
+    with serve_pages(home, port=free_port()) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
-def ui(study_page: str) -> str:
-    """Address of MLflow's pages."""
-    return study_page.partition("#")[0] + "#"
-
-
-@pytest.fixture(scope="module")
-def open_page(ui: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+def open_page(study_page: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
     """Function that opens a page, waits for texts, saves a screenshot and returns the page's text."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    screenshots = Path(os.environ.get("CLINIE_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    screenshots.mkdir(parents=True, exist_ok=True)
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1600,1200"):
-        options.add_argument(argument)
-    browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-
-    def open_(path: str, name: str, *awaited: str) -> str:
-        browser.get("about:blank")  # otherwise the browser does not load the page again
-        browser.get(ui + path)
-
-        def text(_: object = None) -> str:
-            return str(browser.find_element(By.TAG_NAME, "body").text)
-
-        try:
-            WebDriverWait(browser, LONGEST_WAIT).until(lambda _: all(words in text() for words in awaited))
-        finally:
-            browser.save_screenshot(str(screenshots / f"{name}.png"))
-        return text()
-
-    yield open_
-    browser.quit()
+    folder = Path(os.environ.get("CLINIE_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    browser = PageBrowser(study_page.partition("#")[0] + "#", folder)
+    yield browser.open
+    browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +129,10 @@ def test_the_registered_model_has_its_champion(open_page: Callable[..., str], pr
     assert "tiny-model" in text
     version = open_page(f"/models/tiny-model/versions/{promoted['version']}", "version", "clinie.test_strict_f1")
     assert "small" in version
+
+
+def test_the_pictures_of_the_documentation_are_small(home: Path, promoted: dict[str, Any], tmp_path: Path) -> None:
+    write_pictures(home, "small", tmp_path, "tiny-model")
+    sizes = {file.stem: file.stat().st_size for file in tmp_path.glob("*.png")}
+    assert set(sizes) == {"mlflow-trials", "mlflow-charts", "mlflow-trial", "mlflow-model", "report", "report-errors"}
+    assert max(sizes.values()) < 150_000

@@ -124,12 +124,12 @@ def test_a_promotion_is_recorded_and_runs_once(registry: Registry) -> None:
     assert version.tags["clinie.packages"].split() == list_requirements("lora")
     score = done.decision.test
     for expected in (
-        f"| all | {score['strict_precision']:.4f} | {score['strict_recall']:.4f} | {score['strict_f1']:.4f} |",
+        f"| all&emsp; | {score['strict_precision']:.4f}&emsp; | {score['strict_recall']:.4f}&emsp; | ",
         "95 % interval",
         "This is the first read of this test split",
         "### Intended use",
         "### Limits",
-        *(f"| {name} | " for name in done.decision.types),
+        *(f"| {name}&emsp; | " for name in done.decision.types),
     ):
         assert expected in version.description
     page = registry.client.get_registered_model("model").description

@@ -125,7 +125,7 @@ def test_a_run_has_parameters_tags_and_datasets(tmp_path: Path, corpus: Corpus, 
     tracker.begin(7, config, None, {})
     tracker.on_epoch_end(7, EpochResult(1, {**reports[0].metrics, "system.cpu_utilization_percentage": 50.0}))
     run = connect(home).get_run(places[7]["run_id"])
-    assert run.info.run_name == "007 tiny token_classification lora lr=0.003 r=4"
+    assert run.info.run_name == "007 lora tiny token_classification lr=0.003 r=4"
     told = {k.removeprefix("clinie."): v for k, v in run.data.tags.items() if k.startswith("clinie.")}
     assert told["architecture"] == "encoder"
     assert told["finetuning"] == "lora"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 
 import pytest
 from optuna.storages import InMemoryStorage
@@ -43,8 +44,8 @@ def report(ledger: Ledger, number: int, epoch: int, score: float) -> None:
     ledger.report(number, epoch, metrics)
 
 
-def make_progress(*, terminal: bool) -> Progress:
-    return Progress(Console(file=io.StringIO(), force_terminal=terminal, width=120, highlight=False), 3, None)
+def make_progress(*, terminal: bool, width: int = 120) -> Progress:
+    return Progress(Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False), 3, None)
 
 
 def read(progress: Progress) -> str:
@@ -67,9 +68,24 @@ def test_a_terminal_shows_a_line_per_running_trial(ledger: Ledger, space: Search
             progress.console.print(progress._render())
     lines = capture.get().splitlines()
     assert any("next rung" in line and "memory" in line for line in lines)
-    rows = [line.split() for line in lines if line.startswith((f" {first} ", f" {second} "))]
+    rows = [line.split() for line in lines if line.startswith((f"{first} ", f"{second} "))]
     assert rows[0][:8] == ["0", "3/9", "0.7000", "▁▅█", "9", "1,234", "MiB", "1"]
     assert rows[1][:6] == ["1", "2/9", "0.5000", "▁█", "3", "(0.7000)"]
+
+
+def test_a_narrow_terminal_shows_all_columns(ledger: Ledger, space: SearchSpace) -> None:
+    number = ledger.ask(space)[0]
+    for epoch in range(1, 9):
+        report(ledger, number, epoch, 0.1 * epoch)
+    progress = make_progress(terminal=True, width=80)
+    with progress.watch(ledger, []):
+        StudyFollower(ledger, progress, lambda: True).update()
+        with progress.console.capture() as capture:
+            progress.console.print(progress._render())
+    head, _, titles, row, *_ = re.sub(r"\x1b\[[\d;]*m", "", capture.get()).splitlines()
+    assert " 0 of 3 trials " in head
+    assert titles.split() == "trial epoch strict_f1 curve next rung memory left configuration".split()
+    assert row.startswith("0     8/9   0.8000    ▁▂▃▄▅▆▇█ 9         1,234 MiB 10 s full head=linear ")
 
 
 def test_another_output_gets_a_line_per_event(ledger: Ledger, space: SearchSpace) -> None:
