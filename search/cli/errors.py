@@ -64,12 +64,10 @@ def errors(
     loaded = load_corpus(source.model_copy(update={"offsets": offsets, "on_error": on_error}), (split,))
     print_notices(loaded.notices)
 
-    from search.promotion.registration import load_registered_extractor
+    from search.promotion.model_files import load_extractor
     from search.storage.home import Home
-    from search.tracking.connection import connect
 
-    connect(Home.open(home, tracking_uri))
-    extractor = load_registered_extractor(model)
+    extractor = load_extractor(Home.open(home, tracking_uri), model)
     pairs = extractor.annotate_pairs(loaded[split])
     write_output(output, render_errors_page(f"Errors of {model} on {split}", pairs, extractor.task))
     console().print(f"{len(pairs)} documents in {output}; the file contains document text", soft_wrap=True)

@@ -82,7 +82,7 @@ def predict(
     from clinie_core.inference.tables import Columns, Tables, is_table
     from clinie_core.output_files import require_empty_folder, stage_folder
     from clinie_core.shown_ids import show_id
-    from search.report.terminal import mark_concepts
+    from search.report.marked_text import mark_concepts
 
     format_ = load_target_format(to)
     paths = [file for file in files if is_table(file)]
@@ -296,12 +296,10 @@ def ui(
 
 
 def _load_extractor(model: str, home: Path, tracking_uri: str | None) -> Extractor:
-    from search.promotion.registration import load_registered_extractor
+    from search.promotion.model_files import load_extractor
     from search.storage.home import Home
-    from search.tracking.connection import connect
 
-    connect(Home.open(home, tracking_uri))
-    return load_registered_extractor(model)
+    return load_extractor(Home.open(home, tracking_uri), model)
 
 
 COMMANDS = tuple(Command(f, "Models") for f in (predict, evaluate, errors, serve, ui))

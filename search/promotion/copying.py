@@ -11,10 +11,10 @@ from clinie_core.errors import fail
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.distributed import DistributedContext
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, HISTORY_HEAD, History
+from search.promotion.model_files import EXTRACTOR
 from search.promotion.model_names import check_model_name
 from search.promotion.model_page import update_model_page
 from search.promotion.registration import (
-    EXTRACTOR,
     Reference,
     check_predictions,
     create_version,

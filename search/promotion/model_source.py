@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
+from search.promotion.model_files import EXTRACTOR
 from search.promotion.model_names import parse_model_reference
-from search.promotion.registration import EXTRACTOR, fetch_model_files, resolve_version
+from search.promotion.registration import fetch_model_files, resolve_version
 
 __all__ = ["ModelFiles", "ModelSource"]
 

@@ -32,10 +32,10 @@ from search.promotion.card import SEEDS, render_model_card
 from search.promotion.evidence import measure
 from search.promotion.gate import Decision, Evidence, SeedScores, decide
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, Anchor, History
+from search.promotion.model_files import EXTRACTOR
 from search.promotion.model_page import update_model_page
 from search.promotion.policy import Policy
 from search.promotion.registration import (
-    EXTRACTOR,
     check_predictions,
     fetch_model_files,
     list_requirements,

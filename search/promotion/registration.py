@@ -31,11 +31,11 @@ from clinie_core.finetuning import FINETUNING
 from clinie_core.inference.extractor import Extractor, annotations_to_json
 from clinie_core.modeling.checkpoint import Checkpoint
 from clinie_core.modeling.distributed import DistributedContext
+from search.promotion.model_files import EXTRACTOR
 from search.promotion.model_names import parse_model_reference
 from search.storage.permissions import restrict_folder
 
 __all__ = [
-    "EXTRACTOR",
     "Base",
     "PredictionsDiffer",
     "Reference",
@@ -52,7 +52,6 @@ __all__ = [
 Base = Literal["whole", "pinned", "merged"]
 """Storage of the backbone: beside the adapter, as a pinned sha256, or merged with the adapter."""
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
-EXTRACTOR = "artifacts/extractor"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """Error codes of MLflow for a model, version or alias that does not exist."""
 PREDICTION_PROGRAM = """

@@ -16,7 +16,6 @@ from search.report.settings import separate_settings
 from search.report.text_table import Column, TextTable
 
 if TYPE_CHECKING:
-    from clinie_core.data.document import Document
     from clinie_core.scoring import Scores
     from search.ledger.records import TrialRecord
     from search.report.section import ReportSection
@@ -25,13 +24,10 @@ if TYPE_CHECKING:
 __all__ = [
     "build_scores_table",
     "build_transfer_table",
-    "mark_concepts",
     "print_sections",
     "print_table",
     "print_trials",
 ]
-
-COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
 
 
 def print_table(console: Console, table: TextTable, *, wide: bool = False) -> None:
@@ -172,25 +168,3 @@ def build_transfer_table(rows: Sequence[TransferRow]) -> RenderableType:
         cells = [own.get(count) for count in shots]
         table.add_row(escape(holdout), *(f"{c.mean:.4f} ({c.low:.3f}-{c.high:.3f})" if c else "-" for c in cells))
     return table
-
-
-def mark_concepts(document: Document) -> Text:
-    """Return a document's text with marked concepts and their types, followed by one line per relation."""
-    types = sorted({concept.type for concept in document.concepts})
-    colour = {type_: COLOURS[i % len(COLOURS)] for i, type_ in enumerate(types)}
-    text, at = Text(), 0
-    for concept in sorted(document.concepts, key=lambda c: (c.start, c.end)):
-        if concept.start < at:  # overlapping concepts are shown by --json only
-            continue
-        text.append(document.text[at : concept.start])
-        text.append(f"[{document.text[concept.start : concept.end]}", style=f"bold {colour[concept.type]}")
-        text.append(f" {concept.type}]", style=colour[concept.type])
-        at = concept.end
-    text.append(document.text[at:])
-    by_id = {concept.id: concept for concept in document.concepts}
-    for relation in document.relations:
-        head, tail = by_id[relation.head], by_id[relation.tail]
-        text.append(f"\n{document.mention(head)} ", style=f"bold {colour[head.type]}")
-        text.append(f"- {relation.type} -> ")
-        text.append(document.mention(tail), style=f"bold {colour[tail.type]}")
-    return text

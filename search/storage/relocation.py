@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-__all__ = ["Relocation", "record_path"]
+__all__ = ["Relocation", "is_moved", "record_path"]
 
 PATHS_FILE = "paths.json"
 """File in a home folder with the paths at which it was opened, the current one last."""
@@ -47,6 +47,16 @@ def record_path(root: Path) -> None:
     part = root / f"{PATHS_FILE}.new"
     part.write_text(json.dumps([*(path for path in paths if path != here), here]), encoding="utf-8")
     part.replace(root / PATHS_FILE)
+
+
+def is_moved(root: Path) -> bool:
+    """Return whether :func:`record_path` has to adapt MLflow's database before its addresses are used.
+
+    Args:
+        root: Absolute path of the folder.
+    """
+    paths = _read_paths(root)
+    return not paths or paths[-1] != str(root)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def run_block(program: str, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def folder(home: Path, corpus_folder: Path, promoted: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the home folder, corpus and model files that the page refers to."""
-    from search.promotion.registration import EXTRACTOR, fetch_model_files
+    from search.promotion.model_files import EXTRACTOR
+    from search.promotion.registration import fetch_model_files
     from search.storage.home import Home
     from search.tracking.connection import connect
 
