@@ -1,7 +1,7 @@
 """First configurations of a study: winners of earlier studies of the same task, else defaults of each family.
 
-Winners are selected by their dev scores. Studies with the same test split are left out: their models may have been
-scored on it, and what was learned from it must not select the models of a new study.
+Winners are selected by their dev scores. Studies that share documents are left out: their models may have been scored
+on the same test split, and what was learned from it must not select the models of a new study.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile
 from search.ledger.records import TrialRecord, make_record
 from search.ledger.stored_space import conceal_paths, read_stored_space
+from search.ledger.winners import CORPUS_DIGEST, DOCUMENTS, CorpusIdentity, Winner
 
 __all__ = ["FirstPoint", "find_first_points"]
 
@@ -37,22 +38,30 @@ class FirstPoint:
     source: str
 
 
-def find_first_points(space: SearchSpace, storage: BaseStorage) -> list[FirstPoint]:
+def find_first_points(
+    space: SearchSpace,
+    storage: BaseStorage,
+    corpus: CorpusIdentity | None = None,
+    others: Sequence[Winner] = (),
+) -> list[FirstPoint]:
     """Find the configurations that a new study evaluates first.
 
     Args:
         space: The space of the new study.
         storage: The ledger with the earlier studies.
+        corpus: The corpus of the new study; None compares only the paths of corpora.
+        others: Winners of studies that may not be in the ledger; those of a study in the ledger are ignored.
 
     Returns:
         Winners of earlier studies, the cheapest first. Without any, the default portfolio in its order, unless the
         space names points to evaluate first.
     """
-    winners = sorted(_find_winners(space, storage), key=lambda winner: _seconds(winner[1]))
+    known = {summary.study_name for summary in storage.get_all_studies()} | {space.file.study}
+    winners = [*_find_winners(space, storage, corpus), *(other for other in others if other.study not in known)]
     points = [
-        FirstPoint(values, f"winner of study {study!r}, trial {record.number}")
-        for study, record in winners
-        if record.config is not None and (values := space.fit_point(record.config.flatten())) is not None
+        FirstPoint(values, str(winner))
+        for winner in sorted(winners, key=lambda winner: winner.seconds)
+        if (values := space.fit_point(winner.values)) is not None
     ]
     if not points:
         return [FirstPoint(values, "default portfolio") for values in find_default_points(space)]
@@ -71,7 +80,7 @@ def _seconds(record: TrialRecord) -> float:
     return sum(metrics.get("seconds", 0.0) for metrics in record.epochs.values())
 
 
-def _find_winners(space: SearchSpace, storage: BaseStorage) -> Iterator[tuple[str, TrialRecord]]:
+def _find_winners(space: SearchSpace, storage: BaseStorage, corpus: CorpusIdentity | None) -> Iterator[Winner]:
     """Yield the best complete trial of each earlier study of the same task and objective."""
     for summary in storage.get_all_studies():
         attributes = storage.get_study_user_attrs(summary._study_id)
@@ -81,12 +90,17 @@ def _find_winners(space: SearchSpace, storage: BaseStorage) -> Iterator[tuple[st
             continue  # a study of another version of clinie
         if file.study == space.file.study or not _is_comparable(file, space.file):
             continue
+        documents = frozenset(attributes.get(DOCUMENTS, ()))
+        if corpus is not None and corpus.overlaps(CorpusIdentity(attributes.get(CORPUS_DIGEST, ""), documents)):
+            continue
         trials = storage.get_all_trials(summary._study_id, deepcopy=False, states=(TrialState.COMPLETE,))
         sign = 1 if summary.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1
         trials = [trial for trial in trials if all(value <= 0 for value in trial.constraints.values())]
         best = max(trials, key=lambda trial: (sign * (trial.values or [0.0])[0], -trial.number), default=None)
         if best is not None:
-            yield summary.study_name, make_record(best)
+            record = make_record(best)
+            if record.config is not None:
+                yield Winner(summary.study_name, record.number, record.config.flatten(), _seconds(record))
 
 
 def _is_comparable(file: SpaceFile, new: SpaceFile) -> bool:

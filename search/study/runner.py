@@ -20,6 +20,7 @@ from search.ledger.records import ENDED, sum_usage
 from search.ledger.storage import open_storage
 from search.ledger.stored_space import conceal_paths, list_changed_keys, locate_corpora, read_stored_space, store_space
 from search.ledger.studies import has_study
+from search.ledger.winners import CORPUS_DIGEST, DOCUMENTS, CorpusIdentity
 from search.storage.home import Home, hide_password
 from search.study.gpu_shares import choose_gpu_shares
 from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
@@ -33,6 +34,8 @@ from search.trials.job import FittingMemory
 from search.trials.listener import TrialListener
 
 if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
     from search.study.checkpoint_manager import CheckpointManager
     from search.tracking.tracker import Tracker
 
@@ -184,7 +187,7 @@ class StudyRunner:
         _show(check_cluster(self.file.resources, self.where, self.home.root), progress)  # before the study exists
         with hold_lock(self.home, self.name, storage):
             if not resume:
-                self._create_study(storage)
+                self._create_study(storage, client)
             ledger = Ledger.open(storage, self.name, self.file.algorithm)
             facts = StudyFacts(
                 self.name,
@@ -240,26 +243,32 @@ class StudyRunner:
         return commands
 
     def _make_tags(self, *, allow_text: bool) -> dict[str, str]:
+        from search.tracking.history import make_history_tags
+
         return {
             "clinie.space_digest": conceal_paths(self.file).digest(),
             "clinie.corpus": self.file.corpus_title,
             "clinie.corpus_format": "+".join(source.format for source in self.file.corpus),
-            "clinie.corpus_digest": self.corpus.digest(),
-            "clinie.task": self.file.task,
+            **make_history_tags(self.file.task, self.file.objective[0], CorpusIdentity.from_corpus(self.corpus)),
             "clinie.text": "allowed" if allow_text else "kept out",
             **({"clinie.representable": describe_limits(self._limits)} if self._limits else {}),
         }
 
-    def _create_study(self, storage: Storage) -> None:
+    def _create_study(self, storage: Storage, client: MlflowClient) -> None:
+        from search.tracking.history import find_winners
+
         self._require_new_name(storage)
+        corpus = CorpusIdentity.from_corpus(self.corpus)
         attributes = {
             "space": store_space(self.file, self.home),
             "where": self.where,
-            "corpus_digest": self.corpus.digest(),
+            CORPUS_DIGEST: corpus.digest,
+            DOCUMENTS: sorted(corpus.documents),
         }
         algorithm = self.file.algorithm
         warm = algorithm.sampler == "auto" and algorithm.warm_start
-        points = find_first_points(self.space, storage) if warm else []
+        others = find_winners(client, self.file.task, self.file.objective[0], corpus) if warm else []
+        points = find_first_points(self.space, storage, corpus, others) if warm else []
         attributes["first_points"] = [point.source for point in points]
         Ledger.create(
             storage,
