@@ -22,7 +22,7 @@ from search.storage.home import Home
 from search.storage.permissions import create_private_files
 from search.storage.relocation import Relocation
 from search.study.control import StudyControl
-from search.study.lock import is_running
+from search.study.lock import find_drivers, is_running
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +87,11 @@ class Study:
     def is_running(self) -> bool:
         """True if a search of the study is running, in this home folder or on another machine."""
         return is_running(self.home, self.name, self._storage)
+
+    @property
+    def drivers(self) -> list[str]:
+        """Names of the drivers that search the study; empty unless the ledger is a PostgreSQL database."""
+        return find_drivers(self.name, self._storage)
 
     @property
     def control(self) -> StudyControl:
@@ -337,6 +342,7 @@ def run(
     *,
     home: str | Path = DEFAULT_HOME,
     tracking_uri: str | None = None,
+    join: bool = False,
     allow_text: bool = False,
     show_progress: bool = False,
 ) -> Study:
@@ -350,6 +356,8 @@ def run(
             as on the command line (``["budget.trials=4"]``).
         home: Folder for the ledger, the MLflow database, artifacts and checkpoints; it is created if missing.
         tracking_uri: URL of an MLflow server or database; a database in the home folder if None.
+        join: Take part in the search of this study if it exists. Several drivers, each with its own home folder, need a
+            ledger in PostgreSQL and the same MLflow server.
         allow_text: Let failure reasons quote error messages, which may contain patient text.
         show_progress: Show the search's progress on standard error.
 
@@ -357,7 +365,8 @@ def run(
         The study, with :attr:`Study.outcome` set.
 
     Raises:
-        InputError: If the space or the corpus is invalid, or a study of that name exists.
+        InputError: If the space or the corpus is invalid, a study of that name exists (without ``join``), or it has
+            another space.
         StudyFailed: If every trial failed, or the workers cannot start.
         DiskFull: If a disk is full.
         LedgerUnavailable: If the ledger cannot be written.
@@ -369,7 +378,7 @@ def run(
     place = Home(Path(home).expanduser().resolve(), tracking_uri)
     runner = StudyRunner(validated, place)
     Home.open(place.root, create=True)  # after validation, so that an invalid space creates no folder
-    outcome = _run_study(runner, resume=False, allow_text=allow_text, show_progress=show_progress)
+    outcome = _run_study(runner, resume=False, join=join, allow_text=allow_text, show_progress=show_progress)
     return _open(runner.name, place, outcome)
 
 
@@ -422,7 +431,9 @@ def _open(name: str, home: Home, outcome: StudyOutcome) -> Study:
     return study
 
 
-def _run_study(runner: StudyRunner, *, resume: bool, allow_text: bool, show_progress: bool) -> StudyOutcome:
+def _run_study(
+    runner: StudyRunner, *, resume: bool, allow_text: bool, show_progress: bool, join: bool = False
+) -> StudyOutcome:
     from rich.console import Console
 
     from search.study.progress import Progress
@@ -439,7 +450,7 @@ def _run_study(runner: StudyRunner, *, resume: bool, allow_text: bool, show_prog
     else:
         for warning in found:
             warnings.warn(str(warning), stacklevel=3)
-    return runner.run(resume=resume, progress=progress, allow_text=allow_text)
+    return runner.run(resume=resume, join=join, progress=progress, allow_text=allow_text)
 
 
 def _format_overrides(overrides: Overrides) -> list[str]:

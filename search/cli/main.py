@@ -23,6 +23,7 @@ __all__ = ["app", "main"]
 FAILURES = {
     "DiskFull",
     "HistoryBroken",
+    "LeaseLost",
     "LedgerUnavailable",
     "PredictionsDiffer",
     "RegistryLocked",

@@ -117,6 +117,10 @@ def search(
     overrides: Overrides = None,
     home: HomeFolder = DEFAULT_HOME,
     tracking_uri: TrackingUri = None,
+    join: Annotated[
+        bool,
+        typer.Option("--join", help="Take part in the study if it exists; needs PostgreSQL and an own --home."),
+    ] = False,
     ids: Ids = "plain",
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -130,7 +134,13 @@ def search(
 
     _hide_warnings(quiet)
     study = run(
-        space, overrides or (), home=home, tracking_uri=tracking_uri, allow_text=allow_text, show_progress=not quiet
+        space,
+        overrides or (),
+        home=home,
+        tracking_uri=tracking_uri,
+        join=join,
+        allow_text=allow_text,
+        show_progress=not quiet,
     )
     _show_outcome(study, as_json=as_json)
 
@@ -351,6 +361,7 @@ def _show_study(study: Study, *, wide: bool, as_json: bool) -> None:
                 "trials": [record.as_json() for record in trials],
                 "best": {**best.as_json(), **study.ranking[0].as_json()} if best else None,
                 "megabytes": megabytes,
+                "drivers": study.drivers,
                 "paused": running and study.control.is_paused,
                 "commands": [entry.as_json() for entry in commands],
                 **sum_usage(trials).as_metrics(),
@@ -362,6 +373,9 @@ def _show_study(study: Study, *, wide: bool, as_json: bool) -> None:
     used = sum_usage(trials).describe(find_currency(study.space.resources))
     title = f"study {study.name} ({', '.join(filter(None, (state, f'{megabytes:.0f} MB', used)))})"
     print_trials(console(), title, trials, study.metric, maximized=study.is_maximized, wide=wide)
+    drivers = study.drivers
+    if len(drivers) > 1:
+        console().print(f"\n{len(drivers)} drivers: {', '.join(drivers)}", soft_wrap=True, markup=False)
     if commands:
         console().print("\n[bold]commands[/bold]")
     for entry in commands:

@@ -39,17 +39,16 @@ class CommandProcessor:
         self._space = space
         self._log = CommandLog(ledger)
         self._on_decision = on_decision
-        entries = self._log.read()
-        self.state = ControlState.from_entries(entries)
+        self.state = ControlState()
         """State that results from the accepted commands."""
-        self._decided = {entry.command.id for entry in entries if entry.decision is not None}
-        cloned = ledger.queue.find_clones()
-        for id_, command in self.state.clones.items():
-            if id_ not in cloned:
-                self._create_clone(command)
-        for entry in entries:
-            if entry.decision is not None:
-                on_decision(entry)
+        self._decided: set[str] = set()
+        ledger.run_exclusively(self._restore)
+
+    def _restore(self) -> None:
+        """Apply the decisions of earlier drivers."""
+        for entry in self._log.read():
+            if entry.decision is not None and entry.command.id not in self._decided:
+                self._apply(entry.command, entry.decision)
 
     @property
     def trials(self) -> int:
@@ -57,23 +56,36 @@ class CommandProcessor:
         return self._space.file.budget.trials + self.state.added_trials
 
     def process(self) -> list[Command]:
-        """Decide the commands that were sent since the last call.
+        """Decide the commands that were sent since the last call, and read the decisions of other drivers.
 
         Returns:
             Those that were accepted. Trials are not started or ended here.
         """
-        accepted = []
-        for command in self._log.find_undecided(self._decided):
-            decision = self._decide(command)
-            self._log.decide(command, decision)
-            self._decided.add(command.id)
-            self.state.apply(command, is_accepted=decision.is_accepted)
-            if decision.is_accepted:
-                if command.kind == "clone":
-                    self._create_clone(command)
-                accepted.append(command)
-            self._on_decision(CommandEntry(command, decision))
+        if not self._log.find_undecided(self._decided):
+            return []
+        accepted: list[Command] = []
+        self._ledger.run_exclusively(lambda: self._process(accepted))
         return accepted
+
+    def _process(self, accepted: list[Command]) -> None:
+        """Apply the decisions of other drivers, then decide the other commands."""
+        for command, decision in [(entry.command, entry.decision) for entry in self._log.read()]:
+            if command.id in self._decided:
+                continue
+            found = decision or self._decide(command)
+            if decision is None:
+                self._log.decide(command, found)
+            self._apply(command, found)
+            if found.is_accepted:
+                accepted.append(command)
+
+    def _apply(self, command: Command, decision: Decision) -> None:
+        self._decided.add(command.id)
+        self.state.apply(command, is_accepted=decision.is_accepted)
+        is_clone = command.kind == "clone" and decision.is_accepted
+        if is_clone and command.id not in self._ledger.queue.find_clones():  # its driver was killed before
+            self._create_clone(command)
+        self._on_decision(CommandEntry(command, decision))
 
     def end_pauses(self) -> None:
         """Resume all trials, as a search does that starts again; recorded as a command if something is paused."""

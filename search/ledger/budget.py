@@ -130,6 +130,8 @@ class StudyBudget(TrialListener):
     def save(self) -> None:
         """Store the run time in the ledger."""
         self._saved = time.monotonic()
+        # Drivers that search at the same time share the run time: each has read that of the others when it began.
+        self._earlier = max(self._earlier, read_spent_hours(self._ledger) * 3600 - self._used)
         self._ledger.set_attribute(SPENT, self.hours * 3600)
 
     def find_spent_limit(self) -> str | None:
@@ -167,6 +169,13 @@ class StudyBudget(TrialListener):
     def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
         """Add the score of a trial that is trained; one with the results of an earlier trial costs nothing."""
         self._add_end(self._ledger.record(number), state == "complete")
+
+    def on_trial_end_elsewhere(self, number: int) -> None:
+        """Add the score, the training time and the cost of a trial."""
+        record = self._ledger.record(number)
+        self._seconds[number] = sum(metrics.get("seconds", 0.0) for metrics in record.epochs.values())
+        self._costs[number] = sum(metrics.get(COST, 0.0) for metrics in record.epochs.values())
+        self._add_end(record, record.state == "complete")
 
     def _add_end(self, record: TrialRecord, is_complete: bool) -> None:
         if record.same_as is not None:

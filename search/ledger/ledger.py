@@ -9,47 +9,48 @@ completed, the draw is repeated: it depends only on the seed, the trial's number
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial
 
 from clinie_core.config import TrialConfig
 from search.config.objectives import Limit, Objective
 from search.config.search_space import SearchSpace
 from search.config.space_file import Algorithm, Finalists
-from search.ledger.importances import compute_importances
-from search.ledger.ranking import MissingRun, RankedTrial, list_missing_runs, rank_trials
+from search.ledger.equal_trials import EqualTrials
+from search.ledger.ledger_reader import LATE_PREFIX, LedgerReader
+from search.ledger.ranking import MissingRun, list_missing_runs
 from search.ledger.records import (
+    DRIVER,
     INFEASIBLE,
     OPTUNA_STATES,
     PAUSED,
-    REPEATS,
     SAME_AS,
     SEED,
     STOPPED,
-    UNFINISHED,
     State,
     TrialRecord,
-    make_record,
 )
 from search.ledger.studies import create_study, load_study
 from search.ledger.trial_chooser import TrialChooser
 from search.ledger.trial_queue import TrialQueue
 from search.trials.listener import FinalState
 
+if TYPE_CHECKING:
+    from search.ledger.leases import StudyLeases
+
 __all__ = ["Ledger", "Storage"]
 
+Result = TypeVar("Result")
+
 Storage = BaseStorage
-LATE_PREFIX = "late."
-"""Prefix of the study attributes that hold what a trial's end came too early for: ``late.NUMBER.NAME``."""
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """The trials of one study.
 
     Use :meth:`create` for a new study and :meth:`open` for one that exists.
@@ -61,13 +62,14 @@ class Ledger:
     """
 
     def __init__(self, storage: BaseStorage, study: optuna.Study, algorithm: Algorithm | None = None) -> None:
-        self._storage = storage
-        self._study = study
+        super().__init__(storage, study)
         self.queue = TrialQueue(storage, study, algorithm)
         """Trials that are created before their configuration is drawn."""
         self._trials: dict[int, Trial] = {}
-        self._configs: dict[int, TrialConfig] = {}  # of running trials, so that each is parsed once
-        self._digests: dict[str, int] | None = None  # first trial with each configuration
+        self._equals = EqualTrials()
+        self._drawn: set[int] = set()
+        self.leases: StudyLeases | None = None
+        """Leases of this driver on its trials; None if the study has one driver at most."""
 
     @classmethod
     def create(
@@ -112,50 +114,21 @@ class Ledger:
         """
         return cls(storage, load_study(storage, name), algorithm)
 
-    @property
-    def name(self) -> str:
-        """Name of the study."""
-        return self._study.study_name
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """Attributes of the study, by name."""
-        return dict(self._study.user_attrs)
-
     def set_attribute(self, key: str, value: object) -> None:
         """Store an attribute of the study, a JSON value."""
         self._study.set_user_attr(key, value)
 
-    def find_attributes(self, prefix: str) -> dict[str, Any]:
-        """Return the attributes of the study whose names have a prefix, by the rest of their names."""
-        attributes = self._storage.get_study_user_attrs(self._study._study_id)  # without a copy of all attributes
-        return {key.removeprefix(prefix): value for key, value in attributes.items() if key.startswith(prefix)}
-
-    @functools.cached_property
-    def metrics(self) -> tuple[str, ...]:
-        """Metrics of the objectives, the main one first."""
-        return tuple(self._study.user_attrs["objectives"])
-
-    @functools.cached_property
-    def limits(self) -> tuple[Limit, ...]:
-        """Limits on metrics that the best trial has to satisfy."""
-        return tuple(Limit(name, value) for name, value in self._study.user_attrs.get("limits", {}).items())
-
-    @functools.cached_property
-    def maximized(self) -> bool:
-        """True if a higher value of the main objective is better."""
-        return self._study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
-
-    def ask(self, space: SearchSpace) -> tuple[int, TrialConfig]:
+    def ask(self, space: SearchSpace, number: int | None = None) -> tuple[int, TrialConfig]:
         """Create a trial and draw its configuration.
 
         Args:
             space: The space to draw from.
+            number: Number of the trial to draw, which may be enqueued; None for the next one of the queue.
 
         Returns:
             Number and configuration of the trial.
         """
-        trial = self.queue.create_trial(space)
+        trial = self.queue.create_trial(space) if number is None else self.queue.start_trial(space, number)
         self._trials[trial.number] = trial
         config = space.suggest(TrialChooser(trial))
         attributes = self._storage.get_trial(trial._trial_id).user_attrs
@@ -163,7 +136,24 @@ class Ledger:
             config = config.model_copy(update={"seed": attributes[SEED]})
         trial.set_user_attr("config", config.model_dump(mode="json"))
         self._configs[trial.number] = config
+        self._drawn.add(trial.number)
         return trial.number, config
+
+    def has_drawn(self, number: int) -> bool:
+        """Return whether this object has drawn a trial, so that no earlier or other driver has started it."""
+        return number in self._drawn
+
+    def set_driver(self, number: int, driver: str) -> None:
+        """Store the name of the driver that trains a trial."""
+        self._get_trial(number).set_user_attr(DRIVER, driver)
+
+    def run_exclusively(self, section: Callable[[], Result]) -> Result:
+        """Run a repeatable function while no other driver of the study runs one."""
+        return section() if self.leases is None else self.leases.run_exclusively(section)
+
+    def _check_leases(self) -> None:
+        if self.leases is not None:
+            self.leases.check()
 
     def enqueue_finals(self, finalists: Finalists) -> int:
         """Enqueue the runs with other seeds that the finalists lack, and return their number.
@@ -184,10 +174,6 @@ class Ledger:
     def _list_missing_finals(self, finalists: Finalists, records: Sequence[TrialRecord]) -> list[MissingRun]:
         return list_missing_runs(records, self.metrics[0], finalists, maximized=self.maximized, limits=self.limits)
 
-    def is_repeat(self, number: int) -> bool:
-        """Return whether a trial repeats another one with another seed."""
-        return REPEATS in self._storage.get_trial(self._get_trial_id(number)).user_attrs
-
     def find_equal(self, number: int, config: TrialConfig) -> TrialRecord | None:
         """Return an earlier trial with an identical configuration and a result; None if there is none.
 
@@ -195,30 +181,19 @@ class Ledger:
             number: Number of the trial that was drawn.
             config: Its configuration.
         """
-        if self._digests is None:
-            self._digests = {}
-            for other in self._iterate_records():
-                if other.config is not None and other.number != number:
-                    self._digests.setdefault(other.config.digest(), other.number)
-        earlier = self._digests.setdefault(config.digest(), number)
-        record = self.record(earlier) if earlier != number else None
+        if self.leases is not None or self._equals.is_empty:  # other drivers add trials
+            self._equals.add(other for other in self._iterate_records() if other.number != number)
+        earlier = self._equals.find(number, config)
+        record = self.record(earlier) if earlier is not None else None
         is_ended = record is not None and record.state in ("complete", "pruned", "infeasible")
         if record is not None and is_ended and record.reason != STOPPED:
             return record
-        self._digests[config.digest()] = number  # the earlier one has failed, was stopped or is not trained yet
+        self._equals.replace(number, config)  # the earlier one has failed, was stopped or is not trained yet
         return None
 
     def mark_as_equal(self, number: int, earlier: int) -> None:
         """Store that a trial has the results of an earlier one and is not trained."""
         self._get_trial(number).set_user_attr(SAME_AS, earlier)
-
-    def count_trials(self) -> int:
-        """Return the number of all trials, which is the number of the next one."""
-        return self._storage.get_n_trials(self._study._study_id)
-
-    def find_interrupted_trials(self) -> list[TrialRecord]:
-        """Return the drawn trials that have not ended, in order of number."""
-        return [record for record in self.records() if record.state in UNFINISHED and record.config]
 
     def resume_trial(self, number: int) -> None:
         """Mark an interrupted or paused trial as running."""
@@ -235,10 +210,6 @@ class Ledger:
         if number not in self._trials:
             self._trials[number] = Trial(self._study, self._get_trial_id(number))
         return self._trials[number]
-
-    def _get_trial_id(self, number: int) -> int:
-        """Return a trial's id in the storage without reading all trials."""
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
     def set_locations(self, number: int, locations: Mapping[str, str]) -> None:
         """Store where the results of a trial are.
@@ -265,6 +236,7 @@ class Ledger:
         Returns:
             Whether the epoch is new.
         """
+        self._check_leases()
         trial = self._get_trial(number)
         stored = self._storage.get_trial(trial._trial_id)
         if f"epoch.{epoch}" in stored.user_attrs:
@@ -302,6 +274,7 @@ class Ledger:
                 budget, ``infeasible`` if it did not fit into memory, or ``failed``.
             reason: Why it failed or did not fit, without document text.
         """
+        self._check_leases()
         if state == "infeasible":  # a constraint above zero tells samplers to avoid similar configurations
             self._get_trial(number).set_user_attr(INFEASIBLE, True)
             self._get_trial(number).set_constraint("memory", 1.0)
@@ -316,6 +289,8 @@ class Ledger:
             self._study.tell(number, state=OPTUNA_STATES[state])
         self._trials.pop(number, None)
         self._configs.pop(number, None)
+        if self.leases is not None:
+            self.leases.release(number)
 
     def _set_constraints(self, number: int, *, stopped: bool) -> None:
         """Store the violation of each limit, so that samplers avoid configurations like this one.
@@ -330,7 +305,7 @@ class Ledger:
             self._get_trial(number).set_constraint(f"limits.{limit.metric}", violation)
 
     def interrupt(self, reason: str) -> list[int]:
-        """Mark every trial that has not ended as interrupted, so that a resume continues it.
+        """Mark the trials of this driver that have not ended as interrupted, so that a resume continues them.
 
         Args:
             reason: Why the trials were interrupted.
@@ -339,59 +314,9 @@ class Ledger:
             Numbers of the trials.
         """
         numbers = [record.number for record in self.records() if record.state in ("running", "paused")]
+        if self.leases is not None:
+            own = self.leases.find_own()
+            numbers = [number for number in numbers if number in own]
         for number in numbers:
             self._get_trial(number).set_user_attr("interrupted", reason)
         return numbers
-
-    def record(self, number: int) -> TrialRecord:
-        """Return the record of one trial."""
-        trial = self._storage.get_trial(self._get_trial_id(number))
-        record = make_record(trial, self._read_late_attributes().get(number), self._configs.get(number))
-        if record.state == "running" and record.config is not None:
-            self._configs[number] = record.config
-        return record
-
-    def find_record(self, number: int) -> TrialRecord | None:
-        """Return the record of a trial; None if there is none, or its draw was not completed."""
-        if not 0 <= number < self.count_trials():
-            return None
-        record = self.record(number)
-        return record if record.config is not None else None
-
-    def _read_late_attributes(self) -> dict[int, dict[str, str]]:
-        """Return the attributes that were set after the end of a trial, by number."""
-        late: dict[int, dict[str, str]] = {}
-        for key, value in self.find_attributes(LATE_PREFIX).items():
-            number, _, name = key.partition(".")
-            late.setdefault(int(number), {})[name] = value
-        return late
-
-    def records(self) -> list[TrialRecord]:
-        """Return the records of all trials that were started, in order of number."""
-        return list(self._iterate_records())
-
-    def _iterate_records(self) -> Iterator[TrialRecord]:
-        late = self._read_late_attributes()
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.state != TrialState.WAITING:
-                yield make_record(trial, late.get(trial.number))
-
-    def compute_importances(self) -> dict[str, float]:
-        """Return the importance of each dimension for the main objective; see :mod:`search.ledger.importances`."""
-        complete = (record for record in self._iterate_records() if record.state == "complete")
-        return compute_importances(
-            self._study, {record.number: record.metrics.get(self.metrics[0]) for record in complete}
-        )
-
-    def best(self) -> TrialRecord | None:
-        """Return the complete trial with the best value of the main objective, finalists first.
-
-        Returns:
-            None if no complete trial satisfies the limits.
-        """
-        ranked = self.rank()
-        return ranked[0].record if ranked else None
-
-    def rank(self) -> list[RankedTrial]:
-        """Return the complete trials within the limits, the best first; see :mod:`search.ledger.ranking`."""
-        return rank_trials(self._iterate_records(), self.metrics[0], maximized=self.maximized, limits=self.limits)

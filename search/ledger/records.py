@@ -17,6 +17,7 @@ from search.trials.usage import Usage
 
 __all__ = [
     "CLONE",
+    "DRIVER",
     "ENDED",
     "INFEASIBLE",
     "OPTUNA_STATES",
@@ -57,6 +58,8 @@ PAUSED = "paused"
 """Attribute of a trial that a command has paused."""
 CLONE = "clone_command"
 """Attribute of a trial that a command has requested: the id of the command."""
+DRIVER = "driver"
+"""Attribute of a trial: the name of the driver that trains it, or has trained it last."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class TrialRecord:
         repeats: Number of the trial whose configuration it has with another seed; None if it is no such run.
         same_as: Number of the earlier trial with an identical configuration, whose results it has; None if it was
             trained.
+        driver: Name of the driver that trains it, or has trained it last.
         started: When the trial was created.
         ended: When the trial ended.
     """
@@ -89,6 +93,7 @@ class TrialRecord:
     checkpoint: str | None = None
     repeats: int | None = None
     same_as: int | None = None
+    driver: str | None = None
     started: datetime | None = None
     ended: datetime | None = None
 
@@ -124,6 +129,7 @@ class TrialRecord:
             "checkpoint": self.checkpoint,
             "repeats": self.repeats,
             "same_as": self.same_as,
+            "driver": self.driver,
             "started": self.started.isoformat() if self.started else None,
             "ended": self.ended.isoformat() if self.ended else None,
         }
@@ -156,6 +162,7 @@ def make_record(
         checkpoint=attributes.get("checkpoint") or None,
         repeats=attributes.get(REPEATS),
         same_as=attributes.get(SAME_AS),
+        driver=attributes.get(DRIVER),
         started=trial.datetime_start,
         ended=trial.datetime_complete,
     )

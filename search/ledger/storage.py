@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from optuna.storages import BaseStorage, JournalStorage
 
-from clinie_core.errors import fail
 from search.ledger.journal import LedgerUnavailable, open_journal
 from search.storage.home import Home
 
 if TYPE_CHECKING:
     from search.ledger.database import DatabaseStorage
 
-__all__ = ["LedgerUnavailable", "hold_study", "is_study_held", "open_storage"]
+__all__ = ["LedgerUnavailable", "get_shared_database", "open_storage"]
 
 
 def open_storage(home: Home) -> BaseStorage:
@@ -35,37 +32,10 @@ def open_storage(home: Home) -> BaseStorage:
     return open_database(home.ledger)
 
 
-@contextmanager
-def hold_study(storage: BaseStorage, study: str) -> Iterator[None]:
-    """Hold the lock of a study within this context, if the ledger is a PostgreSQL database.
-
-    Args:
-        storage: Storage of the ledger.
-        study: Name of the study.
-
-    Raises:
-        InputError: If a search of the study is running on another machine or in another home folder.
-    """
-    if not _can_lock(storage):
-        yield
-        return
-    if not storage.acquire(study):
-        remedy = "wait until it ends, or stop it where it runs"
-        fail("study", f"a search of {study!r} is running, on another machine or in another home", remedy=remedy)
-    try:
-        yield
-    finally:
-        storage.release()
-
-
-def is_study_held(storage: BaseStorage, study: str) -> bool:
-    """Return whether a search of a study is running on any machine; always False without PostgreSQL."""
-    return _can_lock(storage) and storage.is_locked(study)
-
-
-def _can_lock(storage: BaseStorage) -> TypeGuard[DatabaseStorage]:
+def get_shared_database(storage: BaseStorage) -> DatabaseStorage | None:
+    """Return the storage as a database in which several drivers may search one study; None if it is no PostgreSQL."""
     if isinstance(storage, JournalStorage):
-        return False
+        return None
     from search.ledger.database import DatabaseStorage
 
-    return isinstance(storage, DatabaseStorage) and storage.can_lock
+    return storage if isinstance(storage, DatabaseStorage) and storage.has_leases else None

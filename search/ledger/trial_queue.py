@@ -39,23 +39,29 @@ class TrialQueue:
 
     def create_trial(self, space: SearchSpace) -> Trial:
         """Return a trial to draw: one whose draw an earlier driver did not complete, else a new one."""
-        assert self._algorithm is not None, "a ledger that draws trials needs an algorithm"
         if self._incomplete is None:  # read once: trials of an earlier driver do not change any more
             trials = self._study.get_trials(deepcopy=False)
             self._incomplete = [t for t in trials if t.state == TrialState.RUNNING and "config" not in t.user_attrs]
             waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
             self._enqueued = [t.number for t in sorted(waiting, key=lambda t: REPEATS not in t.user_attrs)]
         if self._incomplete:
-            incomplete = self._incomplete.pop(0)
-            self._study.sampler = make_sampler(self._algorithm, space, incomplete.number)
-            return Trial(self._study, incomplete._trial_id)
-        number = self._enqueued.pop(0) if self._enqueued else self._count_trials()
+            return self.start_trial(space, self._incomplete.pop(0).number)
+        return self.start_trial(space, self._enqueued.pop(0) if self._enqueued else self._count_trials())
+
+    def start_trial(self, space: SearchSpace, number: int) -> Trial:
+        """Return a trial to draw by its number: an enqueued one, one whose draw was not completed, or the next one."""
+        assert self._algorithm is not None, "a ledger that draws trials needs an algorithm"
         self._study.sampler = make_sampler(self._algorithm, space, number)
         if number == self._count_trials():
             return self._study.ask()
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
-        self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        if self._storage.get_trial(trial_id).state == TrialState.WAITING:
+            self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
         return Trial(self._study, trial_id)
+
+    def read_trials(self) -> list[FrozenTrial]:
+        """Return all trials as stored, in order of number."""
+        return self._study.get_trials(deepcopy=False)
 
     def enqueue_repeats(self, runs: Sequence[MissingRun], parameters: Mapping[int, Mapping[str, Any]]) -> None:
         """Enqueue runs of finalists with other seeds, before points that the budget did not reach.

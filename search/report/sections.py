@@ -12,6 +12,7 @@ from search.analysis.comparisons import GroupComparison
 from search.analysis.findings import CorpusRow, Findings, GroupRow, get_cost
 from search.analysis.scored_trials import ScoredTrial
 from search.config.description import describe_config
+from search.ledger.driver import shorten_names
 from search.report.error_sections import build_error_sections
 from search.report.section import NO_EVIDENCE, ReportSection, format_count, format_interval, format_number
 from search.report.settings import SettingsTable, separate_settings
@@ -336,6 +337,7 @@ def _build_trials(findings: Findings) -> ReportSection:
     sign = -1 if findings.maximized else 1
     ranked = sorted(findings.trials, key=lambda t: (sign * t.score, t.record.number))
     settings = _separate_settings(ranked)
+    drivers = shorten_names(t.record.driver for t in ranked)
     rows = [
         (
             str(t.record.number),
@@ -343,10 +345,12 @@ def _build_trials(findings: Findings) -> ReportSection:
             format_number(t.score),
             f"{t.record.best_epoch} of {len(t.record.epochs)}",
             *values,
+            *([drivers.get(t.record.driver or "", "-")] if len(drivers) > 1 else []),
         )
         for t, values in zip(ranked, settings.rows, strict=True)
     ]
     columns = ("trial", "state", f"dev {findings.metric} (optimistic)", "best epoch", *settings.names)
+    columns += ("driver",) if len(drivers) > 1 else ()
     answer = f"All trials with at least one epoch, best first. To train one again: clinie repeat {findings.study} TRIAL"
     return ReportSection("trials", "All trials", answer, columns, rows, settings=settings.names)
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from search.ledger.driver import shorten_names
 from search.ledger.ranking import rank_trials
 from search.ledger.records import sum_usage
 from search.report.settings import separate_settings
@@ -75,6 +76,8 @@ def print_trials(
     used = sum_usage(ranked)
     columns += [Column("GPU-hours")] if used.gpu_hours is not None else []
     columns += [Column("cost")] if used.cost is not None else []
+    drivers = shorten_names(record.driver for record in ranked)
+    columns += [Column("driver")] if len(drivers) > 1 else []
     reasons = any(_describe_reason(record) for record in ranked)
     columns += [Column("reason")] if reasons else []
     rows = []
@@ -85,6 +88,7 @@ def print_trials(
         own = record.usage
         use = [f"{own.gpu_hours or 0:.2f}"] if used.gpu_hours is not None else []
         use += [f"{own.cost or 0:.2f}"] if used.cost is not None else []
+        use += [drivers.get(record.driver or "", "-")] if len(drivers) > 1 else []
         rows.append([*row, *values, *use, *([_describe_reason(record)] if reasons else [])])
     console.print(title, style="italic", soft_wrap=True, markup=False)
     if settings.description:

@@ -11,7 +11,7 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["conceal_path", "find_path", "get_path_file", "is_concealed", "record_path"]
+__all__ = ["conceal_path", "find_path", "get_path_file", "is_concealed", "link_path", "record_path"]
 
 FOLDER = "corpus-paths"
 PREFIX = "sha256:"
@@ -40,7 +40,18 @@ def record_path(root: Path, path: str) -> None:
         root: The home folder.
         path: The path.
     """
-    file = get_path_file(root, conceal_path(path))
+    link_path(root, conceal_path(path), path)
+
+
+def link_path(root: Path, digest: str, path: str) -> None:
+    """Store an absolute path in a home folder as that of a digest.
+
+    Args:
+        root: The home folder.
+        digest: The digest, which may be that of the corpus' path on another machine.
+        path: The path.
+    """
+    file = get_path_file(root, digest)
     file.parent.mkdir(exist_ok=True)
     inside = Path(path).is_relative_to(root)
     content = os.fsencode(str(Path(path).relative_to(root)) if inside else path)

@@ -47,17 +47,17 @@ class CheckpointManager(TrialListener):
         url = home.trials_url(ledger.name)
         self._store = TrialStore(url) if url else None
         records = ledger.records()
-        self._earlier = {record.number for record in records}
         self._best: dict[str, list[tuple[float, int]]] = {objective.metric: [] for objective in objectives}
         for record in records:
             if record.state == "complete":
                 self._rank(record)
-        self._with_checkpoint = {r.number for r in records if r.state == "complete" and r.checkpoint}
+        # Several drivers remove the checkpoints of their own trials; the last one removes the others.
+        self._with_checkpoint = set() if ledger.leases is not None else _find_checkpoints(records)
 
     def on_trial_start(self, number: int, config: TrialConfig) -> None:
         """Start or resume the trial's MLflow run."""
         record = self._ledger.record(number)
-        self._tracker.begin(number, config, record.run_id, record.epochs, resumed=number in self._earlier)
+        self._tracker.begin(number, config, record.run_id, record.epochs, resumed=not self._ledger.has_drawn(number))
 
     def on_trial_end(self, number: int, state: FinalState, reason: str | None) -> None:
         """End the trial's MLflow run, and upload its checkpoint if the trial is one of the best."""
@@ -92,9 +92,24 @@ class CheckpointManager(TrialListener):
             shutil.rmtree(folder, ignore_errors=True)
         if self._store is not None:
             self._store.remove(number)
-        best = self._list_best()
-        if number in best:
+        if number in self._list_best():
             self._with_checkpoint.add(number)
+        self._drop_outranked()
+
+    def on_trial_end_elsewhere(self, number: int) -> None:
+        """Remove the checkpoints of trials that are outranked by a trial of another driver."""
+        record = self._ledger.record(number)
+        if record.state == "complete":
+            self._rank(record)
+            self._drop_outranked()
+
+    def end(self) -> None:
+        """Remove the checkpoints of all trials that are not among the best; the last driver of a study does."""
+        self._with_checkpoint |= _find_checkpoints(self._ledger.records())
+        self._drop_outranked()
+
+    def _drop_outranked(self) -> None:
+        best = self._list_best()
         for outranked in sorted(self._with_checkpoint - best):
             self._with_checkpoint.discard(outranked)
             self._tracker.drop(outranked)
@@ -153,3 +168,7 @@ class CheckpointManager(TrialListener):
     def _list_best(self) -> set[int]:
         """Return the numbers of the trials that are among the best for at least one objective."""
         return {number for best in self._best.values() for _, number in best}
+
+
+def _find_checkpoints(records: Iterable[TrialRecord]) -> set[int]:
+    return {record.number for record in records if record.state == "complete" and record.checkpoint}

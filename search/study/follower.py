@@ -93,6 +93,7 @@ class StudyFollower:
 
     def _update_trial(self, record: TrialRecord) -> None:
         number, progress = record.number, self._progress
+        progress.show_driver(number, record.driver)
         is_running, has_ended = record.state == "running", record.state in ENDED
         if number not in self._started and (is_running or has_ended) and record.config is not None:
             progress.on_trial_start(number, record.config)

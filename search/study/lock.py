@@ -1,7 +1,7 @@
-"""The lock of a study: one driver at a time writes a study.
+"""The drivers of a study.
 
-In the home folder it is a locked file that holds the driver's pid. Several machines may share a PostgreSQL ledger;
-there, an advisory lock of the database is held as well.
+One driver at a time searches a study in a home folder; a locked file holds its pid. Drivers with other home folders, on
+this or on other machines, may take part if the ledger is a PostgreSQL database; see :mod:`search.ledger.leases`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinie_core.errors import fail
-from search.ledger.storage import hold_study, is_study_held
+from search.ledger.storage import get_shared_database
 from search.storage.home import Home
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-__all__ = ["find_running_studies", "hold_lock", "is_running", "request_stop"]
+    from search.ledger.leases import StudyLeases
+
+__all__ = ["find_drivers", "find_running_studies", "hold_study", "is_running", "request_stop"]
 
 
 def _lock_file(home: Home, study: str) -> Path:
@@ -29,30 +31,43 @@ def _lock_file(home: Home, study: str) -> Path:
 
 
 @contextmanager
-def hold_lock(home: Home, study: str, storage: BaseStorage) -> Iterator[None]:
-    """Hold a study's lock within this context.
+def hold_study(home: Home, study: str, storage: BaseStorage) -> Iterator[StudyLeases | None]:
+    """Be a driver of a study within this context.
 
     Args:
         home: Home folder of the search.
         study: Name of the study.
         storage: Storage of the ledger.
 
+    Yields:
+        The leases of this driver; None if the ledger permits one driver only.
+
     Raises:
-        InputError: If another process holds the lock.
+        InputError: If another driver uses the home folder.
     """
+    database = get_shared_database(storage)
     file = _lock_file(home, study)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+", encoding="ascii") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            remedy = f"wait until it ends, or stop it: clinie stop {study}"
-            fail("study", f"a search of {study!r} is running in this home", remedy=remedy)
+            found = f"a search of {study!r} is running in this home"
+            if database is not None:
+                fail("study", found, remedy="join it with another home folder: --home FOLDER")
+            remedy = f"wait until it ends, or stop it: clinie stop {study}; several drivers need PostgreSQL"
+            fail("study", f"{found}; found a second driver on a journal ledger", remedy=remedy)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        with hold_study(storage, study):
-            yield
+        if database is None:
+            yield None
+        else:
+            from search.ledger.leases import StudyLeases
+
+            leases = StudyLeases(database, study)
+            with leases.hold():
+                yield leases
         lock.truncate(0)
 
 
@@ -61,7 +76,17 @@ def is_running(home: Home, study: str, storage: BaseStorage) -> bool:
 
     A search on another machine is detected if the ledger is a PostgreSQL database.
     """
-    return _is_locked(home, study) or is_study_held(storage, study)
+    return _is_locked(home, study) or bool(find_drivers(study, storage))
+
+
+def find_drivers(study: str, storage: BaseStorage) -> list[str]:
+    """Return the names of the drivers that search a study; empty unless the ledger is a PostgreSQL database."""
+    database = get_shared_database(storage)
+    if database is None:
+        return []
+    from search.ledger.leases import find_live_drivers
+
+    return find_live_drivers(database, study)
 
 
 def find_running_studies(home: Home) -> list[str]:

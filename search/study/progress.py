@@ -22,6 +22,7 @@ from search.config.description import describe_config, describe_for_display
 from search.config.objectives import Limit, describe_violations
 from search.control.commands import CommandEntry
 from search.ledger.budget import read_spent_hours
+from search.ledger.driver import shorten_names
 from search.ledger.ledger import Ledger
 from search.ledger.records import ENDED, TrialRecord
 from search.ledger.stored_space import SPACE, read_stored_space
@@ -63,6 +64,8 @@ class Progress(TrialListener):
     _earlier_hours: float = 0.0
     _limits: tuple[Limit, ...] = ()
     _repeats: Callable[[int], bool] = lambda number: False
+    _read_record: Callable[[int], TrialRecord] = field(init=False, repr=False)
+    _drivers: dict[int, str] = field(default_factory=dict)
     _best: tuple[float, int, str] | None = None
     _started_at: float = 0.0
     _ended_now: int = 0
@@ -103,7 +106,7 @@ class Progress(TrialListener):
         """
         self._metric, self._maximized = ledger.metrics[0], ledger.maximized
         self._earlier_hours = read_spent_hours(ledger)
-        self._limits, self._repeats = ledger.limits, ledger.is_repeat
+        self._limits, self._repeats, self._read_record = ledger.limits, ledger.is_repeat, ledger.record
         self._started_at = time.monotonic()
         attributes = ledger.attributes
         if SPACE in attributes:
@@ -148,6 +151,11 @@ class Progress(TrialListener):
         """Add trials to the budget of the study."""
         self.trials += count
 
+    def show_driver(self, number: int, driver: str | None) -> None:
+        """Show the driver of a trial, if the trials have several."""
+        if driver is not None:
+            self._drivers[number] = driver
+
     def on_trial_pause(self, number: int) -> None:
         """Remove the trial from the running trials."""
         del self._running[number]
@@ -179,6 +187,16 @@ class Progress(TrialListener):
             self.console.print(
                 line + describe_config(row.config) + (f" ({reason})" if reason else ""), soft_wrap=True, highlight=False
             )
+
+    def on_trial_end_elsewhere(self, number: int) -> None:
+        """Count a trial of another driver."""
+        record = self._read_record(number)
+        if record.state in self._ended:
+            self._ended[record.state] += 1
+        for epoch, metrics in sorted(record.epochs.items()):
+            self._add_to_rungs(number, epoch, metrics)
+        if record.config and record.state == "complete" and record.repeats is None:
+            self._update_best(number, record.config, record.metrics)
 
     def _update_best(self, number: int, config: TrialConfig, metrics: Mapping[str, float]) -> None:
         score = metrics[self._metric]
@@ -223,7 +241,9 @@ class Progress(TrialListener):
         rungs = self._rungs if self._rungs is not None and self._rungs.has_rungs else None
         wide = self.console.width >= WIDE
         table = Table(box=None, padding=(0, 2, 0, 0) if wide else (0, 1, 0, 0), header_style="bold", expand=True)
+        drivers = shorten_names(self._drivers.get(number) for number in self._running)
         columns = ["trial", "epoch", self._metric, "curve", *(["next rung"] if rungs else []), "memory", "left"]
+        columns += ["driver"] if len(drivers) > 1 else []
         for column in columns:
             table.add_column(column, no_wrap=True)
         table.add_column("configuration", no_wrap=True, overflow="ellipsis", ratio=1)  # the width that is left
@@ -239,6 +259,7 @@ class Progress(TrialListener):
                 *([rungs.describe_next(row.epoch)] if rungs else []),
                 "-" if memory is None else f"{memory:,.0f} MiB",
                 format_seconds(row.seconds_left),
+                *([drivers.get(self._drivers.get(number, ""), "-")] if len(drivers) > 1 else []),
                 describe_for_display(row.config),
             )
         blank = [""] * len(columns)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clinie_core.data.corpora.summary import summarize
 from clinie_core.data.schema import Schema
@@ -18,13 +19,14 @@ from search.ledger.first_points import find_first_points
 from search.ledger.ledger import Ledger, Storage
 from search.ledger.records import ENDED, sum_usage
 from search.ledger.storage import open_storage
-from search.ledger.stored_space import conceal_paths, list_changed_keys, locate_corpora, read_stored_space, store_space
+from search.ledger.stored_space import conceal_paths, locate_corpora, read_stored_space, store_space
 from search.ledger.studies import has_study
 from search.ledger.winners import CORPUS_DIGEST, DOCUMENTS, CorpusIdentity
 from search.storage.home import Home, hide_password
 from search.study.gpu_shares import choose_gpu_shares
+from search.study.joining import require_new_name, require_same_space
 from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
-from search.study.lock import hold_lock
+from search.study.lock import hold_study
 from search.study.outcome import StudyFailed, StudyOutcome
 from search.study.placement import Placement
 from search.study.progress import DEV_DOCUMENTS, Progress
@@ -41,7 +43,10 @@ if TYPE_CHECKING:
 
 __all__ = ["StudyRunner"]
 
+Result = TypeVar("Result")
 
+PARENT_RUN = "parent_run"
+"""Attribute of a study: the id of its MLflow run."""
 FITTING = "fitting_memory"
 """Attribute of a study: micro-batch and recomputation that fitted into memory after a shortage, by memory key."""
 
@@ -117,7 +122,10 @@ class StudyRunner:
             fail("--hours", f"study {name!r} has spent its {budget.hours:g} hours", remedy="pass the hours to add")
         study.space = study.space.with_budget(budget)
         study.file = study.space.file
-        with hold_lock(home, name, storage):
+        with hold_study(home, name, storage) as leases:
+            if leases is not None and leases.has_others():
+                remedy = f"add to its budget with: clinie add-budget {name} --trials {trials}"
+                fail("study", f"a search of {name!r} is running", remedy=remedy)
             Ledger.open(storage, name).set_attribute("space", store_space(study.file, home))
         return study
 
@@ -155,11 +163,20 @@ class StudyRunner:
         self._limits, problems = measure_limits(self.space, self.corpus)
         return find_unexpected_limits(self._limits, self.where) + problems
 
-    def run(self, *, resume: bool = False, progress: Progress | None = None, allow_text: bool = False) -> StudyOutcome:
+    def run(
+        self,
+        *,
+        resume: bool = False,
+        join: bool = False,
+        progress: Progress | None = None,
+        allow_text: bool = False,
+    ) -> StudyOutcome:
         """Run or resume the search until its budget is spent or it is interrupted.
 
         Args:
-            resume: Continue the study of this name in the home folder.
+            resume: Continue the study of this name in the home folder. On a PostgreSQL ledger, take part in its search
+                if other drivers are running.
+            join: As ``resume``, if there is a study of this name.
             progress: Progress display; None for no display.
             allow_text: Let failure reasons quote error messages.
 
@@ -167,7 +184,8 @@ class StudyRunner:
             The outcome, with all trials of the study.
 
         Raises:
-            InputError: If a study of that name exists (without ``resume``), or is running.
+            InputError: If a study of that name exists (without ``resume``), is running and cannot be joined, or has
+                another space (with ``join``).
             StudyFailed: If every trial failed, or the workers cannot start.
             DiskFull: If a disk is full.
             LedgerUnavailable: If the ledger cannot be written.
@@ -176,7 +194,7 @@ class StudyRunner:
         from search.cluster.session import ray_session
         from search.study.checkpoint_manager import CheckpointManager
         from search.study.page import make_view
-        from search.tracking.connection import connect, require_reachable
+        from search.tracking.connection import connect, require_reachable, require_run
         from search.tracking.datasets import summarize_splits
         from search.tracking.tracker import StudyFacts, Tracker
 
@@ -185,10 +203,14 @@ class StudyRunner:
         if progress:
             progress.prepare(self.name, str(self.home.root))
         _show(check_cluster(self.file.resources, self.where, self.home.root), progress)  # before the study exists
-        with hold_lock(self.home, self.name, storage):
+        with hold_study(self.home, self.name, storage) as leases:
+            run_exclusively = leases.run_exclusively if leases is not None else _call
             if not resume:
-                self._create_study(storage, client)
+                resume = run_exclusively(lambda: self._create_or_join(storage, client, join=join))
             ledger = Ledger.open(storage, self.name, self.file.algorithm)
+            ledger.leases = leases
+            if leases is not None and leases.has_others():
+                require_run(client, ledger.attributes.get(PARENT_RUN))
             facts = StudyFacts(
                 self.name,
                 self._make_tags(allow_text=allow_text),
@@ -196,8 +218,8 @@ class StudyRunner:
                 make_view(self.space),
                 [row.as_json() for row in self._limits],
             )
-            tracker = Tracker(client, self.home, facts, ledger.set_locations)
-            ledger.set_attribute("parent_run", tracker.parent)
+            tracker = run_exclusively(lambda: Tracker(client, self.home, facts, ledger.set_locations))
+            ledger.set_attribute(PARENT_RUN, tracker.parent)
             ledger.set_attribute(DEV_DOCUMENTS, len(self.corpus["dev"]))
             if self.home.server and hide_password(self.home.server) == self.home.server:
                 ledger.set_attribute("server", self.home.server)
@@ -222,7 +244,10 @@ class StudyRunner:
     def _read_commands(
         self, ledger: Ledger, tracker: Tracker, progress: Progress | None, *, resume: bool
     ) -> CommandProcessor:
-        """Decide the commands that were sent while no search was running; a resumed search ends all pauses."""
+        """Decide the commands that were sent while no search was running.
+
+        A resumed search ends all pauses, unless other drivers are running.
+        """
         started = now()
 
         def show(entry: CommandEntry) -> None:
@@ -236,7 +261,7 @@ class StudyRunner:
         commands = CommandProcessor(ledger, self.space, on_decision=show)
         if progress:
             progress.add_trials(commands.state.added_trials)
-        if resume:
+        if resume and not (ledger.leases is not None and ledger.leases.has_others()):
             commands.end_pauses()
         else:
             commands.process()
@@ -254,10 +279,20 @@ class StudyRunner:
             **({"clinie.representable": describe_limits(self._limits)} if self._limits else {}),
         }
 
+    def _create_or_join(self, storage: Storage, client: MlflowClient, *, join: bool) -> bool:
+        """Create the study, and return whether it existed."""
+        if not has_study(storage, self.name):
+            self._create_study(storage, client)
+            return False
+        ledger = Ledger.open(storage, self.name)
+        if not join:
+            require_new_name(ledger, self.file)
+        require_same_space(ledger, self.file, self.corpus.digest(), self.home)
+        return True
+
     def _create_study(self, storage: Storage, client: MlflowClient) -> None:
         from search.tracking.history import find_winners
 
-        self._require_new_name(storage)
         corpus = CorpusIdentity.from_corpus(self.corpus)
         attributes = {
             "space": store_space(self.file, self.home),
@@ -279,16 +314,6 @@ class StudyRunner:
             first_points=[point.values for point in points],
             limits=self.file.metric_limits,
         )
-
-    def _require_new_name(self, storage: Storage) -> None:
-        """Check that the name is new; if a study has it, name the keys that were changed since it began."""
-        if not has_study(storage, self.name):
-            return
-        stored = read_stored_space(Ledger.open(storage, self.name).attributes)
-        changed = list_changed_keys(stored, conceal_paths(self.file))
-        found = f"study {self.name!r} exists" + (f", and has other values of {', '.join(changed)}" if changed else "")
-        remedy = f"continue it{' as it began' if changed else ''} with: clinie resume {self.name}"
-        fail("study", found, allowed="a new name, such as study=NAME on the command line", remedy=remedy)
 
     def _run_trials(
         self,
@@ -348,7 +373,7 @@ class StudyRunner:
                 )
             fitting = {key: [f.micro_batch, f.recomputation] for key, f in pool.get_fitting_memory().items()}
             if fitting:
-                ledger.set_attribute(FITTING, fitting)
+                ledger.set_attribute(FITTING, {**ledger.attributes.get(FITTING, {}), **fitting})
             broken = pool.failure()
         self._stopped = stop.given
         return broken
@@ -356,10 +381,14 @@ class StudyRunner:
     def _finish(
         self, ledger: Ledger, tracker: Tracker, checkpoints: CheckpointManager, trials: int, broken: str | None
     ) -> StudyOutcome:
+        """Mark the open trials of this driver as interrupted, and close the study's run if this is its last driver."""
         from search.study.page import describe_study
 
         for number in ledger.interrupt(broken or "the search ended before the trial"):
             checkpoints.mark_interrupted(ledger.record(number))
+        is_last = ledger.leases is None or ledger.leases.begin_closing()
+        if is_last:
+            checkpoints.end()
         records, ranked = ledger.records(), ledger.rank()
         best = ranked[0].record if ranked else None
         interrupted = [record.number for record in records if record.state == "interrupted"]
@@ -376,7 +405,9 @@ class StudyRunner:
         failed = [record for record in records if record.state in ("failed", "infeasible")]
         all_failed = bool(records) and len(failed) == len(records)
         status = "FAILED" if all_failed else "SCHEDULED" if interrupted else "FINISHED"
-        waiting = tracker.close(status, summary, describe_study(self.file, ranked[0] if ranked else None))
+        if is_last:
+            tracker.close(status, summary, describe_study(self.file, ranked[0] if ranked else None))
+        waiting = tracker.drain()
         if all_failed:
             raise StudyFailed(f"all {len(failed)} trials failed; the last one: {failed[-1].reason}")
         if broken and sum(r.state in ENDED for r in records) < trials:
@@ -391,3 +422,7 @@ def _show(problems: list[Problem], progress: Progress | None) -> None:
         return
     for problem in problems:
         warnings.warn(str(problem), stacklevel=2)
+
+
+def _call(section: Callable[[], Result]) -> Result:
+    return section()

@@ -42,6 +42,7 @@ __all__ = [
     "is_unreachable",
     "log_report",
     "require_reachable",
+    "require_run",
 ]
 
 OPENED_AS = {"mlflow.experimentKind": "custom_model_development"}
@@ -144,6 +145,26 @@ def is_unreachable(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in UNAVAILABLE_CODES | REJECTED_CODES
     return isinstance(error, OSError)  # errors of the HTTP client are subclasses
+
+
+def require_run(client: MlflowClient, run_id: str | None) -> None:
+    """Check that MLflow has the run of a study that other drivers search.
+
+    Args:
+        client: The MLflow client of this driver.
+        run_id: Id of the run; None if the ledger does not have it yet.
+
+    Raises:
+        InputError: If MLflow does not have it.
+    """
+    try:
+        if run_id is not None:
+            client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        found = f"{hide_password(client.tracking_uri)} does not have the study's run"
+        fail("--tracking-uri", found, allowed="the MLflow server of the drivers that search the study")
 
 
 def require_reachable(client: MlflowClient) -> None:

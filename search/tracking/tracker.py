@@ -218,18 +218,22 @@ class Tracker(TrialListener):
         """
         self._outbox.put({"event": "command", "id": id_, "trial": trial, "text": text, "at": _now()})
 
-    def close(self, status: str, summary: Mapping[str, Any], note: str) -> int:
+    def close(self, status: str, summary: Mapping[str, Any], note: str) -> None:
         """Close the study's run.
 
         Args:
             status: An MLflow run status.
             summary: Results; numbers become metrics, other values tags.
             note: Description of the run in Markdown.
+        """
+        self._outbox.put({"event": "close", "status": status, "summary": dict(summary), "note": note, "at": _now()})
+
+    def drain(self) -> int:
+        """Deliver the waiting events.
 
         Returns:
             Number of events that still wait for the server; resuming the study sends them.
         """
-        self._outbox.put({"event": "close", "status": status, "summary": dict(summary), "note": note, "at": _now()})
         self._outbox.drain(CLOSE_SECONDS)
         return len(self._outbox)
 

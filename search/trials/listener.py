@@ -16,6 +16,8 @@ events 3 and 4, a resumed search does not repeat event 4.
 ``on_trial_pause`` takes the place of events 3 and 4 for a trial that a command pauses; ``on_trial_start`` follows if it
 is resumed.
 
+``on_trial_end_elsewhere`` is the only event of a trial that another driver of the study trains.
+
 An exception in a listener ends the search.
 """
 
@@ -72,6 +74,13 @@ class TrialListener:
 
     def on_trial_recorded(self, number: int) -> None:
         """Handle a trial whose end the ledger has recorded: it is never resumed.
+
+        Args:
+            number: Number of the trial.
+        """
+
+    def on_trial_end_elsewhere(self, number: int) -> None:
+        """Handle a trial whose end another driver of the study has recorded.
 
         Args:
             number: Number of the trial.

@@ -134,6 +134,11 @@ class StudyRecorder(Callback):
         assert earlier.state in ("complete", "pruned", "infeasible")
         self._record_end(number, earlier.state, f"identical to trial {earlier.number}")
 
+    def notify_end_elsewhere(self, number: int) -> None:
+        """Notify the listeners of a trial whose end another driver has recorded."""
+        for listener in self._listeners:
+            listener.on_trial_end_elsewhere(number)
+
     def _withdraw(self, number: int) -> None:
         """Stop, pause or continue a trial whose job was withdrawn."""
         match self.choose_withdrawal(number):

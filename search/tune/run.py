@@ -30,6 +30,7 @@ from search.tune.recorder import StudyRecorder
 from search.tune.running_trials import RunningTrials
 from search.tune.schedulers import make_scheduler, replay_trials
 from search.tune.searcher import LedgerSearcher, ListClasses
+from search.tune.shared_searcher import SharedSearcher
 from search.tune.stop_signal import StopSignal
 from search.tune.trainable import PoolUnavailable, RunSettings, TrialTrainable
 from search.tune.trial_control import TrialControl
@@ -155,7 +156,25 @@ def run_trials(
     replay_trials(scheduler, (record for record in records if record.state in ENDED))
     settings = RunSettings(pool.queue_name, str(trials_folder) if trials_folder else None)
     recorder = StudyRecorder(ledger, running, [monitor, *([budget] if budget else []), *listeners], read_trial_error)
+    processor = commands or CommandProcessor(ledger, space)
     searcher = LedgerSearcher(ledger, space, trials, running, pool.may_start_trial, recorder.answer, list_classes)
+    if ledger.leases is not None:
+
+        def add_end_elsewhere(number: int) -> None:
+            replay_trials(scheduler, [ledger.record(number)])
+            recorder.notify_end_elsewhere(number)
+
+        searcher = SharedSearcher(
+            ledger,
+            ledger.leases,
+            space,
+            running,
+            pool.may_start_trial,
+            recorder.answer,
+            list_classes,
+            read_budget=lambda: processor.trials,
+            on_end_elsewhere=add_end_elsewhere,
+        )
 
     def must_end() -> bool:
         pool.refresh(searcher.unfinished)
@@ -169,7 +188,7 @@ def run_trials(
         return stop.given or monitor.all_fail or pool.failure() is not None
 
     control = TrialControl(
-        commands or CommandProcessor(ledger, space),
+        processor,
         running,
         searcher,
         recorder,

@@ -34,6 +34,10 @@ class SuggestionGate:
         """Return whether another trial may start."""
         return True
 
+    def must_not_run(self, number: int) -> bool:
+        """Return whether a command has stopped or paused a trial."""
+        return False
+
 
 class LedgerSearcher(Searcher):
     """Searcher that suggests trials that lost their Tune actor first, then interrupted ones, then new ones.
@@ -122,17 +126,27 @@ class LedgerSearcher(Searcher):
             self._ledger.resume_trial(lost)  # no-op for a trial that was not paused
             return self._make_tune_config(lost)
         self._check_end()
-        while self._remaining or self._start_finals():
+        while self._has_next():
             if not self.gate.may_start() or not self._may_start(len(self.running)):
                 return None
-            self._remaining -= 1
-            number, config = self._next_trial()
+            taken = self._take_next()
+            if taken is None:
+                break
+            number, config = taken
             self.running.add(number, config)
             equal = self._ledger.find_equal(number, config) if self._answer is not None else None
             if equal is None or self._answer is None:
                 return self._make_tune_config(number)
             self._answer(number, config, equal)
-        return None if self.running or self.running.paused else str(Searcher.FINISHED)
+        return None if self._is_incomplete() else str(Searcher.FINISHED)
+
+    def _has_next(self) -> bool:
+        """Return whether a trial is left, or a run of a finalist."""
+        return self._remaining > 0 or self._start_finals()
+
+    def _is_incomplete(self) -> bool:
+        """Return whether a trial has not ended."""
+        return bool(self.running or self.running.paused)
 
     def _check_end(self) -> None:
         """Leave only trials that have started, and open runs of finalists, if no further trial may be drawn."""
@@ -160,7 +174,9 @@ class LedgerSearcher(Searcher):
         config, is_repeat = self.running.config(number), self._ledger.is_repeat(number)
         return TrialSpec.from_config(number, config, self._list_classes(config), is_repeat=is_repeat).to_tune_config()
 
-    def _next_trial(self) -> tuple[int, TrialConfig]:
+    def _take_next(self) -> tuple[int, TrialConfig] | None:
+        """Return the next trial; None if another driver has taken it."""
+        self._remaining -= 1
         if not self._interrupted:
             return self._ledger.ask(self._space)
         number, config = self._interrupted.pop(0)

@@ -78,6 +78,11 @@ class TrialControl(SuggestionGate):
         """Return whether another trial may start."""
         return not self.is_paused
 
+    def must_not_run(self, number: int) -> bool:
+        """Return whether a command has stopped or paused a trial."""
+        state = self._commands.state
+        return number in state.stopped or number in state.paused
+
     @stop_after_error
     def step(self) -> None:
         """Apply new commands, unless the last reading was less than half a second ago."""

@@ -20,7 +20,7 @@ from search.ledger.ledger import Ledger
 from search.ledger.storage import open_storage
 from search.ledger.studies import list_study_names
 from search.storage.home import Home
-from search.study.lock import hold_lock
+from search.study.lock import hold_study
 from tests.releases import write_ade
 
 RunClinie = Callable[..., subprocess.CompletedProcess[str]]
@@ -271,10 +271,10 @@ def test_ctrl_c_stops_cleanly_and_resume_continues(
 
     before = json.loads(clinie("status", "small", "--home", home, "--json").stdout)["trials"]
     assert {t["state"] for t in before} == {"interrupted"}
-    with hold_lock(Home.open(home), "small", open_storage(Home.open(home))):
+    with hold_study(Home.open(home), "small", open_storage(Home.open(home))):
         busy = clinie("resume", "small", "--home", home)
     assert busy.returncode == 2
-    assert "a search of 'small' is running in this home" in busy.stderr
+    assert "a search of 'small' is running in this home; found a second driver on a journal ledger" in busy.stderr
     resumed = clinie("resume", "small", "--home", home, "--json")
     assert resumed.returncode == 0, resumed.stderr
     after = json.loads(resumed.stdout)["trials"]

@@ -56,7 +56,8 @@ def track_study(home: Home, space: SearchSpace, corpus: Corpus, seconds: float) 
         tracker.on_epoch_end(3, EpochResult(epoch, {"strict_f1": 0.4 * epoch, "train_loss": 0.1, "seconds": seconds}))
     best = {"strict_f1": 0.8, "train_loss": 0.1, "seconds": seconds}
     tracker.end(3, "complete", config=config, reason=None, best=best, best_epoch=2, checkpoint=None, keep=False)
-    assert tracker.close("FINISHED", {"clinie.best_trial": "3"}, "a note") == 0
+    tracker.close("FINISHED", {"clinie.best_trial": "3"}, "a note")
+    assert tracker.drain() == 0
     return config.flatten()
 
 

@@ -25,7 +25,7 @@ from search.ledger.storage import LedgerUnavailable, open_storage
 from search.ledger.studies import list_study_names
 from search.storage.home import Home
 from search.storage.trial_store import TrialStore
-from search.study.lock import hold_lock, is_running
+from search.study.lock import hold_study, is_running
 
 if TYPE_CHECKING:
     from tests.servers import PostgresServer
@@ -142,7 +142,7 @@ def test_a_call_waits_for_an_unavailable_database(
     assert list_study_names(home) == ["away"]
 
 
-def test_only_one_machine_at_a_time_can_search_a_study(
+def test_several_homes_but_not_two_drivers_of_one_home_can_search_a_study(
     postgres: PostgresServer, tmp_path: Path, space_content: dict[str, Any], write_space: WriteSpace
 ) -> None:
     postgres.create("shared")
@@ -152,28 +152,23 @@ def test_only_one_machine_at_a_time_can_search_a_study(
     storage, other = open_storage(here), open_storage(there)
     ledger = Ledger.create(storage, "one", space.file.objective, space.file.algorithm, {})
     assert not is_running(there, "one", other)
-    with hold_lock(here, "one", storage):
+    with hold_study(here, "one", storage) as leases:
+        assert leases is not None
+        ledger.leases = leases
         assert is_running(there, "one", other)
         assert not is_running(there, "another", other)
         with (
-            pytest.raises(InputError, match="is running, on another machine or in another home"),
-            hold_lock(there, "one", other),
+            pytest.raises(InputError, match="is running in this home; join it with another home folder"),
+            hold_study(here, "one", storage),
         ):
             pass
-        ledger.ask(space)
         postgres.stop()
         postgres.start()
-        ledger.ask(space)
-        assert is_running(there, "one", other), "the lock was acquired again after the outage"
-        postgres.stop()
-        postgres.start()
-        with (
-            hold_lock(there, "one", other),
-            pytest.raises(LedgerUnavailable, match="another search of 'one' started"),
-        ):
-            ledger.ask(space)
-    with hold_lock(there, "one", other):
-        pass
+        number, _ = ledger.ask(space)
+        assert leases.claim(number)
+        with hold_study(there, "one", other):
+            assert ledger.report(number, 1, {"strict_f1": 0.5})
+    assert not is_running(there, "one", other)
 
 
 def test_a_full_disk_is_one_clear_line_and_loses_no_epoch(

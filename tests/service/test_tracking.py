@@ -75,7 +75,8 @@ def test_events_during_a_server_outage_arrive_once_after_it(
     tracker.on_epoch_end(1, EpochResult(2, reports[1].metrics))
     second = reports[1].metrics
     tracker.end(1, "pruned", config=config, reason=None, best=second, best_epoch=2, checkpoint=None, keep=False)
-    assert tracker.close("FINISHED", {"trials_complete": 1}, "a note") == 0
+    tracker.close("FINISHED", {"trials_complete": 1}, "a note")
+    assert tracker.drain() == 0
     assert not (home.study_folder("away") / "outbox.jsonl").exists()
     assert not best.exists()
 
