@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from clinie_core.errors import fail
 from search.config.description import describe_config
-from search.config.domains import Fixed
 from search.config.search_space import SearchSpace
 from search.config.space_file import SpaceFile
 from search.ledger.ledger import Ledger
@@ -28,7 +27,7 @@ SHARED = ("learning_rate", "rank")
 
 def make_view(space: SearchSpace) -> StudyView:
     """Make the view of a study's trials from its search space."""
-    paths = (path for path, domain in space.dimensions() if not isinstance(domain, Fixed))
+    paths = (path for path, domain in space.dimensions() if domain.size > 1)
     return _make_view(space.file, paths, flat_names=False)
 
 
