@@ -84,9 +84,9 @@ class GivenChooser:
         return int(self._values[name])
 
 
-def load_replay_space(overrides: Sequence[str] = ()) -> SearchSpace:
-    """Load the space of the concept tables."""
-    path = Path(__file__).parent / "concepts.yaml"
+def load_replay_space(overrides: Sequence[str] = (), name: str = "concepts") -> SearchSpace:
+    """Load the space of the concept tables, or another one beside this module."""
+    path = Path(__file__).parent / f"{name}.yaml"
     file, where = read_space_file(str(path), [f"backbones.minilm-l3={STAND_IN}", *overrides])
     return build_space(file, where)
 
