@@ -14,7 +14,7 @@ from rich.console import Console
 
 from clinie_core import __version__
 from clinie_core.errors import InputError
-from search.cli import backbones, checks, control, data, jobs, models, promotions, reports, studies, watch
+from search.cli import backbones, checks, control, data, jobs, ledger, models, promotions, reports, studies, watch
 from search.cli.failures import find_storage_fault
 from search.storage.permissions import restrict_new_files
 
@@ -61,6 +61,7 @@ app = typer.Typer(
 )
 app.add_typer(backbones.app, name="backbones", rich_help_panel="Models")
 app.add_typer(data.app, name="data", rich_help_panel="Corpora")
+app.add_typer(ledger.app, name="ledger", rich_help_panel="Cluster")
 
 
 def print_version(requested: bool) -> None:

@@ -11,7 +11,7 @@ import functools
 import inspect
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
@@ -70,18 +70,25 @@ class DatabaseStorage(RDBStorage):
         self.shown = hide_password(url)
 
 
-def retry_in_outage(storage: DatabaseStorage, call: Callable[[], Result]) -> Result:
+class _ShownStorage(Protocol):
+    shown: str
+
+
+def retry_in_outage(
+    storage: _ShownStorage, call: Callable[[], Result], is_outage: Callable[[BaseException], bool] | None = None
+) -> Result:
     """Call a function, and repeat it while the database is unavailable.
 
     Args:
         storage: Storage of the database.
         call: The function. It may have had its effect although its answer was lost.
+        is_outage: Returns whether an error means that it is unavailable; None for the errors of a database.
 
     Raises:
         LedgerUnavailable: If the database does not answer for :data:`RETRY_SECONDS`.
     """
     attempts = Retrying(
-        retry=retry_if_exception(_is_outage),
+        retry=retry_if_exception(is_outage or _is_outage),
         stop=stop_after_delay(RETRY_SECONDS),
         wait=wait_fixed(PAUSE_SECONDS),
         sleep=_pause,

@@ -19,7 +19,8 @@ def open_storage(home: Home) -> BaseStorage:
     """Open the storage of a home folder's ledger.
 
     Args:
-        home: The home folder; its ``ledger`` is a database URL, or None for the journal file.
+        home: The home folder; its ``ledger`` is a database URL, that of a proxy (``grpc://HOST:PORT``), or None for the
+            journal file.
 
     Raises:
         InputError: If the URL is malformed, its driver is not installed, the database does not answer, or the journal
@@ -27,6 +28,10 @@ def open_storage(home: Home) -> BaseStorage:
     """
     if home.ledger is None:
         return JournalStorage(open_journal(home.ledger_file))
+    if home.ledger.startswith("grpc://"):
+        from search.ledger.proxy import open_proxy
+
+        return open_proxy(home.ledger)
     from search.ledger.database import open_database  # sqlalchemy takes 0.2 s to import
 
     return open_database(home.ledger)

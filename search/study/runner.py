@@ -22,7 +22,7 @@ from search.ledger.storage import open_storage
 from search.ledger.stored_space import conceal_paths, locate_corpora, read_stored_space, store_space
 from search.ledger.studies import has_study
 from search.ledger.winners import CORPUS_DIGEST, DOCUMENTS, CorpusIdentity
-from search.storage.home import Home, hide_password
+from search.storage.home import LEDGER_VARIABLE, Home, hide_password
 from search.study.gpu_shares import choose_gpu_shares
 from search.study.joining import require_new_name, require_same_space
 from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
@@ -204,6 +204,12 @@ class StudyRunner:
             progress.prepare(self.name, str(self.home.root))
         _show(check_cluster(self.file.resources, self.where, self.home.root), progress)  # before the study exists
         with hold_study(self.home, self.name, storage) as leases:
+            if join and leases is None and has_study(storage, self.name):
+                fail(
+                    "--join",
+                    "several drivers need direct access to a PostgreSQL ledger",
+                    remedy=f"set {LEDGER_VARIABLE}",
+                )
             run_exclusively = leases.run_exclusively if leases is not None else _call
             if not resume:
                 resume = run_exclusively(lambda: self._create_or_join(storage, client, join=join))

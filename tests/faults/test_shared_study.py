@@ -131,7 +131,6 @@ def shared(
 def test_a_driver_takes_up_the_trial_of_a_killed_one_and_obeys_commands(shared: SharedStudy) -> None:
     for name in ("here", "there"):
         shared.start(name)
-    for name in ("here", "there"):
         shared.wait_for(name, lambda trials: any(trial.epochs for trial in trials))
     study = shared.study
     assert len(study.drivers) == 2
