@@ -188,12 +188,19 @@ def _encode_batches(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) ->
 
     remaining = iter(texts)
     batches = iter(lambda: list(itertools.islice(remaining, BATCH_TEXTS)), [])
+    batch, following = next(batches, None), next(batches, None)
+    if following is None:  # to start a thread takes longer than to encode a short text
+        if batch is not None:
+            yield encode(batch)
+        return
+    assert batch is not None
     with ThreadPoolExecutor(1) as ahead:
-        under_way = ahead.submit(encode, first) if (first := next(batches, None)) else None
-        while under_way is not None:
+        under_way = ahead.submit(encode, batch)
+        while following is not None:
+            done, under_way = under_way, ahead.submit(encode, following)
             following = next(batches, None)
-            done, under_way = under_way, ahead.submit(encode, following) if following else None
             yield done.result()
+        yield under_way.result()
 
 
 def _build_windows(ids: Sequence[int], first: Sequence[int], size: int, overlap: int) -> Iterator[Window]:

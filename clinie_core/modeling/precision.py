@@ -24,6 +24,7 @@ __all__ = [
     "cast_trained_weights",
     "choose_precision",
     "choose_weight_dtype",
+    "convert_linear_weights",
     "detect_precision",
     "set_buffer_dtypes",
     "set_weight_dtypes",
@@ -177,6 +178,22 @@ def cast_trained_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[None]
     finally:
         for parameter, master in held:
             parameter.data = master
+
+
+def convert_linear_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Convert the trained weights of a model's linear layers to a dtype, in place.
+
+    Autocast converts these weights in each prediction to the same values, and copies them for that.
+
+    Args:
+        model: The model; it cannot be trained afterwards.
+        dtype: The dtype of the computation.
+    """
+    for module in model.modules():
+        if type(module) is nn.Linear:  # a subclass may use its weight in other operations
+            for parameter in module.parameters(recurse=False):
+                if parameter.dtype == torch.float32:
+                    parameter.requires_grad_(False).data = parameter.data.to(dtype)
 
 
 def _read_cpu_flags() -> frozenset[str]:

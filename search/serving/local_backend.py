@@ -36,8 +36,10 @@ class LocalBackend:
         import torch
 
         torch.set_num_threads(self._threads)
-        self._extractor = await asyncio.to_thread(Extractor.load, folder, distributed=self._distributed)
-        return self._extractor.task
+        extractor = await asyncio.to_thread(Extractor.load, folder, distributed=self._distributed)
+        extractor.convert_weights()
+        self._extractor = extractor
+        return extractor.task
 
     async def predict(self, documents: Sequence[Document]) -> Sequence[Document]:
         """Predict the annotations of documents, in their order."""

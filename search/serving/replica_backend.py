@@ -44,6 +44,7 @@ class Replica:
         device = get_granted_device()
         limit_memory(device, gpus)
         self._extractor = Extractor.load(Path(folder), distributed=DistributedContext(device=device))
+        self._extractor.convert_weights()
 
     def get_task(self) -> Task:
         """Return the task of the model."""
