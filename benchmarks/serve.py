@@ -1,8 +1,8 @@
 """Requests per second and latency of a served model: `clinie serve` compared with MLflow's server.
 
-Both servers have the same model and one core for predictions; 1, 8 and 32 clients post one note at a time over
-connections that they keep. Both servers run during the whole comparison and are measured in alternation, so that
-other programs of the machine affect both alike.
+Both servers have the same model and run on the same core, the clients on the others. 1, 8 and 32 clients post one
+note at a time over connections that they keep. Both servers run during the whole comparison and are measured in
+alternation, so that other programs of the machine affect both alike.
 
     python benchmarks/serve.py --home clinie-home --model my-model@champion [--seconds 4] [--rounds 3]
 """
@@ -62,10 +62,11 @@ def find_free_port() -> int:
 
 
 @contextmanager
-def run_server(server: Server, env: dict[str, str]) -> Iterator[None]:
-    """Run a server while this context is active."""
+def run_server(server: Server, env: dict[str, str]) -> Iterator[psutil.Process]:
+    """Run a server while this context is active; return its process."""
     health = f"http://127.0.0.1:{server.port}{server.health}"
     process = subprocess.Popen(server.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})  # inherited by its threads and processes
     try:
         deadline = time.monotonic() + START_SECONDS
         while True:
@@ -76,7 +77,7 @@ def run_server(server: Server, env: dict[str, str]) -> Iterator[None]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit(f"{server.command[:4]} did not start") from None
                 time.sleep(0.5)
-        yield
+        yield psutil.Process(process.pid)
     finally:
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
@@ -85,6 +86,12 @@ def run_server(server: Server, env: dict[str, str]) -> Iterator[None]:
             if child.is_running():
                 child.terminate()
         psutil.wait_procs(family, timeout=30)
+
+
+def measure_cpu_seconds(process: psutil.Process) -> float:
+    """Return the CPU time of a process and its descendants."""
+    times = [p.cpu_times() for p in (process, *process.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
 
 
 def measure_latencies(server: Server, notes: list[str], clients: int, seconds: float) -> list[float]:
@@ -131,21 +138,26 @@ def main() -> None:
         "mlflow models serve": Server(mlflow, ports[1], "/ping", "/invocations", lambda text: {"inputs": [text]}),
     }
     with ExitStack() as stack:
-        for server in servers.values():
-            stack.enter_context(run_server(server, env))
+        processes = {name: stack.enter_context(run_server(server, env)) for name, server in servers.items()}
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, cores - {min(cores)} or cores)
         for server in servers.values():
             measure_latencies(server, notes, 1, 2.0)  # warm-up
         for clients in CLIENTS:
             found: dict[str, list[float]] = {name: [] for name in servers}
+            cpu = dict.fromkeys(servers, 0.0)
             for _ in range(options.rounds):
                 for name, server in servers.items():
+                    before = measure_cpu_seconds(processes[name])
                     found[name] += measure_latencies(server, notes, clients, options.seconds)
+                    cpu[name] += measure_cpu_seconds(processes[name]) - before
             for name, latencies in found.items():
                 centiles = statistics.quantiles(latencies, n=100)
                 rate = len(latencies) / options.seconds / options.rounds
+                used = cpu[name] / len(latencies)
                 print(
                     f"{name:<20} {clients:>3} clients  {rate:7.1f} requests/s"
-                    f"  p50 {centiles[49] * 1000:7.1f} ms  p99 {centiles[98] * 1000:7.1f} ms"
+                    f"  p50 {centiles[49] * 1000:7.1f} ms  p99 {centiles[98] * 1000:7.1f} ms  {used * 1000:6.1f} CPU ms"
                 )
             ratio = len(found["clinie serve"]) / len(found["mlflow models serve"])
             print(f"{clients} clients: clinie serves {ratio:.2f} times as many requests per second", flush=True)

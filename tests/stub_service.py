@@ -1,9 +1,9 @@
 """A service whose model is replaced by rules, so that tests can delay or fail a prediction; run as a program.
 
-    python -m tests.stub_service PORT FOLDER
+    python -m tests.stub_service PORT FOLDER [TOKEN FILE]
 
 A note "wait N" is predicted after N seconds, "fail" raises an error that quotes the note, any other note has one
-concept that covers it.
+concept that covers it. TOKEN is required by the service, and FILE has the certificate and the key for TLS.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
@@ -64,6 +65,9 @@ def main() -> None:
     source = ModelSource("stub/1", MlflowClient("http://127.0.0.1:9"))
     limits = Limits(max_bytes=100_000, body_seconds=LIMIT_SECONDS, answer_seconds=20.0)
     settings = ServerSettings(limits, max_characters=10_000, drain_seconds=10.0)
+    if len(sys.argv) > 3:
+        limits = replace(limits, token=sys.argv[3], answer_seconds=1.0)
+        settings = replace(settings, limits=limits, certificate=Path(sys.argv[4]), key=Path(sys.argv[4]))
     service = Service(source, ModelFiles("1", folder), Rules(), ServiceMetrics())
     with open_port("127.0.0.1", port) as listener:
         run_server(listener, service, settings, lambda: print("ready", flush=True))

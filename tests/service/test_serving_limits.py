@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import uuid
@@ -19,14 +20,15 @@ import pytest
 
 from tests.processes import end_with_children
 from tests.text_scan import find_words
+from tests.tls_proxy import write_certificates
 
 ROOT = Path(__file__).parents[2]
 CANARY = "Canary Smith"
 
 
-def start_service(port: int, folder: Path) -> subprocess.Popen[bytes]:
+def start_service(port: int, folder: Path, *access: str) -> subprocess.Popen[bytes]:
     """Start the stub service and wait until it is ready."""
-    program = [sys.executable, "-m", "tests.stub_service", str(port), str(folder)]
+    program = [sys.executable, "-m", "tests.stub_service", str(port), str(folder), *access]
     process = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=(folder / "err").open("wb"))
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n", (folder / "err").read_text()
@@ -213,6 +215,46 @@ def test_other_paths_and_methods(url: str) -> None:
     assert httpx.get(f"{url}/predict").status_code == 405
     assert httpx.put(f"{url}/predict", content=b"x" * 200_000).status_code == 405
     assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}
+
+
+def test_an_overloaded_service_says_when_to_try_again(url: str) -> None:
+    batches = read_metric(url, "clinie_batch_notes_count")
+    with ThreadPoolExecutor(9) as pool:
+        answers = [pool.submit(predict, url, "wait 5 note")]
+        while read_metric(url, "clinie_batch_notes_count") == batches:
+            continue
+        answers += [pool.submit(predict, url, *["note"] * 256) for _ in range(8)]
+        while read_metric(url, "clinie_waiting_notes") < 2048:
+            assert not answers[0].done()
+        ready, rejected = httpx.get(f"{url}/readyz"), predict(url, "note")
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        assert [answer.result().status_code for answer in answers] == [200] * 9
+    assert [(r.status_code, r.headers["retry-after"]) for r in (ready, rejected)] == [(503, "1")] * 2
+    assert rejected.json()["error"] == "too many notes are waiting"
+    assert httpx.get(f"{url}/readyz").status_code == 200
+
+
+def test_tls_a_token_and_the_time_to_answer(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    file = write_certificates(tmp_path, tmp_path / "ca.pem")
+    process = start_service(port := free_port(), tmp_path, "s3cret", str(file))
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=context, timeout=60) as client:
+        assert [client.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+        for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": "s3cret"}):
+            answers = [client.get(path, headers=headers) for path in ("/metrics", "/docs", "/openapi.json")]
+            answers.append(client.post("/predict", json={"texts": ["note"]}, headers=headers))
+            assert {(a.status_code, a.headers["www-authenticate"]) for a in answers} == {(401, "Bearer")}
+        client.headers["Authorization"] = "Bearer s3cret"
+        assert client.get("/metrics").status_code == 200
+        assert client.post("/predict", json={"texts": ["note"]}).status_code == 200
+        late = client.post("/predict", json={"texts": ["wait 3 note"]})
+        assert (late.status_code, late.json()["error"]) == (504, "no answer within 1 s")
+    with pytest.raises(httpx.TransportError):  # no plain HTTP on the port
+        httpx.get(f"http://127.0.0.1:{port}/healthz")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"https://127.0.0.1:{port}/healthz")  # the certificate of an unknown CA
+    assert end_with_children(process) == []
+    assert process.returncode == 0
 
 
 def test_sigterm_finishes_requests_in_progress(tmp_path: Path, free_port: Callable[[], int]) -> None:
