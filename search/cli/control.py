@@ -102,7 +102,7 @@ def clone(
 def add_budget(
     study: StudyName,
     trials: Annotated[int, typer.Option(help="Number of additional trials.", min=0)] = 0,
-    hours: Annotated[float, typer.Option(help="Hours to add to the time limit of the present run.", min=0)] = 0.0,
+    hours: Annotated[float, typer.Option(help="Hours to add to its time limit.", min=0)] = 0.0,
     address: ClusterAddress = None,
     home: HomeFolder = DEFAULT_HOME,
     id_: CommandId = None,

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from clinie_core.errors import Problem
 from search.config.search_space import SearchSpace
+from search.config.space_file import Budget
 from search.control.command_log import CommandLog
 from search.control.commands import Command, CommandEntry, Decision, make_id, now
 from search.control.control_state import ControlState, check_clone, check_command, make_clone_point
@@ -54,6 +55,16 @@ class CommandProcessor:
     def trials(self) -> int:
         """Number of trials in the budget, with those that commands have added."""
         return self._space.file.budget.trials + self.state.added_trials
+
+    @property
+    def budget(self) -> Budget:
+        """The budget with the run time that commands have added; see :attr:`trials` for its trials."""
+        budget = self._space.file.budget
+        return (
+            budget
+            if budget.hours is None
+            else budget.model_copy(update={"hours": budget.hours + self.state.added_hours})
+        )
 
     def process(self) -> list[Command]:
         """Decide the commands that were sent since the last call, and read the decisions of other drivers.

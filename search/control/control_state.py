@@ -27,6 +27,7 @@ class ControlState:
         is_paused: Whether the whole search is paused.
         clones: The accepted ``clone`` commands, by id.
         added_trials: Number of trials that commands have added to the budget.
+        added_hours: Run time that commands have added to the budget, in hours.
     """
 
     decisions: int = 0
@@ -35,6 +36,7 @@ class ControlState:
     is_paused: bool = False
     clones: dict[str, Command] = field(default_factory=dict)
     added_trials: int = 0
+    added_hours: float = 0.0
 
     @classmethod
     def from_entries(cls, entries: Iterable[CommandEntry]) -> ControlState:
@@ -65,6 +67,7 @@ class ControlState:
             self.added_trials += 1
         elif command.kind == "add-budget":
             self.added_trials += command.trials
+            self.added_hours += command.hours
 
     def holds(self, number: int) -> bool:
         """Return whether a trial must not run now: it is paused, or the whole search is."""

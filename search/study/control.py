@@ -103,7 +103,7 @@ class StudyControl:
         return self._send("clone", trial, id_, changes=dict(changes))
 
     def add_budget(self, *, trials: int = 0, hours: float = 0.0, id_: str | None = None) -> CommandEntry:
-        """Add trials to the budget of the search, or hours to the time limit of its present run.
+        """Add trials to the budget of the search, or hours to its time limit.
 
         Args:
             trials: Number of additional trials.

@@ -12,8 +12,10 @@ from clinie_core.data.schema import Schema
 from clinie_core.errors import Problem, fail
 from search.config.resources import find_currency
 from search.config.validation import ValidatedSpace, validate_space_file
+from search.control.command_log import CommandLog
 from search.control.command_processor import CommandProcessor
 from search.control.commands import CommandEntry, now
+from search.control.control_state import ControlState
 from search.ledger.budget import StudyBudget, read_spent_hours
 from search.ledger.first_points import find_first_points
 from search.ledger.ledger import Ledger, Storage
@@ -109,6 +111,7 @@ class StudyRunner:
         storage = open_storage(home)
         ledger = Ledger.open(storage, name)
         spent = read_spent_hours(ledger)
+        added = ControlState.from_entries(CommandLog(ledger).read()).added_hours
         if cost is not None:
             if budget.cost is None:
                 fail("--cost", f"study {name!r} has no limit on its cost (budget.cost)", remedy="remove the option")
@@ -117,8 +120,9 @@ class StudyRunner:
         elif budget.cost is not None and StudyBudget(ledger, budget).cost >= budget.cost.amount:
             fail("--cost", f"study {name!r} has spent its {budget.cost}", remedy="pass the amount to add")
         if hours is not None:
-            budget = budget.model_copy(update={"hours": spent + hours})
-        elif budget.hours is not None and spent >= budget.hours:
+            least = budget.hours or 0.0  # what commands have added remains
+            budget = budget.model_copy(update={"hours": max(least, spent + hours - added)})
+        elif budget.hours is not None and spent >= budget.hours + added:
             fail("--hours", f"study {name!r} has spent its {budget.hours:g} hours", remedy="pass the hours to add")
         study.space = study.space.with_budget(budget)
         study.file = study.space.file
@@ -238,7 +242,7 @@ class StudyRunner:
             commands = self._read_commands(ledger, tracker, progress, resume=resume)
             remaining = commands.trials - sum(record.repeats is None for record in ended)
             broken = None
-            self._ended_because = StudyBudget(ledger, self.file.budget).find_spent_limit()
+            self._ended_because = StudyBudget(ledger, commands.budget).find_spent_limit()
             is_open = remaining > 0 or ledger.count_finals(self.file.finalists) > 0
             if is_open and self._ended_because is None:
                 with ray_session(self.home.root):
@@ -360,7 +364,7 @@ class StudyRunner:
             ledger.set_attribute("gpus_per_worker", shares if len(shares) > 1 else pool.classes[0].gpus_per_worker)
             with progress.watch(ledger) if progress else nullcontext(), stop.listen():
                 gpus = max(float(own.gpus_per_worker) * own.workers_per_trial for own in pool.classes)
-                budget = StudyBudget(ledger, self.file.budget, gpus)
+                budget = StudyBudget(ledger, commands.budget, gpus)
                 self._ended_because = run_trials(
                     pool,
                     ledger,

@@ -172,3 +172,14 @@ def test_changes_are_parsed_as_yaml() -> None:
             parse_changes([wrong])
     with pytest.raises(InputError, match="batch_size is given twice"):
         parse_changes(["batch_size=8", "space.batch_size=16"])
+
+
+def test_added_hours_remain_for_the_next_driver(space: SearchSpace) -> None:
+    limited = space.with_budget(space.file.budget.model_copy(update={"hours": 2.0}))
+    ledger = Ledger.create(InMemoryStorage(), "hours", space.file.objective, space.file.algorithm, {})
+    processor = CommandProcessor(ledger, limited)
+    for number, hours in enumerate((0.5, 1.0)):
+        CommandLog(ledger).send(Command(f"id{number}", "add-budget", number, hours=hours))
+    assert len(processor.process()) == 2
+    assert processor.budget.hours == CommandProcessor(ledger, limited).budget.hours == 3.5
+    assert CommandProcessor(ledger, space).budget.hours is None
