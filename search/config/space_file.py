@@ -94,6 +94,16 @@ class Budget(FrozenModel):
     wait_minutes: float = Field(default=30, ge=0)
     checkpoints: int = Field(default=5, ge=1)
 
+    @field_validator("cost", mode="before")
+    @classmethod
+    def _check_currency(cls, value: object) -> object:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError(
+                f"found {value:g} without a currency; allowed: an amount with its currency, such as"
+                f" {{amount: {value:g}, currency: EUR}}"
+            )
+        return value
+
 
 class Finalists(FrozenModel):
     """Further runs of the best configurations with other seeds, after all other trials.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
+from pydantic import ValidationError
 
 from clinie_core.errors import InputError
 from search.config.search_space import SearchSpace
@@ -114,6 +115,11 @@ def test_a_limit_on_cost_needs_prices_in_its_currency(resources: dict[str, Any],
         build_space(file, "space.yaml")
     assert [problem.found for problem in error.value.problems] == [found]
     assert error.value.problems[0].where == "space.yaml: budget.cost"
+
+
+def test_a_limit_on_cost_without_a_currency_is_rejected() -> None:
+    with pytest.raises(ValidationError, match=r"found 5 without a currency; .*\{amount: 5, currency: EUR\}"):
+        Budget.model_validate({"cost": 5})
 
 
 @pytest.mark.parametrize(
