@@ -1,7 +1,7 @@
-"""Scaling of a study: the ledger up to 10,000 trials, the job queue with 200 workers, the whole path of a trial.
+"""Scaling of a study: the ledger up to 10,000 trials, the job queue with 1,000 groups, the whole path of a trial.
 
 python benchmarks/scale.py ledger [TRIALS]     milliseconds per draw, report and end; memory
-python benchmarks/scale.py queue [WORKERS]     reports per second through the job queue
+python benchmarks/scale.py groups [GROUPS]     reports per second of simulated worker groups through the job queue
 python benchmarks/scale.py path [TRIALS]       empty trials through ledger, Tune, pool and MLflow
 """
 
@@ -11,12 +11,15 @@ import search.cluster.environment  # noqa: F401  # before Ray, which reads it wh
 
 # isort: split
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import ray
@@ -30,6 +33,7 @@ from search.config.validation import build_space
 from search.ledger.ledger import Ledger
 from search.ledger.storage import open_storage
 from search.storage.home import Home
+from search.trials.job import JobEnded
 from search.trials.listener import TrialListener
 from search.trials.result import EpochResult
 
@@ -100,36 +104,63 @@ def measure_ledger(trials: int) -> None:
                 tpe.end(drawn, "failed", "drawn for timing only")
 
 
-def measure_queue(workers: int) -> None:
-    """Exchange reports between simulated workers and trainables through the queue as fast as possible."""
+def measure_groups(groups: int) -> None:
+    """Exchange reports between simulated groups and Tune actors: in one event loop, and through the queue's actor."""
+    from search.pool.job_queue import JobQueue
     from search.pool.queue_actor import JobQueueActor
-    from search.trials.job import Job
+
+    started, used = time.perf_counter(), time.process_time()
+    asyncio.run(exchange_reports(DirectCalls(JobQueue(["default"] * groups)), groups, "node"))
+    wall, cpu = time.perf_counter() - started, time.process_time() - used
+    reports = groups * ROUNDS
+    print(
+        f"{groups} groups in one event loop: {reports / wall:.0f} reports per second, {1e6 * cpu / reports:.0f} us each"
+    )
 
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    queue = JobQueueActor.remote(workers)
+    actor = JobQueueActor.remote(["default"] * groups, {}, None, {})
+    queue = psutil.Process(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())))
+    started, used = time.perf_counter(), sum(queue.cpu_times()[:2])
+    asyncio.run(exchange_reports(actor, groups, ray.get_runtime_context().get_node_id()))
+    wall, cpu = time.perf_counter() - started, sum(queue.cpu_times()[:2]) - used
+    shown = f"{reports / wall:.0f} reports per second, {1e6 * cpu / reports:.0f} us of the queue's CPU each"
+    print(f"{groups} groups through the actor: {shown}, {queue.memory_info().rss / 2**20:.0f} MiB", flush=True)
+    ray.shutdown()
+
+
+class DirectCalls:
+    """A job queue whose methods are called as those of an actor: ``queue.method.remote(...)``."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self._queue, name))
+
+
+async def exchange_reports(queue: Any, groups: int, node: str) -> None:
+    """Let each of the groups train one trial, whose Tune actor requests one epoch after the other."""
+    from search.trials.job import Job
 
     async def work(group: int) -> None:
-        generation = await queue.join.remote(group, ray.get_runtime_context().get_node_id())
+        await queue.await_start.remote(group)
+        generation = await queue.join.remote(group, node, "node 1", 0)
         job = await queue.take.remote(group, generation, 1)
+        withdrawal = asyncio.ensure_future(wait(queue.await_withdrawal.remote(job.id)))
         for epoch in range(1, ROUNDS + 1):
             await queue.report.remote(job.id, EpochResult(epoch, {"strict_f1": 0.5}, finished=epoch == ROUNDS))
+        await queue.end.remote(group, job.id, JobEnded("finished"))
+        await withdrawal
+
+    async def wait(call: Awaitable[object]) -> object:
+        return await call
 
     async def follow(number: int) -> None:
         message = await queue.submit.remote(Job(f"job-{number}", number, "{}", "tiny"))
         while not message.finished:
             message = await queue.next_report.remote(f"job-{number}")
 
-    async def exchange() -> float:
-        started = time.perf_counter()
-        both = [*(work(n) for n in range(workers)), *(follow(n) for n in range(workers))]
-        await asyncio.gather(*both)
-        return time.perf_counter() - started
-
-    seconds = asyncio.run(exchange())
-    print(
-        f"{workers} workers, {workers * ROUNDS} reports in {seconds:.1f} s: {workers * ROUNDS / seconds:.0f} a second"
-    )
-    ray.shutdown()
+    await asyncio.gather(*(work(n) for n in range(groups)), *(follow(n) for n in range(groups)))
 
 
 def measure_path(trials: int) -> None:
@@ -169,23 +200,24 @@ class Clock(TrialListener):
     """Listener that prints the time per trial of the last trials and the memory of the driver."""
 
     def __init__(self) -> None:
-        self._ends: list[float] = []
+        self._ends: list[tuple[float, float]] = []
 
     def on_trial_recorded(self, number: int) -> None:
         """Record the time, and print at each mark."""
-        self._ends.append(time.perf_counter())
+        self._ends.append((time.perf_counter(), time.process_time()))
         if len(self._ends) in (*MARKS, 300, 3_000):
             window = self._ends[-LAST:]
-            each = (window[-1] - window[0]) / (len(window) - 1)
-            print(f"{len(self._ends):>6} trials: {each:.3f} s per trial, {measure_memory():.0f} MiB", flush=True)
+            wall, cpu = ((window[-1][i] - window[0][i]) / (len(window) - 1) for i in (0, 1))
+            shown = f"{wall:.3f} s per trial, {cpu:.3f} s of the driver's CPU, {measure_memory():.0f} MiB"
+            print(f"{len(self._ends):>6} trials: {shown}", flush=True)
 
 
 if __name__ == "__main__":
     part = sys.argv[1] if len(sys.argv) > 1 else "ledger"
-    size = int(sys.argv[2]) if len(sys.argv) > 2 else {"ledger": 10_000, "queue": 200, "path": 1_000}[part]
+    size = int(sys.argv[2]) if len(sys.argv) > 2 else {"ledger": 10_000, "groups": 1_000, "path": 1_000}[part]
     measures: dict[str, Callable[[int], None]] = {
         "ledger": measure_ledger,
-        "queue": measure_queue,
+        "groups": measure_groups,
         "path": measure_path,
     }
     measures[part](size)

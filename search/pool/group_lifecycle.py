@@ -9,7 +9,7 @@ once its processes have joined the queue. It sleeps again if its node leaves or 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["IDLE_SECONDS", "MAX_REQUESTED", "GroupLifecycle", "PoolState"]
@@ -42,6 +42,44 @@ class PoolState:
     lonely_seconds: float = 0.0
 
 
+class GroupSet:
+    """Set of groups that knows the number of its groups of each resource class.
+
+    Args:
+        classes: Resource class of each group, by its number.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = classes
+        self._groups: dict[int, None] = {}
+        self._counts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._groups)
+
+    def __contains__(self, group: object) -> bool:
+        return group in self._groups
+
+    def add(self, group: int) -> None:
+        """Add a group; no-op if it is in the set."""
+        if group not in self._groups:
+            self._groups[group] = None
+            self._counts[self._classes[group]] += 1
+
+    def discard(self, group: int) -> None:
+        """Remove a group; no-op if it is not in the set."""
+        if group in self._groups:
+            del self._groups[group]
+            self._counts[self._classes[group]] -= 1
+
+    def count(self, class_name: str) -> int:
+        """Return the number of groups of a resource class."""
+        return self._counts[class_name]
+
+
 class GroupLifecycle:
     """Counts of the groups in each state, and the decisions that follow from them.
 
@@ -57,22 +95,18 @@ class GroupLifecycle:
         self.unfinished = unfinished
         self.unknown = set(range(len(classes))) if restarted else set()
         """Groups that have not called since the job queue was restarted."""
-        self.up: set[int] = set()
-        self.requested: set[int] = set()
+        self.up = GroupSet(self._classes)
+        self.requested = GroupSet(self._classes)
         """Groups that request resources or start their processes."""
-        self.unplaced: set[int] = set()
+        self.unplaced = GroupSet(self._classes)
         """Groups among the requested ones that wait for a node."""
-        self.drained: set[int] = set()
+        self.drained = GroupSet(self._classes)
         self._lonely_since: float | None = None
         self._idle_since: dict[int, float] = {}
 
     def get_class(self, group: int) -> str:
         """Return the resource class of a group."""
         return self._classes[group]
-
-    def count(self, groups: set[int], class_name: str) -> int:
-        """Return the number of groups of a resource class."""
-        return sum(self._classes[group] == class_name for group in groups)
 
     def count_wanted(self, class_name: str, jobs: Mapping[str, int]) -> int:
         """Return the number of groups of a class that should be up.
@@ -81,7 +115,7 @@ class GroupLifecycle:
             class_name: The resource class.
             jobs: Number of waiting and running jobs, by resource class.
         """
-        limit = self.limits[class_name] - self.count(self.drained, class_name)
+        limit = self.limits[class_name] - self.drained.count(class_name)
         needed = jobs.get(class_name, 0)
         if len(self.limits) == 1:
             # Each trial that has not ended will have a job of this class.
@@ -93,7 +127,7 @@ class GroupLifecycle:
         if group in self.drained or self.unknown:
             return False
         name = self._classes[group]
-        requested, up = self.count(self.requested, name), self.count(self.up, name)
+        requested, up = self.requested.count(name), self.up.count(name)
         return requested + up < self.count_wanted(name, jobs) and requested < max(MAX_REQUESTED, up)
 
     def is_idle(self, group: int, jobs: Mapping[str, int], now: float) -> bool:
@@ -123,8 +157,15 @@ class GroupLifecycle:
             up_only: Count only groups that are up, because those that are not end first.
         """
         name = self._classes[group]
-        present = self.up if up_only else self.up | self.requested
-        return self.count(present, name) > self.count_wanted(name, jobs)
+        present = self.up.count(name) + (0 if up_only else self.requested.count(name))
+        return present > self.count_wanted(name, jobs)
+
+    def has_surplus(self, class_name: str, jobs: Mapping[str, int]) -> bool:
+        """Return whether more groups of a class are up than needed; if not, none of them counts as idle any more."""
+        has_surplus = self.up.count(class_name) > self.count_wanted(class_name, jobs)
+        if self._idle_since and not has_surplus:
+            self._idle_since = {g: since for g, since in self._idle_since.items() if self._classes[g] != class_name}
+        return has_surplus
 
     def start(self, group: int) -> None:
         """Register that a group requests its resources."""
@@ -144,7 +185,8 @@ class GroupLifecycle:
 
     def leave(self, group: int) -> None:
         """Register that a group is asleep."""
-        for groups in (self.unknown, self.up, self.requested, self.unplaced):
+        self.unknown.discard(group)
+        for groups in (self.up, self.requested, self.unplaced):
             groups.discard(group)
         self._idle_since.pop(group, None)
 
@@ -162,8 +204,8 @@ class GroupLifecycle:
             self._lonely_since = now
         return PoolState(
             dict(self.limits),
-            {name: self.count(self.up, name) for name in self.limits},
-            {name: self.count(self.unplaced, name) for name in self.limits},
+            {name: self.up.count(name) for name in self.limits},
+            {name: self.unplaced.count(name) for name in self.limits},
             max(0, len(self.up) - busy),
             waiting,
             now - self._lonely_since if self._lonely_since is not None else 0.0,

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from clinie_core.errors import Problem
 from search.pool.group_lifecycle import GroupLifecycle, PoolState
+from search.pool.group_places import GroupPlaces
+from search.pool.group_ranks import GroupRanks
+from search.pool.job_channels import JobChannels
+from search.pool.job_losses import JobLosses
+from search.pool.job_table import JobTable
+from search.pool.memory_settings import MemorySettings
 from search.pool.usage import HourlyRate, UsageMeter
+from search.pool.withdrawals import Withdrawals
 from search.trials.job import FittingMemory, Job, JobEnded, MemoryShortage
 from search.trials.result import EpochResult
 
@@ -25,19 +32,6 @@ WORKER_LOST = JobEnded("worker_lost", "a worker process died")
 NODE_DRAINED = JobEnded("moved", "the node of a worker process was drained")
 WITHDRAWN = JobEnded("withdrawn", "a command ended the trial's job")
 KILLED_FOR_MEMORY = "a worker process was killed because the memory of its node or container was exhausted"
-MAX_LOST_TRIALS = 3
-"""Number of different trials that a group may lose without a finished epoch between them. Then it is drained."""
-MAX_LOSSES = 2
-"""Number of times that a group may lose the same trial in a row. Then the trial waits for another group."""
-
-
-@dataclass
-class _JobChannel:
-    """Messages between the worker and the Tune actor of one job."""
-
-    reports: asyncio.Queue[EpochResult | JobEnded] = field(default_factory=asyncio.Queue)
-    permits: asyncio.Queue[bool] = field(default_factory=asyncio.Queue)
-    """Answers to reports: whether the worker trains another epoch."""
 
 
 class JobQueue:
@@ -69,23 +63,17 @@ class JobQueue:
         self._groups = GroupLifecycle(groups, unfinished=unfinished, restarted=restarted)
         self._leaving: set[int] = set()
         """Groups with a process on a node that is being drained."""
-        self._waiting: OrderedDict[str, Job] = OrderedDict()
-        self._channels: dict[str, _JobChannel] = {}
-        self._changed = asyncio.Condition()
-        self._running: dict[int, Job] = {}  # by group
-        self._generations: defaultdict[int, int] = defaultdict(int)
-        self._requests: defaultdict[int, int] = defaultdict(int)
-        self._followers: defaultdict[tuple[int, int, int], asyncio.Queue[Job | None]] = defaultdict(asyncio.Queue)
-        self._backbones: defaultdict[int, set[str]] = defaultdict(set)
-        self._nodes: defaultdict[int, set[str]] = defaultdict(set)
-        self._places: dict[int, str] = {}
-        self._memory_kills: dict[str, int] = {}  # by node
-        self._fitting = dict(fitting or {})
-        self._lost: defaultdict[int, Counter[int]] = defaultdict(Counter)
-        """Losses of each trial since the last epoch of the group."""
-        self._drained: dict[int, Problem] = {}
-        self._withdrawn: set[str] = set()
-        """Ids of running jobs that end before their next training step."""
+        self._jobs = JobTable()
+        self._channels = JobChannels()
+        self._asleep: defaultdict[str, dict[int, asyncio.Event]] = defaultdict(dict)
+        """Groups that wait until they are needed, by resource class, with the events that end the waits."""
+        self._idle: defaultdict[str, dict[int, asyncio.Event]] = defaultdict(dict)
+        """Groups that are up and wait for a job, in the same way."""
+        self._withdrawals = Withdrawals()
+        self._ranks = GroupRanks()
+        self._places = GroupPlaces()
+        self._memory = MemorySettings(fitting)
+        self._losses = JobLosses()
         self._closed = False
 
     async def await_start(self, group: int) -> bool:
@@ -95,31 +83,29 @@ class JobQueue:
             False if the queue is closed or the group is drained: the group is never needed again.
         """
         self._groups.leave(group)
-
-        def is_over() -> bool:
-            return self._is_closed_to(group) or self._groups.may_start(group, self._count_jobs())
-
-        # A group that restarts at once loses its job when it joins, where the cause is known.
-        if not is_over():
-            self._lose_job(group, WORKER_LOST.reason)
-            await self._notify()
-        async with self._changed:
-            await self._changed.wait_for(is_over)
-            if self._is_closed_to(group):
-                return False
-            self._groups.start(group)
-        return True
+        if self._is_closed_to(group):
+            return False
+        if self._groups.may_start(group, self._jobs.counts):
+            self._groups.start(group)  # it loses its job when it joins, where the cause is known
+            return True
+        self._lose_job(group, WORKER_LOST.reason)
+        waiters = self._asleep[self._groups.get_class(group)]
+        wakes = waiters[group] = asyncio.Event()
+        self._wake()
+        await wakes.wait()
+        return not self._is_closed_to(group)
 
     async def is_needed(self, group: int) -> bool:
         """Return whether a group that waits for a node is still needed, as its host."""
         self._groups.place(group, placed=False)
         self._lose_job(group, WORKER_LOST.reason, count=False)
-        if self._is_closed_to(group) or self._groups.is_surplus(group, self._count_jobs(), up_only=False):
+        is_needed = not self._is_closed_to(group) and not self._groups.is_surplus(
+            group, self._jobs.counts, up_only=False
+        )
+        if not is_needed:
             self._groups.leave(group)
-            await self._notify()
-            return False
-        await self._notify()
-        return True
+        self._wake()
+        return is_needed
 
     async def place(self, group: int) -> None:
         """Register that a group has found nodes, as its host."""
@@ -128,15 +114,11 @@ class JobQueue:
     async def expect(self, unfinished: int) -> None:
         """Set the number of trials that have not ended."""
         self._groups.unfinished = unfinished
-        await self._notify()
+        self._wake()
 
     async def describe(self) -> PoolState:
         """Return the state of the groups."""
-        return self._groups.describe(time.monotonic(), busy=len(self._running), waiting=len(self._waiting))
-
-    def _count_jobs(self) -> Counter[str]:
-        """Return the number of waiting and running jobs, by resource class."""
-        return Counter(job.resources for job in (*self._waiting.values(), *self._running.values()))
+        return self._groups.describe(time.monotonic(), busy=len(self._jobs.running), waiting=len(self._jobs.waiting))
 
     async def join(self, group: int, node: str, place: str, memory_kills: int) -> int:
         """Register a group that starts. A job that an earlier generation of the group holds is lost.
@@ -152,17 +134,16 @@ class JobQueue:
             The group's generation, from 1. Calls that a dead process left open belong to an earlier generation and
             receive no job.
         """
-        before = self._memory_kills.get(node, memory_kills)
-        killed = node in self._nodes[group] and memory_kills > before
+        killed = self._places.was_killed_for_memory(group, node, memory_kills)
         self._lose_job(group, KILLED_FOR_MEMORY if killed else WORKER_LOST.reason, for_memory=killed)
-        self._memory_kills[node] = memory_kills
-        self._backbones.pop(group, None)
-        self._nodes[group] = {node}
-        self._places[group] = place
+        self._places.set_first(group, node, place)
         self._groups.join(group)
         self._leaving.discard(group)
-        generation = self._generations[group] = self._generations[group] + 1
-        await self._notify()
+        generation = self._ranks.restart(group)
+        earlier = self._idle[self._groups.get_class(group)].get(group)
+        if earlier is not None:
+            earlier.set()
+        self._wake()
         return generation
 
     async def drop_lost_nodes(self, alive: Container[str]) -> None:
@@ -171,12 +152,12 @@ class JobQueue:
         Args:
             alive: Identifiers of the nodes that are alive.
         """
-        lost = [group for group in self._groups.up if any(node not in alive for node in self._nodes[group])]
+        lost = [group for group in self._groups.up if not self._places.is_within(group, alive)]
         for group in lost:
             self._lose_job(group, WORKER_LOST.reason, count=False)  # the group may restart on another node
             self._groups.leave(group)
         if lost:
-            await self._notify()
+            self._wake()
 
     async def drain_nodes(self, draining: Container[str]) -> None:
         """Move trials from nodes that are being drained, such as spot nodes: each ends its epoch and saves its state.
@@ -184,10 +165,10 @@ class JobQueue:
         Args:
             draining: Identifiers of the nodes that will end soon.
         """
-        leaving = {group for group in self._groups.up if any(node in draining for node in self._nodes[group])}
+        leaving = {group for group in self._groups.up if self._places.is_on(group, draining)}
         if leaving != self._leaving:
             self._leaving = leaving
-            await self._notify()
+            self._wake()
 
     async def lose_for_memory(self, group: int, reason: str) -> None:
         """End the job of a group whose process was killed for lack of memory.
@@ -197,14 +178,14 @@ class JobQueue:
             reason: One line without document text.
         """
         self._lose_job(group, reason, for_memory=True)
-        await self._notify()
+        self._wake()
 
     def _lose_job(self, group: int, reason: str, *, for_memory: bool = False, count: bool = True) -> None:
         """End the job that a group holds, if there is one."""
-        job = self._running.pop(group, None)
+        job = self._jobs.stop(group)
         if job is None:
             return
-        self._withdrawn.discard(job.id)
+        self._withdrawals.remove(job.id)
         self._usage.stop(group, time.monotonic())
         ended = JobEnded("worker_lost", reason)
         if for_memory:
@@ -213,22 +194,44 @@ class JobQueue:
             ended = NODE_DRAINED
         elif count:
             self._count_loss(group, job, reason)
-        if job.id in self._channels:
-            self._channels[job.id].reports.put_nowait(ended)
+        self._channels.send(job.id, ended)
 
     def _count_loss(self, group: int, job: Job, reason: str) -> None:
-        """Count a lost job; drain a group that loses one trial after another, because its GPU may be faulty."""
-        lost = self._lost[group]
-        lost[job.number] += 1
-        if len(lost) >= MAX_LOST_TRIALS:
-            found = f"worker group {group} lost {len(lost)} trials in a row, the last one because {reason}"
-            remedy = "check the node; the group receives no further trial"
-            self._drained[group] = Problem(self._places[group], found, remedy=remedy)
+        if self._losses.add(group, job.number, reason, self._places.describe(group)):
             self._groups.drained.add(group)
 
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    def _wake(self) -> None:
+        """End the waits that are over: start groups that are needed, and let idle ones take a job or end."""
+        for name in self._groups.limits:
+            asleep, idle = self._asleep[name], self._idle[name]
+            for group in list(asleep):
+                if not self._is_closed_to(group):
+                    if not self._groups.may_start(group, self._jobs.counts):
+                        if self._closed or self._losses.drained:
+                            continue
+                        break  # no other group of this class may start either
+                    self._groups.start(group)
+                asleep.pop(group).set()
+            self._wake_idle(name, idle)
+
+    def _wake_idle(self, name: str, idle: Mapping[int, asyncio.Event]) -> None:
+        """Wake the idle groups of a class that end, and as many as there are jobs for them."""
+        waiting = self._jobs.waiting_counts[name]
+        may_end = (
+            self._closed or self._leaving or self._losses.drained or self._groups.has_surplus(name, self._jobs.counts)
+        )
+        if not waiting and not may_end:
+            return
+        for group, wakes in idle.items():
+            if wakes.is_set():  # it takes a job that another call has added
+                waiting -= 1
+            elif waiting > 0 and self._has_job(group):
+                wakes.set()
+                waiting -= 1
+            elif may_end and self._is_done(group):
+                wakes.set()
+            if waiting <= 0 and not may_end:
+                return
 
     async def take(self, group: int, generation: int, workers: int) -> Job | None:
         """Wait for a job, as rank 0 of a group.
@@ -242,72 +245,70 @@ class JobQueue:
             None if the group ends: the queue is closed, no trial is left for the group, its node is drained, the
             group is drained, or it has a newer generation.
         """
-        self._requests[group] += 1
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: self._is_done(group) or self._available_jobs(group) or self._generations[group] != generation
-            )
-            if self._generations[group] != generation:
+        self._ranks.count_request(group)
+        waiters, wakes = self._idle[self._groups.get_class(group)], asyncio.Event()
+        while True:
+            if not self._ranks.is_current(group, generation):
                 return None
-            job = None if self._is_done(group) else self._assign(group)
-            if job is None:
-                self._groups.leave(group)
-        for rank in range(1, workers):
-            self._followers[group, generation, rank].put_nowait(job)
+            is_done = self._is_done(group)
+            if is_done or self._has_job(group):
+                break
+            waiters[group] = wakes
+            try:
+                await wakes.wait()
+            finally:
+                wakes.clear()
+                if waiters.get(group) is wakes:
+                    del waiters[group]
+        job = None if is_done else self._assign(group)
+        if job is None:
+            self._groups.leave(group)
+            self._wake()
+        self._ranks.pass_on(group, generation, workers, job)
         return job
 
     def _is_done(self, group: int) -> bool:
         """Return whether an idle group ends."""
         if self._is_closed_to(group) or group in self._leaving:
             return True
-        if self._available_jobs(group):
+        if self._has_job(group):
             return False
-        return self._groups.is_idle(group, self._count_jobs(), time.monotonic())
+        return self._groups.is_idle(group, self._jobs.counts, time.monotonic())
 
     async def release_idle_groups(self) -> None:
         """Let groups end that have waited for a job long enough; called from time to time."""
-        await self._notify()
+        self._wake()
 
     def _is_closed_to(self, group: int) -> bool:
-        return self._closed or group in self._drained
+        return self._closed or group in self._losses.drained
 
-    def _available_jobs(self, group: int) -> list[Job]:
-        """Return the waiting jobs for a group.
+    def _has_job(self, group: int) -> bool:
+        return next(self._find_jobs(group), None) is not None
+
+    def _find_jobs(self, group: int) -> Iterator[Job]:
+        """Yield the waiting jobs for a group.
 
         They do not include jobs of trials that a group still trains, because a cancelled job ends late, nor of trials
         that this group has lost again and again, unless no other group remains.
         """
         if self._groups.unknown:
-            return []
+            return
         name = self._groups.get_class(group)
-        others = self._groups.limits[name] - self._groups.count(self._groups.drained, name) > 1
-        lost = {number for number, times in self._lost[group].items() if others and times >= MAX_LOSSES}
-        excluded = lost.union(job.number for job in self._running.values())
-        return [job for job in self._waiting.values() if job.resources == name and job.number not in excluded]
+        others = self._groups.limits[name] - self._groups.drained.count(name) > 1
+        lost = self._losses.list_excluded(group) if others else set()
+        for job in self._jobs.waiting.values():
+            if job.resources == name and job.number not in lost and not self._jobs.is_trained(job.number):
+                yield job
 
     def _assign(self, group: int) -> Job:
-        loaded, available = self._backbones[group], self._available_jobs(group)
-        job = next((j for j in available if j.backbone in loaded), available[0])
-        del self._waiting[job.id]
-        loaded.add(job.backbone)
-        job = self._running[group] = self._reduce_memory(job)
+        job = self._memory.reduce(self._ranks.choose(group, list(self._find_jobs(group))))
+        self._jobs.start(job, group)
         self._usage.start(group, job.resources, job.number, time.monotonic())
         return job
 
-    def _reduce_memory(self, job: Job) -> Job:
-        """Return a job with at most the memory use that fitted an earlier job of its key after a shortage."""
-        known = self._fitting.get(job.memory_key)
-        if known is None:
-            return job
-        return replace(
-            job,
-            micro_batch=min(known.micro_batch, job.micro_batch or known.micro_batch),
-            recomputation=job.recomputation or known.recomputation,
-        )
-
     async def get_fitting_memory(self) -> dict[str, FittingMemory]:
         """Return the settings that fitted into memory after a shortage, by memory key."""
-        return dict(self._fitting)
+        return self._memory.as_dict()
 
     async def follow(self, group: int, generation: int, rank: int, node: str) -> Job | None:
         """Wait for the job that rank 0 takes, as another rank of the group.
@@ -321,16 +322,16 @@ class JobQueue:
         Returns:
             None if the queue is closed.
         """
-        self._nodes[group].add(node)
-        return await self._followers[group, generation, rank].get()
+        self._places.add(group, node)
+        return await self._ranks.follow(group, generation, rank)
 
     async def request_count(self, group: int) -> int:
         """Return how many jobs a group has requested, as its host. A group that fails without one cannot start."""
-        return self._requests[group]
+        return self._ranks.get_requests(group)
 
     async def drain_reason(self, group: int) -> Problem | None:
         """Return why a group was drained; None if it was not."""
-        return self._drained.get(group)
+        return self._losses.drained.get(group)
 
     async def report(self, job_id: str, result: EpochResult) -> bool:
         """Report an epoch and wait until the Tune actor answers.
@@ -342,24 +343,19 @@ class JobQueue:
         Returns:
             Whether to train another epoch. False at once for the last epoch and for a job that was cancelled.
         """
-        group = next((group for group, job in self._running.items() if job.id == job_id), None)
+        group = self._jobs.find_group(job_id)
         if group is not None:
-            job = self._running[group]
-            self._lost[group].clear()
-            if job.reduced and job.memory_key and job.micro_batch is not None:
-                self._fitting[job.memory_key] = FittingMemory(job.micro_batch, job.recomputation)
+            job = self._jobs.running[group]
+            self._losses.clear(group)
+            self._memory.add(job)
             result = replace(result, metrics={**result.metrics, **self._usage.take(group, time.monotonic())})
-        channel = self._channels.get(job_id)
-        if channel is None:
+        if not await self._channels.report(job_id, result):
             return False
-        channel.reports.put_nowait(result)
-        if result.finished or not await channel.permits.get():
-            return False
-        if job_id in self._withdrawn:
-            channel.reports.put_nowait(WITHDRAWN)
+        if job_id in self._withdrawals:
+            self._channels.send(job_id, WITHDRAWN)
             return False
         if group in self._leaving:  # the trial's state is saved, and another group continues it
-            channel.reports.put_nowait(NODE_DRAINED)
+            self._channels.send(job_id, NODE_DRAINED)
             return False
         return True
 
@@ -371,45 +367,34 @@ class JobQueue:
             job_id: Identifier of the job.
             ended: How it ended.
         """
-        if group in self._running and self._running[group].id == job_id:
-            job = self._running.pop(group)
-            self._withdrawn.discard(job_id)
+        if self._jobs.find_group(job_id) == group and (job := self._jobs.stop(group)) is not None:
+            self._withdrawals.remove(job_id)
             self._usage.stop(group, time.monotonic())
             if ended.cause == "worker_lost":
                 self._count_loss(group, job, ended.reason)
-            await self._notify()
-        if job_id in self._channels:
-            self._channels[job_id].reports.put_nowait(ended)
+            self._wake()
+        self._channels.send(job_id, ended)
 
     async def submit(self, job: Job) -> EpochResult | JobEnded:
         """Submit a job and wait for its first epoch. Older jobs of the same trial are cancelled."""
-        for older in [j for j in (*self._waiting.values(), *self._running.values()) if j.number == job.number]:
+        for older in self._jobs.list_jobs(job.number):
             await self.cancel(older.id)
-        channel = self._channels[job.id] = _JobChannel()
+        self._channels.open(job.id)
         if self._closed:
-            channel.reports.put_nowait(POOL_CLOSED)
-        self._waiting[job.id] = job
-        await self._notify()
-        return await self._receive(job.id, channel)
+            self._channels.send(job.id, POOL_CLOSED)
+        self._jobs.add(job)
+        self._wake()
+        return await self._channels.receive(job.id)
 
     async def next_report(self, job_id: str) -> EpochResult | JobEnded:
         """Let the worker train another epoch and wait for its results."""
-        channel = self._channels[job_id]
-        channel.permits.put_nowait(True)
-        return await self._receive(job_id, channel)
-
-    async def _receive(self, job_id: str, channel: _JobChannel) -> EpochResult | JobEnded:
-        message = await channel.reports.get()
-        if isinstance(message, JobEnded) or message.finished:
-            self._channels.pop(job_id, None)
-        return message
+        self._channels.permit(job_id)
+        return await self._channels.receive(job_id)
 
     async def cancel(self, job_id: str) -> None:
         """Cancel a job: a waiting job is removed, a running job ends at its next report."""
-        self._waiting.pop(job_id, None)
-        channel = self._channels.pop(job_id, None)
-        if channel is not None:
-            channel.permits.put_nowait(False)
+        self._jobs.remove(job_id)
+        self._channels.cancel(job_id)
 
     async def withdraw(self, number: int) -> None:
         """End the jobs of a trial: waiting ones at once, a running one before its next training step.
@@ -417,14 +402,12 @@ class JobQueue:
         Args:
             number: Number of the trial. Without a job of it, nothing happens.
         """
-        for job in [job for job in self._waiting.values() if job.number == number]:
-            del self._waiting[job.id]
-            if job.id in self._channels:
-                self._channels[job.id].reports.put_nowait(WITHDRAWN)
-        running = {job.id for job in self._running.values() if job.number == number}
-        if running - self._withdrawn:
-            self._withdrawn |= running
-            await self._notify()
+        for job in self._jobs.list_jobs(number):
+            if job.id in self._jobs.waiting:
+                self._jobs.remove(job.id)
+                self._channels.send(job.id, WITHDRAWN)
+            else:
+                self._withdrawals.add(job.id)
 
     async def await_withdrawal(self, job_id: str) -> bool:
         """Wait until a running job is withdrawn or has ended, as rank 0 of its group.
@@ -432,17 +415,10 @@ class JobQueue:
         Returns:
             Whether it was withdrawn.
         """
-
-        def is_over() -> bool:
-            return job_id in self._withdrawn or all(job.id != job_id for job in self._running.values())
-
-        async with self._changed:
-            await self._changed.wait_for(is_over)
-        return job_id in self._withdrawn
+        return self._jobs.find_group(job_id) is not None and await self._withdrawals.wait(job_id)
 
     async def close(self) -> None:
         """Shut down all worker groups and end all jobs."""
         self._closed = True
-        await self._notify()
-        for channel in self._channels.values():
-            channel.reports.put_nowait(POOL_CLOSED)
+        self._wake()
+        self._channels.send_to_all(POOL_CLOSED)

@@ -98,6 +98,7 @@ class Driver:
         self.workers: list[asyncio.Task[None]] = []
         self.permits: dict[int, asyncio.Event] = {}
         self.jobs = 0
+        self.tracker: Any = None
 
     def start(self) -> None:
         """Continue the study as `clinie resume` does."""
@@ -219,9 +220,17 @@ class Driver:
         while self.deliver():
             self.control.apply_commands()
         self.control.apply_commands()
+        self.drain()
+
+    def drain(self) -> None:
+        """Wait until MLflow has all events; the thread that delivers them may have been killed."""
+        if not self.tracker.drain():
+            raise Killed
 
     def close(self) -> None:
-        """Discard all processes."""
+        """Discard all processes. A batch of events that MLflow is receiving is completed."""
+        if self.tracker is not None:
+            self.tracker.stop()
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()
@@ -335,9 +344,11 @@ class CommandSearch:
             is_over = False
             with self._restart_if_killed():
                 self.driver.settle()
-                is_over = not self.driver.suggest()
+                has_ended = not self.driver.suggest()
                 for group in range(GROUPS):
                     self.driver.train(group)
+                self.driver.drain()
+                is_over = has_ended
             if is_over:
                 return
         raise AssertionError("the search does not end")
@@ -348,7 +359,7 @@ class CommandSearch:
         # A draw that a kill has interrupted is repeated with the next suggestion.
         records = {record.number: record for record in self.ledger.records() if record.config is not None}
         queue = driver.queue
-        jobs = [job.number for job in (*queue._waiting.values(), *queue._running.values())]
+        jobs = [job.number for job in (*queue._jobs.waiting.values(), *queue._jobs.running.values())]
         assert len(jobs) == len(set(jobs)), "a trial has two jobs"
         for number in jobs:
             assert records[number].state == "running"
@@ -415,5 +426,5 @@ class CommandSearch:
         for record in records:
             assert record.state != "complete" or len(record.epochs) == EPOCHS
             assert record.state == "complete" or record.number in state.stopped or record.same_as is not None
-        assert not self.driver.queue._waiting
-        assert not self.driver.queue._running
+        assert not self.driver.queue._jobs.waiting
+        assert not self.driver.queue._jobs.running

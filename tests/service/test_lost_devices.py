@@ -15,7 +15,7 @@ import torch
 
 from search.config.resources import Resources
 from search.pool import worker
-from search.pool.job_queue import MAX_LOST_TRIALS
+from search.pool.job_losses import MAX_LOST_TRIALS
 from search.pool.pool import WorkerPool
 from search.pool.worker import OnReport, Program
 from search.trials.job import Job, JobEnded
