@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
@@ -212,7 +214,7 @@ class Ledger(LedgerReader):
         return self._trials[number]
 
     def set_locations(self, number: int, locations: Mapping[str, str]) -> None:
-        """Store where the results of a trial are.
+        """Store where the results of a trial are. Another thread may call this method.
 
         Args:
             number: The trial.
@@ -221,9 +223,10 @@ class Ledger(LedgerReader):
         """
         for key, value in locations.items():
             if number in self._trials:
-                self._trials[number].set_user_attr(key, value)
-            else:
-                self._study.set_user_attr(f"{LATE_PREFIX}{number}.{key}", value)
+                with suppress(UpdateFinishedTrialError):  # the trial has ended since
+                    self._storage.set_trial_user_attr(self._get_trial_id(number), key, value)
+                    continue
+            self._study.set_user_attr(f"{LATE_PREFIX}{number}.{key}", value)
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Store the metrics of one epoch of a running trial; an epoch that is stored already does not change.

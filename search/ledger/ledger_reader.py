@@ -20,6 +20,8 @@ __all__ = ["LATE_PREFIX", "LedgerReader"]
 
 LATE_PREFIX = "late."
 """Prefix of the study attributes that hold what a trial's end came too early for: ``late.NUMBER.NAME``."""
+LOCATIONS = ("run_id", "checkpoint")
+"""Attributes of a trial that may be set after its end."""
 
 
 class LedgerReader:
@@ -84,7 +86,10 @@ class LedgerReader:
     def record(self, number: int) -> TrialRecord:
         """Return the record of one trial."""
         trial = self._storage.get_trial(self._get_trial_id(number))
-        record = make_record(trial, self._read_late_attributes().get(number), self._configs.get(number))
+        attributes = self._storage.get_study_user_attrs(self._study._study_id)  # without a copy, as there may be many
+        names = {name: f"{LATE_PREFIX}{number}.{name}" for name in LOCATIONS}
+        late = {name: attributes[key] for name, key in names.items() if key in attributes}
+        record = make_record(trial, late, self._configs.get(number))
         if record.state == "running" and record.config is not None:
             self._configs[number] = record.config
         return record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clinie_core.data.corpora.summary import summarize
@@ -207,7 +207,7 @@ class StudyRunner:
         if progress:
             progress.prepare(self.name, str(self.home.root))
         _show(check_cluster(self.file.resources, self.where, self.home.root), progress)  # before the study exists
-        with hold_study(self.home, self.name, storage) as leases:
+        with hold_study(self.home, self.name, storage) as leases, ExitStack() as stack:
             if join and leases is None and has_study(storage, self.name):
                 fail(
                     "--join",
@@ -229,6 +229,7 @@ class StudyRunner:
                 [row.as_json() for row in self._limits],
             )
             tracker = run_exclusively(lambda: Tracker(client, self.home, facts, ledger.set_locations))
+            stack.callback(tracker.stop)
             ledger.set_attribute(PARENT_RUN, tracker.parent)
             ledger.set_attribute(DEV_DOCUMENTS, len(self.corpus["dev"]))
             if self.home.server and hide_password(self.home.server) == self.home.server:
@@ -394,11 +395,13 @@ class StudyRunner:
         """Mark the open trials of this driver as interrupted, and close the study's run if this is its last driver."""
         from search.study.page import describe_study
 
+        tracker.drain()  # then the ledger has the runs of all trials
         for number in ledger.interrupt(broken or "the search ended before the trial"):
             checkpoints.mark_interrupted(ledger.record(number))
         is_last = ledger.leases is None or ledger.leases.begin_closing()
         if is_last:
             checkpoints.end()
+        tracker.drain()  # then the ledger has the locations of all checkpoints
         records, ranked = ledger.records(), ledger.rank()
         best = ranked[0].record if ranked else None
         interrupted = [record.number for record in records if record.state == "interrupted"]

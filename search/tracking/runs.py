@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, RunStatus, RunTag, ViewType
@@ -54,6 +56,15 @@ def make_params(config: TrialConfig) -> list[Param]:
     return [Param(k, str(v)) for k, v in flat.items()][:BATCH_PARAMS]
 
 
+@dataclass
+class _Entries:
+    """Entries of a run that are written together."""
+
+    metrics: list[Metric] = field(default_factory=list)
+    params: list[Param] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+
+
 class Runs:
     """Writer of one study's runs.
 
@@ -85,26 +96,33 @@ class Runs:
         self._objective = objective
         self._on_location = on_location
         self._ids: dict[int, str] = {}
-        self._configs: dict[int, TrialConfig] = {}
+        self._entries: defaultdict[str, _Entries] = defaultdict(_Entries)
+        """Entries that the events of the present batch add to each run."""
 
-    def add_config(self, number: int, config: TrialConfig) -> None:
-        """Store the configuration of a running trial, so that its events need not parse it."""
-        self._configs[number] = config
+    def deliver(self, events: Sequence[Event], again: bool) -> None:
+        """Write a batch of events; see :class:`search.tracking.outbox.Outbox`."""
+        self._entries.clear()  # of a batch that could not be delivered
+        for event in events:
+            self._deliver_event(event, again=again)
+        for run_id in list(self._entries):
+            self._write(run_id)
 
-    def _get_config(self, event: Event) -> TrialConfig:
-        number = event["trial"]
-        if number not in self._configs:  # the event was queued by an earlier process
-            self._configs[number] = TrialConfig.model_validate(event["config"])
-        return self._configs[number]
+    def _write(self, run_id: str) -> None:
+        """Write the entries that were added to a run."""
+        entries = self._entries.pop(run_id, _Entries())
+        tags, params = [RunTag(k, v) for k, v in entries.tags.items()], list(entries.params)
+        for start in range(0, max(len(entries.metrics), 1), BATCH_METRICS - len(tags) - len(params)):
+            metrics = entries.metrics[start : start + BATCH_METRICS - len(tags) - len(params)]
+            if metrics or (start == 0 and (tags or params)):
+                self._client.log_batch(run_id, metrics, params if start == 0 else (), tags if start == 0 else ())
 
-    def deliver(self, event: Event, again: bool) -> None:
-        """Write an event; see :class:`search.tracking.outbox.Outbox`."""
+    def _deliver_event(self, event: Event, *, again: bool) -> None:
         kind = event["event"]
         if kind == "begin":
             self._begin_trial(event["trial"], event, again=again)
         elif kind == "epoch":
             run_id = self._get_run_id(event["trial"])
-            self._log_epoch(run_id, event["epoch"], event["metrics"], event.get("best", {}), event["at"])
+            self._add_epoch(run_id, event["epoch"], event["metrics"], event.get("best", {}), event["at"])
         elif kind == "end":
             self._end_trial(event["trial"], event)
         elif kind == "drop":
@@ -128,21 +146,27 @@ class Runs:
 
     def _begin_trial(self, number: int, event: Event, *, again: bool) -> None:
         run_id = event["run_id"] or (self._find_run(number) if again or event["resumed"] else None)
+        config = TrialConfig.model_validate(event["config"])
+        is_new = run_id is None
         if run_id is None:
-            run_id = self._create_run(number, self._get_config(event))
+            run_id = self._create_run(number, config)
         else:
             self._client.update_run(run_id, status="RUNNING")
-            self._client.set_tag(run_id, "clinie.state", "running")
+            self._entries[run_id].tags["clinie.state"] = "running"
+            self._write(run_id)  # before its metrics are read
         self._ids[number] = run_id
+        if is_new or not self._client.get_run(run_id).data.params:  # a process ended between these writes
+            self._entries[run_id].params = make_params(config)
+            self._client.log_inputs(run_id, make_dataset_inputs(self._facts))
         if event["epochs"]:  # the driver was killed between the ledger's record and MLflow's
             logged = {
                 m.step for name in (TRAIN_LOSS, OLD_TRAIN_LOSS) for m in self._client.get_metric_history(run_id, name)
             }
-            selection = self._get_config(event).selection
+            selection = config.selection
             epochs = {int(epoch): metrics for epoch, metrics in event["epochs"].items()}
             for epoch in sorted(epochs.keys() - logged):
                 best = max((epochs[e] for e in sorted(epochs) if e <= epoch), key=lambda m: rate_epoch(m, selection))
-                self._log_epoch(run_id, epoch, epochs[epoch], best, event["at"])
+                self._add_epoch(run_id, epoch, epochs[epoch], best, event["at"])
         self._on_location(number, {"run_id": run_id})
 
     def _create_run(self, number: int, config: TrialConfig) -> str:
@@ -158,37 +182,37 @@ class Runs:
             "clinie.formulation": format_formulation(config),
             "clinie.finetuning": config.finetuning.name,
             "clinie.config_digest": config.digest(),
+            MLFLOW_RUN_NOTE: describe_trial(
+                self._tags["clinie.study"], number, config, self._objective, TrialEnd("running")
+            ),
             **self._tags,
         }
-        run_id = str(self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id)
-        note = describe_trial(self._tags["clinie.study"], number, config, self._objective, TrialEnd("running"))
-        self._client.log_batch(run_id, params=make_params(config), tags=[RunTag(MLFLOW_RUN_NOTE, note)])
-        self._client.log_inputs(run_id, make_dataset_inputs(self._facts))
-        return run_id
+        return str(self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id)
 
-    def _log_epoch(
+    def _add_epoch(
         self, run_id: str, epoch: int, metrics: Mapping[str, float], best: Mapping[str, float], at: int
     ) -> None:
         named = {name_metric(k): v for k, v in metrics.items()} | name_best(best)
-        tags = [RunTag("clinie.epochs", str(epoch))]
-        self._client.log_batch(run_id, metrics=[Metric(k, v, at, epoch) for k, v in named.items()], tags=tags)
+        self._entries[run_id].metrics += [Metric(k, v, at, epoch) for k, v in named.items()]
+        self._entries[run_id].tags["clinie.epochs"] = str(epoch)
 
     def _end_trial(self, number: int, event: Event) -> None:
         run_id, state, at = self._get_run_id(number), event["state"], event["at"]
         folder = Path(event["checkpoint"]) if event["checkpoint"] else None
-        tags = [RunTag("clinie.state", state)]
-        tags += [RunTag("clinie.reason", event["reason"])] if event["reason"] else []
+        entries = self._entries[run_id]
+        entries.tags |= {"clinie.state": state} | ({"clinie.reason": event["reason"]} if event["reason"] else {})
+        config = TrialConfig.model_validate(event["config"])
         if folder is None or folder.is_dir():  # otherwise an earlier delivery has written the description
-            tags.append(RunTag(MLFLOW_RUN_NOTE, self._describe_end(number, event, folder)))
-        metrics = [Metric(k, v, at, event["best_epoch"] or 0) for k, v in _read_type_metrics(folder).items()]
-        metrics += [Metric(f"usage/{name}", value, at, 0) for name, value in event.get("usage", {}).items()]
-        self._client.log_batch(run_id, metrics=metrics[:BATCH_METRICS], tags=tags)
+            entries.tags[MLFLOW_RUN_NOTE] = self._describe_end(number, config, event, folder)
+        entries.metrics += [Metric(k, v, at, event["best_epoch"] or 0) for k, v in _read_type_metrics(folder).items()]
+        entries.metrics += [Metric(f"usage/{name}", value, at, 0) for name, value in event.get("usage", {}).items()]
+        self._write(run_id)
         if folder is not None and folder.is_dir():
             for name in (COUNTS_FILE, ERRORS_FILE):  # stored even if the weights are not
                 if (folder / name).is_file():
                     self._client.log_artifact(run_id, str(folder / name))
             if event["keep"]:
-                self._on_location(number, {"checkpoint": self._upload_checkpoint(number, run_id, folder, event)})
+                self._on_location(number, {"checkpoint": self._upload_checkpoint(config, run_id, folder, event)})
             shutil.rmtree(folder)
             with suppress(OSError):  # a resume may need other files until the ledger has recorded the end
                 folder.parent.rmdir()
@@ -196,9 +220,8 @@ class Runs:
             self._client.update_run(run_id, status=STATUS[state])
         else:
             self._client.set_terminated(run_id, STATUS[state], end_time=at)
-        self._configs.pop(number, None)
 
-    def _describe_end(self, number: int, event: Event, checkpoint: Path | None) -> str:
+    def _describe_end(self, number: int, config: TrialConfig, event: Event, checkpoint: Path | None) -> str:
         end = TrialEnd(
             event["state"],
             event.get("epochs"),
@@ -207,20 +230,19 @@ class Runs:
             event["best"].get(self._objective),
             compute_interval(checkpoint, self._objective) if checkpoint else None,
         )
-        return describe_trial(self._tags["clinie.study"], number, self._get_config(event), self._objective, end)
+        return describe_trial(self._tags["clinie.study"], number, config, self._objective, end)
 
-    def _upload_checkpoint(self, number: int, run_id: str, folder: Path, event: Event) -> str:
+    def _upload_checkpoint(self, config: TrialConfig, run_id: str, folder: Path, event: Event) -> str:
         """Upload a trial's best checkpoint as a logged model of its run, with its metrics.
 
         Returns:
             The URI of its artifacts.
         """
-        config = self._get_config(event)
         model = self._find_logged_model(run_id) or self._client.create_logged_model(
             self._experiment,
             name=CHECKPOINT,
             source_run_id=run_id,
-            tags={"clinie.trial": str(number), "clinie.config_digest": config.digest()},
+            tags={"clinie.trial": str(event["trial"]), "clinie.config_digest": config.digest()},
             params={p.key: p.value for p in make_params(config)},
             model_type=config.task,
         )
@@ -260,7 +282,7 @@ class Runs:
         trial = event["trial"]
         run_ids = [self._parent, self._find_run(trial) if trial is not None else None]
         for run_id in filter(None, run_ids):
-            self._client.set_tag(run_id, f"clinie.command.{event['id']}", event["text"])
+            self._entries[run_id].tags[f"clinie.command.{event['id']}"] = event["text"]
 
     def _close_study(self, event: Event) -> None:
         status, at = event["status"], event["at"]

@@ -1,4 +1,4 @@
-"""Writer of a running study to MLflow, through an outbox that survives an unavailable server."""
+"""Writer of a running study to MLflow, through an outbox whose thread delivers the events in batches."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
 from clinie_core.config import Selection, TrialConfig, rate_epoch
+from search.ledger.storage import LedgerUnavailable
 from search.storage.home import Home
 from search.tracking.connection import get_code_version, get_or_create_experiment, is_unreachable
 from search.tracking.datasets import DatasetFacts, make_dataset_inputs
@@ -26,7 +27,7 @@ __all__ = ["StudyFacts", "Tracker"]
 LIMITS_FILE = "representable.json"
 """Artifact of a study's run with the concepts that its formulations can express."""
 CLOSE_SECONDS = 60.0
-"""Maximum time that the end of a search waits for an unavailable server."""
+"""Maximum time that the end of a search waits for a server that accepts no event."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Tracker(TrialListener):
         client: The MLflow client.
         home: Home folder of the artifacts and of the outbox.
         facts: Description of the study.
-        on_location: Called with a trial's number and its ``run_id`` or ``checkpoint`` once this is known.
+        on_location: Called with a trial's number and its ``run_id`` or ``checkpoint`` once this is known, in the
+            thread of the outbox. The trial may have ended by then.
     """
 
     def __init__(self, client: MlflowClient, home: Home, facts: StudyFacts, on_location: LocationCallback) -> None:
@@ -89,8 +91,9 @@ class Tracker(TrialListener):
             client, experiment, self.parent, trial_tags, facts.datasets, facts.view.objectives[0], on_location
         )
         self._curves: dict[int, _Curve] = {}
-        self._outbox = Outbox(home.study_folder(facts.study) / "outbox.jsonl", self._runs.deliver, is_unreachable)
-        self._outbox.flush()
+        self._is_unavailable = False
+        """Whether the last wait for the server was in vain."""
+        self._outbox = Outbox(home.study_folder(facts.study) / "outbox.jsonl", self._runs.deliver, _can_retry)
 
     def _get_or_create_parent(self, experiment: str, facts: StudyFacts) -> str:
         found = self._client.search_runs(
@@ -128,7 +131,6 @@ class Tracker(TrialListener):
             epochs: Metrics of its recorded epochs; those that MLflow lacks are written.
             resumed: Whether an earlier driver has started the trial. It may have created a run that the ledger lacks.
         """
-        self._runs.add_config(number, config)
         self._curves[number] = curve = _Curve(config.selection)
         for epoch in sorted(epochs):
             curve.add(epoch, epochs[epoch])
@@ -228,14 +230,26 @@ class Tracker(TrialListener):
         """
         self._outbox.put({"event": "close", "status": status, "summary": dict(summary), "note": note, "at": _now()})
 
-    def drain(self) -> int:
-        """Deliver the waiting events.
+    def drain(self, seconds: float = CLOSE_SECONDS) -> int:
+        """Wait until all events are delivered, so that the ledger has the locations of all results.
+
+        Args:
+            seconds: Maximum time in seconds without a delivery. After it has passed once, a call does not wait.
 
         Returns:
             Number of events that still wait for the server; resuming the study sends them.
         """
-        self._outbox.drain(CLOSE_SECONDS)
+        self._is_unavailable = not self._outbox.drain(0.0 if self._is_unavailable else seconds)
         return len(self._outbox)
+
+    def stop(self) -> None:
+        """End the thread that delivers events; a later process delivers those that wait."""
+        self._outbox.stop()
+
+
+def _can_retry(error: Exception) -> bool:
+    """Return whether an event with this error can be delivered later."""
+    return is_unreachable(error) or isinstance(error, LedgerUnavailable)
 
 
 def _now() -> int:

@@ -224,7 +224,7 @@ class Driver:
 
     def drain(self) -> None:
         """Wait until MLflow has all events; the thread that delivers them may have been killed."""
-        if not self.tracker.drain():
+        if self.tracker.drain():
             raise Killed
 
     def close(self) -> None:

@@ -17,6 +17,8 @@ from search.storage.home import Home
 from search.tracking.connection import connect
 from tests.faults.command_search import EPOCHS, TRIALS, CommandSearch
 
+# A kill within the thread that delivers events ends that thread.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 ACTIONS = 60
 SEQUENCES = 24
 

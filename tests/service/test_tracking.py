@@ -44,12 +44,13 @@ def copy_folder(folder: Path, target: Path) -> Path:
 def test_events_during_a_server_outage_arrive_once_after_it(
     tmp_path: Path, corpus: Corpus, mlflow_server: Any, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(outbox, "PAUSE_SECONDS", 0.1)
     checkpoint, (config, reports) = trained
     home, places = Home(tmp_path, mlflow_server.uri), Places()
     tracker = make_tracker(home, corpus, places)
     tracker.begin(0, config, None, {})
     tracker.on_epoch_end(0, EpochResult(1, reports[0].metrics))
+    assert tracker.drain() == 0
     mlflow_server.kill()
     for epoch in (2, 3):
         tracker.on_epoch_end(0, EpochResult(epoch, reports[epoch - 1].metrics))
@@ -66,6 +67,8 @@ def test_events_during_a_server_outage_arrive_once_after_it(
     )
     tracker.begin(1, config, None, {})
     tracker.on_epoch_end(1, EpochResult(1, reports[0].metrics))
+    assert tracker.drain(1.0) > 0
+    tracker.stop()
     assert "run_id" not in places.get(1, {})
     assert best.is_dir()
     assert (home.study_folder("away") / "outbox.jsonl").exists()
@@ -109,11 +112,13 @@ def test_a_resumed_trial_writes_the_epochs_that_mlflow_lacks(tmp_path: Path, cor
     tracker = make_tracker(home, corpus, places)
     tracker.begin(0, config, None, {})
     tracker.on_epoch_end(0, EpochResult(1, reports[0].metrics))
+    tracker.drain()
     # The driver was killed between the records of epoch 2 in the ledger and in MLflow.
     known = {e: reports[e - 1].metrics for e in (1, 2)}
     again = make_tracker(home, corpus, places)
     again.begin(0, config, places[0]["run_id"], known)
     again.on_epoch_end(0, EpochResult(3, reports[2].metrics))
+    again.drain()
     history = connect(home).get_metric_history(places[0]["run_id"], "dev/strict_f1")
     assert sorted(m.step for m in history) == [1, 2, 3]
     assert again.parent == tracker.parent
@@ -125,6 +130,7 @@ def test_a_run_has_parameters_tags_and_datasets(tmp_path: Path, corpus: Corpus, 
     tracker = make_tracker(home, corpus, places)
     tracker.begin(7, config, None, {})
     tracker.on_epoch_end(7, EpochResult(1, {**reports[0].metrics, "system.cpu_utilization_percentage": 50.0}))
+    tracker.drain()
     run = connect(home).get_run(places[7]["run_id"])
     assert run.info.run_name == "007 lora tiny token_classification lr=0.003 r=4"
     told = {k.removeprefix("clinie."): v for k, v in run.data.tags.items() if k.startswith("clinie.")}
@@ -149,6 +155,7 @@ def test_a_trials_description_has_its_score_its_end_its_settings_and_the_command
     home, places = Home(tmp_path), Places()
     tracker = make_tracker(home, corpus, places)
     tracker.begin(0, config, None, {})
+    tracker.drain()
     assert "Running." in read_note(home, places[0]["run_id"])
     for epoch in (1, 2, 3):
         tracker.on_epoch_end(0, EpochResult(epoch, reports[epoch - 1].metrics))
@@ -156,6 +163,7 @@ def test_a_trials_description_has_its_score_its_end_its_settings_and_the_command
     folder = copy_folder(checkpoint, tmp_path / "trial-0")
     values = {"best": best.metrics, "best_epoch": best.epoch, "checkpoint": folder, "keep": False}
     tracker.end(0, "complete", config=config, reason=None, **values)
+    tracker.drain()
     note = read_note(home, places[0]["run_id"])
     assert f"**{best.metrics['strict_f1']:.4f}** (95 % interval 0." in note
     assert "Complete after 3 of 3 epochs." in note
@@ -188,6 +196,7 @@ def test_only_errors_are_marked_as_errors_and_the_description_has_the_reason(
     reason = None if state == "pruned" else "ValueError in train.py"
     values = {"best": reports[0].metrics, "best_epoch": 1, "checkpoint": None, "keep": False}
     tracker.end(0, state, config=config, reason=reason, **values)
+    tracker.drain()
     run = connect(home).get_run(places[0]["run_id"])
     assert (run.info.status, run.data.tags["clinie.state"]) == (status, state)
     assert expected in run.data.tags["mlflow.note.content"]
@@ -202,6 +211,7 @@ def test_the_metric_of_the_best_epoch_so_far_never_falls(tmp_path: Path, corpus:
     for epoch, score in scores.items():
         metrics = {"strict_f1": score, "train_loss": 1.0, "seconds": 2.0, "A+B.strict_f1": score}
         tracker.on_epoch_end(0, EpochResult(epoch, metrics))
+    tracker.drain()
     client = connect(home)
 
     def read(name: str) -> list[float]:
@@ -221,10 +231,13 @@ def test_a_trial_of_an_earlier_version_is_resumed_with_the_epochs_that_its_run_l
     home, places = Home(tmp_path), Places()
     tracker = make_tracker(home, corpus, places)
     tracker.begin(0, config, None, {})
+    tracker.drain()
     client, run_id = connect(home), places[0]["run_id"]
     for name in ("train_loss", "strict_f1"):
         client.log_metric(run_id, name, reports[0].metrics[name], step=1)
-    make_tracker(home, corpus, places).begin(0, config, run_id, {e: reports[e - 1].metrics for e in (1, 2)})
+    again = make_tracker(home, corpus, places)
+    again.begin(0, config, run_id, {e: reports[e - 1].metrics for e in (1, 2)})
+    again.drain()
     assert [m.step for m in client.get_metric_history(run_id, "dev/strict_f1")] == [2]
 
 
