@@ -18,6 +18,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._file import get_lock_file
 
 from clinie_core.errors import Problem, fail
+from search.ledger.sharing import SharedValues
 
 __all__ = ["REPAIR", "Journal", "LedgerUnavailable", "Line", "find_faults", "link", "open_journal", "read_lines"]
 
@@ -26,7 +27,7 @@ MAX_LINE_BYTES = 1 << 20
 PREVIOUS = "previous"
 """Key of a record: the checksum of the line before it. Records of earlier versions of clinie have none."""
 REPAIR = "restore the file from a backup, or run: clinie repair --home"
-CREATE_STUDY, CREATE_TRIAL = 0, 4
+CREATE_STUDY, CREATE_TRIAL, SET_TRIAL_ATTRIBUTE = 0, 4, 8
 LAST_OPERATION = 10
 
 
@@ -80,7 +81,15 @@ def open_journal(file: Path) -> Journal:
 
 
 class Journal(JournalFileBackend):
-    """A journal file whose records have checksums, and whose errors are one line."""
+    """A journal file whose records have checksums, and whose errors are one line.
+
+    Args:
+        file: Path of the file, which is created if it is missing.
+    """
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self._values = SharedValues()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append records; a reader sees all of them or none.
@@ -108,8 +117,14 @@ class Journal(JournalFileBackend):
         Raises:
             LedgerUnavailable: If a line was damaged after the journal was opened.
         """
+        # The storage reads on from where it stopped, so that the places of earlier records are not needed.
+        places = self._log_number_offset
+        self._log_number_offset = {number: places[number] for number in {0, log_number_from} & places.keys()}
         try:
-            yield from super().read_logs(log_number_from)
+            for record in super().read_logs(log_number_from):
+                if record["op_code"] == SET_TRIAL_ATTRIBUTE:
+                    record["user_attr"] = {key: self._values.share(it) for key, it in record["user_attr"].items()}
+                yield record
         except ValueError:
             place = Path(self._file_path)
             raise LedgerUnavailable(f"the ledger {place} was damaged; {REPAIR} {place.parent}") from None

@@ -26,6 +26,7 @@ from search.trials.listener import FinalState, TrialListener
 from search.trials.result import EpochResult
 from search.trials.retry import MAX_ACTOR_LOSSES
 from search.trials.spec import TrialSpec
+from search.tune.ended_trials import NoProgress
 from search.tune.recorder import StudyRecorder
 from search.tune.running_trials import RunningTrials
 from search.tune.schedulers import make_scheduler, replay_trials
@@ -213,7 +214,7 @@ def run_trials(
         run_config=tune.RunConfig(
             name=ledger.name,
             storage_path=str(tune_folder),
-            callbacks=[recorder],
+            callbacks=[recorder, NoProgress()],
             failure_config=tune.FailureConfig(max_failures=MAX_ACTOR_LOSSES),
             stop=_SearchStopper(control),
             verbose=0,

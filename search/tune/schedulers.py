@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ray.tune.execution.tune_controller import TrialRunnerWrapper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -23,6 +24,7 @@ from search.config.stopping import StoppingSettings
 from search.ledger.records import TrialRecord
 from search.trials.result import EpochResult
 from search.trials.spec import TrialSpec
+from search.tune.ended_trials import release_ended_trials
 from search.tune.rungs import Rungs
 
 __all__ = ["make_asha", "make_fifo", "make_median", "make_scheduler", "replay_trials"]
@@ -104,6 +106,11 @@ class _LiveTrialScheduler(FIFOScheduler):
         self._objectives = [objective.metric for objective in settings.objectives]
         self._without_score: Counter[str] = Counter()
         self._with_score: set[str] = set()
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Release the trials that have ended before Tune adds another one."""
+        if isinstance(tune_controller, TrialRunnerWrapper):  # otherwise a trial of an earlier run is replayed
+            release_ended_trials(tune_controller._tune_controller)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Return the pending trial with the lowest number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import sys
@@ -13,6 +14,7 @@ import optuna
 import pytest
 import ray.cloudpickle
 from optuna.trial import TrialState
+from ray.tune.experiment import Trial
 
 from search.config.search_space import SearchSpace
 from search.config.space_file import Budget, Finalists, SpaceFile
@@ -25,9 +27,11 @@ from search.pool.pool import WorkerPool
 from search.pool.worker import OnReport, Program
 from search.storage.home import Home
 from search.trials.job import Job
+from search.trials.listener import TrialListener
 from search.trials.result import EpochResult
 from search.tune.run import run_trials
 from search.tune.stop_signal import StopSignal
+from search.tune.trainable import RunSettings
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module
 
@@ -73,22 +77,38 @@ def known_space(space_content: dict[str, Any], write_space: WriteSpace) -> Calla
     return make
 
 
+class HeldTrials(TrialListener):
+    """Listener that counts the trials that Tune holds in memory when a trial has ended."""
+
+    def __init__(self, queue: str) -> None:
+        self._queue = queue
+        self.most = 0
+
+    def on_trial_recorded(self, number: int) -> None:
+        gc.collect()  # the attributes of a trial refer to it
+        trials = (item for item in gc.get_objects() if isinstance(item, Trial))
+        own = sum(RunSettings.from_tune_config(trial.config).queue == self._queue for trial in trials)
+        self.most = max(self.most, own)
+
+
 def run_known(space: SearchSpace, home: Home) -> tuple[Ledger, optuna.Study]:
     file: SpaceFile = space.file
     storage = open_storage(home)
     ledger = Ledger.create(storage, "known", file.objective, file.algorithm, {})
     with WorkerPool(file.resources, make_known_program, home.root / "ray") as pool:
+        held = HeldTrials(pool.queue_name)
         run_trials(
             pool,
             ledger,
             space,
-            [],
+            [held],
             stop=StopSignal(),
             trials=file.budget.trials,
             budget=None,
             trials_folder=None,
             tune_folder=home.root / "tune",
         )
+        assert held.most <= pool.groups + 2, "one more is drawn, and the last one that ended is released later"
     return ledger, optuna.load_study(storage=storage, study_name="known")
 
 
