@@ -1,4 +1,4 @@
-"""Sharing of equal values among the attributes of trials, most of which repeat the same keys and settings.
+"""Sharing of equal values among the attributes of trials, which mostly repeat the same keys and settings.
 
 Optuna's journal storage keeps all trials in memory. Each record is parsed on its own, so that every trial would have
 its own copy of each key, name and block of its configuration. Optuna copies the mapping of all attributes of a trial

@@ -92,7 +92,7 @@ class Tracker(TrialListener):
         )
         self._curves: dict[int, _Curve] = {}
         self._is_unavailable = False
-        """Whether the last wait for the server was in vain."""
+        """Whether the server accepted no event during the last wait."""
         self._outbox = Outbox(home.study_folder(facts.study) / "outbox.jsonl", self._runs.deliver, _can_retry)
 
     def _get_or_create_parent(self, experiment: str, facts: StudyFacts) -> str:

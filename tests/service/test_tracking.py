@@ -167,8 +167,8 @@ def test_a_trials_description_has_its_score_its_end_its_settings_and_the_command
     note = read_note(home, places[0]["run_id"])
     assert f"**{best.metrics['strict_f1']:.4f}** (95 % interval 0." in note
     assert "Complete after 3 of 3 epochs." in note
-    assert "| fine-tuning method | lora |" in note
-    assert "| rank | 4 |" in note
+    assert "| fine-tuning method&emsp; | lora |" in note
+    assert "| rank&emsp; | 4 |" in note
     assert "`clinie repeat away 0`" in note
     metrics = connect(home).get_run(places[0]["run_id"]).data.metrics
     types = {name.split("/")[1] for name in metrics if name.startswith("types/")}
