@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,7 +61,7 @@ class SharedStudy:
         command = [str(Path(sys.executable).with_name("clinie")), "search", str(self._space), "--join"]
         command += ["--home", str(self._folder / name), "--tracking-uri", self.tracking_uri, *options]
         # The paths of Ray's sockets must be short.
-        env = {**os.environ, "CLINIE_LEDGER": self._ledger, "RAY_TMPDIR": f"/tmp/clinie-{os.getpid()}-{name}"}
+        env = {**os.environ, "CLINIE_LEDGER": self._ledger, "RAY_TMPDIR": str(self._ray_folder(name))}
         with (self._folder / f"{name}.log").open("ab") as log:
             self.drivers[name] = subprocess.Popen(command, stdout=log, stderr=log, env=env)
 
@@ -98,8 +99,13 @@ class SharedStudy:
         return [(run.data.tags.get("clinie.trial", ""), run.info.status) for run in runs]
 
     def end(self) -> None:
-        for process in self.drivers.values():
+        for name, process in self.drivers.items():
             end_with_children(process)
+            shutil.rmtree(self._ray_folder(name), ignore_errors=True)
+
+    @staticmethod
+    def _ray_folder(name: str) -> Path:
+        return Path("/tmp") / f"clinie-{os.getpid()}-{name}"
 
 
 @pytest.fixture
