@@ -52,7 +52,8 @@ def make_known_program(device: object) -> Program:
             raise ValueError("a note says: aspirin for Mr Smith")
         for epoch in range(1, EPOCHS + 1):
             score = math.nan if 0.9 < decay <= 0.95 else compute_score(decay, epoch)
-            metrics = {"strict_f1": score, "trainable_parameters": 1000 * decay}
+            parameters = 1000 * decay if decay >= 0.5 else 900  # a low score with many parameters is dominated
+            metrics = {"strict_f1": score, "trainable_parameters": parameters}
             if not on_report(EpochResult(epoch, metrics, finished=epoch == EPOCHS)):
                 return
 
