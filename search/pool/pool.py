@@ -208,9 +208,10 @@ class WorkerPool:
         return dict(self._fitting)
 
     def _find_drained(self) -> dict[int, Problem]:
-        """Return the groups that were drained, with the reason."""
-        ended = {group: future.result() for group, future in enumerate(self._futures) if future.done()}
-        return {group: reason for group, reason in ended.items() if reason is not None}
+        """Return the groups that were drained, with the reason; :meth:`failure` reports those that raised an error."""
+        ended = {group: future for group, future in enumerate(self._futures) if future.done()}
+        reasons = {group: future.result() for group, future in ended.items() if future.exception() is None}
+        return {group: reason for group, reason in reasons.items() if reason is not None}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

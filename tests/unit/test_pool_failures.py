@@ -49,4 +49,5 @@ def test_a_pool_without_a_group_fails_with_the_reason_of_each(monkeypatch: pytes
 
 def test_a_group_that_cannot_start_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = make_pool([None, DRAINED, ValueError("a note says: aspirin")], monkeypatch)
+    assert pool.take_warnings() == [DRAINED], "the error of a group is no warning"
     assert pool.failure() == "a worker group cannot run: ValueError"
