@@ -11,18 +11,20 @@ import search.cluster.environment  # noqa: F401  # before Ray, which reads it wh
 # isort: split
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ray
 from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
-from torch.distributed import is_nccl_available
 
 from clinie_core.errors import Problem
 from search.cluster.memory_kills import find_memory_kill
 from search.config.resources import Resources
 from search.pool.worker import WorkerSetup, run_worker
 from search.trials.failure import failure_reason
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 __all__ = ["GroupHost", "WorkerGroupFailed"]
 
@@ -106,6 +108,9 @@ def _find_nodes(setup: WorkerSetup, resources: Resources) -> bool:
 
 def _make_trainer(setup: WorkerSetup, resources: Resources, run_config: RunConfig) -> TorchTrainer:
     """Make the trainer that starts a group's processes."""
+    from ray.train.torch import TorchConfig, TorchTrainer  # imports torch, which the driver does not need
+    from torch.distributed import is_nccl_available
+
     gpus = resources.gpu_share
     return TorchTrainer(
         run_worker,
