@@ -31,6 +31,7 @@ from search.ledger.records import (
     INFEASIBLE,
     OPTUNA_STATES,
     PAUSED,
+    RESOURCE_CLASS,
     SAME_AS,
     SEED,
     STOPPED,
@@ -148,6 +149,16 @@ class Ledger(LedgerReader):
     def set_driver(self, number: int, driver: str) -> None:
         """Store the name of the driver that trains a trial."""
         self._get_trial(number).set_user_attr(DRIVER, driver)
+
+    def set_resource_class(self, number: int, name: str) -> None:
+        """Store the name of the resource class that trains a trial."""
+        if self.get_resource_class(number) != name:
+            self._get_trial(number).set_user_attr(RESOURCE_CLASS, name)
+
+    def get_resource_class(self, number: int) -> str | None:
+        """Return the name of the resource class that has trained a trial last; None before its first epoch."""
+        name: str | None = self._get_trial(number).user_attrs.get(RESOURCE_CLASS)
+        return name
 
     def run_exclusively(self, section: Callable[[], Result]) -> Result:
         """Run a repeatable function while no other driver of the study runs one."""

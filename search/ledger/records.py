@@ -23,6 +23,7 @@ __all__ = [
     "OPTUNA_STATES",
     "PAUSED",
     "REPEATS",
+    "RESOURCE_CLASS",
     "SAME_AS",
     "SEED",
     "STOPPED",
@@ -60,6 +61,8 @@ CLONE = "clone_command"
 """Attribute of a trial that a command has requested: the id of the command."""
 DRIVER = "driver"
 """Attribute of a trial: the name of the driver that trains it, or has trained it last."""
+RESOURCE_CLASS = "resource_class"
+"""Attribute of a trial: the name of the resource class that has trained it last; absent in a study without classes."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class TrialRecord:
         same_as: Number of the earlier trial with an identical configuration, whose results it has; None if it was
             trained.
         driver: Name of the driver that trains it, or has trained it last.
+        resource_class: Name of the resource class that has trained it last; None in a study without classes.
         started: When the trial was created.
         ended: When the trial ended.
     """
@@ -94,6 +98,7 @@ class TrialRecord:
     repeats: int | None = None
     same_as: int | None = None
     driver: str | None = None
+    resource_class: str | None = None
     started: datetime | None = None
     ended: datetime | None = None
 
@@ -130,6 +135,7 @@ class TrialRecord:
             "repeats": self.repeats,
             "same_as": self.same_as,
             "driver": self.driver,
+            "resource_class": self.resource_class,
             "started": self.started.isoformat() if self.started else None,
             "ended": self.ended.isoformat() if self.ended else None,
         }
@@ -163,6 +169,7 @@ def make_record(
         repeats=attributes.get(REPEATS),
         same_as=attributes.get(SAME_AS),
         driver=attributes.get(DRIVER),
+        resource_class=attributes.get(RESOURCE_CLASS),
         started=trial.datetime_start,
         ended=trial.datetime_complete,
     )

@@ -338,6 +338,7 @@ def _build_trials(findings: Findings) -> ReportSection:
     ranked = sorted(findings.trials, key=lambda t: (sign * t.score, t.record.number))
     settings = _separate_settings(ranked)
     drivers = shorten_names(t.record.driver for t in ranked)
+    classes = any(t.record.resource_class for t in ranked)
     rows = [
         (
             str(t.record.number),
@@ -346,11 +347,13 @@ def _build_trials(findings: Findings) -> ReportSection:
             f"{t.record.best_epoch} of {len(t.record.epochs)}",
             *values,
             *([drivers.get(t.record.driver or "", "-")] if len(drivers) > 1 else []),
+            *([t.record.resource_class or "-"] if classes else []),
         )
         for t, values in zip(ranked, settings.rows, strict=True)
     ]
     columns = ("trial", "state", f"dev {findings.metric} (optimistic)", "best epoch", *settings.names)
     columns += ("driver",) if len(drivers) > 1 else ()
+    columns += ("class",) if classes else ()
     answer = f"All trials with at least one epoch, best first. To train one again: clinie repeat {findings.study} TRIAL"
     return ReportSection("trials", "All trials", answer, columns, rows, settings=settings.names)
 

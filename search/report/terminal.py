@@ -78,6 +78,8 @@ def print_trials(
     columns += [Column("cost")] if used.cost is not None else []
     drivers = shorten_names(record.driver for record in ranked)
     columns += [Column("driver")] if len(drivers) > 1 else []
+    classes = any(record.resource_class for record in ranked)
+    columns += [Column("class")] if classes else []
     reasons = any(_describe_reason(record) for record in ranked)
     columns += [Column("reason")] if reasons else []
     rows = []
@@ -89,6 +91,7 @@ def print_trials(
         use = [f"{own.gpu_hours or 0:.2f}"] if used.gpu_hours is not None else []
         use += [f"{own.cost or 0:.2f}"] if used.cost is not None else []
         use += [drivers.get(record.driver or "", "-")] if len(drivers) > 1 else []
+        use += [record.resource_class or "-"] if classes else []
         rows.append([*row, *values, *use, *([_describe_reason(record)] if reasons else [])])
     console.print(title, style="italic", soft_wrap=True, markup=False)
     if settings.description:

@@ -15,6 +15,7 @@ EPOCH = "epoch"
 """Time attribute of the schedulers. Tune's own `training_iteration` restarts with a trial's driver."""
 METRIC_NAMES = "metric_names"
 FINISHED = "finished"
+RESOURCE_CLASS = "resource_class"
 FAILURE = "failure"
 REASON = "reason"
 
@@ -29,16 +30,19 @@ class EpochResult:
         epoch: 1-based number of the epoch.
         metrics: Metrics by name, in the order in which they are displayed.
         finished: Whether this is the trial's last epoch, by its budget or by its patience.
+        resource_class: Name of the resource class that trained the epoch; empty if it is unknown.
     """
 
     epoch: int
     metrics: Mapping[str, float]
     finished: bool = False
+    resource_class: str = ""
 
     def to_tune_result(self) -> dict[str, Any]:
         """Return the result as a flat dictionary that Ray Tune accepts."""
         names = ",".join(self.metrics)
-        return {**self.metrics, METRIC_NAMES: names, EPOCH: self.epoch, FINISHED: self.finished}
+        own = {METRIC_NAMES: names, EPOCH: self.epoch, FINISHED: self.finished, RESOURCE_CLASS: self.resource_class}
+        return {**self.metrics, **own}
 
     @classmethod
     def from_tune_result(cls, result: Mapping[str, Any]) -> EpochResult | None:
@@ -54,7 +58,7 @@ class EpochResult:
             return None
         names = filter(None, str(result[METRIC_NAMES]).split(","))
         metrics = {name: float(result[name]) for name in names}
-        return cls(int(result[EPOCH]), metrics, bool(result.get(FINISHED)))
+        return cls(int(result[EPOCH]), metrics, bool(result.get(FINISHED)), str(result.get(RESOURCE_CLASS, "")))
 
 
 @dataclass(frozen=True)

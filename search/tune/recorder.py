@@ -20,6 +20,7 @@ from clinie_core.config import TrialConfig
 from clinie_core.errors import DiskFull
 from search.ledger.ledger import Ledger
 from search.ledger.records import STOPPED, TrialRecord
+from search.trials.job import DEFAULT_CLASS
 from search.trials.listener import FinalState, TrialListener
 from search.trials.result import EpochResult, TrialFailure
 from search.trials.retry import MAX_ACTOR_LOSSES
@@ -82,6 +83,8 @@ class StudyRecorder(Callback):
         """Record an epoch, whatever the scheduler decides on it."""
         number = self._start(trial)
         epoch = EpochResult.from_tune_result(result)
+        if epoch is not None and epoch.resource_class not in ("", DEFAULT_CLASS):
+            self._ledger.set_resource_class(number, epoch.resource_class)
         if epoch is None or not self._ledger.report(number, epoch.epoch, epoch.metrics):
             return  # the trial failed before its first epoch, or is resumed and repeats an epoch
         for listener in self._listeners:

@@ -172,7 +172,11 @@ class LedgerSearcher(Searcher):
 
     def _make_tune_config(self, number: int) -> dict[str, Any]:
         config, is_repeat = self.running.config(number), self._ledger.is_repeat(number)
-        return TrialSpec.from_config(number, config, self._list_classes(config), is_repeat=is_repeat).to_tune_config()
+        classes = list(self._list_classes(config))
+        reached = self._ledger.get_resource_class(number)
+        if reached in classes:  # a resumed trial does not fit into the smaller ones
+            classes = classes[classes.index(reached) :]
+        return TrialSpec.from_config(number, config, tuple(classes), is_repeat=is_repeat).to_tune_config()
 
     def _take_next(self) -> tuple[int, TrialConfig] | None:
         """Return the next trial; None if another driver has taken it."""

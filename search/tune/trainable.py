@@ -95,8 +95,8 @@ class TrialTrainable(Trainable):
                 if message.finished:
                     self._job = None
                 if message.finished or message.epoch > last_epoch:  # a resumed job repeats its earlier epochs
-                    self._last = message
-                    return {**message.to_tune_result(), DONE: message.finished}
+                    self._last = replace(message, resource_class=self._spec.classes[self._attempts.moves])
+                    return {**self._last.to_tune_result(), DONE: message.finished}
                 continue
             self._job = None
             if message.cause == "finished":

@@ -130,6 +130,7 @@ def test_a_trial_without_memory_is_trained_in_the_next_larger_class(
     ledger, _ = run_failing_search(content, [0.25, 0.9], 2, write_space, home)
     moved, small = ledger.records()
     assert [moved.state, small.state] == ["complete", "complete"]
+    assert [moved.resource_class, small.resource_class] == ["large", "small"]
     assert moved.metrics["rows"] == 0  # the micro-batch is not reduced in the larger class
     assert moved.usage.cost is not None
     assert moved.usage.cost > 0

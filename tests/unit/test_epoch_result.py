@@ -21,7 +21,7 @@ TUNE_ENTRIES = {"training_iteration": 7, "time_total_s": 1.5, "done": False, "tr
 
 @given(st.integers(1, 1000), METRICS, st.booleans())
 def test_a_result_survives_the_way_through_tune(epoch: int, metrics: dict[str, float], finished: bool) -> None:
-    result = EpochResult(epoch, metrics, finished)
+    result = EpochResult(epoch, metrics, finished, "large")
     found = EpochResult.from_tune_result(TUNE_ENTRIES | result.to_tune_result())
     assert found == result
     assert list(found.metrics) == list(metrics)
