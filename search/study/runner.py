@@ -17,14 +17,14 @@ from search.control.command_processor import CommandProcessor
 from search.control.commands import CommandEntry, now
 from search.control.control_state import ControlState
 from search.ledger.budget import StudyBudget, read_spent_hours
-from search.ledger.first_points import find_first_points
 from search.ledger.ledger import Ledger, Storage
 from search.ledger.records import ENDED, sum_usage
 from search.ledger.storage import open_storage
 from search.ledger.stored_space import conceal_paths, locate_corpora, read_stored_space, store_space
 from search.ledger.studies import has_study
-from search.ledger.winners import CORPUS_DIGEST, DOCUMENTS, CorpusIdentity
+from search.ledger.winners import CorpusIdentity
 from search.storage.home import LEDGER_VARIABLE, Home, hide_password
+from search.study.creation import create_study
 from search.study.gpu_shares import choose_gpu_shares
 from search.study.joining import require_new_name, require_same_space
 from search.study.limits import FormulationLimits, describe_limits, find_unexpected_limits, measure_limits
@@ -293,38 +293,13 @@ class StudyRunner:
     def _create_or_join(self, storage: Storage, client: MlflowClient, *, join: bool) -> bool:
         """Create the study, and return whether it existed."""
         if not has_study(storage, self.name):
-            self._create_study(storage, client)
+            create_study(storage, client, self.space, self.corpus, self.where, self.home)
             return False
         ledger = Ledger.open(storage, self.name)
         if not join:
             require_new_name(ledger, self.file)
         require_same_space(ledger, self.file, self.corpus.digest(), self.home)
         return True
-
-    def _create_study(self, storage: Storage, client: MlflowClient) -> None:
-        from search.tracking.history import find_winners
-
-        corpus = CorpusIdentity.from_corpus(self.corpus)
-        attributes = {
-            "space": store_space(self.file, self.home),
-            "where": self.where,
-            CORPUS_DIGEST: corpus.digest,
-            DOCUMENTS: sorted(corpus.documents),
-        }
-        algorithm = self.file.algorithm
-        warm = algorithm.sampler == "auto" and algorithm.warm_start
-        others = find_winners(client, self.file.task, self.file.objective[0], corpus) if warm else []
-        points = find_first_points(self.space, storage, corpus, others) if warm else []
-        attributes["first_points"] = [point.source for point in points]
-        Ledger.create(
-            storage,
-            self.name,
-            self.file.objective,
-            algorithm,
-            attributes,
-            first_points=[point.values for point in points],
-            limits=self.file.metric_limits,
-        )
 
     def _run_trials(
         self,
