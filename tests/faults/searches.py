@@ -40,7 +40,7 @@ POINTS: dict[str, dict[str, Any]] = {
         "count": 2,
     },
     "after the report, before the ledger": {"at": "search.ledger.ledger:Ledger.report", "after": False, "count": 2},
-    "while an epoch is written to MLflow": {"at": "search.tracking.runs:Runs._log_epoch", "after": False, "count": 4},
+    "while an epoch is written to MLflow": {"at": "search.tracking.runs:Runs._write", "after": False, "count": 4},
     "while a model is logged": {"at": "search.tracking.runs:Runs._find_logged_model", "after": True, "count": 1},
     "between MLflow and the ledger": {"at": "search.ledger.ledger:Ledger.end", "after": False, "count": 1},
     "after the ledger has recorded a trial's end": {"at": "search.ledger.ledger:Ledger.end", "after": True, "count": 1},
