@@ -1,6 +1,6 @@
 """Compare searches on real corpora at equal seconds on one core each: the best dev score against time.
 
-    CLINIE_CORPORA=FOLDER python benchmarks/search/live.py --corpora ncbi-disease --seconds 300 --seeds 13 14 15 -o OUT
+    CLINIE_CORPORA=FOLDER python benchmarks/search/live.py --corpora ncbi-disease --seconds 1800 --seeds 13 14 15 -o OUT
 
 The methods are those of :data:`live_methods.METHODS`: clinie's default, clinie with TPE, Hugging Face's
 ``Trainer.hyperparameter_search``, a plain Ray Tune script with ASHA, and one hand-written training run. Each starts in
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpora", nargs="+", choices=sorted(SUBSETS), default=["ncbi-disease"])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--seconds", type=float, default=1800.0)
     parser.add_argument("--seeds", nargs="+", type=int, default=[13, 14, 15])
     parser.add_argument("--cores", nargs="+", type=int, default=sorted(os.sched_getaffinity(0)), help="one search each")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of curves and plots")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +27,8 @@ def find_shipped_spaces() -> dict[str, Path]:
     Returns:
         Path of each space file, by name: in the installed package, else in the checkout.
     """
-    spec = importlib.util.find_spec("search")
-    places = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
-    for folder in (*(p / "spaces" for p in places), *(p.parent / "spaces" for p in places)):
+    package = Path(__file__).parents[1]
+    for folder in (package / "spaces", package.parent / "spaces"):
         if folder.is_dir():
             return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
     return {}

@@ -16,7 +16,6 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
-from scipy.stats import qmc
 
 from search.config.domains import Domain, Fixed, Range
 from search.config.search_space import SearchSpace
@@ -101,6 +100,8 @@ class SobolSampler(_EvenSampler):
     ) -> Any:
         """Return the value of a dimension at the trial's point."""
         if self._positions is None:
+            from scipy.stats import qmc  # takes a second, and most commands do not draw
+
             sequence = qmc.Sobol(max(1, len(self._domains)), rng=np.random.default_rng(self._seed))
             if trial.number:  # Sobol fails for 0
                 sequence.fast_forward(trial.number)

@@ -29,6 +29,12 @@ finally:
 """
 
 
+def test_a_study_is_read_without_the_packages_of_a_search() -> None:
+    program = "import search.api, sys; print({'torch', 'ray', 'mlflow', 'transformers', 'scipy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["spaces"], ["plan", "wrong.yaml"]])
 def test_help_and_an_invalid_space_import_no_heavy_package(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text("version: 1\nstudy: x\ncorpus: {path: .}\nspace: {batch_size: 0}\n")
