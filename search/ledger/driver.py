@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from search.ledger.journal import LedgerUnavailable
+from search.storage.process_start import read_process_start
 
 __all__ = ["Driver", "LeaseLost", "get_driver", "is_process_gone", "shorten_names"]
 
@@ -67,14 +68,10 @@ def is_process_gone(machine: str, pid: int, started: float) -> bool:
 
 
 def _read_start(pid: int) -> float | None:
-    """Return when a process was started, as the kernel or else psutil states it; None if it has ended."""
+    """Return when a process started; None if it has ended, also if its parent has not collected it yet."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else float(fields[19])  # in clock ticks since the boot
-    except FileNotFoundError:
-        pass
-    try:
-        return None if Path("/proc/self/stat").exists() else psutil.Process(pid).create_time()
+        is_ended = psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return None if is_ended else read_process_start(pid)
     except psutil.NoSuchProcess:
         return None
 

@@ -11,11 +11,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from search.config.search_space import SearchSpace
-from search.config.space_file import SpaceFile
-from search.config.validation import build_space
 from search.storage.home import Home
 from search.tracking.connection import connect
 from tests.faults.command_search import EPOCHS, TRIALS, CommandSearch
+from tests.small_space import build_small_space
 
 # A kill within the thread that delivers events ends that thread.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -24,22 +23,8 @@ SEQUENCES = 24
 
 
 def make_space(study: str) -> SearchSpace:
-    content = {
-        "version": 1,
-        "study": study,
-        "corpus": {"path": "corpus"},
-        "budget": {"trials": TRIALS, "epochs": EPOCHS, "hours": 1},
-        "algorithm": {"sampler": "random"},
-        "backbones": {"tiny": {"scratch": {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1}}},
-        "space": {
-            "backbone": "tiny",
-            "formulation": {"token_classification": {"head": "linear"}},
-            "finetuning": {"full": {"learning_rate": {"log": [1.0e-5, 1.0e-3]}}},
-            "batch_size": {"choose": [8, 16]},
-            "window_tokens": 96,
-        },
-    }
-    return build_space(SpaceFile.model_validate(content), "space.yaml")
+    budget = {"trials": TRIALS, "epochs": EPOCHS, "hours": 1}
+    return build_small_space(study, {"batch_size": {"choose": [8, 16]}}, budget=budget)
 
 
 @pytest.fixture(scope="module")

@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from search.pool.job_losses import MAX_LOSSES, MAX_LOST_TRIALS
 from search.pool.job_queue import JobQueue
 from search.trials.job import FittingMemory, Job, JobEnded, MemoryShortage
-from search.trials.result import EpochResult
+from tests.unit.test_job_queue import NODE, PLACE, WORKER_LOST, job, result, run, start
 
-Value = TypeVar("Value")
-NODE = "node-a"
-PLACE = "node 10.0.0.1, GPU 3"
-WORKER_LOST = JobEnded("worker_lost", "a worker process died")
 BROKEN = JobEnded("worker_lost", f"{PLACE} cannot be used any more after AcceleratorError at trainer.py:1 (train)")
-POOL_CLOSED = JobEnded("pool_closed", "the worker pool has closed")
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 10))
-
-
-async def start(call: Coroutine[Any, Any, Value]) -> asyncio.Task[Value]:
-    """Start a call and let it run until it waits."""
-    task = asyncio.create_task(call)
-    for _ in range(10):
-        await asyncio.sleep(0)
-    return task
-
-
-def job(number: int = 0, attempt: int = 1, backbone: str = "tiny") -> Job:
-    return Job(f"job-{number}-{attempt}", number, "{}", backbone)
-
-
-def result(epoch: int, *, finished: bool = False) -> EpochResult:
-    return EpochResult(epoch, {"strict_f1": epoch / 10}, finished)
 
 
 def test_a_job_on_a_lost_node_is_lost_and_others_continue() -> None:

@@ -16,7 +16,6 @@ Value = TypeVar("Value")
 NODE = "node-a"
 PLACE = "node 10.0.0.1, GPU 3"
 WORKER_LOST = JobEnded("worker_lost", "a worker process died")
-BROKEN = JobEnded("worker_lost", f"{PLACE} cannot be used any more after AcceleratorError at trainer.py:1 (train)")
 POOL_CLOSED = JobEnded("pool_closed", "the worker pool has closed")
 
 
