@@ -26,7 +26,8 @@ from subsets import SUBSETS
 
 from clinie_core.data.corpora.brat import Brat
 
-TRAIN, DEV = 120, 60
+SIZES = {"ncbi-disease": (120, 60), "bc5cdr": (100, 50), "phee": (800, 200), "maccrobat-2020": (60, 20)}
+"""Training and dev documents of each corpus: about 30 seconds per epoch on one core."""
 GRACE_SECONDS = 900.0
 """Time for a search to end after its limit."""
 
@@ -36,7 +37,8 @@ def write_corpora(names: Sequence[str], folder: Path) -> None:
     for name in names:
         target = folder / "corpora" / name
         if not target.exists():
-            corpus = replace(SUBSETS[name], train=TRAIN, dev=DEV).load()
+            train, dev = SIZES[name]
+            corpus = replace(SUBSETS[name], train=train, dev=dev).load()
             for split in ("train", "dev"):
                 Brat().write(corpus[split], target / split)
 
@@ -100,7 +102,7 @@ def draw_plot(curves: dict[str, list[Path]], seconds: float, file: Path, title: 
 def main() -> None:
     """Run what is missing, and print a table and one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--corpora", nargs="+", choices=sorted(SUBSETS), default=["ncbi-disease"])
+    parser.add_argument("--corpora", nargs="+", choices=sorted(SIZES), default=["ncbi-disease"])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seconds", type=float, default=1800.0)
     parser.add_argument("--seeds", nargs="+", type=int, default=[13, 14, 15])
@@ -134,7 +136,7 @@ def main() -> None:
             method: [folder / "curves" / f"{name}.{method}.{seed}.jsonl" for seed in options.seeds]
             for method in options.methods
         }
-        draw_plot(curves, options.seconds, folder / f"{name}.png", f"{name}, {TRAIN} documents, one core")
+        draw_plot(curves, options.seconds, folder / f"{name}.png", f"{name}, {SIZES[name][0]} documents, one core")
         print(f"{name:<20}" + "".join(f"{f'{options.seconds * share:.0f} s':>24}" for share in shares))
         for method, files in curves.items():
             rows = [[round(find_best(file, options.seconds * share), 4) for file in files] for share in shares]
