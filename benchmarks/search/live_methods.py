@@ -262,7 +262,11 @@ def run_tune(folder: Path, curve: Curve, seconds: float, seed: int) -> None:
         root = str(Path(__file__).parent)
         # The process that starts the TorchTrainer needs a CPU beside that of its worker.
         ray.init(
-            num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}}
+            "local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env={"env_vars": {"PYTHONPATH": root}},
         )
         tune.Tuner(
             tune.with_resources(drive, {"cpu": 1}),
