@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -52,20 +53,22 @@ def write_study(folder: Path, corpus: Path, trials: int) -> None:
         ledger.end(number, "complete" if epochs == 4 else "pruned")
 
 
-def measure(arguments: list[str], repeats: int = 1, **environment: str) -> tuple[float, float]:
+def measure(
+    arguments: list[str], repeats: int = 1, environment: Mapping[str, str] | None = None
+) -> tuple[float, float]:
     """Run a command of clinie and time its fastest call.
 
     Returns:
         Seconds, and CPU seconds of the process and its children.
     """
-    return min(_measure_once(arguments, environment) for _ in range(repeats))
+    return min(_measure_once(arguments, environment or {}) for _ in range(repeats))
 
 
-def _measure_once(arguments: list[str], environment: dict[str, str]) -> tuple[float, float]:
+def _measure_once(arguments: list[str], environment: Mapping[str, str]) -> tuple[float, float]:
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [str(Path(sys.executable).with_name("clinie")), *arguments]
     subprocess.run(
-        command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | environment
+        command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **environment}
     )
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -91,10 +94,10 @@ def main() -> None:
             ("--help", measure(["--help"], repeats)),
             (f"status, {options.trials:,} trials", measure(["status", "big", "--home", str(big)], repeats)),
             (f"best, {options.trials:,} trials", measure(["best", "big", "--home", str(big)], repeats)),
-            ("plan quickstart, no corpus", measure(["plan", "quickstart"], repeats, **cache)),
-            ("plan quickstart, empty cache", measure(plan, **cache)),
-            ("plan quickstart, again", measure(plan, repeats, **cache)),
-            ("plan paper", measure(["plan", "paper"], repeats, **cache, HF_HUB_OFFLINE="1")),
+            ("plan quickstart, no corpus", measure(["plan", "quickstart"], repeats, cache)),
+            ("plan quickstart, empty cache", measure(plan, environment=cache)),
+            ("plan quickstart, again", measure(plan, repeats, cache)),
+            ("plan paper", measure(["plan", "paper"], repeats, cache | {"HF_HUB_OFFLINE": "1"})),
         ]
         if options.home:
             rows.append(("report", measure(["report", options.study, "--home", options.home], repeats)))
