@@ -44,6 +44,7 @@ KEPT_METRICS = (
     "strict_recall",
     "lenient_f1",
     "train_loss",
+    "optimizer_steps",
     "seconds",
     "documents_per_second",
     "peak_memory_mb",

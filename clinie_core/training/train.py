@@ -40,9 +40,9 @@ class EpochReport:
     Args:
         epoch: 1-based number of the epoch.
         epochs: Maximum number of epochs of the trial.
-        metrics: Dev scores in [0, 1], ``train_loss`` (nats per loss term), ``seconds``, ``tokens_per_second``
-            of training, ``documents_per_second`` of prediction, ``peak_memory_mb`` (MiB) and
-            ``trainable_parameters``.
+        metrics: Dev scores in [0, 1], ``train_loss`` (nats per loss term), ``optimizer_steps`` since the start of the
+            training, ``seconds``, ``tokens_per_second`` of training, ``documents_per_second`` of prediction,
+            ``peak_memory_mb`` (MiB) and ``trainable_parameters``.
         finished: Whether this is the last epoch, by budget, by patience, or because the training has diverged.
         stopped_early: Whether the trial ends before its budget.
     """

@@ -190,7 +190,8 @@ class Trainer:
             epoch: 1-based number of the epoch; batches and dropout depend on it and on the seed.
 
         Returns:
-            ``train_loss`` in nats per loss term, and ``tokens_per_second`` over all processes.
+            ``train_loss`` in nats per loss term, ``optimizer_steps`` since the start of the training, and
+            ``tokens_per_second`` over all processes.
         """
         config, distributed = self.config, self._distributed
         torch.manual_seed(config.seed * 100_003 + epoch * 101 + distributed.rank)
@@ -207,7 +208,11 @@ class Trainer:
         total = sum(float(value) for value in distributed.all_gather(float(loss_sum)))
         seconds = time.perf_counter() - started
         tokens = sum(len(row.input_ids) for row in rows)
-        return {"train_loss": total / sum(row.loss_terms for row in rows), "tokens_per_second": tokens / seconds}
+        return {
+            "train_loss": total / sum(row.loss_terms for row in rows),
+            "optimizer_steps": float(self._steps_done),
+            "tokens_per_second": tokens / seconds,
+        }
 
     def _collate(self, component: str, rows: Sequence[Example]) -> Batch:
         generates = self._components[component].generates

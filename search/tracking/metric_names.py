@@ -35,7 +35,7 @@ __all__ = [
 TRAIN_LOSS = "train/loss"
 OLD_TRAIN_LOSS = "train_loss"
 """Name of the training loss in runs of earlier versions."""
-TRAINING = ("seconds", "peak_memory_mb", "trainable_parameters", "tokens_per_second")
+TRAINING = ("seconds", "peak_memory_mb", "trainable_parameters", "tokens_per_second", "optimizer_steps")
 UNSUPPORTED = re.compile(r"[^\w. :-]")
 """Characters that MLflow does not accept in a part of a metric's name."""
 

@@ -1,7 +1,8 @@
 """Rungs: the decision whether a trial stops, from the results of all trials at the same time of training.
 
 A trial is compared at the times ``first * factor ** k``, in epochs or seconds, with the trials that have reached the
-same time before it. It continues if it is among the best ``1 / factor`` of them.
+same time before it. It continues if it is among the best ``1 / factor`` of them. A trial with a score of 0 after few
+optimizer steps is compared in a later epoch.
 
 Sources: Li et al. 2020, arXiv 1810.05934 (asynchronous successive halving); Schmucker et al. 2021, arXiv 2106.12639
 (several objectives: non-dominated fronts, and within a front the order of an epsilon net).
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from search.config.objectives import Limit, Objective
+from search.config.stopping import is_too_early
 
 __all__ = ["Rungs", "rank_by_fronts"]
 
@@ -67,6 +69,8 @@ class Rungs:
         """
         if time < self._first or not all(math.isfinite(metrics.get(o.metric, math.nan)) for o in self._objectives):
             return False  # an epoch without a finite score decides nothing; the next one does
+        if is_too_early(self._objectives[0], metrics):
+            return False
         level = min(int(math.log(time / self._first) / math.log(self._factor) + 1e-9), int(min(self._levels, 1e9)) - 1)
         if level < 0 or any(trial in rung for at, rung in self._rungs.items() if at >= level):
             return False

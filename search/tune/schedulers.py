@@ -20,7 +20,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.config.algorithms import SCHEDULERS
-from search.config.stopping import StoppingSettings
+from search.config.stopping import StoppingSettings, is_too_early
 from search.ledger.records import TrialRecord
 from search.trials.result import EpochResult
 from search.trials.spec import TrialSpec
@@ -170,7 +170,7 @@ class _Median(_LiveTrialScheduler):
 
     def __init__(self, settings: StoppingSettings) -> None:
         super().__init__(settings)
-        objective = settings.objectives[0]
+        self._objective = objective = settings.objectives[0]
         self._metric, self._sign = objective.metric, 1.0 if objective.direction == "maximize" else -1.0
         self._grace_epochs = settings.grace_epochs
         self._needed = settings.algorithm.startup_trials
@@ -179,7 +179,7 @@ class _Median(_LiveTrialScheduler):
     def _should_stop(self, trial: Any, epoch: EpochResult) -> bool:
         own = self._values[trial.trial_id]
         own[epoch.epoch] = self._sign * epoch.metrics.get(self._metric, math.nan)
-        if epoch.epoch < self._grace_epochs:
+        if epoch.epoch < self._grace_epochs or is_too_early(self._objective, epoch.metrics):
             return False
         others = [values for name, values in self._values.items() if name != trial.trial_id]
         means = [

@@ -17,7 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 from search.config.algorithms import SCHEDULERS
 from search.config.objectives import Objective
 from search.config.space_file import Algorithm
-from search.config.stopping import StoppingSettings
+from search.config.stopping import FEWEST_STEPS, StoppingSettings
 from search.ledger.records import TrialRecord
 from search.trials.result import EpochResult
 from search.trials.spec import TrialSpec
@@ -60,7 +60,13 @@ def scheduler_of(name: str, objective: Objective = MAXIMIZE) -> TrialScheduler:
     return make_scheduler(StoppingSettings(algorithm, (objective,), EPOCHS, GRACE_EPOCHS))
 
 
-def run_trials(scheduler: TrialScheduler, score: Score, trials: int, metric: str = "strict_f1") -> list[int]:
+def run_trials(
+    scheduler: TrialScheduler,
+    score: Score,
+    trials: int,
+    metric: str = "strict_f1",
+    steps_per_epoch: int = 100,
+) -> list[int]:
     """Run trials one at a time and return the number of epochs that each was allowed to run."""
     lengths = []
     for number in range(trials):
@@ -69,7 +75,8 @@ def run_trials(scheduler: TrialScheduler, score: Score, trials: int, metric: str
         scheduler.on_trial_add(controller, trial)
         for epoch in range(1, EPOCHS + 1):
             finished = epoch == EPOCHS
-            result = EpochResult(epoch, {metric: score(number, epoch)}, finished).to_tune_result()
+            metrics = {metric: score(number, epoch), "optimizer_steps": float(steps_per_epoch * epoch)}
+            result = EpochResult(epoch, metrics, finished).to_tune_result()
             decision = TrialScheduler.STOP if finished else scheduler.on_trial_result(controller, trial, result)
             assert decision in (TrialScheduler.CONTINUE, TrialScheduler.STOP), "no trial is paused"
             if decision == TrialScheduler.STOP:
@@ -98,6 +105,16 @@ class TestScheduler:
     def test_no_trial_is_stopped_within_the_grace_period(self, name: str) -> None:
         lengths = run_trials(scheduler_of(name), lambda number, epoch: -float(number), 20)
         assert min(lengths) >= GRACE_EPOCHS
+
+    def test_a_score_of_zero_stops_no_trial_before_it_has_made_enough_optimizer_steps(self, name: str) -> None:
+        def score(number: int, epoch: int) -> float:
+            if number < 10:
+                return 0.1 * (number + 1)
+            return 2.0 if number == 10 and epoch >= 5 else 0.0
+
+        late, zero = run_trials(scheduler_of(name), score, 12, steps_per_epoch=FEWEST_STEPS // 5)[10:]
+        assert late == EPOCHS
+        assert zero == EPOCHS if name in NEVER_STOP else 5 <= zero < EPOCHS
 
     def test_equal_results_stop_no_trial(self, name: str) -> None:
         assert run_trials(scheduler_of(name), lambda number, epoch: 0.5, 12) == [EPOCHS] * 12

@@ -26,7 +26,7 @@ from clinie_core.training.optimization import build_optimizer
 from clinie_core.training.train import EpochReport, train
 
 MakeConfig = Callable[..., TrialConfig]
-STABLE = ("strict_f1", "lenient_f1", "train_loss")
+STABLE = ("strict_f1", "lenient_f1", "train_loss", "optimizer_steps")
 
 
 def curve(config: TrialConfig, corpus: Corpus, folder: Path | None = None, stop_after: int = 99) -> list[EpochReport]:
