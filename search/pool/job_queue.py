@@ -289,12 +289,12 @@ class JobQueue:
         """Yield the waiting jobs for a group.
 
         They do not include jobs of trials that a group still trains, because a cancelled job ends late, nor of trials
-        that this group has lost again and again, unless no other group remains.
+        that this group has lost again and again, unless no other group is up or needed.
         """
         if self._groups.unknown:
             return
         name = self._groups.get_class(group)
-        others = self._groups.limits[name] - self._groups.drained.count(name) > 1
+        others = max(self._groups.up.count(name), self._groups.count_wanted(name, self._jobs.counts)) > 1
         lost = self._losses.list_excluded(group) if others else set()
         for job in self._jobs.waiting.values():
             if job.resources == name and job.number not in lost and not self._jobs.is_trained(job.number):

@@ -58,7 +58,8 @@ class WorkerPool:
         folder: Folder or URL for Ray Train's own files.
         allow_text: Whether failure reasons may include the message of any error.
         fitting: Settings that fitted into memory in an earlier run of the search, by memory key.
-        trials: Number of trials of the search; None if unknown. No more groups than trials are started.
+        trials: Number of trials of the search at its start; None if unknown. The groups that are up never exceed the
+            number of trials that have not ended; see :meth:`refresh`.
         wait_minutes: Time after which a search fails if no group is up for lack of nodes; None for no limit.
         where: Name of the space file, for messages.
 
@@ -92,7 +93,7 @@ class WorkerPool:
         self._reported: set[int] = set()
         self._host: Any = None
         self._groups = [
-            own for own in self.classes for _ in range(_count_target(own, self._capacity, trials))
+            own for own in self.classes for _ in range(_count_groups(own, self._capacity))
         ]  # the class of each group, by its number
         self.groups = len(self._groups)
         """Maximum number of worker groups of all classes."""
@@ -142,7 +143,7 @@ class WorkerPool:
                 return f"a worker group cannot run: {_describe(cause)}"
         minutes = self._wait_minutes
         if minutes and self._state.lonely_seconds > 60 * minutes:
-            counts = ((own, sum(own is other for other in self._groups)) for own in self.classes)
+            counts = ((own, self._limit(sum(own is other for other in self._groups))) for own in self.classes)
             request = " and ".join(describe_request(own, count) for own, count in counts)
             return (
                 f"no node for {minutes:g} minutes (budget.wait_minutes): requested {request}; the cluster can provide"
@@ -193,7 +194,12 @@ class WorkerPool:
         gpus = sum(count * own.gpus_per_trial for own, count in unplaced)
         cpus = sum(count * own.workers_per_trial * own.cpus_per_worker for own, count in unplaced if not own.gpu_share)
         amounts = [f"{n:g} {unit}{'s' * (n != 1)}" for n, unit in ((gpus, "GPU"), (cpus, "CPU")) if n]
-        return f"waiting for {' and '.join(amounts)}, {sum(self._state.up.values())} of {self.groups} groups up"
+        up, groups = sum(self._state.up.values()), self._limit(self.groups)
+        return f"waiting for {' and '.join(amounts)}, {up} of {groups} groups up"
+
+    def _limit(self, groups: int) -> int:
+        """Return a number of groups, or that of the trials that have not ended if there are fewer trials."""
+        return min(groups, self._trials or groups)
 
     def take_warnings(self) -> list[Problem]:
         """Return, once, why groups were drained; the search continues with the other groups."""
@@ -228,14 +234,13 @@ def _get_rate(own: Resources) -> HourlyRate:
     return HourlyRate(own.gpus_per_trial, own.price_per_hour or 0.0)
 
 
-def _count_target(resources: Resources, capacity: Capacity, trials: int | None) -> int:
-    """Return the maximum number of groups: the space's, else what the cluster can provide.
+def _count_groups(resources: Resources, capacity: Capacity) -> int:
+    """Return the maximum number of groups of a class: the space's, else what the cluster can provide.
 
-    There are no more groups than trials.
+    It does not depend on the number of trials, to which commands may add.
     """
     known = count_groups(resources, capacity)
-    groups = resources.concurrent_trials or (known if capacity.is_final else max(known, MAX_GROUPS))
-    return max(1, min(groups, trials or groups))
+    return max(1, resources.concurrent_trials or (known if capacity.is_final else max(known, MAX_GROUPS)))
 
 
 def _describe(error: BaseException) -> str:

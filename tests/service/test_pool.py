@@ -8,6 +8,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,24 @@ def test_a_killed_worker_fails_only_its_job_and_the_group_is_restarted(tmp_path:
         assert reason is None
         assert again[0].metrics["pid"] != message.metrics["pid"]
         assert pool.failure() is None
+
+
+def test_the_pool_grows_when_trials_are_added_to_a_running_search(
+    tmp_path: Path, wait_until: Callable[[Callable[[], bool]], None]
+) -> None:
+    with WorkerPool([Resources(concurrent_trials=2)], make_pid_program, tmp_path, trials=1) as pool:
+        first = new_job("5")
+        held = ray.get(pool.queue.submit.remote(first))  # its worker waits until the next epoch is requested
+        assert sum(ray.get(pool.queue.describe.remote()).up.values()) == 1
+
+        def may_start_second_trial() -> bool:
+            pool.refresh(unfinished=2)
+            return pool.may_start_trial(running=1)
+
+        wait_until(may_start_second_trial)
+        second, reason = run_job(pool, replace(new_job("1"), number=1))
+        assert reason is None
+        assert second[0].metrics["pid"] != held.metrics["pid"]
 
 
 def make_counting_program(device: object) -> Program:

@@ -107,6 +107,21 @@ def test_a_trial_that_a_group_loses_twice_waits_for_another_group() -> None:
     run(test())
 
 
+def test_the_last_trial_returns_to_a_group_that_lost_it_if_no_other_is_up() -> None:
+    async def test() -> None:
+        queue = JobQueue(["default"] * 2, unfinished=2)
+        generation = await queue.join(0, NODE, PLACE, 0)
+        for attempt in range(MAX_LOSSES):
+            await lose(queue, 0, generation, job(0, attempt))
+        await start(queue.submit(job(0, 7)))
+        waiting = await start(queue.take(0, generation, 1))
+        assert not waiting.done(), "the other group will start"
+        await queue.expect(1)
+        assert await waiting == job(0, 7)
+
+    run(test())
+
+
 def test_a_lost_node_does_not_count_as_a_fault_of_the_group() -> None:
     async def test() -> None:
         queue = JobQueue(["default"])
