@@ -21,6 +21,7 @@ from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay,
 from clinie_core.errors import fail
 from search.ledger.journal import LedgerUnavailable
 from search.storage.home import LEDGER_VARIABLE, hide_password
+from search.storage.schema_lock import is_postgresql, lock_schema
 
 __all__ = ["DatabaseStorage", "open_database", "retry_in_outage"]
 
@@ -64,9 +65,10 @@ class DatabaseStorage(RDBStorage):
     """
 
     def __init__(self, url: str) -> None:
-        self.has_leases = url.startswith("postgresql")
+        self.has_leases = is_postgresql(url)
         arguments = {"connect_timeout": CONNECT_SECONDS, **KEEPALIVE} if self.has_leases else {}
-        super().__init__(url, engine_kwargs={"pool_pre_ping": True, "connect_args": arguments})
+        with lock_schema(url):
+            super().__init__(url, engine_kwargs={"pool_pre_ping": True, "connect_args": arguments})
         self.shown = hide_password(url)
 
 

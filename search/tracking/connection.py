@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -26,13 +26,14 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 import clinie_core
 from clinie_core.errors import DiskFull, fail
 from search.storage.home import Home, compute_source_digest, hide_password
 from search.storage.home_version import record_version
 from search.storage.relocation import record_path
+from search.storage.schema_lock import is_postgresql, lock_schema
 
 __all__ = [
     "connect",
@@ -76,6 +77,8 @@ def connect(home: Home) -> MlflowClient:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     mlflow.set_tracking_uri(home.tracking_uri)
     mlflow.set_registry_uri(home.tracking_uri)
+    if is_postgresql(home.tracking_uri):
+        _create_tables(home.tracking_uri)
     # Nothing is written to the folder of a search that may not start, because its server does not answer.
     if not home.root.is_dir() or (home.server is not None and not home.ledger_file.exists()):
         return MlflowClient(home.tracking_uri, home.tracking_uri)
@@ -89,6 +92,15 @@ def connect(home: Home) -> MlflowClient:
         client = MlflowClient(home.tracking_uri, home.tracking_uri)
         _open_database(client)
     return client
+
+
+def _create_tables(uri: str) -> None:
+    """Create the tables of a PostgreSQL database that has none, while no other process does.
+
+    An error is left to the next call, which reports it.
+    """
+    with suppress(DBAPIError, ImportError, MlflowException), lock_schema(uri):
+        MlflowClient(uri, uri)  # its constructor creates the tables
 
 
 def _open_database(client: MlflowClient) -> None:

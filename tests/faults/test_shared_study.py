@@ -126,7 +126,7 @@ def shared(
     space_content["space"]["finetuning"] = {"full": {"learning_rate": {"log": [1.0e-3, 1.0e-2]}}}
     space_content["budget"] = request.param
     shared = SharedStudy(tmp_path, postgres.url(database), write_space(space_content), wait_until)
-    # Neither MLflow nor Optuna creates its tables safely in two processes at once.
+    # The drivers share a SQLite file here, in which MLflow does not create its tables safely in two processes at once.
     MlflowClient(shared.tracking_uri).search_experiments()
     assert not has_study(shared.storage, "small")
     yield shared
