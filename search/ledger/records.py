@@ -30,6 +30,7 @@ __all__ = [
     "UNFINISHED",
     "State",
     "TrialRecord",
+    "count_epochs",
     "find_best_values",
     "make_record",
     "mark_interrupted",
@@ -201,6 +202,11 @@ def find_best_values(attributes: Mapping[str, Any], metrics: Sequence[str]) -> l
     best = epochs[_find_best_epoch(epochs, config["selection"])]
     values = [best.get(name, math.nan) for name in metrics]
     return values if all(map(math.isfinite, values)) else None
+
+
+def count_epochs(attributes: Mapping[str, Any]) -> int:
+    """Return the number of epochs in a trial's attributes in the ledger."""
+    return sum(key.startswith("epoch.") for key in attributes)
 
 
 def _read_epochs(attributes: Mapping[str, Any]) -> dict[int, dict[str, float]]:

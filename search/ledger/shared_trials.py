@@ -7,7 +7,7 @@ lease, which the next driver takes up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from optuna.trial import FrozenTrial, TrialState
@@ -17,7 +17,7 @@ from search.config.search_space import SearchSpace
 from search.config.space_file import Finalists
 from search.ledger.leases import StudyLeases
 from search.ledger.ledger import Ledger
-from search.ledger.records import REPEATS
+from search.ledger.records import REPEATS, count_epochs
 
 __all__ = ["SharedTrials", "TrialCounts"]
 
@@ -31,12 +31,14 @@ class TrialCounts:
         elsewhere: Number of unfinished trials of other drivers.
         interrupted: Numbers of the unfinished trials without a driver.
         ended: Numbers of the trials that have ended.
+        epochs: Number of epochs of each unfinished trial that this driver does not train, without runs of finalists.
     """
 
     free: int
     elsewhere: int
     interrupted: tuple[int, ...]
     ended: frozenset[int]
+    epochs: Mapping[int, int]
 
     def without_free(self) -> TrialCounts:
         """Return the counts after another driver has taken the trials that were free."""
@@ -73,7 +75,14 @@ class SharedTrials:
         if not unfinished and not free and self._finalists is not None:
             free = self._ledger.count_finals(self._finalists)
         ended = frozenset(trial.number for trial in trials if trial.state.is_finished())
-        return TrialCounts(free, len(elsewhere), interrupted, ended)
+        epochs = {
+            trial.number: count_epochs(trial.user_attrs)
+            for trial in trials
+            if trial.state == TrialState.RUNNING
+            and leased.get(trial.number) != self._leases.name
+            and REPEATS not in trial.user_attrs
+        }
+        return TrialCounts(free, len(elsewhere), interrupted, ended, epochs)
 
     def take(
         self, space: SearchSpace, budget: int, must_not_run: Callable[[int], bool]

@@ -35,6 +35,7 @@ from search.tune.shared_searcher import SharedSearcher
 from search.tune.stop_signal import StopSignal
 from search.tune.trainable import PoolUnavailable, RunSettings, TrialTrainable
 from search.tune.trial_control import TrialControl
+from search.tune.trials_elsewhere import TrialsElsewhere
 
 __all__ = ["MAX_FAILED_TRIALS", "read_trial_error", "run_trials"]
 
@@ -160,11 +161,6 @@ def run_trials(
     processor = commands or CommandProcessor(ledger, space)
     searcher = LedgerSearcher(ledger, space, trials, running, pool.may_start_trial, recorder.answer, list_classes)
     if ledger.leases is not None:
-
-        def add_end_elsewhere(number: int) -> None:
-            replay_trials(scheduler, [ledger.record(number)])
-            recorder.notify_end_elsewhere(number)
-
         searcher = SharedSearcher(
             ledger,
             ledger.leases,
@@ -174,7 +170,7 @@ def run_trials(
             recorder.answer,
             list_classes,
             read_budget=lambda: processor.trials,
-            on_end_elsewhere=add_end_elsewhere,
+            elsewhere=TrialsElsewhere(ledger, scheduler, recorder),
         )
 
     def must_end() -> bool:

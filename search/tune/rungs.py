@@ -88,6 +88,11 @@ class Rungs:
         before = sum(rank < ranks[-1] for rank in ranks)
         return before >= math.ceil((len(others) + 1) / self._factor) and not self._is_near_front(own, others)
 
+    def remove(self, trial: str) -> None:
+        """Remove all results of a trial."""
+        for rung in self._rungs.values():
+            rung.pop(trial, None)
+
     def find_next(self, time: float) -> tuple[int, float | None] | None:
         """Return the next rung of a trial: its time, and the value of the objective that the trial needs there.
 

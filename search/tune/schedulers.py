@@ -21,13 +21,13 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.config.algorithms import SCHEDULERS
 from search.config.stopping import StoppingSettings, is_too_early
-from search.ledger.records import TrialRecord
+from search.ledger.records import ENDED, TrialRecord
 from search.trials.result import EpochResult
 from search.trials.spec import TrialSpec
 from search.tune.ended_trials import release_ended_trials
 from search.tune.rungs import Rungs
 
-__all__ = ["make_asha", "make_fifo", "make_median", "make_scheduler", "replay_trials"]
+__all__ = ["forget_trial", "make_asha", "make_fifo", "make_median", "make_scheduler", "replay_trials"]
 
 
 WITHOUT_SCORE = 2
@@ -65,31 +65,42 @@ def make_scheduler(settings: StoppingSettings) -> TrialScheduler:
 
 
 @dataclass(frozen=True)
-class _EndedTrial:
-    """Stand-in for the Tune trial of a trial that ended in an earlier run of the search."""
+class _LedgerTrial:
+    """Stand-in for the Tune trial of a trial of an earlier run of the search, or of another driver."""
 
     trial_id: str
     config: Mapping[str, Any] | None = None
 
 
 def replay_trials(scheduler: TrialScheduler, records: Iterable[TrialRecord]) -> None:
-    """Pass the trials of earlier runs to a scheduler, so that it decides as in an uninterrupted search.
+    """Pass trials of earlier runs or of other drivers to a scheduler, so that it decides as in one search of all.
+
+    A trial may be passed again after further epochs; those that the scheduler has do not count twice.
 
     Args:
-        scheduler: A new scheduler.
-        records: The trials that ended.
+        scheduler: The scheduler.
+        records: The trials; those that have not ended are trained by other drivers.
     """
     for record in records:
         if record.repeats is not None:
             continue  # a scheduler does not compare runs of finalists
-        trial = _EndedTrial(f"past-{record.number}")
+        trial = _make_trial(record.number)
         scheduler.on_trial_add(None, trial)
         results = [EpochResult(epoch, metrics).to_tune_result() for epoch, metrics in sorted(record.epochs.items())]
         # Tune passes the last epoch of a complete trial to on_trial_complete only.
         for result in results[:-1] if record.state == "complete" else results:
             scheduler.on_trial_result(None, trial, result)
-        if results:
+        if results and record.state in ENDED:
             scheduler.on_trial_complete(None, trial, results[-1])
+
+
+def forget_trial(scheduler: TrialScheduler, number: int) -> None:
+    """Remove the results of a trial that :func:`replay_trials` has passed, because Tune will have the trial."""
+    scheduler.on_trial_remove(None, _make_trial(number))
+
+
+def _make_trial(number: int) -> _LedgerTrial:
+    return _LedgerTrial(f"ledger-{number}")
 
 
 class _LiveTrialScheduler(FIFOScheduler):
@@ -133,6 +144,15 @@ class _LiveTrialScheduler(FIFOScheduler):
     def _should_stop(self, trial: Any, epoch: EpochResult) -> bool:
         return False
 
+    def on_trial_remove(self, tune_controller: object, trial: Any) -> None:
+        """Remove the results of a trial."""
+        self._without_score.pop(trial.trial_id, None)
+        self._with_score.discard(trial.trial_id)
+        self._forget(trial.trial_id)
+
+    def _forget(self, trial_id: str) -> None:
+        """Remove the results that the subclass holds."""
+
     def on_trial_complete(self, tune_controller: object, trial: Any, result: dict[str, Any]) -> None:
         """Add the last epoch of a trial; a trial that failed before its first epoch has none."""
         epoch = EpochResult.from_tune_result(result)
@@ -164,6 +184,10 @@ class _Asha(_LiveTrialScheduler):
         seconds[epoch.epoch] = epoch.metrics.get("seconds", 0.0)
         return self._rungs.report(trial.trial_id, sum(seconds.values()), epoch.metrics)
 
+    def _forget(self, trial_id: str) -> None:
+        self._seconds.pop(trial_id, None)
+        self._rungs.remove(trial_id)
+
 
 class _Median(_LiveTrialScheduler):
     """Median stopping rule: a trial stops if its best value is worse than the median of the others' running means."""
@@ -190,3 +214,6 @@ class _Median(_LiveTrialScheduler):
         means = [mean for mean in means if math.isfinite(mean)]
         best = max((value for value in own.values() if math.isfinite(value)), default=-math.inf)
         return len(means) >= self._needed and best < statistics.median(means)
+
+    def _forget(self, trial_id: str) -> None:
+        self._values.pop(trial_id, None)

@@ -13,6 +13,7 @@ from search.ledger.records import TrialRecord
 from search.ledger.shared_trials import SharedTrials, TrialCounts
 from search.tune.running_trials import RunningTrials
 from search.tune.searcher import LedgerSearcher, ListClasses
+from search.tune.trials_elsewhere import TrialsElsewhere
 
 __all__ = ["SharedSearcher"]
 
@@ -36,7 +37,7 @@ class SharedSearcher(LedgerSearcher):
         answer: Records a trial with the results of an earlier one that has an identical configuration.
         list_classes: Returns the names of the resource classes that a trial tries in turn.
         read_budget: Returns the number of trials of the study, without runs of finalists.
-        on_end_elsewhere: Called with the number of each trial whose end another driver has recorded.
+        elsewhere: Receives the epochs and the ends of the other drivers' trials.
     """
 
     def __init__(
@@ -50,13 +51,13 @@ class SharedSearcher(LedgerSearcher):
         list_classes: ListClasses,
         *,
         read_budget: Callable[[], int],
-        on_end_elsewhere: Callable[[int], None],
+        elsewhere: TrialsElsewhere,
     ) -> None:
         super().__init__(ledger, space, 0, running, may_start, answer, list_classes)
         self._interrupted = []
         self._shared = SharedTrials(ledger, leases, space.file.finalists)
         self._read_budget = read_budget
-        self._on_end_elsewhere = on_end_elsewhere
+        self._elsewhere = elsewhere
         self._counts: TrialCounts = self._shared.count(read_budget())
         self._known_ends = set(self._counts.ended)
         self._own: set[int] = set()
@@ -75,7 +76,8 @@ class SharedSearcher(LedgerSearcher):
         if any(map(self.gate.must_not_run, self._refresh().interrupted)):
             held = self._shared.take_held(self.gate.must_not_run)
             self._interrupted += held
-            self._own.update(number for number, _ in held)
+            for number, _ in held:
+                self._add_own(number)
             self._next_refresh = 0.0
         return super().interrupted
 
@@ -87,9 +89,10 @@ class SharedSearcher(LedgerSearcher):
         now = time.monotonic()
         if now >= self._next_refresh:
             self._counts = self._shared.count(self._get_budget())
+            self._elsewhere.add_epochs(self._counts.epochs)
             for number in sorted(self._counts.ended - self._known_ends):
                 if number not in self._own:
-                    self._on_end_elsewhere(number)
+                    self._elsewhere.add_end(number)
             self._known_ends |= self._counts.ended
             done = time.monotonic()
             self._next_refresh = done + max(REFRESH_SECONDS, (done - now) / MAX_SHARE)
@@ -111,9 +114,13 @@ class SharedSearcher(LedgerSearcher):
         if taken is None:  # another driver was faster, so that the next attempt waits for the next reading
             self._counts = self._counts.without_free()
         else:
-            self._own.add(taken[0])
+            self._add_own(taken[0])
             self._next_refresh = 0.0
         return taken
+
+    def _add_own(self, number: int) -> None:
+        self._own.add(number)
+        self._elsewhere.remove(number)
 
     def _is_incomplete(self) -> bool:
         """Return whether a trial of any driver has not ended."""

@@ -21,7 +21,7 @@ from search.config.stopping import FEWEST_STEPS, StoppingSettings
 from search.ledger.records import TrialRecord
 from search.trials.result import EpochResult
 from search.trials.spec import TrialSpec
-from search.tune.schedulers import WITHOUT_SCORE, make_scheduler, replay_trials
+from search.tune.schedulers import WITHOUT_SCORE, forget_trial, make_scheduler, replay_trials
 
 EPOCHS, GRACE_EPOCHS, STARTUP_TRIALS = 9, 2, 3
 NEVER_STOP = {"none"}
@@ -159,6 +159,23 @@ class TestScheduler:
         replay_trials(resumed, records)
         lengths = run_trials(resumed, lambda number, epoch: values[number + 12][epoch - 1], 8)
         assert lengths == uninterrupted[12:]
+
+    def test_running_trials_of_other_drivers_count_as_own_ones(self, name: str) -> None:
+        curves = random.Random(7)
+        values = [[curves.random() for _ in range(EPOCHS)] for _ in range(20)]
+        alone = run_trials(scheduler_of(name), lambda number, epoch: values[number][epoch - 1], 20)
+
+        def record(number: int, epochs: int) -> TrialRecord:
+            stored = {epoch: {"strict_f1": values[number][epoch - 1]} for epoch in range(1, epochs + 1)}
+            return TrialRecord(number, "running", config=None, parameters={}, epochs=stored)
+
+        scheduler, forgetful = scheduler_of(name), scheduler_of(name)
+        for number, length in enumerate(alone[:12]):
+            replay_trials(scheduler, [record(number, epochs) for epochs in (1, length, length)])
+            replay_trials(forgetful, [record(number, length)])
+            forget_trial(forgetful, number)
+        assert run_trials(scheduler, lambda number, epoch: values[number + 12][epoch - 1], 8) == alone[12:]
+        assert run_trials(forgetful, lambda number, epoch: values[number][epoch - 1], 20) == alone
 
     def test_a_trial_that_fails_before_its_first_epoch_is_accepted(self, name: str) -> None:
         scheduler, trial = scheduler_of(name), stub_trial(0)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import search.cluster.environment  # noqa: F401  # before Ray, which reads it when it is imported
+
+# isort: split
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
 
+from search.config.space_file import Algorithm
+from search.config.stopping import StoppingSettings
 from search.control.command_log import CommandLog
 from search.control.command_processor import CommandProcessor
 from search.control.commands import Command
@@ -16,6 +23,12 @@ from search.ledger.driver import Driver
 from search.ledger.leases import StudyLeases
 from search.ledger.ledger import Ledger
 from search.ledger.shared_trials import SharedTrials
+from search.trials.result import EpochResult
+from search.trials.spec import TrialSpec
+from search.tune.recorder import StudyRecorder
+from search.tune.running_trials import RunningTrials
+from search.tune.schedulers import make_scheduler
+from search.tune.trials_elsewhere import TrialsElsewhere
 from tests.small_space import build_small_space
 
 if TYPE_CHECKING:
@@ -98,7 +111,8 @@ def test_the_trials_of_a_driver_that_leaves_are_continued(url: str) -> None:
     numbers = [first.take(), first.take(), second.take()]
     assert numbers == [0, 1, 2]
     first.ledger.report(0, 1, {"strict_f1": 0.5})
-    assert second.trials.count(6).elsewhere == 2
+    counts = second.trials.count(6)
+    assert (counts.elsewhere, counts.epochs) == (2, {0: 1, 1: 0})
     assert first.ledger.interrupt("a signal") == [0, 1], "only its own trials"
     first.leases.leave()
     counts = second.trials.count(6)
@@ -109,7 +123,33 @@ def test_the_trials_of_a_driver_that_leaves_are_continued(url: str) -> None:
     assert [number for number, _ in second.trials.take_held(lambda number: number == 0)] == [0]
     assert second.ledger.record(0).epochs == {1: {"strict_f1": 0.5}}
     assert second.leases.find_own() == [0, 1, 2]
+    assert second.trials.count(6).epochs == {}
     second.leases.leave()
+
+
+def test_an_early_stop_compares_with_the_running_trials_of_other_drivers(url: str) -> None:
+    first, second = (SimulatedDriver(url, "rungs", name) for name in ("first", "second"))
+    algorithm = Algorithm(scheduler="asha", reduction_factor=2)
+    settings = StoppingSettings(algorithm, first.space.file.objective, epochs=4, grace_epochs=1)
+    scheduler = make_scheduler(settings)
+    recorder = StudyRecorder(second.ledger, RunningTrials(), [], lambda trial: None)
+    elsewhere = TrialsElsewhere(second.ledger, scheduler, recorder)
+    assert [first.take(), first.take(), second.take()] == [0, 1, 2]
+    _, config = second.trials.take(second.space, 6, never) or (3, None)
+    assert config is not None
+
+    def stops(number: int, score: float) -> bool:
+        elsewhere.add_epochs(second.trials.count(6).epochs)
+        trial = Trial("stub", config=TrialSpec.from_config(number, config).to_tune_config(), stub=True)
+        result = EpochResult(1, {"strict_f1": score}).to_tune_result()
+        return bool(scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP)
+
+    assert not stops(2, 0.3), "it is the first trial at this rung"
+    first.ledger.report(0, 1, {"strict_f1": 0.8})
+    first.ledger.report(1, 1, {"strict_f1": 0.9})
+    assert stops(3, 0.4), "two running trials of the other driver are better"
+    for driver in (first, second):
+        driver.leases.leave()
 
 
 def test_a_draw_that_its_driver_did_not_complete_is_completed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
