@@ -20,7 +20,7 @@ def serve(
     """Serve the database of CLINIE_LEDGER to machines without access to it, by Optuna's gRPC proxy.
 
     There, set CLINIE_LEDGER to grpc://HOST:PORT. The proxy has no authentication and no encryption: every user who can
-    connect to its port can read and change all studies. A driver behind it must be the only one of its study.
+    connect to its port can read and change all studies.
     """
     import os
 

@@ -11,6 +11,7 @@ import functools
 import inspect
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from optuna.exceptions import StorageInternalError
@@ -20,6 +21,7 @@ from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay,
 
 from clinie_core.errors import fail
 from search.ledger.journal import LedgerUnavailable
+from search.ledger.lease_tables import LeaseSection, open_section
 from search.storage.home import LEDGER_VARIABLE, hide_password
 from search.storage.schema_lock import is_postgresql, lock_schema
 
@@ -70,6 +72,14 @@ class DatabaseStorage(RDBStorage):
         with lock_schema(url):
             super().__init__(url, engine_kwargs={"pool_pre_ping": True, "connect_args": arguments})
         self.shown = hide_password(url)
+
+    def open_section(self, study: str, *, exclusive: bool) -> AbstractContextManager[LeaseSection]:
+        """Open a transaction on the leases of a study; see :mod:`search.ledger.leases`."""
+        return open_section(self.engine, study, exclusive=exclusive)
+
+    def is_outage(self, error: BaseException) -> bool:
+        """Return whether an error means that the database is unavailable."""
+        return _is_outage(error)
 
 
 class _ShownStorage(Protocol):

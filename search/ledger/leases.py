@@ -1,4 +1,4 @@
-"""Leases on the trials of a study that several drivers share, in the tables of a PostgreSQL ledger.
+"""Leases on the trials of a study that several drivers share, in a PostgreSQL ledger or behind its proxy.
 
 A driver has one row, which it renews at regular intervals, and one lease for each of its trials. Only the driver that
 holds a trial's lease trains it. A driver is dead if it has not renewed its row for its lease time by the clock of the
@@ -13,64 +13,33 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TypeVar
-
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Connection,
-    DateTime,
-    Float,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    delete,
-    func,
-    select,
-    text,
-)
-from sqlalchemy import insert as insert_row
-from sqlalchemy import update as update_row
-from sqlalchemy.exc import InterfaceError, OperationalError
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, TypeVar
 
 from clinie_core.errors import fail
-from search.ledger.database import DatabaseStorage, retry_in_outage
-from search.ledger.driver import Driver, LeaseLost, get_driver, is_process_gone
+from search.ledger.database import retry_in_outage
+from search.ledger.driver import Driver, LeaseLost, get_driver
+from search.ledger.lease_tables import LeaseSection
 
-__all__ = ["StudyLeases", "find_live_drivers"]
+__all__ = ["LeaseStorage", "StudyLeases", "find_live_drivers"]
 
 Result = TypeVar("Result")
 LEASE_VARIABLE = "CLINIE_LEASE_SECONDS"
 LEASE_SECONDS = 60.0
 RENEWALS = 6
 """Number of renewals within the lease time."""
-LONGEST_SECTION = "120s"
-"""Time after which the database ends the session of a driver that stopped within an exclusive section."""
 
-_TABLES = MetaData()
-_DRIVERS = Table(
-    "clinie_drivers",
-    _TABLES,
-    Column("study", String, primary_key=True),
-    Column("driver", String, primary_key=True),
-    Column("machine", String, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("process_started", Float, nullable=False),
-    Column("lease_seconds", Float, nullable=False),
-    Column("renewed", DateTime(timezone=True), nullable=False),
-    Column("is_closing", Integer, nullable=False, default=0),
-)
-_LEASES = Table(
-    "clinie_leases",
-    _TABLES,
-    Column("study", String, primary_key=True),
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("driver", String, nullable=False),
-)
+
+class LeaseStorage(Protocol):
+    """Storage of a ledger with leases: a PostgreSQL database, or the proxy of one."""
+
+    shown: str
+
+    def open_section(self, study: str, *, exclusive: bool) -> AbstractContextManager[LeaseSection]:
+        """Open a transaction on the leases of a study."""
+
+    def is_outage(self, error: BaseException) -> bool:
+        """Return whether an error means that the storage is unavailable."""
 
 
 def read_lease_seconds() -> float:
@@ -89,36 +58,34 @@ def read_lease_seconds() -> float:
     return seconds
 
 
-def find_live_drivers(storage: DatabaseStorage, study: str) -> list[str]:
+def find_live_drivers(storage: LeaseStorage, study: str) -> list[str]:
     """Return the names of the drivers that search a study now."""
 
     def read() -> list[str]:
-        with storage.engine.connect() as connection:
-            if connection.execute(select(func.to_regclass(_DRIVERS.name))).scalar() is None:
-                return []  # no driver has ever used this database
-            return sorted(row.name for row in _read_drivers(connection, study) if not row.is_dead)
+        with storage.open_section(study, exclusive=False) as section:
+            return section.list_live()
 
-    return retry_in_outage(storage, read)
+    return retry_in_outage(storage, read, storage.is_outage)
 
 
 class StudyLeases:
     """The leases of one driver of a study.
 
     Args:
-        storage: The PostgreSQL ledger.
+        storage: The ledger.
         study: Name of the study.
         driver: Identity of the driver.
         seconds: Lease time; None for that of :func:`read_lease_seconds`.
     """
 
     def __init__(
-        self, storage: DatabaseStorage, study: str, driver: Driver | None = None, seconds: float | None = None
+        self, storage: LeaseStorage, study: str, driver: Driver | None = None, seconds: float | None = None
     ) -> None:
         self._storage = storage
         self._study = study
         self._driver = driver or get_driver()
         self.seconds = seconds or read_lease_seconds()
-        self._section: Connection | None = None
+        self._section: LeaseSection | None = None
         self._renewed = self._steady_since = _read_clock()
         self._lost = False
         self._end = threading.Event()
@@ -143,67 +110,40 @@ class StudyLeases:
 
     def join(self) -> None:
         """Add this driver to the study, after a driver that is closing it has ended."""
-
-        def create() -> None:
-            with self._storage.engine.begin() as connection:
-                _lock(connection, "tables")
-                _TABLES.create_all(connection)
-
-        retry_in_outage(self._storage, create)
+        self._call(lambda section: section.create_tables())
         while not self.run_exclusively(self._try_to_join):
             self._note_renewal(_read_clock())
             time.sleep(min(0.5, self.seconds / RENEWALS))
         self._renewed = self._steady_since = _read_clock()
 
     def _try_to_join(self) -> bool:
-        connection = self._get_section()
-        self._remove_dead(connection)
-        closing = select(_DRIVERS.c.driver).where(_DRIVERS.c.study == self._study, _DRIVERS.c.is_closing == 1)
-        if connection.execute(closing).first() is not None:
-            # Its row does not disappear if it is a stopped process on another machine, until its lease time is over.
-            return False
-        connection.execute(
-            delete(_DRIVERS).where(_DRIVERS.c.study == self._study, _DRIVERS.c.driver == self.name)
-        )  # of an attempt whose answer was lost
-        connection.execute(
-            insert_row(_DRIVERS).values(
-                study=self._study,
-                driver=self.name,
-                machine=self._driver.machine,
-                pid=self._driver.pid,
-                process_started=self._driver.started,
-                lease_seconds=self.seconds,
-                renewed=func.clock_timestamp(),
-                is_closing=0,
-            )
-        )
-        return True
+        section, own = self._get_section(), self._driver
+        self._remove_dead(section)
+        return section.join(own.name, own.machine, own.pid, own.started, self.seconds)
 
     def leave(self) -> None:
         """Release all leases of this driver and remove it from the study."""
-        self.run_exclusively(lambda: self._remove(self._get_section(), self.name))
+        self.run_exclusively(lambda: self._get_section().remove(self.name))
 
     def begin_closing(self) -> bool:
         """Return whether this is the last driver; no other one can join then before it has left."""
 
         def close() -> bool:
-            connection = self._get_section()
-            if self._find_others(connection):
+            if self._find_others():
                 return False
-            own = (_DRIVERS.c.study == self._study, _DRIVERS.c.driver == self.name)
-            connection.execute(update_row(_DRIVERS).where(*own).values(is_closing=1))
+            self._get_section().mark_closing(self.name)
             return True
 
         return self.run_exclusively(close)
 
     def has_others(self) -> bool:
         """Return whether other drivers search the study."""
-        return bool(self.run_exclusively(lambda: self._find_others(self._get_section())))
+        return bool(self.run_exclusively(self._find_others))
 
-    def _find_others(self, connection: Connection) -> list[str]:
-        self._remove_dead(connection)
-        names = select(_DRIVERS.c.driver).where(_DRIVERS.c.study == self._study, _DRIVERS.c.driver != self.name)
-        return list(connection.scalars(names))
+    def _find_others(self) -> list[str]:
+        section = self._get_section()
+        self._remove_dead(section)
+        return section.list_others(self.name)
 
     def run_exclusively(self, section: Callable[[], Result]) -> Result:
         """Run a function while no other driver of the study runs one.
@@ -215,31 +155,36 @@ class StudyLeases:
 
         def run() -> Result:
             try:
-                with self._storage.engine.begin() as connection:
-                    limit = text(f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_SECTION}'")
-                    connection.execute(limit)
-                    _lock(connection, self._study)
-                    self._section = connection
+                with self._storage.open_section(self._study, exclusive=True) as self._section:
                     return section()
             finally:
                 self._section = None
 
-        return retry_in_outage(self._storage, run)
+        return retry_in_outage(self._storage, run, self._storage.is_outage)
 
-    def _get_section(self) -> Connection:
+    def _get_section(self) -> LeaseSection:
         assert self._section is not None, "this is a part of an exclusive section"
         return self._section
 
+    def _call(self, operation: Callable[[LeaseSection], Result]) -> Result:
+        """Execute an operation on the leases in the exclusive section of this driver, or in a transaction."""
+        if self._section is not None:
+            return operation(self._section)
+
+        def run() -> Result:
+            with self._storage.open_section(self._study, exclusive=False) as section:
+                return operation(section)
+
+        return retry_in_outage(self._storage, run, self._storage.is_outage)
+
     def read(self) -> dict[int, str]:
         """Return the driver of each leased trial, by number of the trial; a dead driver's leases are removed first."""
-        leases = select(_LEASES.c.number, _LEASES.c.driver).where(_LEASES.c.study == self._study)
 
-        def find() -> dict[int, str]:
-            with nullcontext(self._section) if self._section else self._storage.engine.begin() as connection:
-                self._remove_dead(connection)
-                return {row.number: row.driver for row in connection.execute(leases)}
+        def find(section: LeaseSection) -> dict[int, str]:
+            self._remove_dead(section)
+            return dict(section.read())
 
-        return find() if self._section else retry_in_outage(self._storage, find)
+        return self._call(find)
 
     def claim(self, number: int) -> bool:
         """Take the lease of a trial.
@@ -252,29 +197,18 @@ class StudyLeases:
         """
 
         def take() -> bool:
-            connection = self._get_section()
-            self._remove_dead(connection)
-            own = select(_DRIVERS.c.driver).where(_DRIVERS.c.study == self._study, _DRIVERS.c.driver == self.name)
-            if connection.execute(own.with_for_update()).first() is None:
-                self._lost = True
+            section = self._get_section()
+            self._remove_dead(section)
+            holder = section.claim(self.name, number)
+            self._lost = self._lost or holder is None
             self._require_leases()
-            held = select(_LEASES.c.driver).where(_LEASES.c.study == self._study, _LEASES.c.number == number)
-            holder = connection.execute(held).scalar()
-            if holder is None:
-                connection.execute(insert_row(_LEASES).values(study=self._study, number=number, driver=self.name))
-            return holder in (None, self.name)
+            return holder == self.name
 
         return self.run_exclusively(take)
 
     def release(self, number: int) -> None:
         """Release the lease of a trial that has ended."""
-        own = (_LEASES.c.study == self._study, _LEASES.c.number == number, _LEASES.c.driver == self.name)
-
-        def give() -> None:
-            with self._storage.engine.begin() as connection:
-                connection.execute(delete(_LEASES).where(*own))
-
-        retry_in_outage(self._storage, give)
+        self._call(lambda section: section.release(self.name, number))
 
     def find_own(self) -> list[int]:
         """Return the numbers of the trials whose lease this driver holds."""
@@ -287,7 +221,7 @@ class StudyLeases:
             LeaseLost: If another driver has removed this one, such as after a long stop of this process.
         """
         if not self._lost and _read_clock() - self._renewed > self.seconds:
-            retry_in_outage(self._storage, self.renew)
+            retry_in_outage(self._storage, self.renew, self._storage.is_outage)
         self._require_leases()
 
     def _require_leases(self) -> None:
@@ -300,10 +234,9 @@ class StudyLeases:
     def renew(self) -> None:
         """Renew the leases of this driver, unless another one has removed it."""
         before = _read_clock()  # before the database's time, so that this driver's leases end early, never late
-        own = (_DRIVERS.c.study == self._study, _DRIVERS.c.driver == self.name)
-        with self._storage.engine.begin() as connection:
-            renewed = connection.execute(update_row(_DRIVERS).where(*own).values(renewed=func.clock_timestamp()))
-        if renewed.rowcount == 0:
+        with self._storage.open_section(self._study, exclusive=False) as section:
+            is_member = section.renew(self.name)
+        if not is_member:
             self._lost = True
             return
         self._note_renewal(before)
@@ -317,10 +250,12 @@ class StudyLeases:
         while not self._end.wait(self.seconds / RENEWALS) and not self._lost:
             try:
                 self.renew()
-            except (OperationalError, InterfaceError):
-                continue  # the database is unavailable; the next write to the ledger waits for it
+            except Exception as error:
+                if not self._storage.is_outage(error):
+                    raise
+                # The next write to the ledger waits for it.
 
-    def _remove_dead(self, connection: Connection) -> None:
+    def _remove_dead(self, section: LeaseSection) -> None:
         """Remove drivers that are dead.
 
         A driver that could not renew its own leases lately does not judge the others by the time, because an outage
@@ -328,52 +263,7 @@ class StudyLeases:
         """
         now = _read_clock()
         may_judge = now - self._steady_since >= self.seconds and now - self._renewed <= self.seconds / 2
-        for row in _read_drivers(connection, self._study, by_time=may_judge):
-            if row.is_dead and row.name != self.name:
-                self._remove(connection, row.name, _DRIVERS.c.renewed == row.renewed)
-
-    def _remove(self, connection: Connection, driver: str, *conditions: ColumnElement[bool]) -> None:
-        """Remove a driver and its leases, if the driver's row satisfies some conditions."""
-        row = delete(_DRIVERS).where(_DRIVERS.c.study == self._study, _DRIVERS.c.driver == driver, *conditions)
-        if connection.execute(row).rowcount:
-            connection.execute(delete(_LEASES).where(_LEASES.c.study == self._study, _LEASES.c.driver == driver))
-
-
-@dataclass(frozen=True)
-class _DriverRow:
-    """A driver of a study, when it has renewed its leases, and whether it is dead."""
-
-    name: str
-    renewed: datetime
-    is_dead: bool
-
-
-def _read_drivers(connection: Connection, study: str, *, by_time: bool = True) -> list[_DriverRow]:
-    """Return the drivers of a study.
-
-    Args:
-        connection: A connection to the database.
-        study: Name of the study.
-        by_time: Whether a driver that has not renewed its leases in time is dead.
-    """
-    age = func.extract("epoch", func.clock_timestamp() - _DRIVERS.c.renewed)
-    rows = connection.execute(
-        select(_DRIVERS, (age > _DRIVERS.c.lease_seconds).label("is_late")).where(_DRIVERS.c.study == study)
-    )
-    return [
-        _DriverRow(
-            row.driver,
-            row.renewed,
-            (by_time and row.is_late) or is_process_gone(row.machine, row.pid, row.process_started),
-        )
-        for row in rows
-    ]
-
-
-def _lock(connection: Connection, name: str) -> None:
-    """Wait for a lock that the end of the transaction releases."""
-    query = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
-    connection.execute(query, {"name": f"clinie-drivers/{name}"})
+        section.remove_dead(self.name, may_judge)
 
 
 def _read_clock() -> float:

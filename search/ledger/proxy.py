@@ -1,7 +1,7 @@
 """Optuna's gRPC proxy of a ledger's database, for machines that cannot connect to the database.
 
-The proxy passes on Optuna's calls. It does not pass on leases, so that a driver that uses it must be the only one of
-its study. It has no authentication.
+The proxy passes on Optuna's calls, and the transactions on leases if the database is PostgreSQL; see
+:mod:`search.ledger.lease_proxy`. It has no authentication.
 """
 
 from __future__ import annotations
@@ -10,20 +10,27 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import GrpcStorageProxy, run_grpc_proxy_server
+from optuna.storages import GrpcStorageProxy
+from optuna.storages._grpc.server import make_server
 
 from clinie_core.errors import fail
 from search.ledger.database import DatabaseStorage, retry_in_outage
+from search.ledger.lease_proxy import has_leases, make_lease_handler, open_remote_section
+from search.ledger.lease_tables import LeaseSection
 from search.storage.home import LEDGER_VARIABLE
 
 __all__ = ["ProxyStorage", "open_proxy", "serve_ledger"]
 
 CONNECT_SECONDS = 10.0
+MAX_CALLS = 64
+"""Number of calls that a server executes at once."""
 OUTAGES = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
@@ -35,6 +42,19 @@ class ProxyStorage(GrpcStorageProxy):
             warnings.simplefilter("ignore", ExperimentalWarning)
             super().__init__(host=host, port=port)
         self.shown = f"grpc://{host}:{port}"
+
+    @functools.cached_property
+    def has_leases(self) -> bool:
+        """True if several drivers may search one study."""
+        return retry_in_outage(self, lambda: has_leases(self._channel), _is_outage)
+
+    def open_section(self, study: str, *, exclusive: bool) -> AbstractContextManager[LeaseSection]:
+        """Open a transaction on the leases of a study; see :mod:`search.ledger.leases`."""
+        return open_remote_section(self._channel, study, exclusive=exclusive)
+
+    def is_outage(self, error: BaseException) -> bool:
+        """Return whether an error means that the proxy or its database is unavailable."""
+        return _is_outage(error)
 
 
 def open_proxy(url: str) -> ProxyStorage:
@@ -73,11 +93,15 @@ def serve_ledger(storage: DatabaseStorage, host: str, port: int) -> None:
     Raises:
         InputError: If the address is not available.
     """
-    warnings.simplefilter("ignore", ExperimentalWarning)
     try:
-        run_grpc_proxy_server(storage, host=host, port=port)
+        # A transaction on leases keeps a thread until it ends, and the calls within it need others.
+        server = make_server(storage, host, port, ThreadPoolExecutor(MAX_CALLS))
     except RuntimeError:
         fail("--port", f"{host}:{port} is not available", allowed="a free port of this machine")
+    if storage.has_leases:
+        server.add_generic_rpc_handlers([make_lease_handler(storage)])
+    server.start()
+    server.wait_for_termination()
 
 
 def _is_outage(error: BaseException) -> bool:

@@ -10,9 +10,9 @@ from search.ledger.journal import LedgerUnavailable, open_journal
 from search.storage.home import Home
 
 if TYPE_CHECKING:
-    from search.ledger.database import DatabaseStorage
+    from search.ledger.leases import LeaseStorage
 
-__all__ = ["LedgerUnavailable", "get_shared_database", "open_storage"]
+__all__ = ["LedgerUnavailable", "get_lease_storage", "open_storage"]
 
 
 def open_storage(home: Home) -> BaseStorage:
@@ -37,10 +37,14 @@ def open_storage(home: Home) -> BaseStorage:
     return open_database(home.ledger)
 
 
-def get_shared_database(storage: BaseStorage) -> DatabaseStorage | None:
-    """Return the storage as a database in which several drivers may search one study; None if it is no PostgreSQL."""
+def get_lease_storage(storage: BaseStorage) -> LeaseStorage | None:
+    """Return the storage if several drivers may search one study in it: PostgreSQL, or the proxy of one."""
     if isinstance(storage, JournalStorage):
         return None
     from search.ledger.database import DatabaseStorage
 
-    return storage if isinstance(storage, DatabaseStorage) and storage.has_leases else None
+    if isinstance(storage, DatabaseStorage):
+        return storage if storage.has_leases else None
+    from search.ledger.proxy import ProxyStorage
+
+    return storage if isinstance(storage, ProxyStorage) and storage.has_leases else None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinie_core.errors import fail
-from search.ledger.storage import get_shared_database
+from search.ledger.storage import get_lease_storage
 from search.storage.home import Home
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def hold_study(home: Home, study: str, storage: BaseStorage) -> Iterator[StudyLe
     Raises:
         InputError: If another driver uses the home folder.
     """
-    database = get_shared_database(storage)
+    shared = get_lease_storage(storage)
     file = _lock_file(home, study)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+", encoding="ascii") as lock:
@@ -53,19 +53,19 @@ def hold_study(home: Home, study: str, storage: BaseStorage) -> Iterator[StudyLe
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             found = f"a search of {study!r} is running in this home"
-            if database is not None:
+            if shared is not None:
                 fail("study", found, remedy="join it with another home folder: --home FOLDER")
             remedy = f"wait until it ends, or stop it: clinie stop {study}; several drivers need PostgreSQL"
             fail("study", f"{found}; found a second driver on a journal ledger", remedy=remedy)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        if database is None:
+        if shared is None:
             yield None
         else:
             from search.ledger.leases import StudyLeases
 
-            leases = StudyLeases(database, study)
+            leases = StudyLeases(shared, study)
             with leases.hold():
                 yield leases
         lock.truncate(0)
@@ -80,13 +80,13 @@ def is_running(home: Home, study: str, storage: BaseStorage) -> bool:
 
 
 def find_drivers(study: str, storage: BaseStorage) -> list[str]:
-    """Return the names of the drivers that search a study; empty unless the ledger is a PostgreSQL database."""
-    database = get_shared_database(storage)
-    if database is None:
+    """Return the names of the drivers that search a study; empty unless the ledger is PostgreSQL."""
+    shared = get_lease_storage(storage)
+    if shared is None:
         return []
     from search.ledger.leases import find_live_drivers
 
-    return find_live_drivers(database, study)
+    return find_live_drivers(shared, study)
 
 
 def find_running_studies(home: Home) -> list[str]:

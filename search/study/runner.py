@@ -211,7 +211,7 @@ class StudyRunner:
             if join and leases is None and has_study(storage, self.name):
                 fail(
                     "--join",
-                    "several drivers need direct access to a PostgreSQL ledger",
+                    "several drivers need a PostgreSQL ledger, or the proxy of one",
                     remedy=f"set {LEDGER_VARIABLE}",
                 )
             run_exclusively = leases.run_exclusively if leases is not None else _call
