@@ -16,9 +16,14 @@ from clinie_core.config import BackboneSource
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["initialize_model", "load_config", "load_model"]
+__all__ = ["import_model_classes", "initialize_model", "load_config", "load_model"]
 
 WITH_POOLER = {"bert", "roberta", "megatron-bert", "xlm-roberta", "camembert"}
+
+
+def import_model_classes() -> None:
+    """Import what all architectures of transformers need, which takes seconds."""
+    import transformers.modeling_utils  # noqa: F401
 
 
 def load_config(source: BackboneSource) -> PretrainedConfig:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from search.cli.corpus_options import Preset
+from search.cli.model_loading import load_extractor
 from search.cli.options import (
     DEFAULT_HOME,
     HomeFolder,
@@ -63,11 +64,7 @@ def errors(
     source = discover_splits(corpus, format_, ignore or (), preset)
     loaded = load_corpus(source.model_copy(update={"offsets": offsets, "on_error": on_error}), (split,))
     print_notices(loaded.notices)
-
-    from search.promotion.model_files import load_extractor
-    from search.storage.home import Home
-
-    extractor = load_extractor(Home.open(home, tracking_uri), model)
+    extractor = load_extractor(model, home, tracking_uri)
     pairs = extractor.annotate_pairs(loaded[split])
     write_output(output, render_errors_page(f"Errors of {model} on {split}", pairs, extractor.task))
     console().print(f"{len(pairs)} documents in {output}; the file contains document text", soft_wrap=True)

@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from clinie_core.garbage_collection import suspend_collection
 from search.cli.corpus_options import Preset
 from search.cli.errors import errors
+from search.cli.model_loading import load_extractor
 from search.cli.options import (
     DEFAULT_HOME,
     AsJson,
@@ -29,9 +31,6 @@ from search.cli.options import (
     print_notices,
     resolve_format,
 )
-
-if TYPE_CHECKING:
-    from clinie_core.inference.extractor import Extractor
 
 __all__ = ["COMMANDS"]
 
@@ -77,7 +76,6 @@ def predict(
     from clinie_core.data.corpora.reading import ReadingOptions
     from clinie_core.data.document import Document
     from clinie_core.errors import Problem, fail
-    from clinie_core.inference.extractor import annotations_to_json
     from clinie_core.inference.notes import find_notes, read_annotated_notes, read_notes
     from clinie_core.inference.tables import Columns, Tables, is_table
     from clinie_core.output_files import require_empty_folder, stage_folder
@@ -98,7 +96,9 @@ def predict(
     if output is not None:
         format_.check_names(names)
     documents = read_notes(notes, skipped=skipped)
-    extractor = _load_extractor(model, home, tracking_uri)
+    extractor = load_extractor(model, home, tracking_uri)
+    from clinie_core.inference.extractor import annotations_to_json  # imported by now: it needs torch
+
     if extractor.task == "relations":
         if paths:
             found = "the model predicts relations between given concepts, which a table does not contain"
@@ -172,7 +172,7 @@ def evaluate(
         format_ = resolve_format(corpus, format_, ignore or (), quiet=as_json)
     source = discover_splits(corpus, format_, ignore or (), preset)
     loaded = load_corpus(source.model_copy(update={"offsets": offsets, "on_error": on_error}), (split,))
-    extractor = _load_extractor(model, home, tracking_uri)
+    extractor = load_extractor(model, home, tracking_uri)
     scores = extractor.score(loaded[split], scorer=scorer)
     if as_json:
         low, high = bootstrap_interval(scores.overall.documents("strict"))
@@ -227,11 +227,13 @@ def serve(
     both; with --follow, the other version replaces it.
     """
     from clinie_core.errors import fail
-    from search.promotion.model_source import ModelSource
-    from search.serving.guard import Limits
-    from search.serving.server import ServerSettings, open_port, serve_model
-    from search.storage.home import Home
-    from search.tracking.connection import connect
+
+    with suspend_collection():
+        from search.promotion.model_source import ModelSource
+        from search.serving.guard import Limits
+        from search.serving.server import ServerSettings, open_port, serve_model
+        from search.storage.home import Home
+        from search.tracking.connection import connect
 
     if not 0 <= port <= 65535:
         fail("--port", f"{port} is not a port", allowed="0 to 65535")
@@ -293,13 +295,6 @@ def ui(
     program_path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     settings = {"PATH": program_path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # six processes that serve LLMs
     os.execve(sys.executable, command, {**os.environ, **settings})
-
-
-def _load_extractor(model: str, home: Path, tracking_uri: str | None) -> Extractor:
-    from search.promotion.model_files import load_extractor
-    from search.storage.home import Home
-
-    return load_extractor(Home.open(home, tracking_uri), model)
 
 
 COMMANDS = tuple(Command(f, "Models") for f in (predict, evaluate, errors, serve, ui))

@@ -48,12 +48,14 @@ class TrainingProgram:
         return cls((ray.put(corpus),), trials_url)
 
     def __call__(self, device: torch.device) -> Program:
-        """Fetch the corpus and create the model cache of this process."""
+        """Import the packages for training, fetch the corpus and create the model cache of this process."""
+        from clinie_core.backbones.weights import import_model_classes
         from clinie_core.modeling.distributed import DistributedContext
         from clinie_core.modeling.model_cache import ModelCache, compute_cache_limit
         from clinie_core.training.train import train
         from search.pool.gpu_metrics import GpuSampler, find_gpu
 
+        import_model_classes()  # now instead of in the first job, because the caller suspends garbage collection
         corpus: Corpus = ray.get(self.corpus[0])
         cache = ModelCache(compute_cache_limit(count_workers_of_node()))
         distributed = DistributedContext.current(device)

@@ -17,6 +17,7 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 
 from clinie_core.errors import DiskFull, OutOfMemory, fail
+from clinie_core.garbage_collection import suspend_collection
 from search.cluster.devices import describe_place, get_granted_device, is_usable, limit_memory
 from search.cluster.memory_kills import count_memory_kills
 from search.pool.job_queue import WITHDRAWN
@@ -86,7 +87,8 @@ def run_worker(setup: WorkerSetup) -> None:
     queue = setup.queue
     device, place = get_granted_device(), describe_place()
     limit_memory(device, setup.gpus)
-    program = setup.make_program(device)
+    with suspend_collection():
+        program = setup.make_program(device)
     group = setup.group
     node = ray.get_runtime_context().get_node_id()
     generation: int = broadcast_from_rank_zero(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from clinie_core.config import Task
 from clinie_core.data.document import Document
+from clinie_core.garbage_collection import suspend_collection
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.distributed import DistributedContext
 from search.serving.batching import PredictionThread
@@ -36,7 +38,9 @@ class LocalBackend:
         import torch
 
         torch.set_num_threads(self._threads)
-        extractor = await asyncio.to_thread(Extractor.load, folder, distributed=self._distributed)
+        # The start of the process: a model that is replaced later has to be freed.
+        with suspend_collection() if self._extractor is None else nullcontext():
+            extractor = await asyncio.to_thread(Extractor.load, folder, distributed=self._distributed)
         extractor.convert_weights()
         self._extractor = extractor
         return extractor.task

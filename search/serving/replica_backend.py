@@ -18,6 +18,7 @@ from ray import serve
 
 from clinie_core.config import Task
 from clinie_core.data.document import Document
+from clinie_core.garbage_collection import suspend_collection
 from clinie_core.inference.extractor import Extractor
 from clinie_core.modeling.distributed import DistributedContext
 from search.cluster.devices import get_cluster_gpus, get_granted_device, limit_memory
@@ -43,7 +44,8 @@ class Replica:
         torch.set_num_threads(threads)
         device = get_granted_device()
         limit_memory(device, gpus)
-        self._extractor = Extractor.load(Path(folder), distributed=DistributedContext(device=device))
+        with suspend_collection():
+            self._extractor = Extractor.load(Path(folder), distributed=DistributedContext(device=device))
         self._extractor.convert_weights()
 
     def get_task(self) -> Task:

@@ -58,7 +58,7 @@ class Command:
 
         with self.monkeypatch.context() as patch:
             patch.setattr(self.extractor, "annotate", record)
-            patch.setattr(models, "_load_extractor", lambda *_: self.extractor)
+            patch.setattr(models, "load_extractor", lambda *_: self.extractor)
             patch.setattr(sys, "argv", ["clinie", "predict", *map(str, arguments), "--model", "model@champion"])
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
             with pytest.raises(SystemExit) as stopped:
