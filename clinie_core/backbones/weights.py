@@ -16,7 +16,7 @@ from clinie_core.config import BackboneSource
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["import_model_classes", "initialize_model", "load_config", "load_model"]
+__all__ = ["build_empty_model", "import_model_classes", "initialize_model", "load_config", "load_model"]
 
 WITH_POOLER = {"bert", "roberta", "megatron-bert", "xlm-roberta", "camembert"}
 
@@ -93,6 +93,25 @@ def initialize_model(config: PretrainedConfig, *, generates: bool) -> PreTrained
     """
     model_class, extra = _select_model_class(config, generates=generates)
     model: PreTrainedModel = model_class.from_config(config, **extra)
+    return model
+
+
+def build_empty_model(source: BackboneSource, *, generates: bool = False) -> PreTrainedModel:
+    """Build a backbone with undefined float32 weights, which a checkpoint with all of them replaces.
+
+    Args:
+        source: The backbone; its weights are not read.
+        generates: Whether it has a language-model head.
+    """
+    import torch
+    from transformers.initialization import no_init_weights
+
+    config = load_config(source)
+    model_class, extra = _select_model_class(config, generates=generates)
+    with no_init_weights():
+        model: PreTrainedModel = model_class.from_config(config, dtype=torch.float32, **extra)
+    model.tie_weights()
+    remove_generation_settings(model)
     return model
 
 

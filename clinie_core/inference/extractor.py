@@ -1,7 +1,8 @@
 """Trained models for inference: from text to annotations.
 
 An extractor is loaded from a checkpoint and its backbone. It can be saved with the backbone, so that a registered
-model has no external dependencies.
+model has no external dependencies. If training has replaced all weights of the backbone, only its configuration and
+tokenizer are saved with the checkpoint.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from clinie_core.config import BackboneSource, ComponentChoice, Task
 from clinie_core.data.corpora.views import apply_view
 from clinie_core.data.document import Corpus, Document
 from clinie_core.data.schema import Schema
+from clinie_core.errors import fail
 from clinie_core.formulations import build_components
 from clinie_core.formulations.input_context import build_input_context
 from clinie_core.inference.prediction import Predictor
 from clinie_core.modeling.backbone_copies import prepare_backbone
-from clinie_core.modeling.checkpoint import Checkpoint, load_weights, select_trained_weights
+from clinie_core.modeling.checkpoint import Checkpoint, is_fully_trained, load_weights, select_trained_weights
 from clinie_core.modeling.distributed import DistributedContext
 from clinie_core.modeling.model import ExtractionModel, build_model, load_finetuning, merge_backbone
 from clinie_core.modeling.model_cache import load_backbone
@@ -31,7 +33,7 @@ from clinie_core.modeling.weight_file import GatheredTensors
 from clinie_core.scoring import DEFAULT_SCORER, TaskScores, score_task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 __all__ = ["Extractor", "annotations_to_json"]
 
@@ -62,13 +64,13 @@ class Extractor:
         checkpoint: Checkpoint,
         model: ExtractionModel,
         tokenizer: PreTrainedTokenizerFast,
-        pretrained: PreTrainedModel,
+        base: PreTrainedModel | PretrainedConfig,
         distributed: DistributedContext,
     ) -> None:
         self.checkpoint = checkpoint
         self._model = model
         self._tokenizer = tokenizer
-        self._pretrained = pretrained
+        self._base = base
         self._distributed = distributed
         self._is_converted = False
 
@@ -87,20 +89,26 @@ class Extractor:
         """
         distributed = distributed or DistributedContext.current()
         checkpoint = Checkpoint.read(folder)
-        source = checkpoint.config.backbone
-        if (folder / BACKBONE).is_dir():
-            source = BackboneSource(name=source.name, folder=str((folder / BACKBONE).resolve()))
+        source, config = checkpoint.config.backbone, checkpoint.config
+        method, own = load_finetuning(config), folder / BACKBONE
+        complete = False
+        if own.is_dir():
+            source = BackboneSource(name=source.name, folder=str(own.resolve()))
+            complete = not any(own.glob("*.safetensors"))
+            if complete and method.needs_pretrained_weights:
+                fail(str(own), "no *.safetensors weights", remedy="register the model again")
         elif source.sha256:
             check_backbone(source, str(folder))  # other weights under the same name would predict otherwise
-        config = checkpoint.config
-        pretrained = load_backbone(config.model_copy(update={"backbone": source}))
-        backbone, method, device = pretrained, load_finetuning(config), distributed.device
+        pretrained = load_backbone(config.model_copy(update={"backbone": source}), empty=complete)
+        backbone, device = pretrained, distributed.device
         precision = detect_precision(config.precision, device)
         if method.freezes_backbone:
             backbone = prepare_backbone(pretrained, method, device, precision.dtype)
         model = build_model(config, checkpoint.schema, backbone, device=device, precision=precision)
-        load_weights(model, folder)
-        return cls(checkpoint, model.eval(), load_tokenizer(source), pretrained, distributed)
+        load_weights(model, folder, complete=complete)
+        replaced = not method.needs_pretrained_weights and is_fully_trained(model)
+        base = pretrained.config if replaced else pretrained
+        return cls(checkpoint, model.eval(), load_tokenizer(source), base, distributed)
 
     def convert_weights(self) -> None:
         """Convert the weights of a fully fine-tuned encoder once instead of in each prediction.
@@ -115,14 +123,14 @@ class Extractor:
             self._is_converted = True
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint, the tokenizer and the backbone's weights.
+        """Write the checkpoint, the tokenizer, and the backbone without weights that training has replaced.
 
         Args:
             folder: The folder to write; :meth:`load` needs nothing else.
         """
         self.checkpoint.save(folder, self._list_trained_weights())
         with quiet_transformers():
-            self._pretrained.save_pretrained(folder / BACKBONE)
+            self._base.save_pretrained(folder / BACKBONE)
         self._tokenizer.save_pretrained(folder / BACKBONE)
 
     def save_pinned(self, folder: Path) -> None:

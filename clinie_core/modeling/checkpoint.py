@@ -30,6 +30,7 @@ __all__ = [
     "Checkpoint",
     "assign_weights",
     "check_shapes",
+    "is_fully_trained",
     "load_weights",
     "select_trained_weights",
 ]
@@ -132,16 +133,34 @@ def select_trained_weights(model: ExtractionModel) -> dict[str, Tensor]:
     return dict(selected.values())
 
 
-def load_weights(model: ExtractionModel, folder: Path) -> None:
+def is_fully_trained(model: ExtractionModel) -> bool:
+    """Return whether a model's checkpoint has all its tensors, so that it does not need the pretrained weights."""
+    trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    state = model.state_dict(keep_vars=True)
+    return all(id(state[name]) in trained for name in model.pretrained_names)
+
+
+def load_weights(model: ExtractionModel, folder: Path, *, complete: bool = False) -> None:
     """Load a checkpoint's weights into a model of the same configuration.
 
+    Args:
+        model: The model.
+        folder: The checkpoint.
+        complete: Whether the checkpoint must have all tensors of the model, not only those that are trained.
+
     Raises:
-        InputError: If names or shapes of the checkpoint's tensors do not match the model.
+        InputError: If names or shapes of the checkpoint's tensors do not match the model, or some are missing.
     """
     own, file = model.state_dict(), folder / WEIGHTS
     weights = load_file(file)
     check_shapes(own, {name: tensor.shape for name, tensor in weights.items()}, file)
     parts = {name: take_shard(tensor, own[name]) if name in own else tensor for name, tensor in weights.items()}
+    if complete:
+        state = model.state_dict(keep_vars=True)
+        loaded = {id(state[name]) for name in weights if name in state}  # a tied weight has several names
+        missing = [name for name, tensor in state.items() if id(tensor) not in loaded]
+        if missing:
+            fail(str(file), f"{len(missing)} tensors of the model are missing", remedy="register the model again")
     assign_weights(model, parts, file)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from clinie_core.backbones.tokenizer import load_tokenizer
-from clinie_core.backbones.weights import load_model
+from clinie_core.backbones.weights import build_empty_model, load_model
 from clinie_core.config import Task, TrialConfig
 from clinie_core.data.document import Document
 from clinie_core.data.schema import Schema
@@ -41,9 +41,16 @@ WORD_BYTES = 200
 """Approximate memory of one entry of a tokenizer's vocabulary."""
 
 
-def load_backbone(config: TrialConfig) -> PreTrainedModel:
-    """Load the pretrained backbone of a configuration, with its language-model head if the formulation generates."""
+def load_backbone(config: TrialConfig, *, empty: bool = False) -> PreTrainedModel:
+    """Load the pretrained backbone of a configuration, with its language-model head if the formulation generates.
+
+    Args:
+        config: The configuration.
+        empty: Whether to leave the weights undefined, because a checkpoint replaces all of them.
+    """
     generates = any(formulation.generates for formulation in build_components(config).values())
+    if empty:
+        return build_empty_model(config.backbone, generates=generates)
     return load_model(config.backbone, seed=config.seed, generates=generates)
 
 

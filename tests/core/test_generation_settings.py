@@ -85,13 +85,15 @@ def test_settings_in_the_configuration_file_of_an_old_model_are_removed(plain: B
     assert generate(plain) == expected
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_model_with_hostile_settings_predicts_the_same_after_it_is_saved(
-    plain: BackboneSource, make_config: Callable[..., TrialConfig], corpus: Corpus, tmp_path: Path
+    method: str, plain: BackboneSource, make_config: Callable[..., TrialConfig], corpus: Corpus, tmp_path: Path
 ) -> None:
     few = Corpus({"train": corpus["train"][:3], "dev": corpus["dev"][:1]})
     config = make_config(
         backbone=plain,
         formulation=ComponentChoice(name="generation", parameters={"template": "json", "instruction": "short"}),
+        finetuning=ComponentChoice(name=method, parameters={"learning_rate": 3e-3}),
         window_tokens=500,
         epochs=1,
     )
@@ -104,5 +106,7 @@ def test_a_model_with_hostile_settings_predicts_the_same_after_it_is_saved(
     extractor.save(tmp_path / "whole")
     shutil.rmtree(str(plain.folder))
     assert Extractor.load(tmp_path / "whole").predict(texts) == expected
-    saved = json.loads((tmp_path / "whole" / "backbone" / "generation_config.json").read_text())
-    assert not set(SETTINGS) & {name for name, value in saved.items() if value}
+    files = list((tmp_path / "whole" / "backbone").glob("*config.json"))
+    assert files
+    for file in files:
+        assert not set(SETTINGS) & {name for name, value in json.loads(file.read_text()).items() if value}
