@@ -28,4 +28,4 @@ def load_extractor(model: str, home: Path, tracking_uri: str | None) -> Extracto
         from search.promotion.model_files import load_extractor
         from search.storage.home import Home
 
-        return load_extractor(Home.open(home, tracking_uri), model)
+        return load_extractor(Home.open_registry(home, tracking_uri), model)

@@ -128,7 +128,7 @@ def history(
     from search.tracking.connection import connect
 
     check_model_name(name, "NAME")
-    record = History(connect(Home.open(home, tracking_uri)), name)
+    record = History(connect(Home.open_registry(home, tracking_uri)), name)
     entries, faults = record.read_entries(), record.find_faults()
     faults += [f"version {version} was not registered by clinie" for version in record.find_unrecorded_versions()]
     if not entries and not faults:
@@ -163,7 +163,7 @@ def rollback(
     from search.tracking.connection import connect
 
     check_model_name(name, "NAME")
-    before, now = roll_back(connect(Home.open(home, tracking_uri)), name)
+    before, now = roll_back(connect(Home.open_registry(home, tracking_uri)), name)
     if as_json:
         print_json({"name": name, "from": before, "version": now})
         return

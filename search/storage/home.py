@@ -70,6 +70,21 @@ class Home:
         check_version(root)
         return cls(root, server)
 
+    @classmethod
+    def open_registry(cls, folder: Path, server: str | None = None) -> Home:
+        """Open a home folder for its registered models; it may be missing if a server has the registry.
+
+        Args:
+            folder: Path of the folder.
+            server: URL of an MLflow server or database; None for a database in the folder.
+
+        Raises:
+            InputError: If the folder is missing and no server is given, or it is of a newer version of clinie.
+        """
+        if server is not None and not folder.expanduser().exists():
+            return cls(folder.expanduser().resolve(), server)
+        return cls.open(folder, server)
+
     @property
     def ledger_file(self) -> Path:
         """Path of the ledger's journal file."""

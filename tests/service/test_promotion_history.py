@@ -12,6 +12,7 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
+from search.cli.main import main
 from search.promotion import registry_lock
 from search.promotion.history import Head, History
 from search.promotion.registry_lock import LOCK_MODEL, lock_registry
@@ -26,6 +27,24 @@ def history(tmp_path: Path) -> History:
     for number in range(4):
         record.append("read", {"promotion": f"p{number}", "study": "s", "test_digest": "d", "read": number + 1})
     return record
+
+
+def test_the_history_of_another_registry_is_shown_without_a_home_folder(
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = tmp_path / "absent"
+    command = ["clinie", "history", "model", "--home", str(absent)]
+    monkeypatch.setattr("sys.argv", [*command, "--tracking-uri", history.client.tracking_uri])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    assert "the history is intact" in capsys.readouterr().out
+    assert not absent.exists()
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "no folder" in capsys.readouterr().err
 
 
 def read_history_tags(client: MlflowClient) -> dict[str, str]:
@@ -155,6 +174,7 @@ def test_the_number_of_reads_survives_the_deletion_of_entries(history: History) 
 APPEND = """
 import sys
 from pathlib import Path
+from search.cli.main import main
 from search.promotion.history import History
 from search.promotion.test_set_accesses import count_accesses
 from search.storage.home import Home
