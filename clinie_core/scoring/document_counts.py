@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clinie_core.errors import fail
+from clinie_core.scoring.count_files import read_counts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,9 +61,6 @@ class DocumentCounts:
         Raises:
             InputError: If the folder has no counts.
         """
-        file = folder / FILE
-        if not file.is_file():
-            fail(str(folder), f"the folder has no {FILE}", allowed="a checkpoint that a search stored")
-        content = json.loads(file.read_text(encoding="ascii"))
+        content = read_counts(folder, FILE)
         counts = np.array(content["counts"], dtype=np.float64).reshape(-1, 3)
         return cls(content["metric"], content["documents"], counts, tuple(content["corpora"]))

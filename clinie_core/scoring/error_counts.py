@@ -17,7 +17,7 @@ import numpy as np
 
 from clinie_core.config import Task
 from clinie_core.data.document import Concept, Document
-from clinie_core.errors import fail
+from clinie_core.scoring.count_files import read_counts
 from clinie_core.scoring.error_analysis import Kind, classify_concepts, classify_relations
 
 if TYPE_CHECKING:
@@ -100,10 +100,7 @@ class ErrorCounts:
         Raises:
             InputError: If the folder has no counts.
         """
-        file = folder / FILE
-        if not file.is_file():
-            fail(str(folder), f"the folder has no {FILE}", allowed="a checkpoint that a search stored")
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_counts(folder, FILE)
         return cls(content["documents"], content["types"], content["tables"])
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clinie_core.data.document import Document
     from clinie_core.errors import Problem
 
-__all__ = ["CorpusOptions", "Preset", "expand_corpus_options", "find_corpus_files", "read_items"]
+__all__ = ["CorpusOptions", "Format", "Ignore", "Preset", "expand_corpus_options", "find_corpus_files", "read_items"]
 
 CorpusPath = Annotated[Path, typer.Argument(metavar="PATH", help="Folder, file, zip or tar archive of the corpus.")]
 Format = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli.corpus_options import Preset
+from search.cli.corpus_options import Format, Ignore, Preset
 from search.cli.model_loading import load_extractor
 from search.cli.options import (
     DEFAULT_HOME,
@@ -33,13 +33,9 @@ def errors(
         bool,
         typer.Option("--allow-folder", help="Write also into a clinie home, an artifact folder or a git checkout."),
     ] = False,
-    format_: Annotated[
-        str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all. auto: detect it.")
-    ] = "auto",
+    format_: Format = "auto",
     preset: Preset = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Files that are not read; repeatable.")
-    ] = None,
+    ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
     overwrite: Overwrite = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from search.cli.corpus_options import Preset
+from search.cli.corpus_options import Format, Ignore, Preset
 from search.cli.options import Overwrite, console, print_notices, resolve_format
 
 if TYPE_CHECKING:
@@ -25,13 +25,9 @@ def init(
     corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of an annotated corpus.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Space file to write.")] = Path("space.yaml"),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept all defaults without questions.")] = False,
-    format_: Annotated[
-        str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all. auto: detect it.")
-    ] = "auto",
+    format_: Format = "auto",
     preset: Preset = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Files that are not read; repeatable.")
-    ] = None,
+    ignore: Ignore = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a first space for a corpus: five questions, sensible ranges and an estimated cost.

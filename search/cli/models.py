@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from clinie_core.garbage_collection import suspend_collection
-from search.cli.corpus_options import Preset
+from search.cli.corpus_options import Format, Ignore, Preset
 from search.cli.errors import errors
 from search.cli.model_loading import load_extractor
 from search.cli.options import (
@@ -138,13 +138,9 @@ def evaluate(
     corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of an annotated corpus.")],
     model: ModelName,
     split: Annotated[str, typer.Option(help="Split to score on: train, dev or test.")] = "dev",
-    format_: Annotated[
-        str, typer.Option("--format", help="Format of the corpus; `clinie data formats` lists all. auto: detect it.")
-    ] = "auto",
+    format_: Format = "auto",
     preset: Preset = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Files that are not read; repeatable.")
-    ] = None,
+    ignore: Ignore = None,
     offsets: Offsets = "verify",
     on_error: OnError = "stop",
     scorer: Annotated[
