@@ -23,6 +23,7 @@ __all__ = [
     "BackboneSource",
     "ComponentChoice",
     "CorpusView",
+    "Fold",
     "FrozenModel",
     "Score",
     "Selection",
@@ -143,6 +144,26 @@ class ComponentChoice(FrozenModel):
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+class Fold(FrozenModel):
+    """One of several parts of the train and dev documents: it is the dev split, and the others are the train split.
+
+    Args:
+        index: 0-based number of the fold.
+        number: Number of folds.
+        seed: Seed of the division into folds.
+        group: Rule that identifies the patient of a document, whose documents are in one fold; None treats each
+            document as its own patient.
+    """
+
+    index: int = Field(default=0, ge=0)
+    number: int = Field(ge=2)
+    seed: int = 13
+    group: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.index + 1} of {self.number}"
+
+
 class TrialConfig(FrozenModel):
     """All settings that determine the result of one trial.
 
@@ -183,6 +204,7 @@ class TrialConfig(FrozenModel):
         depth_scheme: Layers to remove: the topmost ones (``top``) or evenly spaced ones (``alternate``).
         hard_prompt: Whether each window of an encoder begins with a description of the task.
         view: Selection and merging of the corpus's annotation types.
+        fold: The fold that is the dev split; None for the splits as they were read.
     """
 
     task: Task = "concepts"
@@ -212,6 +234,7 @@ class TrialConfig(FrozenModel):
     depth_scheme: Literal["top", "alternate"] = "top"
     hard_prompt: bool = False
     view: CorpusView = CorpusView()
+    fold: Fold | None = None
 
     @model_validator(mode="after")
     def _check_overlap(self) -> Self:
@@ -231,6 +254,8 @@ class TrialConfig(FrozenModel):
                     flat.update({f"{key}.{value['name']}.{k}": v for k, v in value["parameters"].items()})
             elif key == "view":
                 flat[key] = json.dumps({k: v for k, v in value.items() if v})
+            elif key == "fold":
+                flat |= {} if self.fold is None else {key: str(self.fold)}
             else:
                 flat[key] = value
         return flat

@@ -442,8 +442,7 @@ def _run_study(
     found = runner.warnings + ([] if resume else runner.find_unexpected_limits())
     if show_progress:
         console = Console(stderr=True, highlight=False)
-        finalists = runner.file.finalists
-        finals = finalists.trials * (finalists.seeds - 1) if finalists is not None else 0
+        finals = runner.file.final_runs.most_runs if runner.file.final_runs is not None else 0
         progress = Progress(console, runner.file.budget.trials + finals, runner.file.budget.hours)
         progress.show_formats(runner.detections)
         progress.show_warnings(found)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clinie_core.config import BEST, LAST, TrialConfig, rate_epoch
+from clinie_core.data.corpora.folds import select_fold
 from clinie_core.data.corpora.views import apply_view
 from clinie_core.data.document import Corpus
 from clinie_core.errors import OutOfMemory
@@ -92,7 +93,8 @@ def train(
     Args:
         config: The configuration.
         corpus: The ``train`` split is trained on and the ``dev`` split is scored after every epoch. If the dev
-            split is empty, the last epoch counts as the best.
+            split is empty, the last epoch counts as the best. If the configuration names a fold, the documents of
+            both splits are divided into folds.
         cache: Holds backbones and encoded corpora between trials; a new one if omitted.
         distributed: The processes that train together; the current process group if omitted.
         folder: Folder for the ``best`` and ``last`` checkpoints; None writes nothing. Training resumes from an
@@ -120,7 +122,7 @@ def train(
     distributed.reset_peak_memory()
     use = MemoryUse(choose_micro_batch(config, distributed, micro_batch), recomputation)
     try:
-        data = TrainingData.encode(config, apply_view(corpus, config.view), cache)
+        data = TrainingData.encode(config, select_fold(apply_view(corpus, config.view), config.fold), cache)
         use = choose_memory_use(config, data, distributed, hardware or detect_hardware(distributed.device), use)
         return _train(config, data, cache, distributed, folder, start, use, on_epoch, before_step)
     except (MemoryError, OSError, RuntimeError) as error:

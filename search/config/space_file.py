@@ -22,6 +22,7 @@ from clinie_core.config import (
 from clinie_core.data.corpora.loading import CorpusSource
 from clinie_core.errors import ErrorList
 from search.config.aliases import FORMULATION_PARTS, resolve_in_part, resolve_in_point
+from search.config.finalists import CrossValidation, Finalists
 from search.config.objectives import METRICS, Limit, Objective
 from search.config.resources import Resources, check_classes, sort_classes
 
@@ -39,7 +40,13 @@ STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 PARTS = ("formulation", "relation_formulation", "finetuning")
 CLASS_KEY = "resources"
 """Key of an entry of ``backbones`` with the resource class of its trials."""
-SET_BY_OTHER_BLOCKS = {"task": "task", "epochs": "budget.epochs", "selection": "objective", "view": "corpus"}
+SET_BY_OTHER_BLOCKS = {
+    "task": "task",
+    "epochs": "budget.epochs",
+    "selection": "objective",
+    "view": "corpus",
+    "fold": "corpus.folds",
+}
 """Fields of ``TrialConfig`` that are not dimensions of the space, and the key that sets each of them."""
 
 
@@ -105,18 +112,6 @@ class Budget(FrozenModel):
         return value
 
 
-class Finalists(FrozenModel):
-    """Further runs of the best configurations with other seeds, after all other trials.
-
-    Args:
-        trials: Number of configurations.
-        seeds: Number of seeds of each, with that of its first run.
-    """
-
-    trials: int = Field(default=3, ge=1)
-    seeds: int = Field(default=3, ge=2)
-
-
 class Algorithm(FrozenModel):
     """Sampler and scheduler of a study.
 
@@ -170,7 +165,8 @@ class SpaceFile(FrozenModel):
         limits: Limits on metrics, by name: lowest values of metrics to maximize, highest of those to minimize. A
             configuration that violates one is never the best.
         budget: Limits of the study.
-        finalists: Runs with other seeds that decide which configuration is best; None for no such runs.
+        finalists: Runs with other seeds that decide which configuration is best; None for no such runs. With
+            ``corpus.folds``, the finalists run on the other folds instead; ``trials`` is their number.
         algorithm: Sampler and scheduler.
         resources: Resource classes of the trials; a mapping is read as a list of one.
         backbones: Source of each backbone that is not on the Hugging Face Hub, by name; ``resources`` in an entry is
@@ -244,6 +240,25 @@ class SpaceFile(FrozenModel):
     @classmethod
     def _replace_formulation_aliases(cls, space: dict[str, JsonValue]) -> dict[str, JsonValue]:
         return {key: resolve_in_part(value) if key in FORMULATION_PARTS else value for key, value in space.items()}
+
+    @model_validator(mode="after")
+    def _check_folds(self) -> Self:
+        if all(source.folds is None for source in self.corpus):
+            return self
+        if len(self.corpus) > 1:
+            raise ValueError(f"corpus.folds divides a single corpus; found {len(self.corpus)} corpora; remove folds")
+        if self.finalists is not None and self.finalists.seeds != Finalists().seeds:
+            raise ValueError("with corpus.folds, finalists run once on each fold; remove finalists.seeds, or folds")
+        return self
+
+    @property
+    def final_runs(self) -> Finalists | None:
+        """Further runs of the best configurations: on the other folds, or with other seeds."""
+        fold = self.corpus[0].first_fold
+        if fold is None:
+            return self.finalists
+        trials = self.finalists.trials if self.finalists is not None else Finalists().trials
+        return CrossValidation(trials=min(trials, self.budget.checkpoints), seeds=fold.number, fold=fold)
 
     @property
     def view(self) -> CorpusView:

@@ -19,7 +19,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
-from clinie_core.config import TrialConfig
+from clinie_core.config import Fold, TrialConfig
 from search.config.objectives import Limit, Objective
 from search.config.search_space import SearchSpace
 from search.config.space_file import Algorithm, Finalists
@@ -28,6 +28,7 @@ from search.ledger.ledger_reader import LATE_PREFIX, LedgerReader
 from search.ledger.ranking import MissingRun, list_missing_runs
 from search.ledger.records import (
     DRIVER,
+    FOLD,
     INFEASIBLE,
     OPTUNA_STATES,
     PAUSED,
@@ -137,6 +138,8 @@ class Ledger(LedgerReader):
         attributes = self._storage.get_trial(trial._trial_id).user_attrs
         if SEED in attributes:
             config = config.model_copy(update={"seed": attributes[SEED]})
+        if FOLD in attributes:
+            config = config.model_copy(update={"fold": Fold.model_validate(attributes[FOLD])})
         trial.set_user_attr("config", config.model_dump(mode="json"))
         self._configs[trial.number] = config
         self._drawn.add(trial.number)
@@ -169,7 +172,7 @@ class Ledger(LedgerReader):
             self.leases.check()
 
     def enqueue_finals(self, finalists: Finalists) -> int:
-        """Enqueue the runs with other seeds that the finalists lack, and return their number.
+        """Enqueue the runs with other seeds, or on other folds, that the finalists lack, and return their number.
 
         Args:
             finalists: Number of finalists and of their seeds.

@@ -19,6 +19,7 @@ __all__ = [
     "CLONE",
     "DRIVER",
     "ENDED",
+    "FOLD",
     "INFEASIBLE",
     "OPTUNA_STATES",
     "PAUSED",
@@ -56,6 +57,8 @@ INFEASIBLE = "infeasible"
 """Attribute of a trial that did not fit into memory."""
 REPEATS, SEED, SAME_AS = "repeats", "seed", "same_as"
 """Attributes of a trial: the trial that it repeats with another seed, this seed, and the trial that answers it."""
+FOLD = "fold"
+"""Attribute of a trial that repeats another one on another fold: the fold."""
 PAUSED = "paused"
 """Attribute of a trial that a command has paused."""
 CLONE = "clone_command"
@@ -79,7 +82,8 @@ class TrialRecord:
         reason: Why the trial failed or was interrupted.
         run_id: Id of its MLflow run.
         checkpoint: URI of its best checkpoint.
-        repeats: Number of the trial whose configuration it has with another seed; None if it is no such run.
+        repeats: Number of the trial whose configuration it has with another seed or on another fold; None if it is no
+            such run.
         same_as: Number of the earlier trial with an identical configuration, whose results it has; None if it was
             trained.
         driver: Name of the driver that trains it, or has trained it last.

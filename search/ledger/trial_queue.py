@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from search.config.search_space import SearchSpace
 from search.config.space_file import Algorithm
 from search.ledger.ranking import MissingRun
-from search.ledger.records import CLONE, REPEATS, SEED
+from search.ledger.records import CLONE, FOLD, REPEATS, SEED
 from search.ledger.samplers import make_sampler
 
 __all__ = ["TrialQueue"]
@@ -64,7 +64,7 @@ class TrialQueue:
         return self._study.get_trials(deepcopy=False)
 
     def enqueue_repeats(self, runs: Sequence[MissingRun], parameters: Mapping[int, Mapping[str, Any]]) -> None:
-        """Enqueue runs of finalists with other seeds, before points that the budget did not reach.
+        """Enqueue further runs of finalists, before points that the budget did not reach.
 
         Args:
             runs: The runs.
@@ -72,7 +72,10 @@ class TrialQueue:
         """
         first = self._count_trials()
         for run in runs:
-            self._study.enqueue_trial(dict(parameters[run.number]), user_attrs={REPEATS: run.number, SEED: run.seed})
+            attributes: dict[str, Any] = {REPEATS: run.number, SEED: run.seed}
+            if run.fold is not None:
+                attributes[FOLD] = run.fold.model_dump(mode="json")
+            self._study.enqueue_trial(dict(parameters[run.number]), user_attrs=attributes)
         self._enqueued[:0] = range(first, first + len(runs))
 
     def count_open_repeats(self) -> int:

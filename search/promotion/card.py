@@ -9,10 +9,12 @@ from search.config.description import describe_config
 from search.promotion.gate import Decision, TypeScore
 from search.tracking.description_table import make_description_table
 
-__all__ = ["SEEDS", "render_model_card"]
+__all__ = ["FOLDS", "SEEDS", "render_model_card"]
 
 SEEDS = "clinie.dev_seeds"
 """Tag of a version: mean and standard deviation of the dev score over seeds."""
+FOLDS = "clinie.dev_folds"
+"""Tag of a version: mean and standard deviation of the dev score over folds."""
 
 SMALL_SUPPORT = 30
 """Number of gold annotations below which the scores of a type are uncertain."""
@@ -62,6 +64,9 @@ def _describe_scores(checkpoint: Checkpoint, facts: Mapping[str, str], decision:
     )
     if SEEDS in facts:
         dev += f" With other seeds: {facts[SEEDS]}."
+    if FOLDS in facts:
+        dev += f" In cross-validation: {facts[FOLDS]}. The weights are those of the first fold: they were trained on"
+        dev += " the documents of the other folds."
     if decision is None:
         return dev
     test = decision.test

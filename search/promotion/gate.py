@@ -110,21 +110,23 @@ class Decision:
 
 @dataclass(frozen=True)
 class SeedScores:
-    """Dev scores of a configuration that was trained with several seeds.
+    """Dev scores of a configuration that was trained with several seeds, or on several folds.
 
     Args:
         metric: Name of the metric.
-        scores: Score of each seed.
+        scores: Score of each seed or fold.
+        unit: ``seeds`` or ``folds``.
     """
 
     metric: str
     scores: tuple[float, ...]
+    unit: str = "seeds"
 
     def __str__(self) -> str:
         if len(self.scores) < 2:
             return f"dev {self.metric} {self.scores[0]:.4f} with one seed"
         mean, spread = statistics.fmean(self.scores), statistics.stdev(self.scores)
-        return f"mean dev {self.metric} {mean:.4f} over {len(self.scores)} seeds, standard deviation {spread:.4f}"
+        return f"mean dev {self.metric} {mean:.4f} over {len(self.scores)} {self.unit}, standard deviation {spread:.4f}"
 
 
 def decide(
@@ -164,7 +166,7 @@ def decide(
 
 
 def _check_seeds(policy: Policy, seeds: SeedScores | None) -> list[Check]:
-    """Check the number of seeds, if the policy requires several or the configuration has several."""
+    """Check the number of seeds or folds, if the policy requires several or the configuration has several."""
     count = len(seeds.scores) if seeds is not None else 1
     if max(count, policy.least_seeds) < 2:
         return []

@@ -28,7 +28,7 @@ from clinie_core.data.document import Corpus
 from clinie_core.errors import fail
 from clinie_core.modeling.checkpoint import Checkpoint
 from search.promotion.candidate import Candidate, Promotion
-from search.promotion.card import SEEDS, render_model_card
+from search.promotion.card import FOLDS, SEEDS, render_model_card
 from search.promotion.evidence import measure
 from search.promotion.gate import Decision, Evidence, SeedScores, decide
 from search.promotion.history import CHAMPION, HISTORY_DIGEST, Anchor, History
@@ -197,7 +197,7 @@ class PromotionRun:
             "clinie.dev_strict_f1": f"{checkpoint.metrics['strict_f1']:.4f}",
         }
         if self.seeds is not None and len(self.seeds.scores) > 1:
-            tags[SEEDS] = str(self.seeds)
+            tags[FOLDS if self.seeds.unit == "folds" else SEEDS] = str(self.seeds)
         versions = self.client.search_model_versions(f"name = '{self.name}'")
         registered = [v for v in versions if v.tags.get(PROMOTION_TAG) == key]
         if registered:

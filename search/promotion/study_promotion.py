@@ -115,6 +115,10 @@ def _find_trial(ledger: Ledger, study: str, trial: int | None) -> TrialRecord:
         fail("limits", found, allowed=limits, remedy=f"see `clinie status {study}`, or search again with other limits")
     if record is not None and (beyond := describe_violations(ledger.limits, record.metrics)):
         fail(f"trial {record.number}", f"beyond a limit of its study: {beyond}", allowed="a trial within the limits")
+    if record is not None and record.repeats is not None and record.config is not None and record.config.fold:
+        run = f"the run of trial {record.repeats} on fold {record.config.fold}"
+        remedy = f"use trial {record.repeats}"
+        fail(f"trial {record.number}", run, allowed="a trial on the first fold", remedy=remedy)
     if record is None or record.config is None:
         found = f"study {study!r} has no finished trial" if trial is None else f"study {study!r} has no trial {trial}"
         fail("study", found, allowed="a finished trial", remedy=f"see `clinie status {study}`")
@@ -124,7 +128,7 @@ def _find_trial(ledger: Ledger, study: str, trial: int | None) -> TrialRecord:
 def _find_seeds(ledger: Ledger, record: TrialRecord) -> SeedScores | None:
     """Return the dev scores of a trial's configuration; None if the trial is not complete."""
     ranked = next((trial for trial in ledger.rank() if trial.record.number == record.number), None)
-    return SeedScores(ledger.metrics[0], ranked.scores) if ranked is not None else None
+    return SeedScores(ledger.metrics[0], ranked.scores, ranked.unit) if ranked is not None else None
 
 
 def _make_candidate(

@@ -106,8 +106,8 @@ def _build_winner(findings: Findings) -> ReportSection:
     rankings = {ranking.record.number: ranking for ranking in findings.rankings}
     best = rankings.get(winner.record.number)
     if best is not None and best.spread is not None:
-        seeds = len(best.scores)
-        answer = f"Trial {winner.record.number} is best with a mean dev {metric} of {best.mean:.4f} over {seeds} seeds"
+        runs = f"{len(best.scores)} {best.unit}"
+        answer = f"Trial {winner.record.number} is best with a mean dev {metric} of {best.mean:.4f} over {runs}"
         answer += f" (standard deviation {best.spread:.4f}; {ended}):"
     answer += f" {_describe_trial(winner)}."
     if findings.limits:

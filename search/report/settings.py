@@ -13,7 +13,16 @@ __all__ = ["SettingsTable", "separate_settings"]
 
 UNNAMED = ("backbone", "formulation", "method")
 """Settings whose values need no name."""
-SET_BY_OTHER_BLOCKS = {"task", "backbone", "formulation", "relation_formulation", "finetuning", "selection", "view"}
+SET_BY_OTHER_BLOCKS = {
+    "task",
+    "backbone",
+    "formulation",
+    "relation_formulation",
+    "finetuning",
+    "selection",
+    "view",
+    "fold",
+}
 """Fields of a configuration that have a column of their own, or that a report states elsewhere."""
 ABSENT = "-"
 

@@ -101,7 +101,9 @@ def print_trials(
 
 def _describe_reason(record: TrialRecord) -> str:
     """Return why a trial failed, was interrupted or repeats another one; empty for other trials."""
-    repeated = f"trial {record.repeats} with another seed" if record.repeats is not None else ""
+    fold = record.config.fold if record.config is not None else None
+    change = "with another seed" if fold is None else f"on fold {fold}"
+    repeated = f"trial {record.repeats} {change}" if record.repeats is not None else ""
     return "; ".join(filter(None, (repeated, record.reason)))
 
 

@@ -150,6 +150,10 @@ class StudyRunner:
         config = next((record.config for record in ledger.records() if record.number == number), None)
         if config is None:
             fail("trial", f"study {name!r} has no trial {number}", allowed="a number that `clinie status` shows")
+        if config.fold is not None:
+            original = next(record.repeats for record in ledger.records() if record.number == number)
+            found = f"trial {number} is the run of trial {original} on fold {config.fold}"
+            fail("trial", found, allowed="a trial on the first fold", remedy=f"repeat trial {original}")
         repeated = f"{name}-trial-{number}"
         if seed is not None:
             config, repeated = config.model_copy(update={"seed": seed}), f"{repeated}-seed-{seed}"
@@ -244,7 +248,7 @@ class StudyRunner:
             remaining = commands.trials - sum(record.repeats is None for record in ended)
             broken = None
             self._ended_because = StudyBudget(ledger, commands.budget).find_spent_limit()
-            is_open = remaining > 0 or ledger.count_finals(self.file.finalists) > 0
+            is_open = remaining > 0 or ledger.count_finals(self.file.final_runs) > 0
             if is_open and self._ended_because is None:
                 with ray_session(self.home.root):
                     broken = self._run_trials(
@@ -332,7 +336,7 @@ class StudyRunner:
             place,
             allow_text=allow_text,
             fitting=known,
-            trials=trials + ledger.count_finals(self.file.finalists),
+            trials=trials + ledger.count_finals(self.file.final_runs),
             wait_minutes=self.file.budget.wait_minutes,
             where=self.where,
         ) as pool:

@@ -80,7 +80,7 @@ class LedgerSearcher(Searcher):
         """Function that returns why no further trial is drawn; None if one may be drawn. Finalists run nevertheless."""
         self.ended_because: str | None = None
         """Why no further trial is drawn although the budget has more trials; None if there is no such reason."""
-        self._finalists = space.file.finalists
+        self._finalists = space.file.final_runs
         self._list_classes = list_classes
         self.running = running
         self.gate = SuggestionGate()
@@ -92,7 +92,7 @@ class LedgerSearcher(Searcher):
         It includes the largest number of runs of finalists that may follow.
         """
         finalists = self._finalists
-        finals = finalists.trials * (finalists.seeds - 1) if finalists is not None else 0
+        finals = finalists.most_runs if finalists is not None else 0
         return len(self.running) + (self._remaining + finals if self.gate.may_start() else 0)
 
     @property

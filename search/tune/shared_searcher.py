@@ -55,7 +55,7 @@ class SharedSearcher(LedgerSearcher):
     ) -> None:
         super().__init__(ledger, space, 0, running, may_start, answer, list_classes)
         self._interrupted = []
-        self._shared = SharedTrials(ledger, leases, space.file.finalists)
+        self._shared = SharedTrials(ledger, leases, space.file.final_runs)
         self._read_budget = read_budget
         self._elsewhere = elsewhere
         self._counts: TrialCounts = self._shared.count(read_budget())
@@ -67,7 +67,7 @@ class SharedSearcher(LedgerSearcher):
     def unfinished(self) -> int:
         """Number of trials that this driver trains or may train."""
         counts, finalists = self._refresh(), self._finalists
-        finals = finalists.trials * (finalists.seeds - 1) if finalists is not None and counts.free else 0
+        finals = finalists.most_runs if finalists is not None and counts.free else 0
         return len(self.running) + (counts.free + finals if self.gate.may_start() else 0)
 
     @property

@@ -9,12 +9,13 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from clinie_core.config import CorpusView, FrozenModel, convert_validation_error
+from clinie_core.config import CorpusView, Fold, FrozenModel, convert_validation_error
 from clinie_core.data.corpora import FORMATS
 from clinie_core.data.corpora.checking import find_split_leak
 from clinie_core.data.corpora.corpus_format import CorpusFormat
 from clinie_core.data.corpora.detection import AUTO, Detection, detect, detect_format
 from clinie_core.data.corpora.discovery import LIST_SUFFIX, CorpusFiles, discover_files, find_named_files, read_ids
+from clinie_core.data.corpora.folds import POOLED, select_fold
 from clinie_core.data.corpora.preset_files import find_preset_files
 from clinie_core.data.corpora.presets import PRESETS, CorpusPreset, load_preset
 from clinie_core.data.corpora.reading import ReadingOptions
@@ -77,6 +78,9 @@ class CorpusSource(CorpusView, ReadingOptions):
             with many documents per file, or a ``.list`` file with one document id per line. If it is empty,
             the preset, or else the names of folders, files and lists determine the splits.
         shares: How to split a corpus without splits; ``splits`` is ignored then.
+        folds: Number of folds into which the train and dev documents are divided; None keeps both splits. The test
+            split never changes. The first fold is the dev split.
+        group: Rule that identifies a document's patient in folds; by default ``shares.group``.
         ignore: Patterns of files that are not read, such as ``README.md`` or ``*.pdf``; any other file that the
             format does not read is an error.
 
@@ -89,6 +93,8 @@ class CorpusSource(CorpusView, ReadingOptions):
     format: str = AUTO
     splits: dict[str, str | list[str]] = Field(default_factory=dict)
     shares: Shares | None = None
+    folds: int | None = Field(default=None, ge=2)
+    group: str | None = None
     ignore: list[str] = Field(default_factory=list)
 
     @model_validator(mode="before")
@@ -111,6 +117,20 @@ class CorpusSource(CorpusView, ReadingOptions):
         if self.shares is not None:
             raise ValueError(f"preset {self.preset} has official splits; remove shares, or remove preset")
         return self
+
+    @model_validator(mode="after")
+    def _check_group(self) -> Self:
+        if self.group is not None and self.folds is None:
+            raise ValueError("group needs folds; for splits by shares, use shares.group")
+        return self
+
+    @property
+    def first_fold(self) -> Fold | None:
+        """The fold that is the dev split; None without folds."""
+        if self.folds is None:
+            return None
+        shares = self.shares or Shares()
+        return Fold(number=self.folds, seed=shares.seed, group=self.group or shares.group)
 
     @property
     def splits_of_preset(self) -> CorpusPreset | None:
@@ -235,8 +255,9 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
 
     Args:
         source: The corpus.
-        splits: The splits to read; by default all splits of the source. Other splits are not opened.
-        view: Whether to apply the view of the source.
+        splits: The splits to read; by default all splits of the source. Other splits are not opened, except that
+            folds need both train and dev. With folds, a corpus may lack the dev split.
+        view: Whether to apply the view and the folds of the source.
 
     Raises:
         InputError: With all problems of all files: a missing folder, a split without documents, a
@@ -248,10 +269,15 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
     errors.raise_if_any()
     files = find_files(source)
     errors.extend(files.problems)
+    requested, fold = splits, source.first_fold if view else None
+    if fold is not None and splits is not None and not set(POOLED).isdisjoint(splits):
+        splits = tuple(dict.fromkeys((*splits, *POOLED)))
     read: dict[str, tuple[Document, ...]] = {}
     if source.shares is not None:
         read = _split_by_shares(source, source.shares, SPLITS if splits is None else splits, files, errors)
     for split in () if source.shares is not None else files.splits if splits is None else splits:
+        if split not in files.splits and split == "dev" and fold is not None:
+            continue
         if split not in files.splits:
             remedy = f"add {split}: FOLDER, or divide the corpus by corpus.shares"
             errors.add("corpus.splits", f"no {split} split is named", remedy=remedy)
@@ -270,7 +296,11 @@ def load_corpus(source: CorpusSource, splits: tuple[str, ...] | None = None, *, 
     if not len(errors) and view and "train" in read:  # evaluation applies the view to other corpora and splits
         errors.extend(find_unknown_types(corpus, source))
     errors.raise_if_any()
-    return apply_view(corpus, source) if view else corpus
+    corpus = apply_view(corpus, source) if view else corpus
+    if fold is None or "train" not in read:
+        return corpus
+    corpus = select_fold(corpus, fold)
+    return corpus if requested is None else Corpus({split: corpus[split] for split in requested}, corpus.notices)
 
 
 def find_missing_annotations(source: CorpusSource, concepts: Mapping[str, int]) -> list[Problem]:
