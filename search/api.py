@@ -254,7 +254,7 @@ class Study:
         """
         from search.report.study_report import build_study_report, write_report
 
-        report = build_study_report(self.home, self.name)
+        report = build_study_report(self.home, self.name, self.records)
         if output is not None:
             write_report(self.home, report, Path(output), format)
         return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,7 @@ from search.config.space_file import SpaceFile
 from search.control.command_log import CommandLog
 from search.control.commands import CommandEntry
 from search.ledger.ledger import Ledger
-from search.ledger.records import sum_usage
+from search.ledger.records import TrialRecord, sum_usage
 from search.ledger.storage import open_storage
 from search.ledger.stored_space import conceal_paths, read_stored_space
 from search.ledger.studies import list_study_names
@@ -93,18 +94,19 @@ class StudyReport:
         }
 
 
-def build_study_report(home: Home, study: str) -> StudyReport:
+def build_study_report(home: Home, study: str, records: Sequence[TrialRecord]) -> StudyReport:
     """Analyze a study and collect the data of its report.
 
     Args:
         home: The home folder.
         study: Name of the study.
+        records: All trials of the study.
 
     Raises:
         InputError: If there is no study of that name.
     """
     ledger = Ledger.open(open_storage(home), study)
-    attributes, records, client = ledger.attributes, ledger.records(), connect(home)
+    attributes, client = ledger.attributes, connect(home)
     findings = analyze(
         study,
         records,

@@ -271,6 +271,8 @@ def test_ctrl_c_stops_cleanly_and_resume_continues(
 
     before = json.loads(clinie("status", "small", "--home", home, "--json").stdout)["trials"]
     assert {t["state"] for t in before} == {"interrupted"}
+    report = clinie("report", "small", "--home", home, "--format", "md").stdout
+    assert f"{len(before)} interrupted" in report
     with hold_study(Home.open(home), "small", open_storage(Home.open(home))):
         busy = clinie("resume", "small", "--home", home)
     assert busy.returncode == 2
