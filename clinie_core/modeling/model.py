@@ -177,11 +177,22 @@ class LanguageModel(ExtractionModel):
         )
         generated = model.generate(
             **inputs,
+            **self._build_cache(head.budget),
             generation_config=settings,
             logits_processor=processors,
             synced_gpus=is_sharded(self),  # each process then generates until all of them have finished
         )
         return [_truncate_at(row, head.eos_id) for row in generated[:, prompt_length:].cpu().numpy()]
+
+    def _build_cache(self, tokens: int) -> dict[str, Any]:
+        """Return the argument of ``generate`` with the cache of keys and values; none if it has to build its own."""
+        from clinie_core.modeling.key_value_cache import build_cache  # imports transformers' models
+
+        adapter: Any = getattr(self.backbone, "active_peft_config", None)
+        if getattr(adapter, "is_prompt_learning", False):  # PEFT puts its prompt into a cache of its own
+            return {}
+        cache = build_cache(self.backbone.config, tokens)
+        return {} if cache is None else {"past_key_values": cache}
 
     def _embed_with_prompt(self, batch: Batch) -> dict[str, Tensor]:
         """Return the embeddings of padding, soft prompt and input in this order, with their attention mask."""
