@@ -275,10 +275,9 @@ def run_tune(folder: Path, curve: Curve, seconds: float, seed: int) -> None:
                 metric="strict_f1",
                 mode="max",
                 num_samples=1_000,
-                max_concurrent_trials=1,
                 time_budget_s=seconds,
                 scheduler=ASHAScheduler(max_t=EPOCHS),
-                search_alg=tune.search.BasicVariantGenerator(random_state=seed),
+                search_alg=tune.search.BasicVariantGenerator(max_concurrent=1, random_state=seed),
             ),
             run_config=tune.RunConfig(storage_path=scratch, verbose=0),
         ).fit()
