@@ -74,7 +74,7 @@ def test_plan_shows_dimensions_and_sizes(
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["configurations"] is None  # a learning rate is a real number
-    assert plan["dimensions"]["batch_size"] == "choose 8, 16"
+    assert plan["dimensions"]["batch_size"] == "choose 8, 16 (prior 8)"
     assert plan["corpus"] == "read"
     assert len(plan["samples"]) == 3
     for sample in plan["samples"]:

@@ -150,6 +150,6 @@ def test_an_invalid_space_creates_no_home_folder(
 def test_a_plan_draws_configurations_without_training(space_content: dict[str, Any], write_space: WriteSpace) -> None:
     planned = search.plan(write_space(space_content), {"space.finetuning": "full"}, samples=3)
     assert planned.configurations is None
-    assert planned.dimensions["batch_size"] == "choose 8, 16"
+    assert planned.dimensions["batch_size"] == "choose 8, 16 (prior 8)"
     assert len(planned.samples) == len(planned.sizes) == 3
     assert planned.note == ""
