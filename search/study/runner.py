@@ -147,13 +147,13 @@ class StudyRunner:
             InputError: If there is no such study or trial.
         """
         ledger = Ledger.open(open_storage(home), name)
-        config = next((record.config for record in ledger.records() if record.number == number), None)
-        if config is None:
+        record = next((record for record in ledger.records() if record.number == number), None)
+        config = record.config if record is not None else None
+        if record is None or config is None:
             fail("trial", f"study {name!r} has no trial {number}", allowed="a number that `clinie status` shows")
         if config.fold is not None:
-            original = next(record.repeats for record in ledger.records() if record.number == number)
-            found = f"trial {number} is the run of trial {original} on fold {config.fold}"
-            fail("trial", found, allowed="a trial on the first fold", remedy=f"repeat trial {original}")
+            found = f"trial {number} is the run of trial {record.repeats} on fold {config.fold}"
+            fail("trial", found, allowed="a trial on the first fold", remedy=f"repeat trial {record.repeats}")
         repeated = f"{name}-trial-{number}"
         if seed is not None:
             config, repeated = config.model_copy(update={"seed": seed}), f"{repeated}-seed-{seed}"
