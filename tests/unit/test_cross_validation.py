@@ -9,18 +9,17 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages import BaseStorage
 from rich.console import Console
 
 from search.analysis.findings import analyze
 from search.config.search_space import SearchSpace
 from search.config.space_file import Finalists, SpaceFile
 from search.config.validation import build_space
-from search.ledger.ledger import Ledger
 from search.promotion.gate import SeedScores
 from search.report.sections import build_sections
 from search.report.terminal import print_trials
-from tests.unit.test_finalists import CONTENT, FINISHED, SCORES, Search
+from tests.unit.test_finalists import CONTENT, FINISHED, SCORES, Search, create_study
 
 FOLDED: dict[str, Any] = CONTENT | {"corpus": {"path": "corpus", "folds": 3}, "finalists": {"trials": 2}}
 
@@ -32,9 +31,7 @@ def space() -> SearchSpace:
 
 @pytest.fixture
 def storage(space: SearchSpace) -> BaseStorage:
-    file, storage = space.file, InMemoryStorage()
-    Ledger.create(storage, file.study, file.objective, file.algorithm, {})
-    return storage
+    return create_study(space)
 
 
 def test_the_best_configurations_run_on_the_other_folds(space: SearchSpace, storage: BaseStorage) -> None:

@@ -77,11 +77,15 @@ def space() -> SearchSpace:
     return build_space(SpaceFile.model_validate(CONTENT), "space.yaml")
 
 
-@pytest.fixture
-def storage(space: SearchSpace) -> BaseStorage:
+def create_study(space: SearchSpace) -> BaseStorage:
     file, storage = space.file, InMemoryStorage()
     Ledger.create(storage, file.study, file.objective, file.algorithm, {})
     return storage
+
+
+@pytest.fixture
+def storage(space: SearchSpace) -> BaseStorage:
+    return create_study(space)
 
 
 class Search:
